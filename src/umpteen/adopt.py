@@ -1,0 +1,162 @@
+"""A batch file from elsewhere becomes a batch of a job in a store.
+
+Such a file has `nprocs`, `remote_output_path` and `runs` and no `umpteen` key. Its id is the
+hash of its content, so that the same file is the same batch wherever it starts. It stands in
+the part that travels because a machine may have nothing but the runner and such files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from typing import Any
+
+from umpteen.errors import InputError
+from umpteen.records import format_ranges
+from umpteen.results.base import JOB, batch_key, handed_key, tasks_key
+from umpteen.results.directory import DirectoryStore, open_store
+from umpteen.task import FORMAT_VERSION
+
+__all__ = ["DEFAULT_SLOTS", "adopt_batch", "build_batch_id", "run_output"]
+
+DEFAULT_SLOTS = 16
+_RUN_KEYS = ("cmd", "remote_output_path", "local_results_dir")
+
+
+def build_batch_id(content: bytes) -> str:
+    """The id of a batch file that is not ours: 16 hex digits of its content's hash."""
+    return hashlib.blake2b(content, digest_size=8).hexdigest()
+
+
+def adopt_batch(path: str, batch_id: str = "") -> tuple[DirectoryStore, list[str]]:
+    """The store and the batch that a JSON file stands for; both are made if they are new.
+
+    A file in a store's own `.umpteen/batches/` is that store's batch. `batch_id` replaces the
+    hash of the content (where the content was YAML). Raises InputError, SettingsError and
+    StoreError.
+    """
+    folder, name = os.path.split(os.path.abspath(path))
+    own = os.path.join(".umpteen", "batches")
+    if folder.endswith(os.sep + own) and name.endswith(".json"):
+        return open_store(folder[: -len(own) - 1]), [name[: -len(".json")]]
+    content, parsed = _read(path)
+    if "umpteen" in parsed:
+        own_part = parsed["umpteen"]
+        return open_store(parsed["remote_output_path"]), [str(own_part["batch"])]
+    store = open_store(parsed["remote_output_path"])
+    batch = batch_id or build_batch_id(content)
+    if store.read(batch_key(batch)) is None:
+        _write(store, batch, parsed)
+    return store, [batch]
+
+
+def _read(path: str) -> tuple[bytes, dict[str, Any]]:
+    try:
+        with open(path, "rb") as file:
+            content = file.read()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    try:
+        parsed = json.loads(content)
+    except json.JSONDecodeError as error:
+        raise InputError(error.msg, file=path, line=error.lineno, column=error.colno) from error
+    except UnicodeDecodeError as error:
+        raise InputError("this is not UTF-8 text", file=path) from error
+    if not isinstance(parsed, dict):
+        raise InputError("a batch file is an object with 'runs'", file=path)
+    _check(path, parsed)
+    return content, parsed
+
+
+def _check(path: str, parsed: dict[str, Any]) -> None:
+    if not isinstance(parsed.get("remote_output_path"), str):
+        raise InputError("remote_output_path is missing", file=path, field="remote_output_path")
+    slots = parsed.get("nprocs", DEFAULT_SLOTS)
+    if not isinstance(slots, int) or isinstance(slots, bool) or slots < 1:
+        raise InputError(f"nprocs is {slots!r}, not 1 or more", file=path, field="nprocs")
+    runs = parsed.get("runs")
+    if not isinstance(runs, list) or not runs:
+        raise InputError("there are no runs", file=path, field="runs")
+    outputs: dict[str, int] = {}
+    for number, run in enumerate(runs):
+        if not isinstance(run, dict) or not isinstance(run.get("cmd"), str):
+            raise InputError(f"run {number} has no cmd", file=path, field="cmd")
+        output = run_output(parsed["remote_output_path"], run, number)
+        if output in outputs:
+            raise InputError(
+                f"runs {outputs[output]} and {number} have one remote_output_path, {output}",
+                "give each run a path of its own",
+                file=path,
+                field="remote_output_path",
+            )
+        outputs[output] = number
+
+
+def run_output(top: str, run: dict[str, Any], number: int) -> str:
+    """Where a run's outputs go: its own path, else its number below the top one."""
+    given = run.get("remote_output_path")
+    return str(given).rstrip("/") if given else f"{top.rstrip('/')}/{number}"
+
+
+def _write(store: DirectoryStore, batch: str, parsed: dict[str, Any]) -> None:
+    """Put the job (if there is none), its tasks, the batch, and the hand-in that names it."""
+    top = parsed["remote_output_path"].rstrip("/")
+    name = os.path.basename(store.address)
+    outputs = [run_output(top, run, number) for number, run in enumerate(parsed["runs"])]
+    names = [_task_name(top, output, number) for number, output in enumerate(outputs)]
+    now = round(time.time(), 3)
+    job = {"version": FORMAT_VERSION, "name": name, "created": now, "settings": {"address": top}}
+    store.create(JOB, _encode(job))
+    lines = [
+        {"command": run["cmd"], "name": task, "output": output}
+        for run, task, output in zip(parsed["runs"], names, outputs)
+    ]
+    segment = b"".join(_encode(line) + b"\n" for line in lines)
+    number = 1
+    while not store.create(tasks_key(number), segment):
+        number += 1
+    before = sum(_count_lines(store, earlier) for earlier in range(1, number))
+    indices = format_ranges(range(before, before + len(names)))
+    runs = [
+        {**{key: run[key] for key in _RUN_KEYS if key in run}, "remote_output_path": output}
+        for run, output in zip(parsed["runs"], outputs)
+    ]
+    content = {
+        "nprocs": parsed.get("nprocs", DEFAULT_SLOTS),
+        "remote_output_path": top,
+        "runs": runs,
+        "umpteen": {
+            "version": FORMAT_VERSION,
+            "job": name,
+            "batch": batch,
+            "hand_in": number,
+            "indices": indices,
+            "names": names,
+        },
+    }
+    store.create(batch_key(batch), _encode(content))
+    handed = {
+        "hand_in": number,
+        "time": now,
+        "executor": "",
+        "mark": os.urandom(6).hex(),
+        "tasks": len(names),
+        "batches": [{"batch": batch, "indices": indices}],
+    }
+    store.create(handed_key(number), _encode(handed))
+
+
+def _task_name(top: str, output: str, number: int) -> str:
+    return output[len(top) + 1 :] if output.startswith(top + "/") else str(number)
+
+
+def _count_lines(store: DirectoryStore, hand_in: int) -> int:
+    """How many tasks a hand-in added; changed and dropped ones have an index already."""
+    content = store.read(tasks_key(hand_in)) or b""
+    return sum(not line.startswith(b'{"index":') for line in content.splitlines())
+
+
+def _encode(content: dict[str, Any]) -> bytes:
+    return json.dumps(content, separators=(",", ":")).encode()

@@ -1,0 +1,72 @@
+"""What the user submits: a name, settings, and tasks in order.
+
+Formats build these from files and flags; nothing here reads a file.
+"""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from umpteen.errors import InputError
+from umpteen.settings import Settings
+
+__all__ = ["Job", "Task", "check_job_name"]
+
+_BAD_JOB_NAME = re.compile(r"[/\\\x00-\x1f\x7f]")
+_MAX_NAME_BYTES = 200
+
+
+class Task(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """One command and what it needs; as JSON, one line of `.umpteen/tasks/K.jsonl`.
+
+    name: "" until the plan names it by its position. command: text for `sh -c`, or a list of
+    words that no shell sees. env: only what was declared. timeout_s: seconds of one attempt.
+    parameters: the values its template was filled with. output: an address of its own for
+    its outputs. results_dir: a folder on the machine that it writes results to, in place of
+    the slot's. automatic: whether its name is its position.
+    """
+
+    command: str | list[str]
+    name: str = ""
+    env: dict[str, str] | None = None
+    cwd: str | None = None
+    timeout_s: float | None = None
+    parameters: dict[str, str] | None = None
+    tags: list[str] | None = None
+    output: str | None = None
+    results_dir: str | None = None
+    automatic: bool = False
+
+
+class Job(msgspec.Struct, frozen=True):
+    """One submission.
+
+    source_digest: of every byte the tasks were read from, with the version that read them;
+    equal digests mean equal tasks. Empty where that is not known.
+    """
+
+    name: str
+    tasks: list[Task]
+    settings: Settings
+    source_digest: str = ""
+
+
+def check_job_name(name: str) -> str:
+    """The name itself; raises InputError where it cannot name a folder of results."""
+    if name in ("", ".", "..") or _BAD_JOB_NAME.search(name):
+        raise InputError(
+            f"{name!r} cannot be a job's name: it would leave the results directory"
+            if "/" in name or name in (".", "..")
+            else f"{name!r} cannot be a job's name",
+            "use letters, digits, '.', '_' and '-'",
+            field="name",
+        )
+    if len(name.encode()) > _MAX_NAME_BYTES:
+        raise InputError(
+            f"a job's name of {len(name.encode())} bytes is too long",
+            f"use at most {_MAX_NAME_BYTES} bytes",
+            field="name",
+        )
+    return name

@@ -1,0 +1,620 @@
+"""A lane: one of the runner's processes, which starts tasks in its slots and sees them end.
+
+Takes tickets (which task of which batch) from a pipe that all lanes share, leaves each task's
+files in its folder, and tells the runner what happened through another pipe. Several lanes
+rather than one, because a process is idle while the kernel starts a program for it. It
+decides nothing about the job: which task is next, and what is recorded, is the runner's.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import signal
+import struct
+import time
+from typing import Any, Callable, Mapping, NamedTuple, Sequence
+
+from umpteen.lease import Lease, SlotEntry
+from umpteen.process import (
+    ChildWatcher,
+    Spawner,
+    boot_ticks,
+    end_group,
+    is_plain,
+    list_marked,
+    read_machine,
+    resolve_program,
+)
+from umpteen.records import list_starts, parse_ranges, read_start
+from umpteen.results.base import attempt_folder, scratch_folder
+from umpteen.results.directory import DirectoryStore, parse_address
+from umpteen.task import (
+    REASON_DEADLINE,
+    REASON_INTERRUPTED,
+    RUNNER_VARIABLE,
+    Record,
+    TaskState,
+    build_digest,
+    build_environment,
+)
+
+__all__ = [
+    "CANCEL_ALL",
+    "DEADLINE",
+    "END_KINDLY",
+    "GO_ON",
+    "KILL",
+    "PAUSE",
+    "STATES",
+    "TICKET",
+    "BatchView",
+    "LaneSetup",
+    "run_lane",
+]
+
+# A batch's place in the runner's list, a task's place in it, the attempt's number, and 1 where
+# an earlier start may live elsewhere, so that outputs go below `attempts/`.
+TICKET = struct.Struct("<IIII")
+STATES = tuple(state.value for state in TaskState)
+
+PAUSE, GO_ON, END_KINDLY, KILL, DEADLINE, CANCEL_ALL = b"P", b"G", b"T", b"K", b"D", b"X"
+_ENDINGS = {
+    END_KINDLY: (TaskState.WAITING.value, REASON_INTERRUPTED),
+    DEADLINE: (TaskState.TIMED_OUT.value, REASON_DEADLINE),
+    CANCEL_ALL: (TaskState.CANCELLED.value, ""),
+}
+_TIMED_OUT = (TaskState.TIMED_OUT.value, "")
+
+# What is wrong with the store as a whole, and may pass; anything else is the task's own.
+_STORE_TROUBLE = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.ESTALE}
+)
+_RETRY_S = 1.0
+_ORPHAN_GRACE_S = 2.0
+_FRESH = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+
+
+class BatchView:
+    """One batch file as the runner and its lanes read it."""
+
+    def __init__(self, content: Mapping[str, Any]) -> None:
+        own = content["umpteen"]
+        self.job: str = own["job"]
+        self.batch: str = own["batch"]
+        self.slots: int = content["nprocs"]
+        self.runs: list[dict[str, Any]] = content["runs"]
+        self.names: list[str] = own["names"]
+        self.indices = [index for part in parse_ranges(own["indices"]) for index in part]
+        self.extras: dict[str, dict[str, Any]] = own.get("extras", {})
+        self.before: dict[str, list[Any]] = own.get("attempts", {})
+        self.status_file: str = own.get("status_file", "status_code")
+        self.grace_s: float = own.get("grace_s", 10.0)
+        self.cwd: str | None = own.get("cwd")
+        self.deadline_s: float | None = own.get("deadline_s")
+
+
+class LaneSetup(NamedTuple):
+    """What a lane is given: its slots, its ends of the pipes, and how batches are read."""
+
+    slots: Sequence[int]
+    store: DirectoryStore
+    token: str
+    lease: Lease
+    tickets: int
+    done: int
+    control: int
+    read_batch: Callable[[int], BatchView]
+
+
+class _Running:
+    """One attempt from its ticket to its record."""
+
+    __slots__ = (
+        "attempt", "batch", "digest", "ending", "folder", "index", "is_fenced", "is_prepared",
+        "kill_at_s", "made_results", "name", "ordinal", "outputs", "output", "pid", "position", "reaped", "results",
+        "slot", "start_s", "started_s", "timeout_at_s",
+    )  # fmt: skip
+
+    def __init__(self, slot: int, ticket: tuple[int, ...], batch: BatchView) -> None:
+        self.slot, self.batch = slot, batch
+        self.ordinal, self.position, self.attempt, fenced = ticket
+        self.is_fenced, self.is_prepared = bool(fenced), False
+        self.index = batch.indices[self.position]
+        self.name = batch.names[self.position]
+        self.output: str = batch.runs[self.position]["remote_output_path"]
+        self.folder = self.output if self.output.startswith("/") else parse_address(self.output)
+        self.outputs = self.digest = self.results = ""
+        self.made_results = False
+        self.pid = 0
+        self.start_s = self.started_s = 0.0
+        self.timeout_at_s = self.kill_at_s = float("inf")
+        self.ending: tuple[str, str] | None = None
+        self.reaped: tuple[int, Any, float] | None = None
+
+
+def run_lane(setup: LaneSetup) -> None:
+    """Work until there are no more tickets and nothing runs, or until told to stop."""
+    # Not ignored: an ignored signal would be ignored by every command as well.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: None)
+    _Lane(setup).run()
+
+
+class _Lane:
+    def __init__(self, setup: LaneSetup) -> None:
+        self.setup = setup
+        self.watcher = ChildWatcher()
+        self.spawner = Spawner()
+        self.free = list(reversed(setup.slots))
+        self.running: dict[int, _Running] = {}
+        self.retries: list[Callable[[], None]] = []
+        self.retry_at_s = float("inf")
+        self.batches: dict[int, BatchView] = {}
+        self.earlier: dict[int, dict[int, tuple[int, str]]] = {}
+        self.killed: dict[int, str] = {}
+        self.programs: dict[tuple[str, str, str | None], str | None] = {}
+        self.closed = self.paused = self.listening = self.stopping = False
+        self.path = os.environ.get("PATH", os.defpath)
+        ours = build_environment(
+            job="", task="", index=0, attempt=0, slot=0, results_dir="", output=""
+        )
+        self.environment = {key: value for key, value in os.environ.items() if key not in ours}
+        self.environment[RUNNER_VARIABLE] = setup.token
+        self.inherited = _encode_environment(self.environment)
+        self.scratch = setup.store.path(scratch_folder(setup.token))
+        self.slot_results = {slot: self._new_results(slot) for slot in setup.slots}
+        self.watcher.add_file(setup.control)
+        os.set_blocking(setup.tickets, False)
+
+    # --- the loop ---------------------------------------------------------------------
+
+    def run(self) -> None:
+        while True:
+            self._take_tickets()
+            if self.closed and not self.running and not self.retries:
+                return
+            ended, files = self.watcher.wait(self._until_next_s())
+            for pid in ended:
+                self._see_end(self.running[pid])
+            if self.setup.control in files:
+                self._obey(os.read(self.setup.control, 64))
+            self._keep_times()
+
+    def _until_next_s(self) -> float | None:
+        times = [min(task.timeout_at_s, task.kill_at_s) for task in self.running.values()]
+        soonest = min(times + [self.retry_at_s])
+        return None if soonest == float("inf") else max(0.0, soonest - time.monotonic())
+
+    def _take_tickets(self) -> None:
+        while self.free and not (self.closed or self.paused):
+            try:
+                ticket = os.read(self.setup.tickets, TICKET.size)
+            except BlockingIOError:
+                if not self.listening:
+                    self.watcher.add_file(self.setup.tickets)
+                    self.listening = True
+                return
+            if not ticket:
+                self.closed = True
+                break
+            values = TICKET.unpack(ticket)
+            self._begin(_Running(self.free.pop(), values, self._batch(values[0])))
+        if self.listening:
+            self.watcher.remove_file(self.setup.tickets)
+            self.listening = False
+
+    def _obey(self, orders: bytes) -> None:
+        if not orders:  # the runner is gone
+            self.watcher.remove_file(self.setup.control)
+            self._end_all(END_KINDLY, _ORPHAN_GRACE_S)
+        for order in (orders[i : i + 1] for i in range(len(orders))):
+            if order in (PAUSE, GO_ON):
+                self.paused = order == PAUSE
+            elif order == KILL:
+                self._end_all(END_KINDLY, 0.0)
+            else:
+                self._end_all(order, None)
+
+    def _end_all(self, order: bytes, grace_s: float | None) -> None:
+        self.closed = self.stopping = True
+        for task in self.running.values():
+            self._end(task, _ENDINGS[order], grace_s)
+        self._retry()
+
+    def _keep_times(self) -> None:
+        now = time.monotonic()
+        if now >= self.retry_at_s:
+            self._retry()
+        for task in self.running.values():
+            if now >= task.kill_at_s:
+                task.kill_at_s = float("inf")
+                end_group(task.pid, signal.SIGKILL)
+            elif now >= task.timeout_at_s:
+                self._end(task, _TIMED_OUT, None)
+
+    def _end(self, task: _Running, ending: tuple[str, str], grace_s: float | None) -> None:
+        """Ask the task to end, and have it killed after its grace."""
+        now = time.monotonic()
+        if task.ending is None:
+            task.ending = ending
+            end_group(task.pid, signal.SIGTERM)
+        grace_s = task.batch.grace_s if grace_s is None else grace_s
+        task.kill_at_s = min(task.kill_at_s, now + grace_s)
+        task.timeout_at_s = float("inf")
+
+    # --- one task ---------------------------------------------------------------------
+
+    def _begin(self, task: _Running) -> None:
+        if self.stopping:
+            self.free.append(task.slot)  # held back by the store and never started
+            return
+        try:
+            self._start(task)
+        except OSError as error:
+            if error.errno in _STORE_TROUBLE:
+                self._hold(lambda: self._begin(task), error)
+            else:
+                self._fail_to_start(task, f"could not prepare {error.filename}: {error.strerror}")
+
+    def _batch(self, ordinal: int) -> BatchView:
+        batch = self.batches.get(ordinal)
+        if batch is None:
+            batch = self.batches[ordinal] = self.setup.read_batch(ordinal)
+            while len(self.batches) > 4:
+                del self.batches[next(iter(self.batches))]
+        return batch
+
+    def _start(self, task: _Running) -> None:
+        """Make the task's folder and files, and start its command; raises OSError."""
+        batch = task.batch
+        extra = batch.extras.get(str(task.position)) if batch.extras else None
+        command = batch.runs[task.position]["cmd"]
+        env: dict[str, str] | None = None
+        cwd, timeout_s, written_cwd = batch.cwd, None, None
+        if extra:
+            command = extra.get("argv") or command
+            env, timeout_s, written_cwd = (
+                extra.get("env"), extra.get("timeout_s"), extra.get("cwd")
+            )  # fmt: skip
+            if written_cwd is not None:
+                cwd = os.path.join(cwd or "", os.path.expanduser(written_cwd))
+        task.digest = build_digest(command, env, written_cwd)
+        self._make_folder(task)
+        stdout = os.open(task.folder + "/stdout", _FRESH, 0o666)
+        stderr = os.open(task.folder + "/stderr", _FRESH, 0o666)
+        try:
+            self._choose_results(task)
+            self._spawn(task, command, env, cwd, (stdout, stderr))
+        finally:
+            os.close(stdout)
+            os.close(stderr)
+        if task.pid and timeout_s:
+            task.timeout_at_s = task.started_s + timeout_s
+
+    def _make_folder(self, task: _Running) -> None:
+        if task.is_prepared:
+            return
+        if task.is_fenced:
+            task.outputs = attempt_folder(task.attempt, self.setup.token)
+            task.folder = f"{task.folder}/{task.outputs}"
+        try:
+            os.mkdir(task.folder)
+        except FileNotFoundError:
+            os.makedirs(task.folder, exist_ok=True)
+        except FileExistsError:
+            self._set_aside(task)
+        task.is_prepared = True
+
+    def _set_aside(self, task: _Running) -> None:
+        """Move what an earlier attempt left in the task's folder below `attempts/`."""
+        left = [
+            name
+            for name in ("stdout", "stderr", "status_code", "status", "results")
+            if os.path.lexists(f"{task.folder}/{name}")
+        ]
+        if not left:
+            return
+        target = f"{task.folder}/{attempt_folder(*self._label_left(task))}"
+        unique, number = target, 1
+        while os.path.exists(unique):
+            number += 1
+            unique = f"{target}.{number}"
+        os.makedirs(unique)
+        for name in left:
+            os.rename(f"{task.folder}/{name}", f"{unique}/{name}")
+
+    def _label_left(self, task: _Running) -> tuple[int, str]:
+        """The attempt and runner that left what is in the task's folder.
+
+        An attempt that was recorded and is not set aside yet, else one that was killed.
+        """
+        recorded = self._recorded(task.ordinal).get(task.index)
+        if recorded is None and str(task.position) in task.batch.before:
+            attempt, token = task.batch.before[str(task.position)]
+            recorded = (attempt, token)
+        if recorded and not os.path.exists(f"{task.folder}/{attempt_folder(*recorded)}"):
+            return recorded
+        return task.attempt, self.killed.get(task.ordinal, "unrecorded")
+
+    def _recorded(self, ordinal: int) -> dict[int, tuple[int, str]]:
+        """The newest attempt of each task in earlier starts of a batch, and whose it was."""
+        if ordinal not in self.earlier:
+            found: dict[int, tuple[int, str]] = {}
+            batch = self._batch(ordinal).batch
+            for key in list_starts(self.setup.store, batch):
+                if key.token == self.setup.token:
+                    break
+                start = read_start(self.setup.store, batch, key, read_machine())
+                found.update((record.task, (record.attempt, key.token)) for record in start.records)
+                self.killed[ordinal] = key.token
+            self.earlier[ordinal] = found
+        return self.earlier[ordinal]
+
+    def _choose_results(self, task: _Running) -> None:
+        given = task.batch.runs[task.position].get("local_results_dir")
+        if given:
+            task.results = os.path.abspath(given)
+            task.made_results = not os.path.isdir(task.results)
+            os.makedirs(task.results, exist_ok=True)
+        else:
+            task.results = self.slot_results[task.slot]
+
+    def _new_results(self, slot: int) -> str:
+        folder = f"{self.scratch}/{slot}"
+        os.makedirs(folder, exist_ok=True)
+        return folder
+
+    def _spawn(
+        self,
+        task: _Running,
+        command: str | list[str],
+        env: dict[str, str] | None,
+        cwd: str | None,
+        outputs: tuple[int, int],
+    ) -> None:
+        variables = build_environment(
+            job=task.batch.job, task=task.name, index=task.index, attempt=task.attempt,
+            slot=task.slot, results_dir=task.results, output=task.output,
+        )  # fmt: skip
+        if env:
+            environment = _encode_environment({**self.environment, **variables, **env})
+        else:
+            environment = self.inherited + _encode_environment(variables)
+        path = (env or {}).get("PATH", self.path)
+        task.start_s, ticks = time.time(), boot_ticks()
+        task.started_s = time.monotonic()
+        try:
+            task.pid = self._spawn_directly_or_by_shell(
+                command, path, environment, cwd, outputs
+            )
+        except (OSError, ValueError) as error:
+            self._explain_start(task, command, cwd, error, outputs[1])
+            return
+        self.running[task.pid] = task
+        self.setup.lease.set_slot(
+            SlotEntry(task.slot, task.ordinal, task.position, task.pid, ticks, task.start_s)
+        )
+        self.watcher.add_child(task.pid)
+
+    def _spawn_directly_or_by_shell(
+        self,
+        command: str | list[str],
+        path: str,
+        environment: list[bytes],
+        cwd: str | None,
+        outputs: tuple[int, int],
+    ) -> int:
+        start = self.spawner.start
+        if not isinstance(command, str):
+            argv = [os.fsencode(word) for word in command]
+            found = os.fsencode(_find_program(command[0], path, cwd))
+            return start(argv, found, environment, cwd, outputs)
+        text = command.encode("utf-8", "surrogateescape")
+        program = self._program(command, path, cwd) if is_plain(command) else None
+        if program:
+            try:
+                return start(text.split(), os.fsencode(program), environment, cwd, outputs)
+            except OSError as error:
+                # A script without `#!`, or a program gone since: the shell knows what to do.
+                if error.errno not in (errno.ENOEXEC, errno.ENOENT) or error.filename == cwd:
+                    raise
+        return start([b"sh", b"-c", text], b"/bin/sh", environment, cwd, outputs)
+
+    def _program(self, command: str, path: str, cwd: str | None) -> str | None:
+        key = (command.split(None, 1)[0], path, cwd)
+        if key not in self.programs:
+            self.programs[key] = resolve_program(*key)
+        return self.programs[key]
+
+    def _explain_start(
+        self,
+        task: _Running,
+        command: str | list[str],
+        cwd: str | None,
+        error: OSError | ValueError,
+        stderr: int,
+    ) -> None:
+        if isinstance(error, ValueError):
+            reason, exit_code = "the command holds a NUL character", 126
+        elif cwd is not None and error.filename == cwd:
+            reason, exit_code = f"cannot run in {cwd}: {error.strerror}", 126
+        else:
+            word = command if isinstance(command, str) else command[0]
+            reason = f"cannot start {word[:200]}: {error.strerror}"
+            exit_code = 127 if error.errno == errno.ENOENT else 126
+        os.write(stderr, f"umpteen: {reason}\n".encode("utf-8", "surrogateescape"))
+        task.reaped = (exit_code, None, 0.0)
+        self._conclude(task, reason)
+
+    def _fail_to_start(self, task: _Running, reason: str) -> None:
+        """Record what cannot even be prepared; there is no folder to leave files in."""
+        task.start_s = time.time()
+        task.reaped = (126, None, 0.0)
+        self._report(task, self._build_record(task, TaskState.FAILED.value, reason, (0, 0)))
+
+    def _see_end(self, task: _Running) -> None:
+        seconds = time.monotonic() - task.started_s
+        end_group(task.pid, signal.SIGKILL)  # what it left behind in its group, before the pid is free
+        _, status, usage = os.wait4(task.pid, 0)
+        del self.running[task.pid]
+        task.reaped = (os.waitstatus_to_exitcode(status), usage, seconds)
+        reason = ""
+        if task.reaped[0] == 255 and (failure := self.spawner.read_failure(None, b"")):
+            reason = f"cannot start: {failure.strerror}"
+        if task.ending:
+            self._end_strays(task)
+        self.setup.lease.clear_slot(task.slot)
+        self._conclude(task, reason)
+
+    def _end_strays(self, task: _Running) -> None:
+        """End descendants that made sessions of their own (other runners excepted)."""
+        marks = {"UMPTEEN_TASK_INDEX": str(task.index), "UMPTEEN_ATTEMPT": str(task.attempt)}
+        for pid in list_marked(RUNNER_VARIABLE, self.setup.token, marks):
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except OSError:
+                continue
+
+    def _conclude(self, task: _Running, reason: str = "") -> None:
+        """Leave the task's files complete, then report it; again later if the store refuses."""
+        try:
+            self._report(task, self._leave_files(task, reason))
+        except OSError as error:
+            if self.stopping:
+                self._report_kept(task, reason, error)
+            else:
+                self._hold(lambda: self._conclude(task, reason), error)
+
+    def _leave_files(self, task: _Running, reason: str) -> Record:
+        assert task.reaped is not None
+        exit_code = task.reaped[0]
+        self._keep_results(task)
+        if task.ending:
+            state, reason = task.ending
+        else:
+            state = (TaskState.FAILED if exit_code else TaskState.SUCCEEDED).value
+        if state != TaskState.WAITING.value:
+            _write_whole(f"{task.folder}/{task.batch.status_file}", b"%d" % exit_code)
+        sizes = _size(task.folder + "/stdout"), _size(task.folder + "/stderr")
+        return self._build_record(task, state, reason, sizes)
+
+    def _keep_results(self, task: _Running) -> None:
+        target = task.folder + "/results"
+        if task.results != self.slot_results[task.slot]:
+            if task.results and os.path.isdir(task.results) and os.listdir(task.results):
+                shutil.copytree(task.results, target, symlinks=True, dirs_exist_ok=True)
+            if task.made_results:
+                shutil.rmtree(task.results, ignore_errors=True)
+            return
+        try:
+            if not os.listdir(task.results):
+                return
+            if os.path.lexists(target):  # kept by this attempt before the store refused
+                return
+            _move_folder(task.results, target)
+        except FileNotFoundError:
+            pass  # the command removed its own results folder
+        self._new_results(task.slot)
+
+    def _build_record(
+        self, task: _Running, state: str, reason: str, sizes: tuple[int, int]
+    ) -> Record:
+        assert task.reaped is not None
+        exit_code, usage, seconds = task.reaped
+        return Record(
+            task=task.index,
+            digest=task.digest,
+            attempt=task.attempt,
+            state=state,
+            exit_code=exit_code if exit_code >= 0 else None,
+            signal=-exit_code if exit_code < 0 else None,
+            start_s=round(task.start_s, 3),
+            end_s=round(task.start_s + seconds, 3),
+            seconds=round(seconds, 4),
+            cpu_s=round(usage.ru_utime + usage.ru_stime, 4) if usage else 0.0,
+            peak_kb=usage.ru_maxrss if usage else 0,
+            slot=task.slot,
+            stdout_bytes=sizes[0],
+            stderr_bytes=sizes[1],
+            outputs=task.outputs,
+            reason=reason[:300],
+        )
+
+    def _report(self, task: _Running, record: Record) -> None:
+        self._tell(b"%d %d %d " % (task.ordinal, task.position, STATES.index(record.state)), record)
+        self.free.append(task.slot)
+
+    def _report_kept(self, task: _Running, reason: str, error: OSError) -> None:
+        """The outcome of a task whose files could not be completed: told, never recorded."""
+        state = (TaskState.FAILED if task.reaped and task.reaped[0] else TaskState.SUCCEEDED).value
+        record = self._build_record(task, state, reason or str(error), (0, 0))
+        self._tell(b"kept %d %d " % (task.ordinal, task.position), record)
+        self.free.append(task.slot)
+
+    def _tell(self, head: bytes, record: Record) -> None:
+        line = json.dumps(record.to_dict(), separators=(",", ":")).encode()
+        self._write_done(head + line + b"\n")
+
+    def _write_done(self, line: bytes) -> None:
+        try:
+            os.write(self.setup.done, line)  # below PIPE_BUF, so never mixed with another lane's
+        except BrokenPipeError:
+            self.stopping = True  # the runner is gone, and with it whoever could record this
+
+    # --- a store that refuses -----------------------------------------------------------
+
+    def _hold(self, again: Callable[[], None], error: OSError) -> None:
+        self._write_done(f"! {error.strerror}: {error.filename}"[:1000].encode() + b"\n")
+        self.retries.append(again)
+        self.retry_at_s = time.monotonic() + _RETRY_S
+
+    def _retry(self) -> None:
+        again, self.retries = self.retries, []
+        self.retry_at_s = float("inf")
+        for attempt in again:
+            attempt()
+
+
+def _encode_environment(variables: Mapping[str, str]) -> list[bytes]:
+    return [
+        f"{key}={value}".encode("utf-8", "surrogateescape") for key, value in variables.items()
+    ]
+
+
+def _find_program(word: str, path: str, cwd: str | None) -> str:
+    """The file that a list's first word names, as execvp would find it."""
+    if "/" in word:
+        return word
+    for folder in path.split(":"):
+        candidate = os.path.join(folder or ".", word)
+        if os.access(os.path.join(cwd or "", candidate), os.X_OK) and not os.path.isdir(candidate):
+            return candidate
+    raise FileNotFoundError(errno.ENOENT, "no such program", word)
+
+
+def _move_folder(source: str, target: str) -> None:
+    try:
+        os.rename(source, target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        shutil.copytree(source, target, symlinks=True)  # a task with an address of its own
+        shutil.rmtree(source)
+
+
+def _write_whole(path: str, content: bytes) -> None:
+    fd = os.open(path, _FRESH, 0o666)
+    try:
+        os.write(fd, content)
+    finally:
+        os.close(fd)
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0

@@ -1,0 +1,202 @@
+"""Leases: which runners live on this machine, and what dead ones left running.
+
+A lease is a folder named by the runner's token, outside every store. The kernel frees its
+lock on any death of its holders, so nothing here depends on pids staying what they were.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import mmap
+import os
+import shutil
+import signal
+import stat
+import struct
+import time
+from typing import Any, Iterator, NamedTuple
+
+from umpteen.errors import StoreError
+from umpteen.process import list_marked, list_processes, read_machine
+from umpteen.task import RUNNER_VARIABLE
+
+__all__ = ["Lease", "SlotEntry", "end_leftovers", "find_lease", "is_held", "leases_folder"]
+
+_SLOT = struct.Struct("<IIIIQd")
+_END_LIMIT_S = 20.0
+
+
+class SlotEntry(NamedTuple):
+    """What one slot runs: batch by its place in the runner's list, task by its place there."""
+
+    slot: int
+    ordinal: int
+    position: int
+    pid: int
+    start_ticks: int
+    start_s: float
+
+
+def leases_folder() -> str:
+    """The folder of this user's leases, made with mode 700; its owner is checked.
+
+    Raises StoreError where somebody else owns it.
+    """
+    folder = os.environ.get("UMPTEEN_LEASES") or f"/var/tmp/umpteen-{os.getuid()}"
+    with contextlib.suppress(FileExistsError):
+        os.makedirs(folder, mode=0o700)
+    found = os.lstat(folder)
+    if found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode):
+        raise StoreError(
+            f"{folder} is not a folder of yours", "set UMPTEEN_LEASES to one that is", path=folder
+        )
+    return folder
+
+
+class Lease:
+    """One runner's lease, held through an open, locked file that its helpers inherit."""
+
+    def __init__(self, folder: str, lock: int) -> None:
+        self.folder, self.lock = folder, lock
+        self._table: mmap.mmap | None = None
+
+    @classmethod
+    def create(cls, token: str, address: str, slots: int) -> Lease:
+        """A new lease for the runner `token` of the store at `address`, with its lock held."""
+        final = os.path.join(leases_folder(), token)
+        making = final + ".new"
+        os.mkdir(making, 0o700)
+        with open(making + "/info.json", "w", encoding="utf-8") as file:
+            json.dump({"address": address, "boot": read_machine().boot, "time": time.time()}, file)
+        with open(making + "/slots", "wb") as file:
+            file.truncate(slots * _SLOT.size)
+        lock = os.open(making + "/lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.rename(making, final)
+        return cls(final, lock)
+
+    @classmethod
+    def adopt(cls, token: str, lock: int) -> Lease:
+        """The lease that the launcher made and locked; `lock` is the descriptor it passed on."""
+        os.set_inheritable(lock, False)
+        return cls(os.path.join(leases_folder(), token), lock)
+
+    def open_slots(self) -> None:
+        """Map the table of slots: shared with every process forked from here on."""
+        fd = os.open(self.folder + "/slots", os.O_RDWR | os.O_CLOEXEC)
+        self._table = mmap.mmap(fd, 0)
+        os.close(fd)
+
+    def set_slot(self, entry: SlotEntry) -> None:
+        """Say what runs in a slot; it is in the file when this returns."""
+        assert self._table is not None
+        _SLOT.pack_into(self._table, entry.slot * _SLOT.size, *entry[1:4], 0, *entry[4:])
+
+    def clear_slot(self, slot: int) -> None:
+        """Nothing runs in the slot."""
+        assert self._table is not None
+        _SLOT.pack_into(self._table, slot * _SLOT.size, 0, 0, 0, 0, 0, 0.0)
+
+    def list_slots(self) -> list[SlotEntry]:
+        """The slots in which something runs."""
+        assert self._table is not None
+        return list(_parse_slots(bytes(self._table)))
+
+    def remove(self) -> None:
+        """Give the lease up; its folder goes with it."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        os.close(self.lock)
+
+
+def _parse_slots(table: bytes) -> Iterator[SlotEntry]:
+    whole = len(table) - len(table) % _SLOT.size
+    for slot, values in enumerate(_SLOT.iter_unpack(table[:whole])):
+        ordinal, position, pid, _, start_ticks, start_s = values
+        if pid:
+            yield SlotEntry(slot, ordinal, position, pid, start_ticks, start_s)
+
+
+def is_held(token: str) -> bool | None:
+    """Whether the runner of that token lives; None where no such lease is known."""
+    folder = os.path.join(leases_folder(), token)
+    try:
+        lock = os.open(folder + "/lock", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False
+
+
+def find_lease(token: str) -> dict[str, Any] | None:
+    """What the lease says of its runner; None where there is none."""
+    try:
+        with open(os.path.join(leases_folder(), token, "info.json"), encoding="utf-8") as file:
+            found: dict[str, Any] = json.load(file)
+    except (OSError, ValueError):
+        return None
+    return found
+
+
+def end_leftovers(address: str) -> list[str]:
+    """End what dead runners of the store at `address` left running here; their tokens.
+
+    Ended is what carries a dead runner's token in its environment, or is in the session of
+    a task in its table. Nobody else's process is touched. Their leases are removed.
+    """
+    dead = []
+    folder, boot = leases_folder(), read_machine().boot
+    for token in sorted(os.listdir(folder)):
+        found = find_lease(token)
+        if found and found.get("address") == address and is_held(token) is False:
+            if found.get("boot") == boot:
+                _end_all_of(token, os.path.join(folder, token))
+            shutil.rmtree(os.path.join(folder, token), ignore_errors=True)
+            dead.append(token)
+    return dead
+
+
+def _end_all_of(token: str, folder: str) -> None:
+    """Kill until two looks 100 ms apart find nothing."""
+    try:
+        with open(folder + "/slots", "rb") as file:
+            slots = list(_parse_slots(file.read()))
+    except OSError:
+        slots = []
+    quiet, limit = 0, time.monotonic() + _END_LIMIT_S
+    while quiet < 2 and time.monotonic() < limit:
+        pids = set(list_marked(RUNNER_VARIABLE, token)) | _list_in_sessions(slots)
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        quiet = 0 if pids else quiet + 1
+        if quiet < 2:
+            time.sleep(0.1)
+
+
+def _list_in_sessions(slots: list[SlotEntry]) -> set[int]:
+    """Processes in a session that a task of the table leads or led.
+
+    A leader that lives must have started when the table says (within a tick or two), else
+    the pid is somebody else's by now.
+    """
+    if not slots:
+        return set()
+    processes = list_processes()
+    starts = {entry.pid: entry.start_ticks for entry in processes}
+    sessions = {
+        slot.pid: slot.start_ticks
+        for slot in slots
+        if slot.pid not in starts or abs(starts[slot.pid] - slot.start_ticks) <= 2
+    }
+    return {
+        entry.pid
+        for entry in processes
+        if entry.session in sessions and entry.start_ticks >= sessions[entry.session] - 2
+    }

@@ -1,0 +1,1 @@
+"""Results stores: where every file of a job lies, and how it is put there."""

@@ -1,0 +1,146 @@
+"""The name of every file of a job, and what a results store can do.
+
+Keys are paths below the store's address with `/` between their parts. No other module
+writes such a name. Standard library alone.
+"""
+
+from __future__ import annotations
+
+import abc
+import re
+from typing import NamedTuple
+
+__all__ = [
+    "CANCEL",
+    "JOB",
+    "LOCK",
+    "OWN_FOLDER",
+    "SUMMARY",
+    "RecordsKey",
+    "Store",
+    "attempt_folder",
+    "batch_key",
+    "closed_key",
+    "handed_key",
+    "handles_key",
+    "parse_numbers",
+    "parse_records_key",
+    "records_folder",
+    "records_key",
+    "running_folder",
+    "running_key",
+    "scratch_folder",
+    "tasks_key",
+]
+
+OWN_FOLDER = ".umpteen"
+JOB = ".umpteen/job.json"
+CANCEL = ".umpteen/cancel"
+LOCK = ".umpteen/lock"
+SUMMARY = ".umpteen/summary.json"
+
+_RECORDS_NAME = re.compile(r"(\d+)-([0-9a-f]+)\.jsonl")
+
+
+class RecordsKey(NamedTuple):
+    """Start `start` of a batch by the runner `token`; these order as starts do."""
+
+    start: int
+    token: str
+
+
+def tasks_key(hand_in: int) -> str:
+    """The tasks that a hand-in added, changed or dropped."""
+    return f".umpteen/tasks/{hand_in}.jsonl"
+
+
+def handed_key(hand_in: int) -> str:
+    """What a hand-in gave to which executor."""
+    return f".umpteen/handed/{hand_in}.json"
+
+
+def handles_key(hand_in: int) -> str:
+    """What the executor answered to a hand-in."""
+    return f".umpteen/handed/{hand_in}.handles.json"
+
+
+def batch_key(batch: str) -> str:
+    """What one runner is given."""
+    return f".umpteen/batches/{batch}.json"
+
+
+def records_folder(batch: str) -> str:
+    """The records of every start of a batch."""
+    return f".umpteen/records/{batch}"
+
+
+def records_key(batch: str, key: RecordsKey) -> str:
+    """What happened in one start of a batch."""
+    return f".umpteen/records/{batch}/{key.start}-{key.token}.jsonl"
+
+
+def parse_records_key(name: str) -> RecordsKey | None:
+    """The start that a file of a records folder is of; None for other files."""
+    match = _RECORDS_NAME.fullmatch(name)
+    return RecordsKey(int(match[1]), match[2]) if match else None
+
+
+def closed_key(batch: str) -> str:
+    """The mark that no start of this batch may begin any more."""
+    return f".umpteen/records/{batch}/closed"
+
+
+def running_folder(batch: str) -> str:
+    """What is happening in the starts of a batch."""
+    return f".umpteen/running/{batch}"
+
+
+def running_key(batch: str, key: RecordsKey) -> str:
+    """What is happening in one start of a batch."""
+    return f".umpteen/running/{batch}/{key.start}-{key.token}.json"
+
+
+def scratch_folder(token: str) -> str:
+    """The results folders of a runner's slots."""
+    return f".umpteen/scratch/{token}"
+
+
+def attempt_folder(attempt: int, token: str) -> str:
+    """Below a task's folder: what one attempt left that is not the one to be seen there."""
+    return f"attempts/{attempt}-{token}"
+
+
+def parse_numbers(names: list[str], suffix: str) -> list[int]:
+    """The sorted numbers K of files that are called `K` + suffix."""
+    stems = (name[: -len(suffix)] for name in names if name.endswith(suffix))
+    return sorted(int(stem) for stem in stems if stem.isdigit())
+
+
+class Store(abc.ABC):
+    """What every results store can do; errors are StoreError, naming what was being done."""
+
+    address: str
+
+    @abc.abstractmethod
+    def read(self, key: str, offset: int = 0) -> bytes | None:
+        """The file from byte `offset` on; None if there is no such file."""
+
+    @abc.abstractmethod
+    def read_tail(self, key: str, size: int) -> bytes | None:
+        """The last `size` bytes of the file, or all of it; None if there is no such file."""
+
+    @abc.abstractmethod
+    def create(self, key: str, content: bytes) -> bool:
+        """Put a file whole where none is; False, and nothing done, if there is one."""
+
+    @abc.abstractmethod
+    def replace(self, key: str, content: bytes) -> None:
+        """Put a file whole, in place of what is there."""
+
+    @abc.abstractmethod
+    def list(self, folder: str) -> list[str]:
+        """The names in a folder, in no order; none if there is no such folder."""
+
+    @abc.abstractmethod
+    def delete(self, key: str) -> None:
+        """Remove a file, if it is there."""

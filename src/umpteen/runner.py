@@ -1,0 +1,715 @@
+"""On the machine: runs batches, and records what happened to each of their tasks.
+
+    python3 -m umpteen.runner ADDRESS BATCHES      BATCHES such as 1-3,7
+
+Takes batch files of a store (or one from elsewhere, see `adopt.py`), forks lanes that execute
+the commands, gives them tickets, and alone writes the records. Knows nothing of executors and
+of how a job was planned. Standard library alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import resource
+import shutil
+import signal
+import sys
+import threading
+import time
+import traceback
+from typing import Any, Iterator, Sequence
+
+from umpteen.adopt import adopt_batch
+from umpteen.errors import EXIT_SOME_FAILED, EXIT_SUCCEEDED, StoreError, UmpteenError
+from umpteen.lane import (
+    DEADLINE,
+    END_KINDLY,
+    GO_ON,
+    KILL,
+    PAUSE,
+    STATES,
+    TICKET,
+    BatchView,
+    LaneSetup,
+    run_lane,
+)
+from umpteen.lease import Lease, end_leftovers, is_held
+from umpteen.process import (
+    ChildWatcher,
+    Machine,
+    become_subreaper,
+    build_runner_command,
+    list_marked,
+    list_processes,
+    read_machine,
+    reap_strangers,
+    sync_filesystem,
+    usable_cores,
+)
+from umpteen.records import (
+    RecordsFile,
+    Start,
+    build_line,
+    format_ranges,
+    list_starts,
+    parse_ranges,
+    read_start,
+)
+from umpteen.results.base import (
+    JOB,
+    RecordsKey,
+    batch_key,
+    closed_key,
+    records_key,
+    running_key,
+    scratch_folder,
+)
+from umpteen.results.directory import DirectoryStore, open_store
+from umpteen.task import FORMAT_VERSION, RUNNER_VARIABLE, TaskState
+
+__all__ = ["main"]
+
+_BATCHING_S = 0.02  # records are written together that arrive within this time
+_LOOK_S = 3.0  # how often later starts are looked for
+_SYNC_S = 5.0
+_RUNNING_S, _RUNNING_AT_LEAST_S = 1.0, 15.0
+_EARLIER_S = 15.0  # how long an earlier start elsewhere is waited for
+_TICKETS_AT_ONCE = 4096 // TICKET.size  # written as one, so that none is ever torn
+_EXIT_CRASHED = 70
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the batches named on the command line; the exit code.
+
+    0 when every outcome is recorded, whatever the outcomes are; with `--strict` 1 where a
+    task did not succeed; 2 wrong use; 3 the store could not be read or written.
+    """
+    options = _parse_arguments(arguments)
+    token = os.environ.get(RUNNER_VARIABLE, "")
+    if options.token != token or not token:
+        _start_over_with_token(options.token or os.urandom(6).hex())
+    try:
+        return _run(options, token)
+    except UmpteenError as error:
+        print(f"error: {error}", file=sys.stderr)
+        if error.hint:
+            print(f"\nhint: {error.hint}", file=sys.stderr)
+        return error.exit_code
+
+
+def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="umpteen batch", add_help=True)
+    parser.add_argument("place", help="a store's address, or a batch file from elsewhere")
+    parser.add_argument("batches", nargs="?", default="", help="numbers, such as 1-3,7")
+    parser.add_argument("--batch-id", default="", help=argparse.SUPPRESS)
+    parser.add_argument("--token", default="", help=argparse.SUPPRESS)
+    parser.add_argument("--lease-fd", type=int, default=-1, help=argparse.SUPPRESS)
+    parser.add_argument("--watch-fd", type=int, default=-1, help=argparse.SUPPRESS)
+    parser.add_argument("--take-over", action="store_true", help="end an earlier start that lives")
+    parser.add_argument("--strict", action="store_true", help="exit 1 where a task did not succeed")
+    return parser.parse_args(arguments)
+
+
+def _start_over_with_token(token: str) -> None:
+    """Begin again as the same process, with the token in the environment that /proc shows."""
+    os.environ[RUNNER_VARIABLE] = token
+    rest = [word for word in sys.argv[1:] if not word.startswith("--token")]
+    command = [*build_runner_command(), f"--token={token}", *rest]
+    os.execv(command[0], command)
+
+
+def _run(options: argparse.Namespace, token: str) -> int:
+    if options.batches:
+        store = open_store(options.place)
+        batches = [str(number) for part in parse_ranges(options.batches) for number in part]
+    else:
+        store, batches = adopt_batch(options.place, options.batch_id)
+    if store.read(JOB) is None:
+        raise StoreError(
+            f"this machine sees no job at {store.address}",
+            "use a path that is shared by all machines, or an object store",
+            path=store.address,
+        )
+    first = _read_batch(store, batches[0])
+    if options.lease_fd >= 0:
+        lease = Lease.adopt(token, options.lease_fd)
+    else:
+        lease = Lease.create(token, store.address, first.slots)
+    runner = _Runner(store, batches, token, lease)
+    return runner.run(options)
+
+
+def _read_batch(store: DirectoryStore, batch: str) -> BatchView:
+    content = store.read(batch_key(batch))
+    if content is None:
+        raise StoreError(f"there is no batch {batch} at {store.address}", path=store.address)
+    return BatchView(json.loads(content))
+
+
+class _OpenBatch:
+    """One batch while it is worked on: its records file, and which tasks are still to come."""
+
+    def __init__(
+        self, view: BatchView, key: RecordsKey, file: RecordsFile, todo: list[int]
+    ) -> None:
+        self.view, self.key, self.file = view, key, file
+        self.todo = todo
+        self.left = len(todo)
+        self.states = bytearray(b"\xff" * len(view.runs))
+        self.seconds = 0.0
+        self.shown = b""
+        self.shown_at_s = 0.0
+
+    def build_end(self) -> dict[str, Any]:
+        """The closing line: which task of this start came to which state."""
+        states = {}
+        for number, state in enumerate(STATES):
+            positions = [p for p, found in enumerate(self.states) if found == number]
+            if positions:
+                states[state] = format_ranges(sorted(self.view.indices[p] for p in positions))
+        return {
+            "event": "end",
+            "time": round(time.time(), 3),
+            "left": self.left,
+            "seconds": round(self.seconds, 3),
+            "states": states,
+        }
+
+
+class _Runner:
+    def __init__(
+        self, store: DirectoryStore, batches: list[str], token: str, lease: Lease
+    ) -> None:
+        self.store, self.batches, self.token, self.lease = store, batches, token, lease
+        self.here: Machine = read_machine()
+        self.open: dict[int, _OpenBatch] = {}
+        self.unsynced: list[RecordsFile] = []
+        self.lanes: dict[int, int] = {}  # pid to the end of its control pipe
+        self.take_over = False
+        self.stopping = self.crashed = self.did_fail = False
+        self.trouble_s: float | None = None
+        self.trouble = ""
+        self.kept: list[bytes] = []
+        self.deadline_s = float("inf")
+        self.asked = self.rest = self.chunk = b""
+        self.feed: Iterator[bytes] = iter(())
+        self.syncer = _Syncer()
+        self.tickets = self.done = -1
+        self.patience_s = float(os.environ.get("UMPTEEN_STORE_PATIENCE_S", "60"))
+
+    # --- the steps ------------------------------------------------------------------
+
+    def run(self, options: argparse.Namespace) -> int:
+        self.take_over = options.take_over
+        become_subreaper()
+        for dead in end_leftovers(self.store.address):
+            shutil.rmtree(self.store.path(scratch_folder(dead)), ignore_errors=True)
+        self.lease.open_slots()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._be_asked)
+        self._fork_lanes()
+        self._work(options.watch_fd)
+        return self._finish(strict=options.strict)
+
+    def _be_asked(self, *_: object) -> None:
+        self.asked = KILL if self.stopping else END_KINDLY
+
+    def _fork_lanes(self) -> None:
+        slots = _read_batch(self.store, self.batches[0]).slots
+        count = min(slots, usable_cores())
+        _raise_file_limit(slots)
+        tickets, self.tickets = os.pipe()
+        self.done, done = os.pipe()
+        os.set_blocking(self.tickets, False)
+        os.set_blocking(self.done, False)
+        for number in range(count):
+            control, order = os.pipe()
+            pid = os.fork()
+            if pid == 0:
+                for fd in (self.tickets, self.done, order, *self.lanes.values()):
+                    os.close(fd)
+                setup = LaneSetup(
+                    slots=range(number, slots, count),
+                    store=self.store,
+                    token=self.token,
+                    lease=self.lease,
+                    tickets=tickets,
+                    done=done,
+                    control=control,
+                    read_batch=lambda ordinal: _read_batch(self.store, self.batches[ordinal]),
+                )
+                _be_lane(setup)
+            os.close(control)
+            self.lanes[pid] = order
+        os.close(tickets)
+        os.close(done)
+
+    def _work(self, watch_fd: int) -> None:
+        watcher = ChildWatcher()
+        watcher.add_file(self.done)
+        if watch_fd >= 0:
+            watcher.add_file(watch_fd)
+        for pid in self.lanes:
+            watcher.add_child(pid)
+        self.feed = self._list_tickets()
+        look_at_s = sync_at_s = time.monotonic() + _LOOK_S
+        is_fed = False
+        while self.lanes:
+            if not is_fed:
+                is_fed = self._push_tickets()
+            ended, files = watcher.wait(1.0 if is_fed else 0.2)
+            if self.done in files:
+                time.sleep(_BATCHING_S)
+                if not self._take_done():
+                    watcher.remove_file(self.done)
+            if watch_fd in files:
+                order = os.read(watch_fd, 1)
+                self.asked = order or END_KINDLY
+                if not order:
+                    watcher.remove_file(watch_fd)
+            if self.asked:
+                self._stop(self.asked)
+                self.asked = b""
+                is_fed = True
+            for pid in ended:
+                self._see_lane_end(pid)
+            now = time.monotonic()
+            self._write_pending()
+            if time.time() >= self.deadline_s and not self.stopping:
+                self._stop(DEADLINE)
+                is_fed = True
+            if self.trouble_s and now - self.trouble_s > self.patience_s and not self.stopping:
+                self._stop(END_KINDLY)
+                is_fed = True
+            if now >= look_at_s:
+                look_at_s = now + _LOOK_S
+                self._look_for_later_starts()
+            if now >= sync_at_s:
+                sync_at_s = now + _SYNC_S
+                self._sync()
+            self._show_running(now)
+            reap_strangers(set(self.lanes))
+        self._take_done()
+
+    def _finish(self, *, strict: bool) -> int:
+        self._end_strays()
+        if self.crashed:
+            print("error: a part of the runner was killed; run the job again", file=sys.stderr)
+            return _EXIT_CRASHED
+        for ordinal in list(self.open):
+            self._end_batch(ordinal)
+        with contextlib.suppress(OSError):
+            self._sync(wait=True)
+        shutil.rmtree(self.store.path(scratch_folder(self.token)), ignore_errors=True)
+        with contextlib.suppress(OSError):
+            os.rmdir(os.path.dirname(self.store.path(scratch_folder(self.token))))
+        if lost := [file for file in self.unsynced if file.pending]:
+            self.kept += [file.pending for file in lost]
+        if self.kept:
+            return self._keep()
+        self.lease.remove()
+        if self.trouble_s:
+            self._complain(f"the results store cannot be written: {self.trouble}")
+            return StoreError.exit_code
+        return EXIT_SOME_FAILED if strict and self.did_fail else EXIT_SUCCEEDED
+
+    def _keep(self) -> int:
+        """Leave outcomes that the store did not take on this machine, and say where."""
+        path = os.path.join(self.lease.folder, "kept.jsonl")
+        with contextlib.suppress(OSError), open(path, "ab") as file:
+            file.write(b"".join(self.kept))
+        self._complain(
+            f"the results store cannot be written: {self.trouble}; "
+            f"{sum(lines.count(10) for lines in self.kept)} outcomes are kept in {path}"
+        )
+        return StoreError.exit_code
+
+    def _complain(self, message: str) -> None:
+        print(f"error: {message}\n\nhint: make room or give access, then run it again", file=sys.stderr)
+
+    # --- tickets --------------------------------------------------------------------
+
+    def _list_tickets(self) -> Iterator[bytes]:
+        """Tickets for what is left to do, each batch opened when its first is wanted."""
+        for ordinal, batch in enumerate(self.batches):
+            opened, fenced, attempts = self._open_batch(batch)
+            if opened is None:
+                continue
+            self.open[ordinal] = opened
+            for position in opened.todo:
+                attempt = attempts.get(opened.view.indices[position], 0) + 1
+                yield TICKET.pack(ordinal, position, attempt, fenced)
+            if not opened.todo:
+                self._end_batch(ordinal)
+
+    def _push_tickets(self) -> bool:
+        """Fill the pipe; True when all tickets are in it, and it is closed."""
+        while True:
+            if not self.chunk:
+                self.chunk = b"".join(
+                    ticket for _, ticket in zip(range(_TICKETS_AT_ONCE), self.feed)
+                )
+            if not self.chunk:
+                os.close(self.tickets)
+                return True
+            try:
+                os.write(self.tickets, self.chunk)
+            except BlockingIOError:
+                return False
+            except BrokenPipeError:
+                return True
+            self.chunk = b""
+
+    def _open_batch(self, batch: str) -> tuple[_OpenBatch | None, int, dict[int, int]]:
+        """(the batch, 1 if an earlier start may live elsewhere, attempts made) to go on with."""
+        store = self.store
+        if store.read(closed_key(batch)) is not None:
+            return None, 0, {}
+        view = _read_batch(store, batch)
+        keys = list_starts(store, batch)
+        starts = [read_start(store, batch, key, self.here) for key in keys]
+        if self._is_run_here(starts):
+            return None, 0, {}
+        fenced = int(any(self._may_live(start) for start in starts))
+        key = RecordsKey(keys[-1].start + 1 if keys else 1, self.token)
+        file = RecordsFile(store.path(records_key(batch, key)))
+        self.unsynced.append(file)
+        file.append(build_line(self._build_start(view)))
+        if fenced:
+            starts = self._wait_for_earlier(batch, keys)
+        if self._gives_way(batch, key):
+            file.append(build_line({"event": "end", "time": time.time(), "left": len(view.runs), "states": {}}))
+            return None, 0, {}
+        attempts: dict[int, int] = {
+            view.indices[int(position)]: made[0] for position, made in view.before.items()
+        }
+        done = set()
+        for record in (record for start in starts for record in start.records):
+            attempts[record.task] = max(attempts.get(record.task, 0), record.attempt)
+            if TaskState(record.state).is_final:
+                done.add(record.task)
+        todo = [p for p, index in enumerate(view.indices) if index not in done]
+        if view.deadline_s:
+            self.deadline_s = min(self.deadline_s, view.deadline_s)
+        return _OpenBatch(view, key, file, todo), fenced, attempts
+
+    def _build_start(self, view: BatchView) -> dict[str, Any]:
+        return {
+            "event": "start",
+            "version": FORMAT_VERSION,
+            "token": self.token,
+            "machine": self.here.machine,
+            "boot": self.here.boot,
+            "host": self.here.host,
+            "pid": os.getpid(),
+            "time": round(time.time(), 3),
+            "slots": view.slots,
+            "take_over": self.take_over,
+        }
+
+    def _is_run_here(self, starts: Sequence[Start]) -> bool:
+        """Whether an earlier start lives on this machine, and is not to be taken over."""
+        for start in starts:
+            if not start.ended and self._lives(start) and not self.take_over:
+                token, pid = start.key.token, start.opened.get("pid")
+                print(f"batch is being run here already by runner {token}, pid {pid}", file=sys.stderr)
+                return True
+        return False
+
+    def _lives(self, start: Start) -> bool | None:
+        """By its lease: True, False, or None where this machine cannot know."""
+        if start.ended:
+            return False
+        if start.opened.get("machine") != self.here.machine:
+            return None
+        if start.opened.get("boot") != self.here.boot:
+            return False
+        return is_held(start.key.token)
+
+    def _may_live(self, start: Start) -> bool:
+        return self._lives(start) is not False
+
+    def _wait_for_earlier(self, batch: str, keys: Sequence[RecordsKey]) -> list[Start]:
+        """The earlier starts, once they have ended or have had their time to."""
+        limit = time.monotonic() + _EARLIER_S
+        while True:
+            starts = [read_start(self.store, batch, key, self.here) for key in keys]
+            if time.monotonic() >= limit or not any(self._may_live(start) for start in starts):
+                return starts
+            time.sleep(0.5)
+
+    def _gives_way(self, batch: str, own: RecordsKey) -> bool:
+        """Whether another start that comes before ours began here at the same time."""
+        for key in list_starts(self.store, batch):
+            if own.start == key.start and key.token < own.token and is_held(key.token):
+                return True
+        return False
+
+    # --- what lanes tell --------------------------------------------------------------
+
+    def _take_done(self) -> bool:
+        """Record all that the lanes told since; False once every lane has closed its end."""
+        content = self.rest
+        is_open = True
+        while True:
+            try:
+                more = os.read(self.done, 1 << 20)
+            except BlockingIOError:
+                break
+            if not more:
+                is_open = False
+                break
+            content += more
+        lines = content.split(b"\n")
+        self.rest = lines.pop()
+        self._record(lines)
+        return is_open
+
+    def _record(self, lines: list[bytes]) -> None:
+        written: dict[int, list[bytes]] = {}
+        for line in lines:
+            head, _, rest = line.partition(b" ")
+            if head == b"!":
+                self.trouble = rest.decode(errors="replace")
+                self.trouble_s = self.trouble_s or time.monotonic()
+                continue
+            if head == b"kept":
+                self.kept.append(rest.split(b" ", 2)[2] + b"\n")
+                continue
+            self.trouble_s = None
+            position, state, record = rest.split(b" ", 2)
+            opened = self.open[int(head)]
+            opened.states[int(position)] = int(state)
+            opened.seconds += _read_seconds(record)
+            if int(state) != _WAITING:
+                opened.left -= 1
+                self.did_fail |= int(state) != _SUCCEEDED
+            written.setdefault(int(head), []).append(record)
+        for ordinal, records in written.items():
+            self._append(self.open[ordinal].file, b"\n".join(records) + b"\n")
+            if not self.open[ordinal].left:
+                self._end_batch(ordinal)
+
+    def _append(self, file: RecordsFile, lines: bytes) -> None:
+        try:
+            file.append(lines)
+        except OSError as error:
+            self._suffer(error)
+
+    def _suffer(self, error: OSError) -> None:
+        if self.trouble_s is None:
+            self._order(PAUSE)
+        self.trouble_s = self.trouble_s or time.monotonic()
+        self.trouble = f"{error.strerror}: {error.filename or self.store.address}"
+
+    def _write_pending(self) -> None:
+        stuck = [file for file in self.unsynced if file.pending]
+        if not stuck:
+            return
+        for file in stuck:
+            try:
+                file.append(b"")
+            except OSError as error:
+                self._suffer(error)
+                return
+        self.trouble_s = None
+        self._order(GO_ON)
+
+    def _end_batch(self, ordinal: int) -> None:
+        opened = self.open.pop(ordinal)
+        self._append(opened.file, build_line(opened.build_end()))
+        with contextlib.suppress(StoreError):
+            self.store.delete(running_key(opened.view.batch, opened.key))
+        with contextlib.suppress(OSError):
+            os.rmdir(os.path.dirname(self.store.path(running_key(opened.view.batch, opened.key))))
+
+    # --- lanes ------------------------------------------------------------------------
+
+    def _stop(self, order: bytes) -> None:
+        """Start nothing more, and have what runs ended: kindly, or at once."""
+        if not self.stopping:
+            with contextlib.suppress(OSError):
+                os.close(self.tickets)
+        self.stopping = True
+        self._order(order)
+
+    def _order(self, order: bytes) -> None:
+        for control in self.lanes.values():
+            with contextlib.suppress(BrokenPipeError):
+                os.write(control, order)
+
+    def _see_lane_end(self, pid: int) -> None:
+        os.close(self.lanes.pop(pid))
+        _, status = os.waitpid(pid, 0)
+        if status:
+            self.crashed = True
+            self._stop(KILL)
+
+    def _end_strays(self) -> None:
+        """End what tasks left running in sessions of their own, until nothing is found."""
+        for _ in range(20):
+            strays = set(list_marked(RUNNER_VARIABLE, self.token)) | self._list_below()
+            strays.discard(os.getpid())
+            if not strays:
+                return
+            for pid in strays:
+                with contextlib.suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.05)
+            reap_strangers(set())
+
+    def _list_below(self) -> set[int]:
+        """Our children and theirs, but for other runners and what is below them."""
+        children: dict[int, list[int]] = {}
+        for entry in list_processes():
+            children.setdefault(entry.parent, []).append(entry.pid)
+        found: set[int] = set()
+        waiting = list(children.get(os.getpid(), ()))
+        while waiting:
+            pid = waiting.pop()
+            if not _is_other_runner(pid, self.token):
+                found.add(pid)
+                waiting += children.get(pid, ())
+        return found
+
+    # --- what others see --------------------------------------------------------------
+
+    def _look_for_later_starts(self) -> None:
+        for opened in list(self.open.values()):
+            batch = opened.view.batch
+            later = [key for key in list_starts(self.store, batch) if key > opened.key]
+            is_closed = self.store.read(closed_key(batch)) is not None
+            if is_closed or any(self._must_yield(batch, key) for key in later):
+                self._stop(END_KINDLY)
+                return
+
+    def _must_yield(self, batch: str, key: RecordsKey) -> bool:
+        start = read_start(self.store, batch, key, self.here)
+        is_here = start.opened.get("machine") == self.here.machine
+        return bool(start.opened) and (not is_here or bool(start.opened.get("take_over")))
+
+    def _show_running(self, now: float) -> None:
+        due = [o for o in self.open.values() if now - o.shown_at_s >= _RUNNING_S]
+        if not due:
+            return
+        slots = self.lease.list_slots()
+        for ordinal, opened in self.open.items():
+            if opened not in due:
+                continue
+            running = [
+                [opened.view.indices[slot.position], slot.slot, round(slot.start_s, 3), slot.pid]
+                for slot in slots
+                if slot.ordinal == ordinal
+            ]
+            shown = build_line({"running": running, "trouble": self.trouble if self.trouble_s else ""})
+            if shown == opened.shown and now - opened.shown_at_s < _RUNNING_AT_LEAST_S:
+                continue
+            opened.shown, opened.shown_at_s = shown, now
+            with contextlib.suppress(StoreError):
+                self.store.replace(running_key(opened.view.batch, opened.key), shown)
+
+    def _sync(self, *, wait: bool = False) -> None:
+        """Have the disk take what is recorded, and record how far it has."""
+        for file, size in self.syncer.take(wait=wait):
+            if not file.pending and size > file.synced:
+                self._append(file, build_line({"event": "synced", "upto": size}))
+                file.synced = file.size
+        self.unsynced = [file for file in self.unsynced if self._is_needed(file)]
+        marks = [(file, file.size) for file in self.unsynced if file.size > file.synced]
+        if not marks:
+            return
+        self.syncer.begin(marks)
+        if wait:
+            for file, size in self.syncer.take(wait=True):
+                self._append(file, build_line({"event": "synced", "upto": size}))
+
+    def _is_needed(self, file: RecordsFile) -> bool:
+        is_open = any(opened.file is file for opened in self.open.values())
+        if is_open or file.pending or file.size > file.synced:
+            return True
+        file.close()
+        return False
+
+
+class _Syncer:
+    """Waits for the disk in a thread of its own, so that nobody else has to."""
+
+    def __init__(self) -> None:
+        self.thread: threading.Thread | None = None
+        self.marks: list[tuple[RecordsFile, int]] = []
+        self.failed = False
+
+    def begin(self, marks: list[tuple[RecordsFile, int]]) -> None:
+        """Start to sync all that was written so far, if nothing is being synced."""
+        if self.thread is None:
+            self.marks = marks
+            self.thread = threading.Thread(target=self._sync, daemon=True)
+            self.thread.start()
+
+    def _sync(self) -> None:
+        try:
+            sync_filesystem(self.marks[0][0].fd)
+        except OSError:
+            self.failed = True
+
+    def take(self, *, wait: bool) -> list[tuple[RecordsFile, int]]:
+        """How far each file is on the disk by now; empty while that is not known."""
+        if self.thread is None or (self.thread.is_alive() and not wait):
+            return []
+        self.thread.join()
+        self.thread = None
+        marks, self.marks = self.marks, []
+        failed, self.failed = self.failed, False
+        return [] if failed else marks
+
+
+_WAITING = STATES.index(TaskState.WAITING.value)
+_SUCCEEDED = STATES.index(TaskState.SUCCEEDED.value)
+
+
+def _be_lane(setup: LaneSetup) -> None:
+    """What a forked process does, and never returns from."""
+    code = 1
+    try:
+        run_lane(setup)
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _read_seconds(record: bytes) -> float:
+    """The duration in a record's line, without parsing all of it."""
+    _, found, rest = record.partition(b'"seconds":')
+    if not found:
+        return 0.0
+    return float(rest[: min(end for end in (rest.find(b","), rest.find(b"}")) if end >= 0)])
+
+
+def _is_other_runner(pid: int, token: str) -> bool:
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            entries = file.read().split(b"\0")
+    except OSError:
+        return False
+    marks = [entry for entry in entries if entry.startswith(RUNNER_VARIABLE.encode() + b"=")]
+    return bool(marks) and marks[0] != f"{RUNNER_VARIABLE}={token}".encode()
+
+
+def _raise_file_limit(slots: int) -> None:
+    """Make room for a descriptor a slot; commands inherit it, so only where it is needed."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = slots + 200
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(needed, hard), hard))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

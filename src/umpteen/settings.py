@@ -1,0 +1,90 @@
+"""What a job is run with, and who said so.
+
+Takes values from files and flags, gives one `Settings`; knows nothing of where files are read.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Mapping
+
+import msgspec
+
+from umpteen.errors import SettingsError
+
+__all__ = ["DEFAULTS", "Setting", "Settings", "merge_settings", "parse_duration_s"]
+
+_UNITS_S = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd]?)")
+_CLOCK = re.compile(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)")
+
+
+class Setting(msgspec.Struct, frozen=True):
+    """One value, and the file or flag that gave it."""
+
+    value: Any
+    source: str
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """Everything that is said of a job as a whole.
+
+    slots: tasks at once on a machine. address: the results store, `{name}` filled in.
+    executor: short name; executor_options: as its own settings have it. status_file: the
+    name that results take for the exit code. deadline_s and grace_s: seconds. results_line:
+    whether stdout is searched for `RESULTS:`.
+    """
+
+    slots: int
+    address: str
+    executor: str
+    executor_options: dict[str, Any]
+    status_file: str
+    deadline_s: float | None
+    grace_s: float
+    sources: dict[str, str]
+
+
+DEFAULTS: dict[str, Any] = {
+    "slots": 0,
+    "address": "./umpteen-results/{name}",
+    "executor": "local",
+    "executor_options": {},
+    "status_file": "status_code",
+    "deadline_s": None,
+    "grace_s": 10.0,
+}
+
+
+def merge_settings(*layers: Mapping[str, Setting]) -> Settings:
+    """Later layers override earlier ones; what none gives has its default."""
+    chosen = {key: Setting(value, "default") for key, value in DEFAULTS.items()}
+    for layer in layers:
+        chosen.update(layer)
+    return Settings(
+        **{key: setting.value for key, setting in chosen.items()},
+        sources={key: setting.source for key, setting in chosen.items()},
+    )
+
+
+def parse_duration_s(text: str | float) -> float:
+    """Seconds in `90`, `90s`, `15m`, `2h`, `1d`, `5:00`, `12:00:00` or `1-12:00:00`.
+
+    Raises SettingsError where it is none of these, or not above 0.
+    """
+    seconds = _read_duration_s(str(text).strip())
+    if seconds is None or seconds <= 0:
+        raise SettingsError(
+            f"{str(text)!r} is not a duration above 0",
+            "write 90, 90s, 15m, 2h, 1d or 1-12:00:00",
+        )
+    return seconds
+
+
+def _read_duration_s(text: str) -> float | None:
+    if match := _DURATION.fullmatch(text):
+        return float(match[1]) * _UNITS_S[match[2]]
+    if match := _CLOCK.fullmatch(text):
+        days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
+        return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
+    return None

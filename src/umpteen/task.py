@@ -1,0 +1,146 @@
+"""The words that travel to machines: states, records, and what a task sees.
+
+Standard library alone, and nothing else of ours: this is read on machines that have only
+`python3` (3.9 or newer). The order and the finality of states live here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import json
+import shlex
+from typing import Any, Mapping, NamedTuple, Sequence
+
+__all__ = [
+    "FORMAT_VERSION",
+    "REASON_DEADLINE",
+    "REASON_INTERRUPTED",
+    "REASON_KILLED_ITS_RUNNER",
+    "RUNNER_VARIABLE",
+    "Record",
+    "TaskState",
+    "build_digest",
+    "build_environment",
+    "shell_command",
+]
+
+FORMAT_VERSION = 0
+RUNNER_VARIABLE = "UMPTEEN_RUNNER"
+
+REASON_INTERRUPTED = "interrupted"
+REASON_DEADLINE = "deadline"
+REASON_KILLED_ITS_RUNNER = "killed its runner"
+
+
+class TaskState(str, enum.Enum):
+    """How far a task is. `lost` is what a reader concludes, so it is not here."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    TIMED_OUT = "timed_out"
+    CANCELLED = "cancelled"
+    SKIPPED = "skipped"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the attempt is over: nothing follows it but another attempt."""
+        return self not in (TaskState.WAITING, TaskState.RUNNING)
+
+    def may_become(self, other: TaskState) -> bool:
+        """Whether `other` may follow within one attempt.
+
+        A runner that ends a running task itself puts it back to `waiting`.
+        """
+        if self.is_final or other is self:
+            return False
+        if self is TaskState.WAITING:
+            return other in (TaskState.RUNNING, TaskState.CANCELLED, TaskState.SKIPPED)
+        return other is not TaskState.SKIPPED
+
+
+class Record(NamedTuple):
+    """What happened to one attempt of one task; one line of a records file.
+
+    `start_s` and `end_s` are seconds since 1970 by the machine's clock; `seconds` is the
+    duration by its monotonic clock. `outputs` is where the files are, relative to the
+    task's own address (empty: in it).
+    """
+
+    task: int
+    digest: str
+    attempt: int
+    state: str
+    exit_code: int | None = None
+    signal: int | None = None
+    start_s: float = 0.0
+    end_s: float = 0.0
+    seconds: float = 0.0
+    cpu_s: float = 0.0
+    peak_kb: int = 0
+    slot: int = 0
+    stdout_bytes: int = 0
+    stderr_bytes: int = 0
+    outputs: str = ""
+    reason: str = ""
+    machine: str = ""
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the command ended with exit code 0 and nothing spoke against it."""
+        return self.state == TaskState.SUCCEEDED.value
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record with what is not at its default, as one line of the file has it."""
+        defaults = Record._field_defaults
+        return {
+            key: value
+            for key, value in zip(self._fields, self)
+            if key not in defaults or value != defaults[key]
+        }
+
+
+def build_digest(
+    command: str | Sequence[str], env: Mapping[str, str] | None, cwd: str | None
+) -> str:
+    """16 hex digits of a task's command, declared environment and directory as written."""
+    if isinstance(command, str) and not env and cwd is None:
+        content = command
+    else:
+        content = "\0" + json.dumps([command, env or {}, cwd], sort_keys=True)
+    return hashlib.blake2b(
+        content.encode("utf-8", "surrogateescape"), digest_size=8
+    ).hexdigest()
+
+
+def shell_command(command: str | Sequence[str]) -> str:
+    """The command as text for `sh -c`; a list is quoted word by word."""
+    return command if isinstance(command, str) else shlex.join(command)
+
+
+def build_environment(
+    *,
+    job: str,
+    task: str,
+    index: int,
+    attempt: int,
+    slot: int,
+    results_dir: str,
+    output: str,
+) -> dict[str, str]:
+    """The variables a task finds beside those it inherits (store.md, section 8)."""
+    return {
+        "UMPTEEN_JOB": job,
+        "UMPTEEN_TASK": task,
+        "UMPTEEN_TASK_INDEX": str(index),
+        "UMPTEEN_ATTEMPT": str(attempt),
+        "UMPTEEN_SLOT": str(slot),
+        "UMPTEEN_RESULTS_DIR": results_dir,
+        "UMPTEEN_OUTPUT": output,
+        "SATURN_RUN_LOCAL_RESULTS_DIR": results_dir,
+        "SATURN_RUN_REMOTE_OUTPUT_PATH": output,
+        "SATURN_RUN_LOCAL_RANK": str(slot),
+        "RESULTS_DIR": results_dir,
+    }
