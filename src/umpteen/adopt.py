@@ -10,10 +10,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import time
 from typing import Any
 
 from umpteen.errors import InputError
+from umpteen.lease import local_lock
 from umpteen.records import format_ranges
 from umpteen.results.base import JOB, batch_key, handed_key, tasks_key
 from umpteen.results.directory import DirectoryStore, open_store
@@ -22,6 +24,7 @@ from umpteen.task import FORMAT_VERSION
 __all__ = ["DEFAULT_SLOTS", "adopt_batch", "build_batch_id", "run_output"]
 
 DEFAULT_SLOTS = 16
+_INDEXED = re.compile(rb',"index":\d')
 _RUN_KEYS = ("cmd", "remote_output_path", "local_results_dir")
 
 
@@ -47,8 +50,10 @@ def adopt_batch(path: str, batch_id: str = "") -> tuple[DirectoryStore, list[str
         return open_store(parsed["remote_output_path"]), [str(own_part["batch"])]
     store = open_store(parsed["remote_output_path"])
     batch = batch_id or build_batch_id(content)
-    if store.read(batch_key(batch)) is None:
-        _write(store, batch, parsed)
+    digest = hashlib.blake2b(store.address.encode(), digest_size=8).hexdigest()
+    with local_lock(f"hand-in-{digest}"):
+        if store.read(batch_key(batch)) is None:
+            _write(store, batch, parsed)
     return store, [batch]
 
 
@@ -155,7 +160,7 @@ def _task_name(top: str, output: str, number: int) -> str:
 def _count_lines(store: DirectoryStore, hand_in: int) -> int:
     """How many tasks a hand-in added; changed and dropped ones have an index already."""
     content = store.read(tasks_key(hand_in)) or b""
-    return sum(not line.startswith(b'{"index":') for line in content.splitlines())
+    return content.count(b"\n") - len(_INDEXED.findall(content))
 
 
 def _encode(content: dict[str, Any]) -> bytes:

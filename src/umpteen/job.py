@@ -44,13 +44,15 @@ class Job(msgspec.Struct, frozen=True):
     """One submission.
 
     source_digest: of every byte the tasks were read from, with the version that read them;
-    equal digests mean equal tasks. Empty where that is not known.
+    equal digests mean equal tasks. Empty where that is not known. is_part: whether its store
+    may have more tasks than these, so that none is taken to be dropped.
     """
 
     name: str
     tasks: list[Task]
     settings: Settings
     source_digest: str = ""
+    is_part: bool = False
 
 
 def check_job_name(name: str) -> str:

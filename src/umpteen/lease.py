@@ -22,10 +22,11 @@ from umpteen.errors import StoreError
 from umpteen.process import list_marked, list_processes, read_machine
 from umpteen.task import RUNNER_VARIABLE
 
-__all__ = ["Lease", "SlotEntry", "end_leftovers", "find_lease", "is_held", "leases_folder"]
+__all__ = ["Lease", "SlotEntry", "end_leftovers", "find_lease", "is_held", "leases_folder", "local_lock"]
 
 _SLOT = struct.Struct("<IIIIQd")
 _END_LIMIT_S = 20.0
+_FORGET_S = 30 * 86400
 
 
 class SlotEntry(NamedTuple):
@@ -134,6 +135,18 @@ def is_held(token: str) -> bool | None:
     return False
 
 
+@contextlib.contextmanager
+def local_lock(name: str) -> Iterator[None]:
+    """Hold a lock that processes of this user on this machine share; waits until it is free."""
+    path = os.path.join(leases_folder(), name + ".lock")
+    fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
 def find_lease(token: str) -> dict[str, Any] | None:
     """What the lease says of its runner; None where there is none."""
     try:
@@ -148,7 +161,7 @@ def end_leftovers(address: str) -> list[str]:
     """End what dead runners of the store at `address` left running here; their tokens.
 
     Ended is what carries a dead runner's token in its environment, or is in the session of
-    a task in its table. Nobody else's process is touched. Their leases are removed.
+    a task in its table. Nobody else's process is touched.
     """
     dead = []
     folder, boot = leases_folder(), read_machine().boot
@@ -157,9 +170,24 @@ def end_leftovers(address: str) -> list[str]:
         if found and found.get("address") == address and is_held(token) is False:
             if found.get("boot") == boot:
                 _end_all_of(token, os.path.join(folder, token))
-            shutil.rmtree(os.path.join(folder, token), ignore_errors=True)
+            _bury(os.path.join(folder, token))
             dead.append(token)
+        elif found is None:
+            _forget_if_old(os.path.join(folder, token))
     return dead
+
+
+def _bury(folder: str) -> None:
+    """Leave of a dead runner's lease only the free lock, which says that it is dead."""
+    for name in ("info.json", "slots"):
+        with contextlib.suppress(OSError):
+            os.unlink(os.path.join(folder, name))
+
+
+def _forget_if_old(folder: str) -> None:
+    with contextlib.suppress(OSError):
+        if time.time() - os.stat(folder).st_mtime > _FORGET_S:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _end_all_of(token: str, folder: str) -> None:

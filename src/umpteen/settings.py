@@ -31,8 +31,8 @@ class Settings(msgspec.Struct, frozen=True):
 
     slots: tasks at once on a machine. address: the results store, `{name}` filled in.
     executor: short name; executor_options: as its own settings have it. status_file: the
-    name that results take for the exit code. deadline_s and grace_s: seconds. results_line:
-    whether stdout is searched for `RESULTS:`.
+    name that results take for the exit code. deadline_s and grace_s: seconds. submitted_from:
+    the folder where relative paths of commands begin.
     """
 
     slots: int
@@ -42,6 +42,7 @@ class Settings(msgspec.Struct, frozen=True):
     status_file: str
     deadline_s: float | None
     grace_s: float
+    submitted_from: str
     sources: dict[str, str]
 
 
@@ -53,6 +54,7 @@ DEFAULTS: dict[str, Any] = {
     "status_file": "status_code",
     "deadline_s": None,
     "grace_s": 10.0,
+    "submitted_from": "",
 }
 
 

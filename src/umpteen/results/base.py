@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 __all__ = [
     "CANCEL",
+    "CLOSED",
     "JOB",
     "LOCK",
     "OWN_FOLDER",
@@ -38,6 +39,7 @@ JOB = ".umpteen/job.json"
 CANCEL = ".umpteen/cancel"
 LOCK = ".umpteen/lock"
 SUMMARY = ".umpteen/summary.json"
+CLOSED = "closed"  # in the records folder of a batch
 
 _RECORDS_NAME = re.compile(r"(\d+)-([0-9a-f]+)\.jsonl")
 
@@ -87,7 +89,7 @@ def parse_records_key(name: str) -> RecordsKey | None:
 
 def closed_key(batch: str) -> str:
     """The mark that no start of this batch may begin any more."""
-    return f".umpteen/records/{batch}/closed"
+    return f".umpteen/records/{batch}/{CLOSED}"
 
 
 def running_folder(batch: str) -> str:
@@ -122,8 +124,8 @@ class Store(abc.ABC):
     address: str
 
     @abc.abstractmethod
-    def read(self, key: str, offset: int = 0) -> bytes | None:
-        """The file from byte `offset` on; None if there is no such file."""
+    def read(self, key: str, offset: int = 0, size: int = -1) -> bytes | None:
+        """At most `size` bytes of the file from `offset` on; None if there is no such file."""
 
     @abc.abstractmethod
     def read_tail(self, key: str, size: int) -> bytes | None:

@@ -55,14 +55,14 @@ class DirectoryStore(Store):
         """Where the file is."""
         return f"{self.address}/{key}"
 
-    def read(self, key: str, offset: int = 0) -> bytes | None:
-        """The file from byte `offset` on; None if there is no such file."""
+    def read(self, key: str, offset: int = 0, size: int = -1) -> bytes | None:
+        """At most `size` bytes of the file from `offset` on; None if there is no such file."""
         with self._explained("read", key):
             try:
                 with open(self.path(key), "rb", buffering=0) as file:
                     if offset:
                         file.seek(offset)
-                    return file.read()
+                    return file.read(size)
             except (FileNotFoundError, NotADirectoryError):
                 return None
 

@@ -1,0 +1,68 @@
+"""`umpteen batch`: one batch file, run here by a runner that takes this process's place."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from typing import Any
+
+import click
+import msgspec
+
+from umpteen.adopt import DEFAULT_SLOTS, build_batch_id
+from umpteen.formats import read_job
+from umpteen.job import Job
+from umpteen.process import build_runner_command
+from umpteen.task import RUNNER_VARIABLE, shell_command
+
+__all__ = ["batch_command"]
+
+
+@click.command(
+    "batch",
+    short_help="Run one batch file on this machine.",
+    epilog="""\b
+Examples:
+  umpteen batch ~/commands/0.json
+  umpteen batch batch.yaml --strict""",
+)
+@click.argument("file", type=click.Path())
+@click.option("--strict", is_flag=True, help="Exit with 1 if a task did not succeed.")
+@click.option("--take-over", is_flag=True, help="End another start of this batch that lives.")
+def batch_command(file: str, *, strict: bool, take_over: bool) -> None:
+    """Run the runs of a batch FILE, at most nprocs at once; what is done is left alone.
+
+    Exit code: 0 when every outcome is recorded, whatever the outcomes are.
+    """
+    job = read_job([file])
+    flags = ["--strict"] * strict + ["--take-over"] * take_over
+    token = os.urandom(6).hex()
+    command = [*build_runner_command(), f"--token={token}", *flags, *_place(file, job)]
+    os.execve(command[0], command, {**os.environ, RUNNER_VARIABLE: token})
+
+
+def _place(file: str, job: Job) -> list[str]:
+    """The runner's arguments: JSON as it is, YAML as JSON beside the id of what was written."""
+    with open(file, "rb") as opened:
+        content = opened.read()
+    try:
+        msgspec.json.decode(content)
+    except msgspec.DecodeError:
+        handle, path = tempfile.mkstemp(suffix=".json", prefix="umpteen-batch-")
+        with os.fdopen(handle, "wb") as written:
+            written.write(msgspec.json.encode(_build_batch(job)))
+        return [path, f"--batch-id={build_batch_id(content)}"]
+    return [file]
+
+
+def _build_batch(job: Job) -> dict[str, Any]:
+    top = job.settings.address.rstrip("/")
+    runs = [
+        {
+            "cmd": shell_command(task.command),
+            "remote_output_path": task.output or f"{top}/{task.name or number}",
+            **({"local_results_dir": task.results_dir} if task.results_dir else {}),
+        }
+        for number, task in enumerate(job.tasks)
+    ]
+    return {"nprocs": job.settings.slots or DEFAULT_SLOTS, "remote_output_path": top, "runs": runs}

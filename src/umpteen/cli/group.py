@@ -1,0 +1,131 @@
+"""The group of all verbs, and how errors are shown."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from umpteen._version import __version__
+from umpteen.errors import EXIT_INTERRUPTED, EXIT_WRONG_USE, UmpteenError, nearest_hint
+
+__all__ = ["VERBS", "VerbGroup", "program", "run_program"]
+
+# verb: (its group in --help, what it does)
+VERBS = {
+    "run": ("jobs", "Run a file of commands, or one command with values."),
+    "status": ("jobs", "Show how a job stands."),
+    "ls": ("jobs", "List the jobs of this user."),
+    "logs": ("jobs", "Print what a task wrote to stdout or stderr."),
+    "results": ("jobs", "List the files that tasks left as results."),
+    "batch": ("batches", "Run one batch file on this machine."),
+}
+_LATER = {
+    "collect": "run the same command again: it joins the job",
+    "retry": "run the same command again: it runs what failed",
+    "cancel": "press Ctrl-C in the terminal that runs the job",
+    "split": "umpteen run takes the batch file as it is",
+}
+
+
+class VerbGroup(click.Group):
+    """Loads a verb's module when the verb is called; --help lists verbs without loading any."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The verbs in the order in which --help shows them."""
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The verb, loaded; None where there is none of that name."""
+        if cmd_name not in VERBS:
+            return None
+        command: click.Command = getattr(
+            importlib.import_module(f"umpteen.cli.{cmd_name}"), f"{cmd_name}_command"
+        )
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Answers an unknown verb with the nearest ones."""
+        if args[0] in _LATER:
+            raise UmpteenError(
+                f"{args[0]!r} is not there yet in this version", _LATER[args[0]]
+            )
+        if args[0] not in VERBS and not args[0].startswith("-"):
+            hint = nearest_hint(args[0], VERBS)
+            raise UmpteenError(f"there is no verb {args[0]!r}", hint)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The verbs under the headings of their groups."""
+        for group in dict.fromkeys(group for group, _ in VERBS.values()):
+            with formatter.section(group):
+                formatter.write_dl([(v, text) for v, (g, text) in VERBS.items() if g == group])
+
+
+@click.group(
+    cls=VerbGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Examples: umpteen run tasks.yaml  ·  umpteen run 'prog --lr {lr}' lr=0.1,0.01",
+)
+@click.version_option(__version__, message="umpteen %(version)s")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def program(debug: bool) -> None:  # noqa: ARG001 -- run_program looks for it itself
+    """Run umpteen shell commands, keep every output, skip what is done."""
+
+
+def run_program(arguments: Sequence[str]) -> int:
+    """Run the verb; the exit code. Nothing raised by it gets past here."""
+    arguments = list(arguments)
+    is_debug = "--debug" in arguments
+    if is_debug:
+        arguments.remove("--debug")
+    try:
+        returned = program.main(arguments, prog_name="umpteen", standalone_mode=False)
+        sys.stdout.flush()
+    except BrokenPipeError:  # `umpteen logs … | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 128 + signal.SIGPIPE
+    except (KeyboardInterrupt, click.Abort):
+        return EXIT_INTERRUPTED
+    except click.ClickException as error:
+        return _show_error(_translate(error), arguments, is_debug=is_debug)
+    except UmpteenError as error:
+        return _show_error(error, arguments, is_debug=is_debug)
+    except Exception as error:
+        unexpected = UmpteenError(
+            f"unexpected: {type(error).__name__}: {error}", "--debug shows where; please report it"
+        )
+        return _show_error(unexpected, arguments, is_debug=is_debug)
+    return returned if isinstance(returned, int) else 0
+
+
+def _translate(error: click.ClickException) -> UmpteenError:
+    hint = "umpteen --help"
+    if isinstance(error, click.UsageError) and error.ctx:
+        hint = f"{error.ctx.command_path} --help"
+    if isinstance(error, click.NoSuchOption) and error.ctx:
+        options = [name for p in error.ctx.command.get_params(error.ctx) for name in p.opts]
+        hint = nearest_hint(error.option_name, [o for o in options if o.startswith("--")])
+        return UmpteenError(f"there is no flag {error.option_name}", hint)
+    return UmpteenError(error.format_message().rstrip("."), hint)
+
+
+def _show_error(error: UmpteenError, arguments: Sequence[str], *, is_debug: bool) -> int:
+    if is_debug:
+        traceback.print_exc()
+    if "--json" in arguments:
+        shown: dict[str, Any] = error.to_dict()
+        sys.stdout.write(json.dumps(shown) + "\n")
+    else:
+        hint = f"\n\nhint: {error.hint}" if error.hint else ""
+        sys.stderr.write(f"error: {error}{hint}\n")
+    return error.exit_code if error.exit_code else EXIT_WRONG_USE

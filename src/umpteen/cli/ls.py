@@ -1,0 +1,65 @@
+"""`umpteen ls`: the jobs of this user, from any folder."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from umpteen.dispatch import read_status
+from umpteen.errors import UmpteenError
+from umpteen.history import History
+from umpteen.registry import Entry, list_entries
+from umpteen.report import render_ago, render_table, status_to_dict
+from umpteen.results.directory import open_store
+from umpteen.status import JobStatus
+
+__all__ = ["ls_command"]
+
+
+@click.command(
+    "ls",
+    short_help="List the jobs of this user.",
+    epilog="""\b
+Examples:
+  umpteen ls
+  umpteen ls --json""",
+)
+@click.option("--json", "as_json", is_flag=True, help="As a JSON array.")
+def ls_command(*, as_json: bool) -> int:
+    """List the jobs that were opened by this user, the newest first, wherever they are."""
+    found = [(entry, status) for entry in list_entries() if (status := _read(entry))]
+    if as_json:
+        click.echo(json.dumps([status_to_dict(status) for _, status in found]))
+        return 0
+    if not found:
+        click.echo("no jobs yet: umpteen run … starts one", err=True)
+        return 0
+    head = ["name", "executor", "tasks", "done", "failed", "running", "started", "state"]
+    rows = [
+        [
+            status.name,
+            status.executor,
+            f"{status.total:,}",
+            f"{status.counts['succeeded']:,}",
+            f"{status.not_succeeded:,}",
+            f"{status.counts['running']:,}",
+            render_ago(status.started_s),
+            status.state,
+        ]
+        for _, status in found
+    ]
+    for line in render_table(head, rows, right="llrrrr"):
+        click.echo(line)
+    return 0
+
+
+def _read(entry: Entry) -> JobStatus | None:
+    """The status, or None for a store that cannot be read: it shall not hide the others."""
+    try:
+        history = History(open_store(entry.address))
+        history.refresh()
+        return read_status(history)
+    except UmpteenError as error:
+        click.echo(f"{entry.name}: {error}", err=True)
+        return None

@@ -1,0 +1,65 @@
+"""`umpteen status`: how a job stands."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from umpteen.dispatch import exit_code, open_history, read_status
+from umpteen.report import (
+    read_failure,
+    render_ago,
+    render_counts,
+    render_failure,
+    render_table,
+    shorten_path,
+    status_to_dict,
+)
+
+__all__ = ["status_command"]
+
+_SHOWN = 10
+
+
+@click.command(
+    "status",
+    short_help="Show how a job stands.",
+    epilog="""\b
+Examples:
+  umpteen status my-job
+  umpteen status ./umpteen-results/my-job --json""",
+)
+@click.argument("name")
+@click.option("--failures", default=_SHOWN, help="How many failures to list.", show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
+def status_command(name: str, failures: int, *, as_json: bool) -> int:
+    """Show how the job NAME (or the one at an address) stands.
+
+    Exit code: 0 if every task succeeded, else 1.
+    """
+    history = open_history(name)
+    status = read_status(history)
+    failed = history.read_failures()
+    shown = [read_failure(history, *entry) for entry in failed[len(failed) - failures :]]
+    if as_json:
+        fields = ("index", "name", "state", "reason", "last_line")
+        listed = [{field: getattr(failure, field) for field in fields} for failure in shown]
+        running = [
+            {"index": task.index, "slot": task.slot, "start_s": task.start_s}
+            for task in status.running
+        ]
+        click.echo(json.dumps({**status_to_dict(status), "failures": listed, "running": running}))
+        return exit_code(status)
+    click.echo(f"{status.name}: {status.state}, {render_counts(status)}")
+    click.echo(f"  results   {shorten_path(status.address)}")
+    click.echo(f"  started   {render_ago(status.started_s)}")
+    if status.state == "unfinished":
+        click.echo("  again     the command that started it goes on with it")
+    rows = [render_failure(status.name, failure, width=50) for failure in shown]
+    if rows:
+        for line in render_table(["", "task", "ended", "last line of stderr", ""], rows)[1:]:
+            click.echo(" " + line)
+    if len(failed) > len(shown) > 0:
+        click.echo(f" … and {len(failed) - len(shown):,} more: --failures {len(failed)}")
+    return exit_code(status)

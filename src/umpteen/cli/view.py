@@ -1,0 +1,278 @@
+"""What a person sees while a job runs: a live view, plain lines, JSON events, or nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any, Self
+
+from umpteen.dispatch import Submission
+from umpteen.report import (
+    read_failure,
+    render_bar,
+    render_counts,
+    render_end,
+    render_failure,
+    render_left,
+    render_plan,
+    render_start,
+    status_to_dict,
+)
+from umpteen.status import Failure, JobStatus
+
+__all__ = ["LiveView", "StopSignals", "View", "open_view", "stop_signals"]
+
+_PLAIN_S = 5.0
+_JSON_S = 1.0
+_SHOWN_FAILURES = 5
+
+
+class StopSignals:
+    """How often the user asked to stop, by Ctrl-C, SIGTERM or a closed terminal."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def add(self, *_: object) -> None:
+        """A signal handler."""
+        self.count += 1
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[StopSignals]:
+    """Count signals instead of dying of them."""
+    stop = StopSignals()
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, stop.add) for number in numbers}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def open_view(submission: Submission, *, quiet: bool, as_json: bool) -> View:
+    """The view that suits the flags and the terminal."""
+    if as_json:
+        return JsonView(submission)
+    if quiet:
+        return View(submission)
+    return LiveView(submission) if sys.stderr.isatty() else PlainView(submission)
+
+
+class View:
+    """Shows nothing: `--quiet`, and what the others have in common."""
+
+    def __init__(self, submission: Submission) -> None:
+        self.submission = submission
+        self.history = submission.history
+        self.work_before_s = self.history.seconds
+        self.seen = 0
+        self.failures: list[Failure] = []
+        self.is_started = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        return None
+
+    def show(self, status: JobStatus) -> None:
+        """One look at the job."""
+        self.history = self.submission.history
+
+    def show_end(self, status: JobStatus, seconds: float, *, is_interrupted: bool) -> None:
+        """The last look at it."""
+
+    def tell_interrupted(self, count: int) -> None:
+        """The user asked to stop for the `count`-th time."""
+
+    def take_failures(self) -> list[Failure]:
+        """Failures since the last call, the newest last."""
+        fresh = self.history.take_recent()
+        return [read_failure(self.history, batch, record) for batch, record in fresh]
+
+    def end_lines(self, status: JobStatus, seconds: float, *, is_interrupted: bool) -> list[str]:
+        """The lines under a run, whatever came before them."""
+        if is_interrupted and not self.submission.is_own:
+            return [f"{status.name} goes on without this terminal; the same command joins it again"]
+        work_s = max(0.0, self.history.seconds - self.work_before_s)
+        lines = render_end(status, seconds, work_s)
+        if is_interrupted:
+            lines[0] = "interrupted. " + lines[0]
+        return lines
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
+
+
+def _head(submission: Submission, status: JobStatus) -> list[str]:
+    lines = [render_start(status)]
+    if set(submission.why) != {"new"} or submission.done:
+        again = render_plan(submission.done, submission.running, submission.why)
+        lines.append(f"  {again or 'nothing to run'}")
+    return lines
+
+
+class PlainView(View):
+    """Lines for a log: one every few seconds, and one at each failure."""
+
+    def __init__(self, submission: Submission) -> None:
+        super().__init__(submission)
+        self.next_s = time.monotonic() + _PLAIN_S
+
+    def show(self, status: JobStatus) -> None:
+        """A line if it is time for one, and one for each new failure."""
+        super().show(status)
+        if not self.is_started:
+            self.is_started = True
+            for line in _head(self.submission, status):
+                _say(line)
+        for failure in self.take_failures():
+            _say(" " + "  ".join(cell for cell in render_failure(status.name, failure) if cell))
+        if time.monotonic() >= self.next_s and status.state == "running":
+            self.next_s = time.monotonic() + _PLAIN_S
+            _say(f"{status.name}: {render_counts(status)}  {render_left(status.left_s)}".rstrip())
+
+    def show_end(self, status: JobStatus, seconds: float, *, is_interrupted: bool) -> None:
+        """The closing lines."""
+        for line in self.end_lines(status, seconds, is_interrupted=is_interrupted):
+            _say(line)
+
+    def tell_interrupted(self, count: int) -> None:
+        """What happens now, and what the next signal does."""
+        _say(_STOPPING if count == 1 else "ending what runs at once")
+
+
+_STOPPING = "ending what runs; once more ends it at once"
+
+
+class JsonView(View):
+    """One event a line on stdout: `started`, `progress`, `failed`, `ended`."""
+
+    def __init__(self, submission: Submission) -> None:
+        super().__init__(submission)
+        self.next_s = 0.0
+
+    def show(self, status: JobStatus) -> None:
+        """Events since the last look."""
+        super().show(status)
+        if not self.is_started:
+            self.is_started = True
+            submission = self.submission
+            plan = {"run": submission.why, "done": submission.done, "running": submission.running}
+            self._emit("started", status_to_dict(status), **plan)
+        for failure in self.take_failures():
+            fields = ("index", "name", "state", "reason", "last_line")
+            self._emit("failed", {field: getattr(failure, field) for field in fields})
+        if time.monotonic() >= self.next_s:
+            self.next_s = time.monotonic() + _JSON_S
+            self._emit("progress", status_to_dict(status))
+
+    def show_end(self, status: JobStatus, seconds: float, *, is_interrupted: bool) -> None:
+        """The closing event."""
+        self._emit(
+            "ended", status_to_dict(status), wall_s=round(seconds, 3), interrupted=is_interrupted
+        )
+
+    def _emit(self, event: str, content: dict[str, Any], **more: Any) -> None:
+        sys.stdout.write(json.dumps({"event": event, **content, **more}) + "\n")
+        sys.stdout.flush()
+
+
+class LiveView(View):
+    """One bar and the newest failures, redrawn in place."""
+
+    def __init__(self, submission: Submission) -> None:
+        super().__init__(submission)
+        from rich.console import Console
+        from rich.live import Live
+
+        self.console = Console(stderr=True, highlight=False)
+        self.live = Live(console=self.console, auto_refresh=False, transient=True)
+        self.note = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.live.stop()
+
+    def show(self, status: JobStatus) -> None:
+        """Redraw the bar and the failures under it."""
+        super().show(status)
+        if not self.is_started:
+            self.is_started = True
+            for line in _head(self.submission, status):
+                self.console.print(line, markup=False)
+            self.live.start()
+        self.failures = [*self.failures, *self.take_failures()][-_SHOWN_FAILURES:]
+        self.live.update(self._draw(status), refresh=True)
+
+    def show_end(self, status: JobStatus, seconds: float, *, is_interrupted: bool) -> None:
+        """The failures stay; the bar gives way to the closing lines."""
+        self.failures = [*self.failures, *self.take_failures()][-_SHOWN_FAILURES:]
+        if self.failures:
+            self.console.print(self._draw_failures(status))
+        first, *rest = self.end_lines(status, seconds, is_interrupted=is_interrupted)
+        style = "green" if status.state == "succeeded" else "red" if status.not_succeeded else ""
+        self.console.print(first, style=style, markup=False, soft_wrap=True)
+        for line in rest:
+            self.console.print(line, markup=False, soft_wrap=True)
+
+    def tell_interrupted(self, count: int) -> None:
+        """Said beside the bar."""
+        self.note = _STOPPING if count == 1 else "ending what runs at once"
+
+    def _draw(self, status: JobStatus) -> Any:
+        from rich.console import Group
+        from rich.text import Text
+
+        width = max(10, min(30, shutil.get_terminal_size().columns - 70))
+        share = f"{100 * status.finished // max(1, status.total):>3} %"
+        line = Text(" ")
+        line.append(render_bar(status, width), style="red" if status.not_succeeded else "green")
+        line.append(f"  {share}   {render_counts(status)}")
+        if left := render_left(status.left_s):
+            line.append(f"   {left}", style="yellow")
+        parts: list[Any] = [line]
+        if self.note:
+            parts.append(Text(" " + self.note, style="yellow"))
+        if self.failures:
+            parts.append(self._draw_failures(status))
+        return Group(*parts)
+
+    def _draw_failures(self, status: JobStatus) -> Any:
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table.grid(padding=(0, 2, 0, 0))
+        table.add_column(style="red", no_wrap=True)
+        table.add_column(no_wrap=True, max_width=40, overflow="ellipsis")
+        table.add_column(no_wrap=True)
+        table.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
+        table.add_column(no_wrap=True)
+        for failure in self.failures:
+            cells = render_failure(status.name, failure)
+            table.add_row(*(Text(" " * (n == 0) + cell) for n, cell in enumerate(cells)))
+        return table
+
+

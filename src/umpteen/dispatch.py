@@ -1,0 +1,257 @@
+"""The front door: what the command line and Python programs call.
+
+Each verb is a short list of named steps. Nothing here prints.
+"""
+
+from __future__ import annotations
+
+import collections
+import difflib
+import os
+import time
+from typing import Iterator, Sequence
+
+import msgspec
+
+from umpteen.errors import EXIT_SOME_FAILED, EXIT_SUCCEEDED, BackendError, InputError, StoreError
+from umpteen.executors.base import Executor, open_executor
+from umpteen.executors.local import LocalExecutor
+from umpteen.hand_in import hand_in, hand_in_lock, open_job_folder
+from umpteen.history import History
+from umpteen.job import Job, Task
+from umpteen.plan import Plan, build_plan
+from umpteen.process import usable_cores
+from umpteen.registry import find_address, register
+from umpteen.results.directory import open_store
+from umpteen.status import JobStatus, build_status, estimate_left_s, list_living
+from umpteen.task import Record
+
+__all__ = [
+    "Submission",
+    "exit_code",
+    "find_task",
+    "open_history",
+    "outputs_folder",
+    "plan_run",
+    "read_status",
+    "settle",
+    "submit",
+    "watch",
+]
+
+_POLL_S = 0.2
+_RATE_WINDOW_S = 30.0
+_MOST_DEATHS = 3
+
+
+def settle(job: Job, folder: str) -> Job:
+    """The job with its address made absolute and its slots counted, submitted from `folder`."""
+    settings = job.settings
+    address = open_store(settings.address.replace("{name}", job.name)).address
+    sources = dict(settings.sources)
+    slots = settings.slots
+    if not slots:
+        slots = usable_cores()
+        sources["slots"] = "default: the cores this process may use"
+    settings = msgspec.structs.replace(
+        settings, address=address, slots=slots, sources=sources, submitted_from=folder
+    )
+    return msgspec.structs.replace(job, settings=settings)
+
+
+def open_history(name: str) -> History:
+    """What the store of a job knows, the job given by its name or its address.
+
+    Raises InputError where there is no such job.
+    """
+    address = find_address(name)
+    history = History(open_store(address))
+    history.refresh()
+    register(history.job.get("name", name), address)
+    return history
+
+
+def read_status(history: History) -> JobStatus:
+    """How the job stands now."""
+    return build_status(history, _list_living(history))
+
+
+def _list_living(history: History) -> set[str]:
+    """The batches that somebody is at, asked of each executor once."""
+    handles: dict[str, list[str]] = collections.defaultdict(list)
+    for batch in history.list_open():
+        handles[batch.executor or "local"] += batch.handles
+    polled: dict[str, str] = {}
+    for name, asked in handles.items():
+        polled.update(open_executor(name, {}).poll(asked))
+    return list_living(history, polled)
+
+
+def plan_run(job: Job, rerun: str = "default") -> tuple[Plan, History]:
+    """What `submit` would do, and the history it goes by; nothing is written."""
+    history = History(open_store(job.settings.address))
+    history.refresh()
+    if history.job and history.job["name"] != job.name:
+        raise InputError(
+            f"{history.store.address} holds the job {history.job['name']!r}",
+            f"use --name {history.job['name']}, or other --results",
+        )
+    return build_plan(job, history, _list_living(history), rerun), history
+
+
+class Submission:
+    """A job that this process handed in, or found handed in: what `watch` looks at."""
+
+    def __init__(
+        self, plan: Plan, history: History, executor: Executor, batches: Sequence[str]
+    ) -> None:
+        self.why, self.total, self.running = plan.why, plan.total, plan.running
+        self.done, self.changed = plan.done, len(plan.changes)
+        self.left_failed = plan.left_failed
+        self.history, self.executor, self.batches = history, executor, batches
+        self.deaths = 0
+        self.is_interrupted = False
+
+    @property
+    def is_own(self) -> bool:
+        """Whether a runner of this process is at it: it ends when this process does."""
+        return bool(self.batches) and isinstance(self.executor, LocalExecutor)
+
+
+def submit(job: Job, rerun: str = "default") -> Submission:
+    """Hand in what is to run of a settled job.
+
+    Raises StoreError where the store cannot be written, BackendError where the executor
+    does not take it.
+    """
+    executor = open_executor(job.settings.executor, job.settings.executor_options)
+    store = open_store(job.settings.address)
+    plan_run(job, rerun)  # refuses what cannot be before anything is written
+    open_job_folder(store, job)
+    register(job.name, store.address)
+    with hand_in_lock(store):
+        plan, history = plan_run(job, rerun)
+        batches = [] if plan.is_empty else hand_in(plan, history, executor, _attempts(plan, history))
+    history.take_recent()  # what failed before is not news
+    history.refresh()
+    return Submission(plan, history, executor, batches)
+
+
+def _attempts(plan: Plan, history: History) -> dict[int, tuple[int, str]]:
+    """The newest attempt of each task that runs again: its number, and its runner's token."""
+    if not history.count or set(plan.why) <= {"new"}:
+        return {}
+    before = [index for index in plan.to_run if index < history.count]
+    found = history.read_records(before)
+    return {
+        index: (records[-1][1].attempt, records[-1][0]) for index, records in found.items() if records
+    }
+
+
+def watch(job: Job | None, submission: Submission) -> Iterator[JobStatus]:
+    """Looks at the job, one every 0.2 s, until nobody is at it any more.
+
+    With a `job`, what a batch left when it ended is handed in again, until every task has had
+    its turn. Raises StoreError where the runner gave up on the store, BackendError where it
+    was killed again and again.
+    """
+    while True:
+        yield from _watch_until_ended(submission)
+        if job is None or submission.is_interrupted or _is_over(submission, job):
+            return
+        again = submit(job, "rest")
+        again.deaths = submission.deaths
+        if not again.batches and not again.running:
+            return
+        submission.__dict__.update(again.__dict__)
+
+
+def _watch_until_ended(submission: Submission) -> Iterator[JobStatus]:
+    history = submission.history
+    pace = _Pace()
+    while True:
+        living = _list_living(history)
+        history.refresh()
+        status = build_status(history, living)
+        rate = pace.observe(status)
+        left_s = estimate_left_s(status, history.samples, rate)
+        yield msgspec.structs.replace(status, left_s=left_s)
+        if not living and not _is_starting(submission):
+            return
+        time.sleep(_POLL_S)
+
+
+def _is_starting(submission: Submission) -> bool:
+    executor = submission.executor
+    if isinstance(executor, LocalExecutor) and submission.batches:
+        return executor.read_ending()[0] is None
+    return False
+
+
+def _is_over(submission: Submission, job: Job) -> bool:
+    """Whether there is nothing more to do for this process, as far as its own runner goes."""
+    executor = submission.executor
+    if not isinstance(executor, LocalExecutor):
+        return True
+    returned, complaint = executor.read_ending()
+    if returned == StoreError.exit_code:
+        message, _, hint = complaint.removeprefix("error: ").partition("\n\nhint: ")
+        raise StoreError(message or "the runner gave up on the store", hint or None)
+    if returned:
+        submission.deaths += 1
+        if submission.deaths >= _MOST_DEATHS:
+            raise BackendError(
+                f"the runner died {submission.deaths} times", "run it again to go on",
+                returned=returned, last_lines=complaint or None,
+            )  # fmt: skip
+    return bool(job.settings.deadline_s) and bool(submission.batches)
+
+
+class _Pace:
+    """How many tasks end in a second, over the last 30 s."""
+
+    def __init__(self) -> None:
+        self.seen: collections.deque[tuple[float, int]] = collections.deque()
+
+    def observe(self, status: JobStatus) -> float:
+        now = time.monotonic()
+        self.seen.append((now, status.finished))
+        while now - self.seen[0][0] > _RATE_WINDOW_S and len(self.seen) > 2:
+            self.seen.popleft()
+        since, finished = self.seen[0]
+        return (status.finished - finished) / (now - since) if now > since else 0.0
+
+
+def exit_code(status: JobStatus) -> int:
+    """0 where every task succeeded, else 1."""
+    return EXIT_SUCCEEDED if status.state == "succeeded" else EXIT_SOME_FAILED
+
+
+def find_task(history: History, wanted: str) -> tuple[int, Task]:
+    """A task by its name, else by its index. Raises InputError where there is none such."""
+    tasks = history.read_tasks()
+    for index, task in enumerate(tasks):
+        if task.name == wanted:
+            return index, task
+    if wanted.isdigit() and int(wanted) < len(tasks):
+        return int(wanted), tasks[int(wanted)]
+    raise InputError(
+        f"no task {wanted!r} in {history.job.get('name')!r}", _hint_task(wanted, tasks)
+    )
+
+
+def _hint_task(wanted: str, tasks: Sequence[Task]) -> str:
+    names = [task.name for task in tasks[:20000]]
+    near = difflib.get_close_matches(wanted, names, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"its tasks are {names[0]} to {names[-1]}"
+
+
+def outputs_folder(history: History, task: Task, token: str, record: Record | None) -> str:
+    """Where the outputs of an attempt are: what was set aside since is below `attempts/`."""
+    base = open_store(task.output).address if task.output else history.store.path(task.name)
+    if record is None:
+        return base
+    if record.outputs and os.path.isdir(f"{base}/{record.outputs}"):
+        return f"{base}/{record.outputs}"
+    aside = f"{base}/attempts/{record.attempt}-{token}"
+    return aside if os.path.isdir(aside) else base

@@ -1,0 +1,1 @@
+"""Executors: places that run batches. One file each, loaded when asked for."""

@@ -1,0 +1,128 @@
+"""Batches on this machine: one runner, a process of its own, streams through all of them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import tempfile
+from typing import IO, Any, Mapping, Sequence
+
+from umpteen.errors import BackendError, SettingsError
+from umpteen.executors.base import ENDED, RUNNING, UNKNOWN, Abilities, Executor
+from umpteen.lease import Lease, is_held
+from umpteen.process import build_runner_command, list_marked, read_machine
+from umpteen.records import format_ranges
+from umpteen.task import RUNNER_VARIABLE
+
+__all__ = ["LocalExecutor", "build_handle", "parse_handle"]
+
+
+def build_handle(token: str) -> str:
+    """A handle names the machine, its boot, and the runner's token."""
+    here = read_machine()
+    return f"{here.machine}/{here.boot}/{token}"
+
+
+def parse_handle(handle: str) -> tuple[str, str, str]:
+    """(machine, boot, token) of a handle."""
+    machine, boot, token = handle.rsplit("/", 2)
+    return machine, boot, token
+
+
+class LocalExecutor(Executor):
+    """Starts one runner for all batches it is given.
+
+    The runner ends its tasks kindly when this process ends, unless `detach` is among the
+    options. `order` speaks to a runner that this process started.
+    """
+
+    name = "local"
+    abilities = Abilities(
+        dependencies=True, capabilities=False, reconnect=True, batch_cap=5000, start_up_s=0.1
+    )
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        super().__init__(options)
+        unknown = sorted(set(options) - {"detach"})
+        if unknown:
+            raise SettingsError(
+                f"the executor 'local' has no option {unknown[0]!r}",
+                "set slots beside it: slots: 8, or --slots 8",
+            )
+        self.runner: subprocess.Popen[bytes] | None = None
+        self._stderr: IO[bytes] | None = None
+
+    def submit(self, address: str, batches: Sequence[str], slots: int) -> dict[str, str]:
+        """Start the runner; its lease is held before it lives, so that no look is too early."""
+        token = os.urandom(6).hex()
+        lease = Lease.create(token, address, slots)
+        self._stderr = tempfile.TemporaryFile()
+        command = [
+            *build_runner_command(), address, _name_batches(batches),
+            f"--token={token}", f"--lease-fd={lease.lock}",
+        ]  # fmt: skip
+        if not self.options.get("detach"):
+            command.append("--watch-fd=0")
+        try:
+            self.runner = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE if "--watch-fd=0" in command else subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=self._stderr,
+                pass_fds=[lease.lock],
+                env={**os.environ, RUNNER_VARIABLE: token},
+                start_new_session=True,
+            )
+        except OSError as error:
+            lease.remove()
+            raise BackendError(f"cannot start a runner: {error.strerror}") from error
+        os.close(lease.lock)
+        return dict.fromkeys(batches, build_handle(token))
+
+    def poll(self, handles: Sequence[str]) -> dict[str, str]:
+        """By the leases of this machine; UNKNOWN for other machines."""
+        if self.runner:
+            self.runner.poll()
+        return {handle: _poll_one(handle) for handle in set(handles)}
+
+    def cancel(self, handles: Sequence[str]) -> None:
+        """Ask the runners of the handles to end their tasks kindly."""
+        for handle in handles:
+            _, _, token = parse_handle(handle)
+            for pid in list_marked(RUNNER_VARIABLE, token):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGTERM)
+
+    def order_end(self, *, at_once: bool) -> None:
+        """Have the runner of this process end its tasks: kindly, or at once."""
+        if self.runner and self.runner.stdin:
+            with contextlib.suppress(BrokenPipeError):
+                self.runner.stdin.write(b"K" if at_once else b"T")
+                self.runner.stdin.flush()
+
+    def read_ending(self) -> tuple[int | None, str]:
+        """(exit code of the runner of this process, None while it lives; what it complained of)."""
+        if not self.runner:
+            return None, ""
+        returned = self.runner.poll()
+        if returned is None or not self._stderr:
+            return returned, ""
+        self._stderr.seek(0)
+        return returned, self._stderr.read().decode(errors="replace").strip()
+
+
+def _name_batches(batches: Sequence[str]) -> str:
+    return format_ranges(int(batch) for batch in batches)
+
+
+def _poll_one(handle: str) -> str:
+    machine, boot, token = parse_handle(handle)
+    here = read_machine()
+    if machine != here.machine:
+        return UNKNOWN
+    if boot != here.boot:
+        return ENDED
+    held = is_held(token)
+    return RUNNING if held else ENDED if held is False else UNKNOWN

@@ -1,0 +1,167 @@
+"""Handing in: a plan becomes files of the store, and batches that an executor has.
+
+One process at a time: a lock file in the store, and a lock of this machine that the kernel
+frees when its holder dies. The order of the writes is what a killed hand-in is mended by.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import threading
+import time
+from typing import Any, Iterator, Mapping
+
+import msgspec
+
+from umpteen.executors.base import Executor
+from umpteen.history import HandedBatch, HandIn, History
+from umpteen.job import Job
+from umpteen.lease import local_lock
+from umpteen.plan import Plan, build_batches, build_settings, build_task_lines
+from umpteen.process import read_machine
+from umpteen.records import format_ranges
+from umpteen.results.base import (
+    JOB,
+    LOCK,
+    Store,
+    batch_key,
+    closed_key,
+    handed_key,
+    handles_key,
+    parse_numbers,
+    tasks_key,
+)
+from umpteen.task import FORMAT_VERSION
+
+__all__ = ["hand_in", "hand_in_lock", "open_job_folder"]
+
+_RENEW_S, _TAKE_OVER_S, _POLL_S = 10.0, 60.0, 0.2
+
+
+@contextlib.contextmanager
+def hand_in_lock(store: Store) -> Iterator[None]:
+    """Be the only process that hands in to this store; waits until that is so.
+
+    A holder on another machine that has not renewed its lock for 60 s, by our clock, is
+    taken to be dead; one on this machine as soon as the kernel freed its lock.
+    """
+    digest = hashlib.blake2b(store.address.encode(), digest_size=8).hexdigest()
+    with local_lock(f"hand-in-{digest}"):
+        token = _take(store)
+        stopped = threading.Event()
+        renewer = threading.Thread(target=_renew, args=(store, token, stopped), daemon=True)
+        renewer.start()
+        try:
+            yield
+        finally:
+            stopped.set()
+            renewer.join()
+            store.delete(LOCK)
+
+
+def _take(store: Store) -> bytes:
+    here = read_machine()
+    token = os.urandom(8).hex()
+    own = _build_lock(token, here.machine, here.boot)
+    seen, seen_s = b"", time.monotonic()
+    while not store.create(LOCK, own):
+        held = store.read(LOCK) or b""
+        if held != seen:
+            seen, seen_s = held, time.monotonic()
+        is_here = f'"machine":"{here.machine}","boot"'.encode() in held
+        if is_here or time.monotonic() - seen_s > _TAKE_OVER_S:
+            store.delete(LOCK)
+        else:
+            time.sleep(_POLL_S)
+    return own
+
+
+def _build_lock(token: str, machine: str, boot: str) -> bytes:
+    content = {"token": token, "machine": machine, "boot": boot, "time": time.time()}
+    return msgspec.json.encode(content)
+
+
+def _renew(store: Store, own: bytes, stopped: threading.Event) -> None:
+    content = msgspec.json.decode(own)
+    while not stopped.wait(_RENEW_S):
+        store.replace(LOCK, msgspec.json.encode({**content, "time": time.time()}))
+
+
+def open_job_folder(store: Store, job: Job) -> None:
+    """Put `job.json`, if the store has none. Raises StoreError where nothing can be put."""
+    if store.read(JOB) is not None:
+        return
+    content = {
+        "version": FORMAT_VERSION,
+        "name": job.name,
+        "created": round(time.time(), 3),
+        "settings": {key: value for key, value in _settings(job).items() if key != "sources"},
+    }
+    store.create(JOB, msgspec.json.encode(content))
+
+
+def _settings(job: Job) -> dict[str, Any]:
+    settings: dict[str, Any] = msgspec.to_builtins(job.settings)
+    return settings
+
+
+def hand_in(
+    plan: Plan, history: History, executor: Executor, attempts: Mapping[int, tuple[int, str]]
+) -> list[str]:
+    """Write the plan into the store and submit its batches; their numbers.
+
+    The caller holds the lock, and `history` was read under it.
+    """
+    store = history.store
+    number = len(history.hand_ins) + 1
+    for name in plan.closed:
+        store.create(closed_key(name), b"")
+    if plan.added or plan.changes or plan.dropped:
+        _put_tasks(store, number, plan)
+    numbers = parse_numbers(store.list(".umpteen/batches"), ".json")
+    first = numbers[-1] + 1 if numbers else 1
+    handed = [
+        HandedBatch(batch.batch, _ranges(history, batch.batch)) for batch in plan.again
+    ]
+    for entry, content in build_batches(plan, store.address, first, attempts, time.time()):
+        store.create(batch_key(entry.batch), content)
+        handed.append(entry)
+    store.create(handed_key(number), msgspec.json.encode(_describe(plan, number, executor, handed)))
+    batches = [entry.batch for entry in handed]
+    if batches:
+        handles = executor.submit(store.address, batches, plan.job.settings.slots)
+        store.create(handles_key(number), msgspec.json.encode(handles))
+    return batches
+
+
+def _put_tasks(store: Store, number: int, plan: Plan) -> None:
+    """A segment left by a hand-in that was killed before it was handed in counts for nothing."""
+    lines = build_task_lines(plan)
+    if not store.create(tasks_key(number), lines):
+        store.delete(tasks_key(number))
+        store.create(tasks_key(number), lines)
+
+
+def _ranges(history: History, batch: str) -> str:
+    parts = history.batches[batch].indices
+    return ",".join(f"{p.start}-{p.stop - 1}" if len(p) > 1 else str(p.start) for p in parts)
+
+
+def _describe(
+    plan: Plan, number: int, executor: Executor, handed: list[HandedBatch]
+) -> HandIn:
+    return HandIn(
+        hand_in=number,
+        time=round(time.time(), 3),
+        executor=executor.name,
+        mark=os.urandom(6).hex(),
+        tasks=len(plan.added),
+        batches=handed,
+        changed=format_ranges(sorted(change.index for change in plan.changes)),
+        dropped=format_ranges(plan.dropped),
+        source=plan.job.source_digest,
+        is_plain=plan.is_plain,
+        settings=build_settings(plan.job),
+    )

@@ -1,0 +1,494 @@
+"""What a store knows of a job: its hand-ins, batches, and how far each task is.
+
+Reads O(batches) files: of a start that has ended only the closing line, of one that goes on
+only what is new since the last look. Knows nothing of executors, so not what lives.
+"""
+
+from __future__ import annotations
+
+import collections
+from array import array
+from typing import Any, Iterable
+
+import msgspec
+
+from umpteen.errors import StoreError
+from umpteen.job import Task
+from umpteen.process import Machine, read_machine
+from umpteen.records import (
+    format_ranges,
+    list_starts,
+    parse_lines,
+    parse_ranges,
+    parse_record,
+    read_start,
+    trusted_size,
+)
+from umpteen.results.base import (
+    CLOSED,
+    JOB,
+    RecordsKey,
+    batch_key,
+    handed_key,
+    handles_key,
+    parse_numbers,
+    parse_records_key,
+    records_folder,
+    records_key,
+    running_folder,
+    tasks_key,
+)
+from umpteen.results.directory import DirectoryStore
+from umpteen.task import Record, TaskState
+
+__all__ = ["STATES", "SUCCEEDED", "BatchHistory", "HandIn", "HandedBatch", "History", "TaskLine"]
+
+STATES = tuple(state.value for state in TaskState)
+_NUMBER_OF = {state: number for number, state in enumerate(STATES)}
+SUCCEEDED = _NUMBER_OF["succeeded"]
+_IS_FINAL = tuple(state.is_final for state in TaskState)
+_TAIL_BYTES, _HEAD_BYTES = 65536, 1024
+_RECENT = 50
+_KEPT_BATCH_FILES = 4
+_SAMPLES = 1000
+
+
+class HandedBatch(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One batch of a hand-in, and the indices of its tasks as ranges."""
+
+    batch: str
+    indices: str
+
+
+class HandIn(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One `handed/K.json`.
+
+    tasks: how many were added. changed and dropped: indices as ranges. source: the job's
+    source_digest; is_plain: whether the k-th task of that source is index k, by its own name.
+    """
+
+    hand_in: int
+    time: float
+    executor: str
+    mark: str
+    tasks: int
+    batches: list[HandedBatch]
+    changed: str = ""
+    dropped: str = ""
+    source: str = ""
+    is_plain: bool = False
+    settings: dict[str, Any] = {}
+
+
+class TaskLine(Task, frozen=True, omit_defaults=True):
+    """One line of `tasks/K.jsonl`: a task that was added, or `index` changed or dropped."""
+
+    index: int | None = None
+    dropped: bool = False
+
+
+class _RecordLine(msgspec.Struct, gc=False):
+    """The part of a record, or of an event, that counting needs."""
+
+    task: int = -1
+    state: str = ""
+    seconds: float = 0.0
+    event: str = ""
+    end_s: float = 0.0
+
+
+class _StartHistory:
+    """One start of a batch: how far its file has been read, and whether it has ended."""
+
+    __slots__ = ("has_ended", "key", "offset", "opened")
+
+    def __init__(self, key: RecordsKey) -> None:
+        self.key, self.offset, self.has_ended = key, 0, False
+        self.opened: dict[str, Any] = {}
+
+
+class BatchHistory:
+    """One batch: its tasks, the newest handle it was handed in with, and its starts.
+
+    number: how many batches the job had before it.
+    """
+
+    def __init__(self, batch: str, number: int, indices: str) -> None:
+        self.batch, self.number = batch, number
+        self.indices = parse_ranges(indices)
+        self.hand_in = 0
+        self.handle = ""
+        self.executor = ""
+        self.settings: dict[str, Any] = {}
+        self.is_closed = False
+        self.starts: list[_StartHistory] = []
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether its newest start closed its records."""
+        return bool(self.starts) and self.starts[-1].has_ended
+
+    @property
+    def handles(self) -> list[str]:
+        """What may be asked after: its executor's handle, and its newest start's own.
+
+        The second alone is there where a hand-in was killed before it could tell, and where
+        a batch was started by hand.
+        """
+        opened = self.starts[-1].opened if self.starts else {}
+        own = f"{opened['machine']}/{opened['boot']}/{self.token}" if opened else ""
+        return [handle for handle in (self.handle, own) if handle]
+
+    @property
+    def token(self) -> str:
+        """The runner of its newest start."""
+        return self.starts[-1].key.token if self.starts else ""
+
+
+class History:
+    """A job as its store tells it; `refresh` reads what is new.
+
+    states: by task index, the number of its state in STATES; `waiting` too where a runner is
+    at it. samples: durations of tasks that ended lately, seconds.
+    """
+
+    def __init__(self, store: DirectoryStore) -> None:
+        self.store = store
+        self.here: Machine = read_machine()
+        self.job: dict[str, Any] = {}
+        self.hand_ins: list[HandIn] = []
+        self.batches: dict[str, BatchHistory] = {}
+        self.states = bytearray()
+        self.dropped: set[int] = set()
+        self.batch_of: array[int] = array("i")
+        self._failures: list[tuple[str, Record]] = []
+        self.seconds = 0.0
+        self.samples: collections.deque[float] = collections.deque(maxlen=_SAMPLES)
+        self.last_end_s = 0.0
+        self._fresh: list[tuple[str, Record]] = []
+        self._unread_failures: list[tuple[str, RecordsKey]] = []
+        self._without_handles: set[int] = set()
+        self._batch_files: dict[str, _BatchFile] = {}
+
+    # --- reading ------------------------------------------------------------------------
+
+    def refresh(self) -> None:
+        """Read hand-ins, starts and records that came since the last call.
+
+        Raises StoreError where the store cannot be read.
+        """
+        if not self.job:
+            self._read_job()
+        self._read_hand_ins()
+        for batch in self.list_open():
+            self._read_batch(batch)
+
+    def _read_job(self) -> None:
+        content = self.store.read(JOB)
+        if content is not None:
+            try:
+                self.job = msgspec.json.decode(content, type=dict[str, Any])
+            except msgspec.DecodeError as error:
+                raise StoreError(
+                    f"{self.store.path(JOB)} is damaged", path=self.store.path(JOB)
+                ) from error
+
+    def _read_hand_ins(self) -> None:
+        known = len(self.hand_ins)
+        for number in parse_numbers(self.store.list(".umpteen/handed"), ".json"):
+            if number <= known:
+                continue
+            content = self.store.read(handed_key(number))
+            if content:
+                self._add_hand_in(msgspec.json.decode(content, type=HandIn))
+        for number in sorted(self._without_handles):
+            self._read_handle(number)
+
+    def _add_hand_in(self, hand_in: HandIn) -> None:
+        self.hand_ins.append(hand_in)
+        self.states += bytes(hand_in.tasks)
+        self.batch_of.extend([-1] * hand_in.tasks)
+        self.dropped.update(i for part in parse_ranges(hand_in.dropped) for i in part)
+        for part in parse_ranges(hand_in.changed):
+            self.dropped.difference_update(part)
+            self.states[part.start : part.stop] = bytes(len(part))
+        for handed in hand_in.batches:
+            batch = self.batches.get(handed.batch)
+            if batch is None:
+                batch = self.batches[handed.batch] = BatchHistory(
+                    handed.batch, len(self.batches), handed.indices
+                )
+                self._take_in(batch)
+            batch.hand_in, batch.executor = hand_in.hand_in, hand_in.executor
+            batch.settings, batch.handle = hand_in.settings, ""
+            if batch.has_ended:  # handed in again: its next start is to be looked for
+                batch.starts[-1].has_ended = False
+        if hand_in.executor:
+            self._without_handles.add(hand_in.hand_in)
+
+    def _take_in(self, batch: BatchHistory) -> None:
+        """Its tasks wait for it from now on, whatever became of them before."""
+        for part in batch.indices:
+            self.states[part.start : part.stop] = bytes(len(part))
+            self.batch_of[part.start : part.stop] = array("i", [batch.number]) * len(part)
+
+    def _read_handle(self, number: int) -> None:
+        content = self.store.read(handles_key(number))
+        if content is None:
+            return
+        handles: dict[str, str] = msgspec.json.decode(content, type=dict[str, str])
+        for name, handle in handles.items():
+            if self.batches[name].hand_in == number:
+                self.batches[name].handle = handle
+        self._without_handles.discard(number)
+
+    def _read_batch(self, batch: BatchHistory) -> None:
+        names = self.store.list(records_folder(batch.batch))
+        known = {start.key for start in batch.starts}
+        found = sorted(key for name in names if (key := parse_records_key(name)))
+        batch.starts += [_StartHistory(key) for key in found if key not in known]
+        for start in batch.starts:
+            if not start.has_ended:
+                self._read_start(batch, start)
+        batch.is_closed = CLOSED in names
+
+    def _read_start(self, batch: BatchHistory, start: _StartHistory) -> None:
+        key = records_key(batch.batch, start.key)
+        if start.offset == 0 and self._read_closing_line(batch, start, key):
+            return
+        content = self.store.read(key, start.offset) or b""
+        if start.offset == 0:
+            content = content[: trusted_size(content, self.here)]
+        content = content[: content.rfind(b"\n") + 1]
+        start.offset += len(content)
+        self._apply_lines(batch, start, content)
+
+    def _read_closing_line(self, batch: BatchHistory, start: _StartHistory, key: str) -> bool:
+        """Take an ended start from its closing line alone; False where that does not do."""
+        tail = self.store.read_tail(key, _TAIL_BYTES) or b""
+        position = tail.rfind(b'{"event":"end"')
+        if position < 0 or len(tail) < _TAIL_BYTES:
+            return False
+        head = self.store.read(key, size=_HEAD_BYTES) or b""
+        if trusted_size(head, self.here) < len(head):  # from before a reboot: read with care
+            return False
+        closing = next(parse_lines(tail[position:]), None)
+        if closing is None:
+            return False
+        self._apply_closing(batch, start, closing)
+        return True
+
+    def _apply_closing(
+        self, batch: BatchHistory, start: _StartHistory, closing: dict[str, Any]
+    ) -> None:
+        failed = False
+        for state, ranges in closing.get("states", {}).items():
+            number = _NUMBER_OF.get(state)
+            if number is None:
+                continue
+            failed |= _IS_FINAL[number] and number != SUCCEEDED
+            for part in parse_ranges(ranges):
+                self._set_range(batch, part, number)
+        if failed:
+            self._unread_failures.append((batch.batch, start.key))
+        self.seconds += closing.get("seconds", 0.0)
+        self.last_end_s = max(self.last_end_s, closing.get("time", 0.0))
+        start.has_ended = True
+
+    def _set_range(self, batch: BatchHistory, part: range, number: int) -> None:
+        before = self.states[part.start : part.stop]
+        if before.count(0) == len(part) and self._all_of(batch, part):
+            self.states[part.start : part.stop] = bytes([number]) * len(part)
+            return
+        for index in part:
+            self._set(batch, index, number)
+
+    def _all_of(self, batch: BatchHistory, part: range) -> bool:
+        owners = self.batch_of[part.start : part.stop]
+        return owners.count(batch.number) == len(part)
+
+    def _set(self, batch: BatchHistory, index: int, number: int) -> None:
+        """A state as a batch tells it: a success stays, and only the newest batch counts."""
+        if self.batch_of[index] == batch.number and self.states[index] != SUCCEEDED:
+            self.states[index] = number
+
+    def _apply_lines(self, batch: BatchHistory, start: _StartHistory, content: bytes) -> None:
+        try:
+            lines = _LINES.decode_lines(content)
+        except msgspec.DecodeError:  # a damaged line: go by each one
+            lines = [msgspec.convert(line, _RecordLine) for line in parse_lines(content)]
+        has_failures = False
+        for line in lines:
+            if line.task < 0:
+                if line.event == "end":
+                    start.has_ended = True
+                continue
+            number = _NUMBER_OF[line.state]
+            self._set(batch, line.task, number)
+            self.seconds += line.seconds
+            self.last_end_s = max(self.last_end_s, line.end_s)
+            self.samples.append(line.seconds)
+            has_failures |= number != SUCCEEDED and _IS_FINAL[number]
+        if has_failures:
+            self._add_failures(batch.batch, content)
+        if not start.opened:
+            start.opened = next(parse_lines(content[: content.find(b"\n") + 1]), {})
+
+    def _add_failures(self, batch: str, content: bytes) -> None:
+        for line in content.splitlines():
+            if b'"state":"succeeded"' in line:
+                continue
+            for parsed in parse_lines(line + b"\n"):
+                record = parse_record(parsed)
+                if record and TaskState(record.state).is_final:
+                    self._failures.append((batch, record))
+                    self._fresh = [*self._fresh[-_RECENT:], (batch, record)]
+
+    # --- asking -------------------------------------------------------------------------
+
+    @property
+    def count(self) -> int:
+        """How many tasks were ever added."""
+        return len(self.states)
+
+    def counts(self) -> dict[str, int]:
+        """Tasks by state, those that were dropped left out; what runs counts as waiting."""
+        counts = {state: self.states.count(number) for number, state in enumerate(STATES)}
+        for index in self.dropped:
+            counts[STATES[self.states[index]]] -= 1
+        return counts
+
+    def list_open(self) -> list[BatchHistory]:
+        """The batches that may still come to something by themselves."""
+        return [
+            batch
+            for batch in self.batches.values()
+            if not batch.has_ended and not batch.is_closed
+        ]
+
+    def list_running(self, batch: BatchHistory) -> list[list[Any]]:
+        """[index, slot, start in seconds since 1970, pid] of each running task of a batch."""
+        folder = running_folder(batch.batch)
+        running: list[list[Any]] = []
+        for name in self.store.list(folder):
+            content = self.store.read(f"{folder}/{name}") if name.endswith(".json") else None
+            if content and name == f"{batch.starts[-1].key.start}-{batch.token}.json":
+                running += msgspec.json.decode(content)["running"]
+        return running
+
+    def unfinished(self, batch: BatchHistory) -> list[int]:
+        """The tasks of a batch that it has not brought to an end, if it is their newest."""
+        return [
+            index
+            for part in batch.indices
+            for index in part
+            if not _IS_FINAL[self.states[index]]
+            and self.batch_of[index] == batch.number
+            and index not in self.dropped
+        ]
+
+    def read_tasks(self) -> list[Task]:
+        """Every task by index in its newest form, each with its name."""
+        tasks: list[Task] = []
+        for hand_in in self.hand_ins:
+            content = self.store.read(tasks_key(hand_in.hand_in)) or b""
+            for line in _TASK_LINES.decode_lines(content):
+                if line.index is None:
+                    tasks.append(_as_task(line, len(tasks)))
+                elif not line.dropped:
+                    tasks[line.index] = _as_task(line, line.index)
+        return tasks
+
+    def take_recent(self) -> list[tuple[str, Record]]:
+        """(batch, record) of failures that were read since the last call, oldest first."""
+        fresh, self._fresh = self._fresh, []
+        return [entry for entry in fresh if self._is_newest(*entry)]
+
+    def read_failures(self) -> list[tuple[str, Record]]:
+        """(batch, record) of every task that is not succeeded now, if read; the newest last."""
+        unread, self._unread_failures = self._unread_failures, []
+        for batch, key in unread:
+            for record in read_start(self.store, batch, key, self.here).records:
+                if TaskState(record.state).is_final and not record.succeeded:
+                    self._failures.append((batch, record))
+        merged = sorted(self._failures, key=lambda entry: entry[1].end_s)
+        newest = {record.task: (batch, record) for batch, record in merged}
+        return [entry for entry in newest.values() if self._is_newest(*entry)]
+
+    def _is_newest(self, batch: str, record: Record) -> bool:
+        """Whether this is how the task stands: no later batch has it, and it did not succeed."""
+        number = self.batches[batch].number
+        return (
+            self.batch_of[record.task] == number
+            and self.states[record.task] == _NUMBER_OF[record.state]
+            and record.task not in self.dropped
+        )
+
+    def describe_task(self, batch: str, index: int) -> tuple[str, str]:
+        """(name, address of the outputs) of a task, from the file of one batch it is in."""
+        if batch not in self._batch_files:
+            while len(self._batch_files) >= _KEPT_BATCH_FILES:
+                del self._batch_files[next(iter(self._batch_files))]
+            content = self.store.read(batch_key(batch)) or b"{}"
+            self._batch_files[batch] = _BATCH_FILE.decode(content)
+        file = self._batch_files[batch]
+        position = 0
+        for part in parse_ranges(file.umpteen.indices):
+            if index in part:
+                position += index - part.start
+                break
+            position += len(part)
+        return file.umpteen.names[position], file.runs[position].remote_output_path
+
+    def read_records(self, indices: Iterable[int]) -> dict[int, list[tuple[str, Record]]]:
+        """All records of some tasks, oldest first, each with the token of its runner."""
+        wanted = set(indices)
+        found: dict[int, list[tuple[str, Record]]] = {index: [] for index in wanted}
+        for batch in self.batches.values():
+            if not any(not wanted.isdisjoint(part) for part in batch.indices):
+                continue
+            for key in list_starts(self.store, batch.batch):
+                for record in read_start(self.store, batch.batch, key, self.here).records:
+                    if record.task in wanted:
+                        found[record.task].append((key.token, record))
+        return found
+
+    def describe_batches(self) -> str:
+        """The numbers of all batches, as ranges where they are numbers."""
+        return format_ranges(sorted(int(name) for name in self.batches if name.isdigit()))
+
+
+class _OwnPart(msgspec.Struct):
+    names: list[str]
+    indices: str
+
+
+class _RunPart(msgspec.Struct):
+    remote_output_path: str
+
+
+class _BatchFile(msgspec.Struct):
+    """The part of a batch file that names tasks and places."""
+
+    umpteen: _OwnPart
+    runs: list[_RunPart]
+
+
+_BATCH_FILE = msgspec.json.Decoder(_BatchFile)
+_LINES = msgspec.json.Decoder(_RecordLine)
+_TASK_LINES = msgspec.json.Decoder(TaskLine)
+
+
+def _as_task(line: TaskLine, index: int) -> Task:
+    return Task(
+        command=line.command,
+        name=line.name or str(index),
+        env=line.env,
+        cwd=line.cwd,
+        timeout_s=line.timeout_s,
+        parameters=line.parameters,
+        tags=line.tags,
+        output=line.output,
+        results_dir=line.results_dir,
+        automatic=line.automatic or not line.name,
+    )

@@ -1,0 +1,393 @@
+"""Decides what is to run: Job and history in, batches out. Pure: touches no file.
+
+A task is known again by its name, and skipped only if its command, declared environment and
+directory are what they were when it succeeded.
+"""
+
+from __future__ import annotations
+
+import collections
+from array import array
+from typing import Any, Callable, Iterator, Mapping, Sequence
+
+import msgspec
+
+from umpteen.history import SUCCEEDED, BatchHistory, HandedBatch, History, TaskLine
+from umpteen.job import Job, Task
+from umpteen.records import format_ranges
+from umpteen.task import FORMAT_VERSION, TaskState, shell_command
+
+__all__ = [
+    "LOCAL_BATCH_CAP",
+    "RERUN_CHOICES",
+    "Change",
+    "Plan",
+    "build_batches",
+    "build_plan",
+    "build_settings",
+    "build_task_lines",
+]
+
+LOCAL_BATCH_CAP = 5000
+RERUN_CHOICES = ("default", "all", "failed", "changed", "none")
+
+_IS_FINAL = tuple(state.is_final for state in TaskState)
+# Which of a task's conditions make it run, by what --rerun says.
+_RERUN = {
+    "default": {"new", "unfinished", "failed", "changed"},
+    "all": {"new", "unfinished", "failed", "changed", "succeeded"},
+    "failed": {"failed"},
+    "changed": {"changed"},
+    "none": {"new"},
+    # What is left of a job that this process ran: nothing a second time.
+    "rest": {"new", "unfinished", "changed"},
+}
+
+
+class Change(msgspec.Struct, frozen=True):
+    """A task that is not what it was: its form before and now."""
+
+    index: int
+    before: Task
+    now: Task
+
+
+class Plan(msgspec.Struct):
+    """What a hand-in would do.
+
+    to_run: indices in order. why: how many of them are `new`, `failed`, `unfinished`,
+    `changed` or `succeeded`. again: lost batches that go in as they are. closed: batches that
+    must never start again. running: tasks that a living batch has. done: tasks left alone.
+    """
+
+    job: Job
+    added: list[Task]
+    changes: list[Change]
+    dropped: list[int]
+    to_run: Sequence[int]
+    why: dict[str, int]
+    again: list[BatchHistory]
+    closed: list[str]
+    running: int
+    done: int
+    left_failed: int
+    is_plain: bool
+    before: int
+    by_index: Callable[[int], Task]
+
+    @property
+    def total(self) -> int:
+        """How many tasks the job has."""
+        return len(self.job.tasks)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to hand in, not even a change of what is known."""
+        return not (self.to_run or self.again or self.changes or self.dropped or self.added)
+
+
+def build_plan(
+    job: Job, history: History, living: set[str], rerun: str = "default"
+) -> Plan:
+    """The plan for a job of which `living` batches are still run by somebody."""
+    tasks, indices, added, changes, is_plain = _find_tasks(job, history)
+    changed = {change.index for change in changes}
+    dropped = [] if job.is_part else _list_dropped(indices, history)
+    chosen = _Chooser(history, living, _RERUN[rerun], changed)
+    to_run, why, running = chosen.choose(indices)
+    again, closed, to_run = _keep_lost_batches(job, history, living, to_run, changed)
+    at_work = sum(why.values()) + running
+    failed = chosen.left_failed
+    return Plan(
+        job=job, added=added, changes=changes, dropped=dropped, to_run=to_run, why=why,
+        again=again, closed=closed, running=running, done=len(indices) - at_work - failed,
+        left_failed=failed, is_plain=is_plain, before=history.count,
+        by_index=_index_tasks(tasks, indices, is_plain),
+    )  # fmt: skip
+
+
+def _list_dropped(indices: Sequence[int], history: History) -> list[int]:
+    if isinstance(indices, range):
+        gone: Iterator[int] = iter(range(len(indices), history.count))
+    else:
+        known = set(indices)
+        gone = (index for index in range(history.count) if index not in known)
+    return [index for index in gone if index not in history.dropped]
+
+
+def _index_tasks(
+    tasks: list[Task], indices: Sequence[int], is_plain: bool
+) -> Callable[[int], Task]:
+    if is_plain:
+        return tasks.__getitem__
+    position = {index: place for place, index in enumerate(indices)}
+    return lambda index: tasks[position[index]]
+
+
+# --- which task is which ------------------------------------------------------------------
+
+
+_Found = tuple[list[Task], Sequence[int], list[Task], list[Change], bool]
+
+
+def _find_tasks(job: Job, history: History) -> _Found:
+    """(tasks by name, the index of each, those that are new, those that changed, is_plain)."""
+    count = len(job.tasks)
+    if not history.count:
+        return job.tasks, range(count), job.tasks, [], True
+    newest = next((h for h in reversed(history.hand_ins) if h.source), None)
+    if newest and newest.is_plain and newest.source == job.source_digest != "":
+        return job.tasks, range(count), [], [], True
+    return _match(job.tasks, history)
+
+
+def _match(given: list[Task], history: History) -> _Found:
+    recorded = history.read_tasks()
+    index_of = {task.name: index for index, task in enumerate(recorded)}
+    tasks: list[Task] = []
+    indices, added, changes = array("I"), [], []
+    for task, name in zip(given, _name_tasks(given, recorded, history.dropped)):
+        if task.name != name:
+            task = msgspec.structs.replace(task, name=name, automatic=True)
+        tasks.append(task)
+        index = index_of.get(name)
+        if index is None:
+            indices.append(len(recorded) + len(added))
+            added.append(task)
+            continue
+        indices.append(index)
+        if _identity(recorded[index]) != _identity(task) or index in history.dropped:
+            changes.append(Change(index, recorded[index], task))
+    is_plain = not any(task.automatic and task.name != str(i) for i, task in enumerate(tasks))
+    is_plain = is_plain and all(place == index for place, index in enumerate(indices))
+    return tasks, indices, added, changes, is_plain
+
+
+def _identity(task: Task) -> Any:
+    if isinstance(task.command, str) and not task.env and task.cwd is None:
+        return task.command
+    env = tuple(sorted((task.env or {}).items()))
+    command = task.command if isinstance(task.command, str) else tuple(task.command)
+    return (command, env, task.cwd)
+
+
+def _name_tasks(tasks: list[Task], recorded: list[Task], dropped: set[int]) -> list[str]:
+    """Names for unnamed tasks: those they had before, else their position's, else the next free.
+
+    The k-th unnamed task of a content keeps the k-th name recorded for it, so that a line
+    inserted in a file reruns one task and not all after it.
+    """
+    kept: dict[Any, collections.deque[str]] = collections.defaultdict(collections.deque)
+    for index, task in enumerate(recorded):
+        if task.automatic and index not in dropped:
+            kept[_identity(task)].append(task.name)
+    names = [
+        task.name or (kept[identity].popleft() if kept.get(identity := _identity(task)) else "")
+        for task in tasks
+    ]
+    taken = set(names)
+    everything = taken | {task.name for task in recorded}
+    free = (str(n) for n in range(len(recorded), len(recorded) + len(tasks) * 2 + 1))
+    for place, name in enumerate(names):
+        if name:
+            continue
+        own = str(place)
+        if own in taken:
+            own = next(name for name in free if name not in everything)
+        names[place] = own
+        taken.add(own)
+        everything.add(own)
+    return names
+
+
+# --- which of them run ----------------------------------------------------------------------
+
+
+class _Chooser:
+    def __init__(
+        self, history: History, living: set[str], wanted: set[str], changed: set[int]
+    ) -> None:
+        self.history, self.wanted, self.changed = history, wanted, changed
+        self.living = {history.batches[name].number for name in living}
+        self.left_failed = 0
+
+    def choose(self, indices: Sequence[int]) -> tuple[Sequence[int], dict[str, int], int]:
+        """(what runs, how many for which reason, how many a living batch has)."""
+        if not self.history.count and "new" in self.wanted:
+            return indices, {"new": len(indices)} if len(indices) else {}, 0
+        if self._all_succeeded(indices):
+            return [], {}, 0
+        why: dict[str, int] = {}
+        running, to_run = 0, array("I")
+        for index in indices:
+            condition = self._judge(index)
+            if condition == "running":
+                running += 1
+            elif condition in self.wanted:
+                to_run.append(index)
+                why[condition] = why.get(condition, 0) + 1
+            elif condition == "failed":
+                self.left_failed += 1
+        return to_run, why, running
+
+    def _all_succeeded(self, indices: Sequence[int]) -> bool:
+        states = self.history.states
+        return (
+            "succeeded" not in self.wanted
+            and not self.changed
+            and isinstance(indices, range)
+            and len(indices) <= len(states)
+            and states.count(SUCCEEDED, 0, len(indices)) == len(indices)
+        )
+
+    def _judge(self, index: int) -> str:
+        if index >= self.history.count:
+            return "new"
+        state = self.history.states[index]
+        if not _IS_FINAL[state] and self.history.batch_of[index] in self.living:
+            return "running"
+        if index in self.changed:
+            return "changed"
+        if state == SUCCEEDED:
+            return "succeeded"
+        if _IS_FINAL[state]:
+            return "failed"
+        return "unfinished" if self.history.batch_of[index] >= 0 else "new"
+
+
+def _keep_lost_batches(
+    job: Job, history: History, living: set[str], to_run: Sequence[int], changed: set[int]
+) -> tuple[list[BatchHistory], list[str], Sequence[int]]:
+    """(batches that go in again, batches to close, what is left to put into new ones).
+
+    A lost batch goes in again as it is if all its unfinished tasks are wanted and unchanged,
+    with the same settings; else it is closed.
+    """
+    again, closed = [], []
+    wanted: set[int] | None = None
+    for name, batch in history.batches.items():
+        if name in living or batch.is_closed:
+            continue
+        unfinished = history.unfinished(batch)
+        if not unfinished:
+            continue
+        wanted = set(to_run) if wanted is None else wanted
+        same = batch.settings == build_settings(job) and not job.settings.deadline_s
+        if same and wanted.issuperset(unfinished) and changed.isdisjoint(unfinished):
+            again.append(batch)
+            wanted.difference_update(unfinished)
+        elif not wanted.isdisjoint(unfinished):
+            closed.append(name)
+    if again:
+        assert wanted is not None
+        to_run = array("I", (index for index in to_run if index in wanted))
+    return again, closed, to_run
+
+
+# --- batches ----------------------------------------------------------------------------------
+
+
+class _Run(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """One entry of a batch file's `runs`, with the seed's keys alone."""
+
+    cmd: str
+    remote_output_path: str
+    local_results_dir: str | None = None
+
+
+def build_settings(job: Job) -> dict[str, Any]:
+    """What of a job's settings its batches depend on, but for the deadline."""
+    settings = job.settings
+    return {
+        "slots": settings.slots,
+        "status_file": settings.status_file,
+        "grace_s": settings.grace_s,
+        "cwd": settings.submitted_from,
+    }
+
+
+def build_batches(
+    plan: Plan, address: str, first: int, attempts: Mapping[int, tuple[int, str]], now_s: float
+) -> Iterator[tuple[HandedBatch, bytes]]:
+    """The new batches, numbered from `first`, each with the content of its file.
+
+    attempts: for tasks that ran before, the number and the runner of their newest attempt.
+    """
+    for number, start in enumerate(range(0, len(plan.to_run), LOCAL_BATCH_CAP), first):
+        indices = plan.to_run[start : start + LOCAL_BATCH_CAP]
+        content = _build_batch(plan, address, str(number), indices, attempts, now_s)
+        yield HandedBatch(str(number), content["umpteen"]["indices"]), _ENCODER.encode(content)
+
+
+def _build_batch(
+    plan: Plan,
+    address: str,
+    batch: str,
+    indices: Sequence[int],
+    attempts: Mapping[int, tuple[int, str]],
+    now_s: float,
+) -> dict[str, Any]:
+    tasks = [plan.by_index(index) for index in indices]
+    names = [task.name or str(index) for task, index in zip(tasks, indices)]
+    prefix = address + "/"
+    runs = [
+        _Run(
+            task.command if isinstance(task.command, str) else shell_command(task.command),
+            task.output or prefix + name,
+            task.results_dir,
+        )
+        for task, name in zip(tasks, names)
+    ]
+    settings = plan.job.settings
+    own: dict[str, Any] = {
+        "version": FORMAT_VERSION,
+        "job": plan.job.name,
+        "batch": batch,
+        "indices": format_ranges(indices),
+        "names": names,
+        "extras": {
+            str(position): extra
+            for position, task in enumerate(tasks)
+            if (extra := _build_extra(task))
+        },
+        **{key: value for key, value in build_settings(plan.job).items() if key != "slots"},
+    }
+    if attempts:
+        own["attempts"] = {
+            str(position): attempts[index]
+            for position, index in enumerate(indices)
+            if index in attempts
+        }
+    if settings.deadline_s:
+        own["deadline_s"] = now_s + settings.deadline_s
+    return {"nprocs": settings.slots, "remote_output_path": address, "runs": runs, "umpteen": own}
+
+
+def _build_extra(task: Task) -> dict[str, Any]:
+    extra: dict[str, Any] = {}
+    if not isinstance(task.command, str):
+        extra["argv"] = task.command
+    if task.env:
+        extra["env"] = task.env
+    if task.cwd is not None:
+        extra["cwd"] = task.cwd
+    if task.timeout_s is not None:
+        extra["timeout_s"] = task.timeout_s
+    return extra
+
+
+def build_task_lines(plan: Plan) -> bytes:
+    """`tasks/K.jsonl`: what the hand-in adds, changes and drops."""
+    lines = _ENCODER.encode_lines(plan.added)
+    changed = [
+        TaskLine(**_fields(change.now), index=change.index) for change in plan.changes
+    ]
+    gone = [TaskLine(command="", index=index, dropped=True) for index in plan.dropped]
+    return lines + _ENCODER.encode_lines([*changed, *gone])
+
+
+def _fields(task: Task) -> dict[str, Any]:
+    return {field: getattr(task, field) for field in task.__struct_fields__}
+
+
+_ENCODER = msgspec.json.Encoder()

@@ -1,0 +1,277 @@
+"""How a job looks: `JobStatus` and plans as lines of text, tables and JSON.
+
+Works nothing out that is not in what it is given, but for names and last lines of failures.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from typing import Any, Callable, Iterable, Sequence
+
+from umpteen.history import History
+from umpteen.plan import Plan
+from umpteen.results.directory import parse_address
+from umpteen.status import Failure, JobStatus, describe_end
+from umpteen.task import Record, shell_command
+
+__all__ = [
+    "plan_to_dict",
+    "read_failure",
+    "render_ago",
+    "render_bar",
+    "render_counts",
+    "render_dry_run",
+    "render_end",
+    "render_failure",
+    "render_left",
+    "render_plan",
+    "render_seconds",
+    "render_start",
+    "render_table",
+    "shorten_path",
+    "status_to_dict",
+]
+
+_LAST_BYTES = 4096
+_CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x1f\x7f-\x9f]")
+_UNITS_S = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
+
+
+def render_seconds(seconds: float) -> str:
+    """A duration in the unit a person would choose: `0.42 s`, `12 s`, `2.5 h`."""
+    for size, unit in _UNITS_S:
+        if seconds >= size * (1 if unit == "s" else 1.5):
+            value = seconds / size
+            return f"{value:.0f} {unit}" if value >= 10 else f"{value:.2g} {unit}"
+    return f"{seconds:.2g} s"
+
+
+def render_left(left_s: tuple[float, float] | None) -> str:
+    """`4-6 s left`, in the unit of the longer end."""
+    if left_s is None:
+        return ""
+    low, high = left_s
+    if high < 1:
+        return "1 s left"
+    size, unit = next(pair for pair in _UNITS_S if high >= pair[0] * (1 if pair[1] == "s" else 1.5))
+    low, high = round(low / size), max(1, round(high / size))
+    return f"{high} {unit} left" if low >= high else f"{low}–{high} {unit} left"
+
+
+def render_ago(then_s: float) -> str:
+    """How long ago a time since 1970 was: `12 min ago`, `yesterday`."""
+    seconds = time.time() - then_s
+    if seconds < 10:
+        return "just now"
+    if 86400 <= seconds < 172800:
+        return "yesterday"
+    return render_seconds(seconds) + " ago"
+
+
+def render_counts(status: JobStatus) -> str:
+    """`58 done · 3 failed · 8 running · 31 waiting`; what there is none of is left out."""
+    counts = status.counts
+    parts = [(counts["succeeded"], "done")]
+    parts += [(counts[state], state.replace("_", " ")) for state in ("failed", "timed_out")]
+    parts += [(counts[state], state) for state in ("cancelled", "skipped", "running", "waiting")]
+    return " · ".join(f"{n:,} {word}" for n, word in parts if n) or "nothing yet"
+
+
+def render_bar(status: JobStatus, width: int) -> str:
+    """A bar of `width` characters for the share of tasks that came to an end."""
+    share = status.finished / status.total if status.total else 1.0
+    filled = int(share * width)
+    half = "╸" if share * width - filled >= 0.5 and filled < width else ""
+    return ("━" * filled + half).ljust(width)
+
+
+def shorten_path(path: str) -> str:
+    """The path from here where it is below here, else as it is."""
+    here = os.getcwd().rstrip("/") + "/"
+    return path[len(here) :] if path.startswith(here) else path
+
+
+def render_start(status: JobStatus) -> str:
+    """The first line of a run."""
+    tasks = "1 task" if status.total == 1 else f"{status.total:,} tasks"
+    return (
+        f"{status.name}: {tasks}, {status.slots} at a time on this machine, "
+        f"results in {shorten_path(status.address)}"
+    )
+
+
+def render_plan(done: int, running: int, why: dict[str, int]) -> str:
+    """What of a job that ran before is run now: `97 done before, 20 new`."""
+    words = [
+        (done, "done before"),
+        (running, "being run already"),
+        (why.get("failed", 0), "failed before and run again"),
+        (why.get("changed", 0), "changed"),
+        (why.get("unfinished", 0), "not finished before"),
+        (why.get("succeeded", 0), "succeeded before and run again"),
+        (why.get("new", 0), "new"),
+    ]
+    return ", ".join(f"{n:,} {word}" for n, word in words if n)
+
+
+def render_end(status: JobStatus, seconds: float, work_s: float) -> list[str]:
+    """The last lines of a run: how it ended, where the results are, how to go on."""
+    counts = {**status.counts}
+    waiting = counts.pop("waiting") + counts.pop("running")
+    words = [f"{n:,} {state.replace('_', ' ')}" for state, n in counts.items() if n]
+    if waiting:
+        words.append(f"{waiting:,} not run")
+    slots = max(1, min(status.slots, status.total))
+    lines = [
+        f"{status.name}: {', '.join(words) or 'no tasks'} in {render_seconds(seconds)} "
+        f"({render_seconds(work_s / slots)} of work a slot)",
+        f"  results   {shorten_path(status.address)}",
+    ]
+    if status.not_succeeded or waiting:
+        runs = [f"the {status.not_succeeded:,} that failed"] if status.not_succeeded else []
+        runs += [f"the {waiting:,} that did not run"] if waiting else []
+        lines.append(f"  again     the same command runs {' and '.join(runs)}")
+    return lines
+
+
+def read_failure(history: History, batch: str, record: Record) -> Failure:
+    """A record that did not succeed, with its task's name and the last line of its stderr."""
+    name, output = history.describe_task(batch, record.task)
+    folder = parse_address(output)
+    last = _last_line(f"{folder}/{record.outputs}/stderr" if record.outputs else f"{folder}/stderr")
+    reason = describe_end(record)
+    if last == f"umpteen: {reason}":
+        last = ""  # said once is enough
+    return Failure(record.task, name, record.state, reason, last)
+
+
+def _last_line(path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - _LAST_BYTES))
+            lines = file.read().decode("utf-8", "replace").split("\n")
+    except OSError:
+        return ""
+    shown = (_CONTROL.sub("", line).strip() for line in reversed(lines))
+    return next((line for line in shown if line), "")
+
+
+def render_failure(job: str, failure: Failure, width: int = 0) -> list[str]:
+    """The columns of a failure's line: state, name, how it ended, its last line, what to type."""
+    name = _quote(failure.name)
+    command = f"umpteen logs {_quote(job)} {name}" + (" --stderr" if failure.last_line else "")
+    last = failure.last_line
+    if width and len(last) > width:
+        last = last[: width - 1] + "…"
+    return [failure.state.replace("_", " "), failure.name, failure.reason, last, command]
+
+
+def _quote(word: str) -> str:
+    return shell_command([word])
+
+
+def render_table(head: Sequence[str], rows: Iterable[Sequence[str]], right: str = "") -> list[str]:
+    """Columns under their heads, two blanks apart; `right` has an `r` for each right-aligned."""
+    table = [list(head), *(list(row) for row in rows)]
+    widths = [max(len(row[column]) for row in table) for column in range(len(head))]
+    aligns: list[Callable[[str, int], str]] = [
+        str.rjust if right[column : column + 1] == "r" else str.ljust for column in range(len(head))
+    ]
+    return [
+        "  ".join(align(cell, width) for cell, width, align in zip(row, widths, aligns)).rstrip()
+        for row in table
+    ]
+
+
+def status_to_dict(status: JobStatus) -> dict[str, Any]:
+    """The status as `--json` shows it."""
+    return {
+        "name": status.name,
+        "address": status.address,
+        "executor": status.executor,
+        "state": status.state,
+        "total": status.total,
+        "counts": status.counts,
+        "slots": status.slots,
+        "seconds": round(status.seconds, 3),
+        "started_s": status.started_s,
+        "last_end_s": status.last_end_s,
+        "left_s": list(status.left_s) if status.left_s else None,
+    }
+
+
+def render_dry_run(plan: Plan) -> list[str]:
+    """What a run would do, why, and who said which setting."""
+    count = sum(plan.why.values())
+    reasons = render_plan(0, 0, plan.why) or "nothing to do"
+    lines = [f"would run {count:,} of {plan.total:,} tasks: {reasons}"]
+    if plan.done:
+        lines.append(f"  done      {plan.done:,} are done and left alone")
+    if plan.running:
+        lines.append(f"  running   {plan.running:,} are being run already")
+    for change in plan.changes[:10]:
+        for field in ("command", "env", "cwd"):
+            before, now = getattr(change.before, field), getattr(change.now, field)
+            if before != now:
+                lines.append(f"  changed   {change.now.name}: {field}   {_show_change(before, now)}")
+    if len(plan.changes) > 10:
+        lines.append(f"  changed   … and {len(plan.changes) - 10:,} more")
+    settings = plan.job.settings
+    shown = {
+        "slots": settings.slots,
+        "executor": settings.executor,
+        "address": shorten_path(settings.address),
+        "deadline_s": settings.deadline_s and render_seconds(settings.deadline_s),
+        "grace_s": render_seconds(settings.grace_s),
+    }
+    for key, value in shown.items():
+        if value:
+            label = {"address": "results"}.get(key, key.removesuffix("_s"))
+            source = settings.sources[key]
+            lines.append(f"  {label:<9} {value!s:<24} from {source}")
+    return lines
+
+
+def plan_to_dict(plan: Plan) -> dict[str, Any]:
+    """The plan as `--dry-run --json` shows it."""
+    settings = plan.job.settings
+    return {
+        "name": plan.job.name,
+        "total": plan.total,
+        "run": plan.why,
+        "done": plan.done,
+        "running": plan.running,
+        "changed": [
+            {"name": c.now.name, "before": c.before.command, "now": c.now.command}
+            for c in plan.changes
+        ],
+        "settings": {
+            key: {"value": getattr(settings, key), "source": source}
+            for key, source in settings.sources.items()
+        },
+    }
+
+
+def _show_change(before: Any, now: Any) -> str:
+    """Both forms, without the words they begin and end with alike."""
+    old, new = _words(before), _words(now)
+    start = 0
+    while start < min(len(old), len(new)) and old[start] == new[start]:
+        start += 1
+    end = 0
+    while end < min(len(old), len(new)) - start and old[-1 - end] == new[-1 - end]:
+        end += 1
+    start = max(0, start - 1)  # one word that both have shows where the change is
+    show = lambda words: " ".join(words[start : len(words) - end]) or "(nothing)"  # noqa: E731
+    return f"{show(old)}  →  {show(new)}"
+
+
+def _words(value: Any) -> list[str]:
+    if isinstance(value, dict):
+        return [f"{key}={text}" for key, text in sorted(value.items())]
+    if isinstance(value, list):
+        return value
+    return str(value).split() if value is not None else []

@@ -1,0 +1,155 @@
+"""How a job stands: history and what executors say in, one `JobStatus` out.
+
+The table, `--json` and the page show this and work out nothing themselves.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any, Mapping, Sequence
+
+import msgspec
+
+from umpteen.executors.base import QUEUED, RUNNING
+from umpteen.history import BatchHistory, History
+from umpteen.task import Record
+
+__all__ = ["Failure", "JobStatus", "RunningTask", "build_status", "estimate_left_s", "list_living"]
+
+
+class RunningTask(msgspec.Struct, frozen=True):
+    """A task that runs now; `start_s` in seconds since 1970."""
+
+    index: int
+    slot: int
+    start_s: float
+    batch: str
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """A task that came to an end without success."""
+
+    index: int
+    name: str
+    state: str
+    reason: str
+    last_line: str
+
+
+class JobStatus(msgspec.Struct, frozen=True):
+    """One look at a job.
+
+    state: `running`, `succeeded`, `failed` (some tasks did not succeed) or `unfinished`
+    (nobody is at it). counts: by state, `running` among them. seconds: of work, all tasks
+    together. started_s and last_end_s: since 1970.
+    """
+
+    name: str
+    address: str
+    executor: str
+    state: str
+    total: int
+    counts: dict[str, int]
+    running: list[RunningTask]
+    slots: int
+    seconds: float
+    started_s: float
+    last_end_s: float
+    left_s: tuple[float, float] | None = None
+
+    @property
+    def finished(self) -> int:
+        """How many tasks came to an end."""
+        return self.total - self.counts["waiting"] - self.counts["running"]
+
+    @property
+    def not_succeeded(self) -> int:
+        """How many tasks came to an end without success."""
+        return self.finished - self.counts["succeeded"]
+
+
+def list_living(history: History, polled: Mapping[str, str]) -> set[str]:
+    """The batches that somebody is at, by what their executors answered for their handles."""
+    return {
+        batch.batch
+        for batch in history.list_open()
+        if any(polled.get(handle) in (QUEUED, RUNNING) for handle in batch.handles)
+    }
+
+
+def build_status(history: History, living: set[str]) -> JobStatus:
+    """The status of a job of which `living` batches are still run by somebody."""
+    counts = history.counts()
+    running = [
+        RunningTask(index=row[0], slot=row[1], start_s=row[2], batch=name)
+        for name in living
+        for row in _list_running(history, history.batches[name])
+    ]
+    counts["running"] = min(len(running), counts["waiting"])
+    counts["waiting"] -= counts["running"]
+    total = sum(counts.values())
+    newest = next(reversed(history.hand_ins), None)
+    return JobStatus(
+        name=history.job.get("name", ""),
+        address=history.store.address,
+        executor=newest.executor if newest else "",
+        state=_judge(counts, total, is_living=bool(living)),
+        total=total,
+        counts=counts,
+        running=sorted(running, key=lambda task: task.start_s),
+        slots=newest.settings.get("slots", 1) if newest else 1,
+        seconds=history.seconds,
+        started_s=history.job.get("created", 0.0),
+        last_end_s=history.last_end_s,
+    )
+
+
+def _list_running(history: History, batch: BatchHistory) -> list[list[Any]]:
+    return [row for row in history.list_running(batch) if history.states[row[0]] == 0]
+
+
+def _judge(counts: Mapping[str, int], total: int, *, is_living: bool) -> str:
+    if is_living:
+        return "running"
+    if counts["waiting"] + counts["running"]:
+        return "unfinished"
+    return "succeeded" if counts["succeeded"] == total else "failed"
+
+
+def estimate_left_s(
+    status: JobStatus, samples: Sequence[float], rate: float
+) -> tuple[float, float] | None:
+    """A range for the seconds until all tasks have ended, meant to hold in 8 of 10 cases.
+
+    samples: durations of tasks that ended, seconds. rate: ends a second, as observed. The
+    spread of a sum of n durations grows with the root of n.
+    """
+    left = status.counts["waiting"] + status.counts["running"]
+    if not left or not samples or rate <= 0:
+        return None
+    mean = sum(samples) / len(samples)
+    variance = sum((value - mean) ** 2 for value in samples) / len(samples)
+    elapsed = time.time()
+    under_way = sum(min(mean, elapsed - task.start_s) for task in status.running)
+    by_rate = left / rate
+    by_work = (left * mean - under_way) / max(1, min(status.slots, left))
+    likely = max(by_rate if left > status.slots * 2 else 0.0, by_work, 0.0)
+    spread = 1.28 * math.sqrt(variance * left) / max(1, min(status.slots, left))
+    spread += 0.1 * likely
+    return max(0.0, likely - spread), likely + spread
+
+
+def describe_end(record: Record) -> str:
+    """How an attempt ended, in a word or two: `exit 1`, `signal 9`, `timed out after 2 s`."""
+    if record.state == "timed_out" and record.reason:
+        return "ended by the job's deadline"
+    if record.state == "timed_out":
+        return f"timed out after {record.seconds:.2g} s" if record.seconds < 100 else (
+            f"timed out after {record.seconds:.0f} s"
+        )
+    if record.reason:
+        return record.reason
+    if record.signal is not None:
+        return f"signal {record.signal}"
+    return f"exit {record.exit_code}"
