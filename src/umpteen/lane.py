@@ -9,7 +9,7 @@ decides nothing about the job: which task is next, and what is recorded, is the 
 from __future__ import annotations
 
 import errno
-import json
+import gc
 import os
 import shutil
 import signal
@@ -140,6 +140,7 @@ def run_lane(setup: LaneSetup) -> None:
     # Not ignored: an ignored signal would be ignored by every command as well.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: None)
+    gc.disable()  # nothing here makes cycles, and each collection would look at whole batches
     _Lane(setup).run()
 
 
@@ -150,6 +151,7 @@ class _Lane:
         self.spawner = Spawner()
         self.free = list(reversed(setup.slots))
         self.running: dict[int, _Running] = {}
+        self.timed: set[_Running] = set()  # those that are to be ended at some time
         self.retries: list[Callable[[], None]] = []
         self.retry_at_s = float("inf")
         self.batches: dict[int, BatchView] = {}
@@ -158,12 +160,8 @@ class _Lane:
         self.programs: dict[tuple[str, str, str | None], str | None] = {}
         self.closed = self.paused = self.listening = self.stopping = False
         self.path = os.environ.get("PATH", os.defpath)
-        ours = build_environment(
-            job="", task="", index=0, attempt=0, slot=0, results_dir="", output=""
-        )
-        self.environment = {key: value for key, value in os.environ.items() if key not in ours}
-        self.environment[RUNNER_VARIABLE] = setup.token
-        self.inherited = _encode_environment(self.environment)
+        ours = {line.split(b"=")[0] for line in build_environment("", "", 0, 0, 0, "", "")}
+        self.inherited = [b"%s=%s" % pair for pair in os.environb.items() if pair[0] not in ours]
         self.scratch = setup.store.path(scratch_folder(setup.token))
         self.slot_results = {slot: self._new_results(slot) for slot in setup.slots}
         self.watcher.add_file(setup.control)
@@ -184,9 +182,10 @@ class _Lane:
             self._keep_times()
 
     def _until_next_s(self) -> float | None:
-        times = [min(task.timeout_at_s, task.kill_at_s) for task in self.running.values()]
-        soonest = min(times + [self.retry_at_s])
-        return None if soonest == float("inf") else max(0.0, soonest - time.monotonic())
+        if not self.timed and not self.retries:
+            return None
+        times = [min(task.timeout_at_s, task.kill_at_s) for task in self.timed]
+        return max(0.0, min([*times, self.retry_at_s]) - time.monotonic())
 
     def _take_tickets(self) -> None:
         while self.free and not (self.closed or self.paused):
@@ -225,10 +224,12 @@ class _Lane:
         self._retry()
 
     def _keep_times(self) -> None:
+        if not self.timed and not self.retries:
+            return
         now = time.monotonic()
         if now >= self.retry_at_s:
             self._retry()
-        for task in self.running.values():
+        for task in list(self.timed):
             if now >= task.kill_at_s:
                 task.kill_at_s = float("inf")
                 end_group(task.pid, signal.SIGKILL)
@@ -244,6 +245,7 @@ class _Lane:
         grace_s = task.batch.grace_s if grace_s is None else grace_s
         task.kill_at_s = min(task.kill_at_s, now + grace_s)
         task.timeout_at_s = float("inf")
+        self.timed.add(task)
 
     # --- one task ---------------------------------------------------------------------
 
@@ -293,6 +295,7 @@ class _Lane:
             os.close(stderr)
         if task.pid and timeout_s:
             task.timeout_at_s = task.started_s + timeout_s
+            self.timed.add(task)
 
     def _make_folder(self, task: _Running) -> None:
         if task.is_prepared:
@@ -363,8 +366,10 @@ class _Lane:
             task.results = self.slot_results[task.slot]
 
     def _new_results(self, slot: int) -> str:
+        """An empty folder; that it is as old as can be tells at a glance that it still is."""
         folder = f"{self.scratch}/{slot}"
         os.makedirs(folder, exist_ok=True)
+        os.utime(folder, (0, 0))
         return folder
 
     def _spawn(
@@ -375,14 +380,17 @@ class _Lane:
         cwd: str | None,
         outputs: tuple[int, int],
     ) -> None:
-        variables = build_environment(
-            job=task.batch.job, task=task.name, index=task.index, attempt=task.attempt,
-            slot=task.slot, results_dir=task.results, output=task.output,
+        values = (
+            task.batch.job, task.name, task.index, task.attempt, task.slot,
+            task.results, task.output,
         )  # fmt: skip
+        variables = build_environment(*values)
         if env:
-            environment = _encode_environment({**self.environment, **variables, **env})
+            declared = {line.split(b"=", 1)[0] for line in _encode_environment(env)}
+            kept = (e for e in self.inherited + variables if e.split(b"=", 1)[0] not in declared)
+            environment = [*kept, *_encode_environment(env)]
         else:
-            environment = self.inherited + _encode_environment(variables)
+            environment = self.inherited + variables
         path = (env or {}).get("PATH", self.path)
         task.start_s, ticks = time.time(), boot_ticks()
         task.started_s = time.monotonic()
@@ -460,6 +468,7 @@ class _Lane:
         end_group(task.pid, signal.SIGKILL)  # what it left behind in its group, before the pid is free
         _, status, usage = os.wait4(task.pid, 0)
         del self.running[task.pid]
+        self.timed.discard(task)
         task.reaped = (os.waitstatus_to_exitcode(status), usage, seconds)
         reason = ""
         if task.reaped[0] == 255 and (failure := self.spawner.read_failure(None, b"")):
@@ -510,7 +519,7 @@ class _Lane:
                 shutil.rmtree(task.results, ignore_errors=True)
             return
         try:
-            if not os.listdir(task.results):
+            if os.stat(task.results).st_mtime_ns == 0 or not os.listdir(task.results):
                 return
             if os.path.lexists(target):  # kept by this attempt before the store refused
                 return
@@ -555,8 +564,7 @@ class _Lane:
         self.free.append(task.slot)
 
     def _tell(self, head: bytes, record: Record) -> None:
-        line = json.dumps(record.to_dict(), separators=(",", ":")).encode()
-        self._write_done(head + line + b"\n")
+        self._write_done(head + record.to_line().encode() + b"\n")
 
     def _write_done(self, line: bytes) -> None:
         try:

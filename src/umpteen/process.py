@@ -38,6 +38,8 @@ __all__ = [
 
 IS_PORTABLE = bool(os.environ.get("UMPTEEN_PORTABLE")) or not os.path.exists("/proc/self/stat")
 _PR_SET_CHILD_SUBREAPER = 36
+_BOOT_CLOCK = getattr(time, "CLOCK_BOOTTIME", 0)
+_TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 
 # What a POSIX shell, dash or bash does itself, so that running a program of that name
 # would not be the same.
@@ -151,10 +153,7 @@ def build_runner_command() -> list[str]:
 
 def boot_ticks() -> int:
     """Now, in the clock ticks since boot that /proc gives as the start time of a process."""
-    clock = getattr(time, "CLOCK_BOOTTIME", None)
-    if clock is None:
-        return 0
-    return int(time.clock_gettime(clock) * os.sysconf("SC_CLK_TCK"))
+    return int(time.clock_gettime(_BOOT_CLOCK) * _TICKS_A_SECOND) if _BOOT_CLOCK else 0
 
 
 # --- starting -------------------------------------------------------------------------

@@ -33,6 +33,9 @@ REASON_DEADLINE = "deadline"
 REASON_KILLED_ITS_RUNNER = "killed its runner"
 
 
+_ENCODE = json.JSONEncoder(separators=(",", ":")).encode
+
+
 class TaskState(str, enum.Enum):
     """How far a task is. `lost` is what a reader concludes, so it is not here."""
 
@@ -101,6 +104,20 @@ class Record(NamedTuple):
             if key not in defaults or value != defaults[key]
         }
 
+    def to_line(self) -> str:
+        """The record as one line of JSON, without its end. A plain success is written by hand:
+        one is written for every task.
+        """
+        if self.reason or self.outputs or self.exit_code is None or self.machine:
+            return _ENCODE(self.to_dict())
+        return (
+            f'{{"task":{self.task},"digest":"{self.digest}","attempt":{self.attempt},'
+            f'"state":"{self.state}","exit_code":{self.exit_code},"start_s":{self.start_s:.3f},'
+            f'"end_s":{self.end_s:.3f},"seconds":{self.seconds:.4f},"cpu_s":{self.cpu_s:.4f},'
+            f'"peak_kb":{self.peak_kb},"slot":{self.slot},"stdout_bytes":{self.stdout_bytes},'
+            f'"stderr_bytes":{self.stderr_bytes}}}'
+        )
+
 
 def build_digest(
     command: str | Sequence[str], env: Mapping[str, str] | None, cwd: str | None
@@ -121,26 +138,18 @@ def shell_command(command: str | Sequence[str]) -> str:
 
 
 def build_environment(
-    *,
-    job: str,
-    task: str,
-    index: int,
-    attempt: int,
-    slot: int,
-    results_dir: str,
-    output: str,
-) -> dict[str, str]:
-    """The variables a task finds beside those it inherits (store.md, section 8)."""
-    return {
-        "UMPTEEN_JOB": job,
-        "UMPTEEN_TASK": task,
-        "UMPTEEN_TASK_INDEX": str(index),
-        "UMPTEEN_ATTEMPT": str(attempt),
-        "UMPTEEN_SLOT": str(slot),
-        "UMPTEEN_RESULTS_DIR": results_dir,
-        "UMPTEEN_OUTPUT": output,
-        "SATURN_RUN_LOCAL_RESULTS_DIR": results_dir,
-        "SATURN_RUN_REMOTE_OUTPUT_PATH": output,
-        "SATURN_RUN_LOCAL_RANK": str(slot),
-        "RESULTS_DIR": results_dir,
-    }
+    job: str, task: str, index: int, attempt: int, slot: int, results_dir: str, output: str
+) -> list[bytes]:
+    """The variables a task finds beside those it inherits (store.md, section 8), as `KEY=value`.
+
+    results_dir: the folder on this machine that it writes results to. output: the address
+    of the folder of all its outputs.
+    """
+    text = (
+        f"UMPTEEN_JOB={job}\0UMPTEEN_TASK={task}\0UMPTEEN_TASK_INDEX={index}\0"
+        f"UMPTEEN_ATTEMPT={attempt}\0UMPTEEN_SLOT={slot}\0SATURN_RUN_LOCAL_RANK={slot}\0"
+        f"UMPTEEN_RESULTS_DIR={results_dir}\0SATURN_RUN_LOCAL_RESULTS_DIR={results_dir}\0"
+        f"RESULTS_DIR={results_dir}\0UMPTEEN_OUTPUT={output}\0"
+        f"SATURN_RUN_REMOTE_OUTPUT_PATH={output}"
+    )
+    return text.encode("utf-8", "surrogateescape").split(b"\0")

@@ -1,0 +1,329 @@
+"""What files say of their tasks, and the tasks made of it.
+
+Every reader gives a `Draft`; `build_tasks` fills in defaults, flags and matrices. Knows the
+native keys of a task, and no file syntax.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from umpteen.errors import InputError, SettingsError, UmpteenError
+from umpteen.formats.documents import Path, Place, Source
+from umpteen.formats.matrix import ReadTable, Table, parse_matrix, value_text
+from umpteen.formats.placeholders import Template, TextTemplate
+from umpteen.job import Task
+from umpteen.names import automatic_name
+from umpteen.settings import Setting, parse_duration_s
+
+__all__ = [
+    "Draft",
+    "Duration",
+    "Entry",
+    "Frame",
+    "PlainEntry",
+    "TaskDefaults",
+    "TaskEntry",
+    "build_frame",
+    "build_tasks",
+    "locate_error",
+    "parse_duration_field",
+]
+
+_CHUNK = 10_000
+
+Duration = str | int | float | None
+
+
+class TaskDefaults(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, gc=False):
+    """The keys that a task has and a job may have for all its tasks."""
+
+    shell: bool | None = None
+    matrix: Any = None
+    timeout: Duration = None
+    env: dict[str, Any] | None = None
+    cwd: str | None = None
+    tags: str | list[Any] | None = None
+
+
+class TaskEntry(TaskDefaults, forbid_unknown_fields=True, kw_only=True, gc=False):
+    """One item of `tasks:`."""
+
+    command: str | list[Any] = ""
+    name: str | int | float | None = ""
+
+
+class PlainEntry(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """An item of `tasks:` with nothing but the usual: half the time and memory of the above."""
+
+    command: str = ""
+    name: str = ""
+
+
+Entry = TaskEntry | PlainEntry | Task | str
+
+
+class Draft(msgspec.Struct):
+    """What one input says; `entries` is None where it says nothing of tasks.
+
+    path: of the list of entries in the input. find: the place of a path.
+    """
+
+    source: Source
+    name: str | None = None
+    settings: dict[str, Setting] = {}
+    defaults: TaskDefaults = msgspec.field(default_factory=TaskDefaults)
+    entries: list[Entry] | None = None
+    path: Path = ()
+    find: Callable[[Path], Place | None] = lambda _path: None
+
+
+class Frame(msgspec.Struct):
+    """What holds for all tasks: defaults, which a task overrides, and flags, which override it."""
+
+    shell: bool | None
+    matrix: Table | None
+    timeout_s: float | None
+    env: dict[str, str]
+    cwd: str | None
+    tags: list[str] | None
+    flags: Mapping[str, Any]
+    read: ReadTable
+
+    def is_empty(self) -> bool:
+        """Whether a task is just what its entry says."""
+        return not (
+            self.matrix
+            or self.timeout_s is not None
+            or self.env
+            or self.cwd
+            or self.tags
+            or self.shell is False
+            or self.flags
+        )
+
+
+def build_tasks(draft: Draft, frame: Frame) -> tuple[list[Task], list[int] | None]:
+    """The tasks, and for each its entry's position (None: its own); empties the entries.
+
+    Raises InputError with file and line.
+    """
+    entries: list[Any] = draft.entries or []
+    tasks: list[Task] = []
+    origins: list[int] | None = None
+    for start in range(0, len(entries), _CHUNK):
+        chunk = entries[start : start + _CHUNK]
+        # A million entries beside a million tasks would be a third more memory.
+        entries[start : start + _CHUNK] = [None] * len(chunk)
+        built = _build_plain(chunk) if frame.is_empty() else None
+        if built is not None:
+            if origins is not None:
+                origins.extend(range(start, start + len(built)))
+            tasks.extend(built)
+            continue
+        for index, entry in enumerate(chunk, start):
+            try:
+                made = _build_entry(entry, frame)
+            except UmpteenError as error:
+                raise locate_error(draft, error, index) from None
+            if origins is None and len(made) != 1:
+                origins = list(range(len(tasks)))
+            if origins is not None:
+                origins.extend([index] * len(made))
+            tasks.extend(made)
+    return tasks, origins
+
+
+def _build_plain(chunk: list[Any]) -> list[Task] | None:
+    """The tasks of entries that are nothing but a command and a name; None where one is more."""
+    kind = type(chunk[0])
+    if kind is str:
+        built = [Task(entry) for entry in chunk if type(entry) is str]
+    elif kind is PlainEntry:
+        built = [Task(entry.command, entry.name) for entry in chunk if type(entry) is PlainEntry]
+    else:
+        built = [entry for entry in chunk if type(entry) is Task]
+    if len(built) != len(chunk):
+        return None
+    commands = [task.command for task in built if type(task.command) is str]
+    # What is wrong is told by the slower way, which knows the place.
+    return None if "" in commands or "\0" in "".join(commands) else built
+
+
+def build_frame(defaults: TaskDefaults, flags: Mapping[str, Any], read: ReadTable) -> Frame:
+    """What holds for all tasks; `flags` are `timeout_s`, `env` and `cwd`.
+
+    Raises InputError with the field.
+    """
+    return Frame(
+        shell=defaults.shell,
+        matrix=_parse_matrix(defaults.matrix, read),
+        timeout_s=parse_duration_field("timeout", defaults.timeout),
+        env=_parse_env(defaults.env),
+        cwd=_check_text("cwd", defaults.cwd),
+        tags=_parse_tags(defaults.tags),
+        flags=flags,
+        read=read,
+    )
+
+
+def _build_entry(entry: Entry, frame: Frame) -> list[Task]:
+    if isinstance(entry, Task):
+        return [_build_given(entry, frame)]
+    if isinstance(entry, str):
+        entry = TaskEntry(command=entry)
+    elif isinstance(entry, PlainEntry):
+        entry = TaskEntry(command=entry.command, name=entry.name)
+    table = frame.matrix if entry.matrix is None else _parse_matrix(entry.matrix, frame.read)
+    shell = frame.shell if entry.shell is None else entry.shell
+    timeout_s = parse_duration_field("timeout", entry.timeout)
+    tags = _parse_tags(entry.tags)
+    pattern = Task(
+        command=_parse_command(entry.command, shell=shell),
+        name=_parse_name(entry.name),
+        env=_merge_env(frame, _parse_env(entry.env)),
+        cwd=frame.flags.get("cwd") or _check_text("cwd", entry.cwd) or frame.cwd,
+        timeout_s=_choose_timeout(frame, timeout_s),
+        tags=frame.tags if tags is None else tags,
+    )
+    return [pattern] if table is None else _fill_pattern(pattern, table)
+
+
+def _build_given(task: Task, frame: Frame) -> Task:
+    """A task that a reader has built itself, with what holds for all filled in."""
+    _parse_command(task.command, shell=None)
+    if frame.is_empty():
+        return task
+    return msgspec.structs.replace(
+        task,
+        env=_merge_env(frame, task.env or {}),
+        cwd=frame.flags.get("cwd") or task.cwd or frame.cwd,
+        timeout_s=_choose_timeout(frame, task.timeout_s),
+        tags=frame.tags if task.tags is None else task.tags,
+    )
+
+
+def _fill_pattern(pattern: Task, table: Table) -> list[Task]:
+    """A task for each row; its name, environment and directory are templates, too."""
+    command = Template(pattern.command, table.names)
+    name = TextTemplate(pattern.name, table.names, for_name=True) if pattern.name else None
+    cwd = TextTemplate(pattern.cwd, table.names) if pattern.cwd else None
+    env = {key: TextTemplate(value, table.names) for key, value in (pattern.env or {}).items()}
+    tasks = []
+    for row in table.rows:
+        values = dict(zip(table.names, row, strict=True))
+        tasks.append(
+            Task(
+                command=command.fill(values),
+                name=name.fill(values) if name else automatic_name(values),
+                env={key: text.fill(values) for key, text in env.items()} or None,
+                cwd=cwd.fill(values) if cwd else None,
+                timeout_s=pattern.timeout_s,
+                parameters=values,
+                tags=pattern.tags,
+            )
+        )
+    return tasks
+
+
+def _parse_matrix(given: Any, read: ReadTable) -> Table | None:
+    try:
+        return None if given is None else parse_matrix(given, read)
+    except InputError as error:
+        if error.file:
+            raise
+        raise InputError(error.message, error.hint, field="matrix") from None
+
+
+def _parse_command(command: str | list[Any], *, shell: bool | None) -> str | list[str]:
+    if isinstance(command, list):
+        words = [value_text(word, "the words of a command", "command") for word in command]
+        if not words or not words[0]:
+            raise InputError("no command", "give it a command")
+        return words
+    if not command.strip():
+        raise InputError("no command", "give it a command")
+    if "\0" in command:
+        raise InputError("the command holds a NUL character", field="command")
+    if shell is not False:
+        return command
+    try:
+        return shlex.split(command)
+    except ValueError:
+        raise InputError("a quote in the command is not closed", field="command") from None
+
+
+def _parse_name(name: str | float | None) -> str:
+    return "" if name is None else str(name)
+
+
+def _parse_env(env: Mapping[str, Any] | None) -> dict[str, str]:
+    found = {}
+    for name, value in (env or {}).items():
+        if not name or "=" in name or "\0" in name:
+            raise InputError(f"{name!r} cannot be the name of a variable", field="env")
+        found[name] = value_text(value, f"the value of variable {name!r}", "env")
+    return found
+
+
+def _merge_env(frame: Frame, env: Mapping[str, str]) -> dict[str, str] | None:
+    return {**frame.env, **env, **frame.flags.get("env", {})} or None
+
+
+def _choose_timeout(frame: Frame, own_s: float | None) -> float | None:
+    flag_s: float | None = frame.flags.get("timeout_s")
+    if flag_s is not None:
+        return flag_s
+    return frame.timeout_s if own_s is None else own_s
+
+
+def _parse_tags(tags: str | list[Any] | None) -> list[str] | None:
+    if tags is None:
+        return None
+    given = [tags] if isinstance(tags, str) else tags
+    return [value_text(tag, "the values of 'tags'", "tags") for tag in given]
+
+
+def _check_text(field: str, text: str | None) -> str | None:
+    if text and "\0" in text:
+        raise InputError(f"{field!r} holds a NUL character", field=field)
+    return text or None
+
+
+def parse_duration_field(field: str, value: Duration) -> float | None:
+    """Seconds; raises InputError that names the key."""
+    if value is None:
+        return None
+    try:
+        return parse_duration_s(value)
+    except SettingsError as error:
+        raise InputError(f"the {field} {error.message}", error.hint, field=field) from None
+
+
+def locate_error(
+    draft: Draft, error: UmpteenError, index: int | None, *, label: bool = True
+) -> InputError:
+    """The error with the file and line of its entry, and (`label`) the task it speaks of."""
+    if isinstance(error, InputError) and error.file:
+        return error
+    field = getattr(error, "field", None)
+    if not draft.source.name:
+        return InputError(error.message, error.hint, field=field)
+    path = (*draft.path, index) if index is not None else ()
+    entry = draft.find(path)
+    place = draft.find((*path, field)) if field else entry
+    message = error.message
+    if index is not None and label:
+        name = entry.value.get("name") if entry and isinstance(entry.value, dict) else None
+        message = f"task {str(name)!r}: {message}" if name else f"task {index}: {message}"
+    return InputError(
+        message,
+        error.hint,
+        file=draft.source.name,
+        line=place.line if place else None,
+        field=field,
+    )

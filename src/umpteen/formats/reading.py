@@ -1,0 +1,249 @@
+"""The front door of the formats: chooses a reader, joins what files and flags say.
+
+Takes the arguments of `run`, gives a Job. Knows no key of any format.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, BinaryIO
+
+import msgspec
+
+from umpteen._version import __version__
+from umpteen.errors import InputError
+from umpteen.formats.documents import (
+    Document,
+    JsonDocument,
+    JsonLinesDocument,
+    Source,
+    YamlDocument,
+    check_encoding,
+)
+from umpteen.formats.entries import (
+    Draft,
+    TaskDefaults,
+    TaskEntry,
+    build_frame,
+    build_tasks,
+    locate_error,
+)
+from umpteen.formats.inputs import Inputs, choose_job_name, names_files
+from umpteen.formats.lines import read_lines
+from umpteen.formats.matrix import build_product, parse_words, read_table
+from umpteen.formats.native import read_csv, read_native
+from umpteen.formats.sc import read_sc
+from umpteen.job import Job, Task, check_job_name
+from umpteen.names import find_bad_name
+from umpteen.settings import DEFAULTS, Setting, merge_settings
+
+__all__ = ["read_job"]
+
+_YAML = (".yaml", ".yml")
+_JSON_LIST = re.compile(rb'\[(?:\s*[\[{\]]|"|\s*\n)')
+_JSON_OBJECT = re.compile(rb'\{\s*["}]')
+_YAML_LINE = re.compile(
+    rb"""(?:---|%YAML|["']?[A-Za-z_]\w*["']?[ \t]*:(?=\s|$)|-[ \t]+\w+:(?=\s|$))"""
+)
+_NOT_BLANK = re.compile(rb"\S")
+
+
+def read_job(
+    arguments: Sequence[str],
+    *,
+    table: str | None = None,
+    flags: Mapping[str, Setting] = {},
+    name: str | None = None,
+    stdin: BinaryIO | None = None,
+) -> Job:
+    """The job that the arguments of `umpteen run` describe.
+
+    arguments: a job file, a run file and a tasks file, `-`, or a command with `key=values`.
+    table: a file of rows for the command. flags: by the names of settings.DEFAULTS, and
+    `timeout_s`, `env` and `cwd` for all tasks. Raises InputError.
+    """
+    inputs = Inputs(stdin)
+    task_flags = {key: flag.value for key, flag in flags.items() if key not in DEFAULTS}
+    for piece in (
+        __version__,
+        json.dumps([*arguments, table]),
+        json.dumps(task_flags, sort_keys=True),
+    ):
+        inputs.add(piece.encode())
+    _check_arguments(arguments)
+    if names_files(arguments):
+        if table is not None:
+            raise InputError("a table goes with a command, not with a job file")
+        drafts = [_read_source(inputs.open(argument)) for argument in _check_count(arguments)]
+    else:
+        drafts = [_read_command(arguments, table, inputs)]
+    draft, run = _tell_apart(drafts)
+    chosen = check_job_name(name) if name is not None else _choose_name(draft, run, arguments[0])
+    hint = "tables are looked for beside the job file"
+    read = functools.partial(inputs.open, folder=draft.source.folder, hint=hint)
+    try:
+        frame = build_frame(_join_defaults(draft, run), task_flags, read)
+    except InputError as error:
+        raise _locate_default(error, draft, run) from None
+    tasks, origins = build_tasks(draft, frame)
+    _check_names(draft, tasks, origins)
+    layers = [run.settings if run else {}, {k: v for k, v in flags.items() if k in DEFAULTS}]
+    return Job(chosen, tasks, merge_settings(draft.settings, *layers), inputs.digest())
+
+
+def _check_arguments(arguments: Sequence[str]) -> None:
+    if not arguments or not arguments[0].strip():
+        raise InputError("nothing to run", "give a job file, or a command in quotes")
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            raise InputError(f"the argument {argument!r} is not UTF-8 text") from None
+
+
+def _check_count(arguments: Sequence[str]) -> Sequence[str]:
+    if len(arguments) > 2:
+        hint = "give one job file, or a run file and a tasks file"
+        raise InputError(f"{len(arguments)} files are too many for one job", hint)
+    return arguments
+
+
+def _read_command(arguments: Sequence[str], table: str | None, inputs: Inputs) -> Draft:
+    """A command template, its values from words and a table."""
+    tables = (
+        []
+        if table is None
+        else [read_table(inputs.open(table, hint="give a .csv, .tsv, .json or .jsonl file"))]
+    )
+    if arguments[1:]:
+        tables.append(parse_words(arguments[1:]))
+    matrix = build_product(tables) if tables else None
+    return Draft(Source("", b""), entries=[TaskEntry(command=arguments[0], matrix=matrix)])
+
+
+def _read_source(source: Source) -> Draft:
+    """What a file says, by the reader that its content asks for."""
+    extension = os.path.splitext(source.name)[1].lower()
+    if not _NOT_BLANK.search(source.data):
+        raise InputError(f"{source.name} has no tasks", "the file is empty")
+    if extension in (".csv", ".tsv"):
+        check_encoding(source)
+        return read_csv(source)
+    if document := _open_document(source, extension):
+        keys = document.list_keys()
+        return (
+            read_sc(document) if "runs" in keys and "tasks" not in keys else read_native(document)
+        )
+    return read_lines(source)
+
+
+def _open_document(source: Source, extension: str) -> Document | None:
+    """The file as a document; None where it is plain lines."""
+    data = source.data
+    start = _NOT_BLANK.search(data)
+    at = start.start() if start else 0
+    if extension == ".jsonl":
+        return JsonLinesDocument(source, "tasks")
+    if extension == ".json" or _JSON_OBJECT.match(data, at) or _JSON_LIST.match(data, at):
+        try:
+            return _open_json(source, at)
+        except InputError:
+            if extension not in _YAML:
+                raise
+    if extension in _YAML or _YAML_LINE.match(_first_line(data)):
+        check_encoding(source)
+        return YamlDocument(source, list_key="tasks", free=("executor",))
+    return None
+
+
+def _open_json(source: Source, at: int) -> Document:
+    if source.data[at : at + 1] == b"[":
+        return JsonDocument(source, list_key="tasks")
+    if _has_object_a_line(source.data[at:] if at else source.data):
+        return JsonLinesDocument(source, "tasks")
+    document = JsonDocument(source)
+    if "command" in document.list_keys() and "tasks" not in document.list_keys():
+        return JsonLinesDocument(source, "tasks")
+    return document
+
+
+def _has_object_a_line(data: bytes) -> bool:
+    end = data.find(b"\n")
+    following = _NOT_BLANK.search(data, end) if end >= 0 else None
+    if following is None or following[0] != b"{":
+        return False
+    try:
+        msgspec.json.decode(data[:end], type=msgspec.Raw)
+    except msgspec.DecodeError:
+        return False
+    return True
+
+
+def _first_line(data: bytes) -> bytes:
+    """The first line that holds something, comments left out."""
+    match = re.search(rb"^(?![ \t]*(?:#|\r?$))[^\n]+", data, re.MULTILINE)
+    return match[0] if match else b""
+
+
+def _tell_apart(drafts: Sequence[Draft]) -> tuple[Draft, Draft | None]:
+    """The draft with the tasks, and the one with settings alone."""
+    with_tasks = [draft for draft in drafts if draft.entries is not None]
+    if len(with_tasks) > 1:
+        names = " and ".join(draft.source.name for draft in drafts)
+        raise InputError(
+            f"{names} both have tasks", "give one of them, or a run file and a tasks file"
+        )
+    if not with_tasks or not with_tasks[0].entries:
+        named = (with_tasks or drafts)[0].source.name
+        raise InputError(f"{named} has no tasks", "give it tasks, or a tasks file beside it")
+    draft = with_tasks[0]
+    return draft, next((other for other in drafts if other is not draft), None)
+
+
+def _choose_name(draft: Draft, run: Draft | None, argument: str) -> str:
+    given = (run.name if run else None) or draft.name
+    if given is not None:
+        return given
+    if not draft.source.name:
+        return check_job_name(choose_job_name(argument))
+    return check_job_name(os.path.splitext(os.path.basename(draft.source.name))[0])
+
+
+def _join_defaults(draft: Draft, run: Draft | None) -> TaskDefaults:
+    """The run file's defaults over those of the tasks file; variables one by one."""
+    if run is None:
+        return draft.defaults
+    joined: dict[str, Any] = msgspec.structs.asdict(draft.defaults)
+    for key, value in msgspec.structs.asdict(run.defaults).items():
+        if value is not None:
+            joined[key] = {**(joined[key] or {}), **value} if key == "env" else value
+    return TaskDefaults(**joined)
+
+
+def _locate_default(error: InputError, draft: Draft, run: Draft | None) -> InputError:
+    given_by_run = run and getattr(run.defaults, str(error.field), None) is not None
+    return locate_error(run if run and given_by_run else draft, error, None)
+
+
+def _check_names(draft: Draft, tasks: Sequence[Task], origins: Sequence[int] | None) -> None:
+    """Raises InputError, with the line, for the first name that cannot be."""
+    names = [task.name for task in tasks]
+    if not any(names):
+        return
+    positions: Sequence[int] = range(len(names))
+    if not all(names):
+        positions = [position for position, name in enumerate(names) if name]
+        names = [names[position] for position in positions]
+    bad = find_bad_name(names)
+    if bad is None:
+        return
+    position = positions[bad.position]
+    hint, parameters = bad.hint, tasks[position].parameters
+    if parameters and bad.message.startswith("two tasks"):
+        hint = "the name must hold what differs: " + "-".join(f"{{{key}}}" for key in parameters)
+    error = InputError(bad.message, hint, field="name")
+    raise locate_error(draft, error, origins[position] if origins else position, label=False)

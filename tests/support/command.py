@@ -1,0 +1,92 @@
+"""The installed command in a folder, home and environment of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["Umpteen"]
+
+SOURCE = Path(__file__).parents[2] / "src"
+_WITHOUT_SCRIPT = f"""import sys
+sys.path.insert(0, {str(SOURCE)!r})
+from umpteen.cli.main import main
+sys.exit(main())"""
+
+
+@dataclass(frozen=True)
+class Umpteen:
+    """`umpteen("run", "tasks.yaml")` runs the command to its end; `start` leaves it running.
+
+    folder: the working directory. home: everything that is the user's own.
+    """
+
+    folder: Path
+    home: Path
+
+    def __call__(
+        self,
+        *arguments: str | Path,
+        cwd: Path | None = None,
+        env: dict[str, str] | None = None,
+        stdin: str = "",
+        timeout_s: float = 60,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run it, whatever its exit code; `env` is added to the environment."""
+        return subprocess.run(
+            [*self.command, *map(str, arguments)],
+            cwd=cwd or self.folder,
+            env=self.environment | (env or {}),
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+
+    def start(
+        self,
+        *arguments: str | Path,
+        cwd: Path | None = None,
+        env: dict[str, str] | None = None,
+    ) -> subprocess.Popen[str]:
+        """A running one in a session of its own, its stdout and stderr as pipes."""
+        return subprocess.Popen(
+            [*self.command, *map(str, arguments)],
+            cwd=cwd or self.folder,
+            env=self.environment | (env or {}),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    @property
+    def command(self) -> list[str]:
+        """The console script beside this Python, or the same call without it."""
+        script = Path(sys.executable).with_name("umpteen")
+        return [str(script)] if script.exists() else [sys.executable, "-c", _WITHOUT_SCRIPT]
+
+    @property
+    def leases(self) -> Path:
+        """Where the runners that it starts keep their leases."""
+        return self.home / "leases"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Ours, with a private home and nothing that changes how the command behaves."""
+        inherited = {
+            key: value
+            for key, value in os.environ.items()
+            if not key.startswith(("UMPTEEN_", "SATURN_", "XDG_", "PYTHON"))
+        }
+        return inherited | {
+            "HOME": str(self.home),
+            "XDG_DATA_HOME": str(self.home / "data"),
+            "UMPTEEN_LEASES": str(self.leases),
+            "COLUMNS": "120",
+        }

@@ -1,0 +1,40 @@
+"""One command a line."""
+
+from __future__ import annotations
+
+import pytest
+
+from umpteen.errors import InputError
+from umpteen.formats.documents import Source
+from umpteen.formats.lines import read_lines
+
+
+def test_lines_blank_ones_and_comments_are_no_tasks() -> None:
+    draft = read_lines(Source("a.txt", b"# first\n\necho a # b\n   \n  echo {x}\n"))
+    assert draft.entries == ["echo a # b", "echo {x}"]
+
+
+def test_lines_of_windows_are_read() -> None:
+    assert read_lines(Source("a.txt", b"echo a\r\necho b\r\n")).entries == ["echo a", "echo b"]
+
+
+def test_lines_know_the_line_of_a_task() -> None:
+    draft = read_lines(Source("a.txt", b"# first\n\necho a\n\necho b"))
+    place = draft.find([1])
+    assert place is not None
+    assert place.line == 5
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        (b"a\nb\0c\n", "a.txt, line 2, column 2: has a NUL byte"),
+        ("a\né".encode() + b"\xff\n", "a.txt, line 2, column 2: is not UTF-8 text"),
+        ("a".encode("utf-16"), "a.txt, line 1, column 1: is not UTF-8 text"),
+        (b"#!/bin/sh\nls\n", "a.txt: is a script"),
+    ],
+)
+def test_lines_that_are_no_commands_are_refused(data: bytes, problem: str) -> None:
+    with pytest.raises(InputError) as caught:
+        read_lines(Source("a.txt", data))
+    assert caught.value.message.startswith(problem)
