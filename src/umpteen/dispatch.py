@@ -178,7 +178,10 @@ def _watch_until_ended(submission: Submission) -> Iterator[JobStatus]:
         yield msgspec.structs.replace(status, left_s=left_s)
         if not living and not _is_starting(submission):
             return
-        time.sleep(_POLL_S)
+        if isinstance(submission.executor, LocalExecutor):
+            submission.executor.wait(_POLL_S)
+        else:
+            time.sleep(_POLL_S)
 
 
 def _is_starting(submission: Submission) -> bool:

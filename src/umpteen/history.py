@@ -125,8 +125,14 @@ class BatchHistory:
 
     @property
     def has_ended(self) -> bool:
-        """Whether its newest start closed its records."""
-        return bool(self.starts) and self.starts[-1].has_ended
+        """Whether its newest start closed its records, and no other start is to be expected.
+
+        One is where the runner it was handed to last has not begun with it.
+        """
+        if not self.starts or not self.starts[-1].has_ended:
+            return False
+        expected = self.handle.rpartition("/")[2]
+        return not self.executor or any(start.key.token == expected for start in self.starts)
 
     @property
     def handles(self) -> list[str]:
@@ -221,8 +227,6 @@ class History:
                 self._take_in(batch)
             batch.hand_in, batch.executor = hand_in.hand_in, hand_in.executor
             batch.settings, batch.handle = hand_in.settings, ""
-            if batch.has_ended:  # handed in again: its next start is to be looked for
-                batch.starts[-1].has_ended = False
         if hand_in.executor:
             self._without_handles.add(hand_in.hand_in)
 

@@ -6,6 +6,7 @@ job's address; nothing here looks at a disk.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
@@ -150,11 +151,15 @@ def encode_value(value: str) -> str:
     return _ENCODED.sub(lambda match: f"%{ord(match[0]):02X}", value)
 
 
+# A product has far fewer values than rows.
+@functools.lru_cache(maxsize=10_000)
+def _encode_pair(key: str, value: str) -> str:
+    return encode_value(f"{key}={value}")
+
+
 def automatic_name(parameters: Mapping[str, str]) -> str:
     """`lr=0.1,seed=3`; what is over 200 bytes is cut, and told apart by its hash."""
-    name = ",".join([f"{key}={value}" for key, value in parameters.items()])
-    if _ENCODED.search(name):
-        name = encode_value(name)
+    name = ",".join([_encode_pair(key, value) for key, value in parameters.items()])
     if len(name) * 4 <= _MAX_AUTOMATIC_BYTES:
         return name
     data = name.encode("utf-8", "surrogateescape")

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import tempfile
+import time
 from typing import IO, Any, Mapping, Sequence
 
 from umpteen.errors import BackendError, SettingsError
@@ -101,6 +102,14 @@ class LocalExecutor(Executor):
             with contextlib.suppress(BrokenPipeError):
                 self.runner.stdin.write(b"K" if at_once else b"T")
                 self.runner.stdin.flush()
+
+    def wait(self, timeout_s: float) -> None:
+        """Wait until the runner of this process has ended, or `timeout_s` seconds."""
+        if self.runner is None:
+            time.sleep(timeout_s)
+            return
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.runner.wait(timeout_s)
 
     def read_ending(self) -> tuple[int | None, str]:
         """(exit code of the runner of this process, None while it lives; what it complained of)."""

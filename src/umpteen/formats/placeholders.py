@@ -7,6 +7,7 @@ nowhere else. Knows sh's grammar as far as quotes go, and nothing of tables or f
 from __future__ import annotations
 
 import difflib
+import functools
 import re
 from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
@@ -103,6 +104,8 @@ def _keep(value: str) -> str:
     return value
 
 
+# A product has far fewer values than rows.
+@functools.lru_cache(maxsize=10_000)
 def _quote_word(value: str) -> str:
     if _BARE.fullmatch(value) and value not in _RESERVED:
         return value

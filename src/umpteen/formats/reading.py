@@ -66,22 +66,10 @@ def read_job(
     table: a file of rows for the command. flags: by the names of settings.DEFAULTS, and
     `timeout_s`, `env` and `cwd` for all tasks. Raises InputError.
     """
-    inputs = Inputs(stdin)
     task_flags = {key: flag.value for key, flag in flags.items() if key not in DEFAULTS}
-    for piece in (
-        __version__,
-        json.dumps([*arguments, table]),
-        json.dumps(task_flags, sort_keys=True),
-    ):
-        inputs.add(piece.encode())
     _check_arguments(arguments)
-    if names_files(arguments):
-        if table is not None:
-            raise InputError("a table goes with a command, not with a job file")
-        drafts = [_read_source(inputs.open(argument)) for argument in _check_count(arguments)]
-    else:
-        drafts = [_read_command(arguments, table, inputs)]
-    draft, run = _tell_apart(drafts)
+    inputs = _open_inputs(stdin, [*arguments, table, task_flags])
+    draft, run = _tell_apart(_read_drafts(arguments, table, inputs))
     chosen = check_job_name(name) if name is not None else _choose_name(draft, run, arguments[0])
     hint = "tables are looked for beside the job file"
     read = functools.partial(inputs.open, folder=draft.source.folder, hint=hint)
@@ -91,8 +79,27 @@ def read_job(
         raise _locate_default(error, draft, run) from None
     tasks, origins = build_tasks(draft, frame)
     _check_names(draft, tasks, origins)
-    layers = [run.settings if run else {}, {k: v for k, v in flags.items() if k in DEFAULTS}]
-    return Job(chosen, tasks, merge_settings(draft.settings, *layers), inputs.digest())
+    flag_settings = {key: flag for key, flag in flags.items() if key in DEFAULTS}
+    settings = merge_settings(draft.settings, run.settings if run else {}, flag_settings)
+    return Job(chosen, tasks, settings, inputs.digest())
+
+
+def _open_inputs(stdin: BinaryIO | None, given: list[Any]) -> Inputs:
+    """Inputs whose digest begins with what is not in a file."""
+    inputs = Inputs(stdin)
+    inputs.add(json.dumps([__version__, *given], sort_keys=True).encode())
+    return inputs
+
+
+def _read_drafts(arguments: Sequence[str], table: str | None, inputs: Inputs) -> list[Draft]:
+    if not names_files(arguments):
+        return [_read_command(arguments, table, inputs)]
+    if table is not None:
+        raise InputError("a table goes with a command, not with a job file")
+    if len(arguments) > 2:
+        hint = "give one job file, or a run file and a tasks file"
+        raise InputError(f"{len(arguments)} files are too many for one job", hint)
+    return [_read_source(inputs.open(argument)) for argument in arguments]
 
 
 def _check_arguments(arguments: Sequence[str]) -> None:
@@ -103,13 +110,6 @@ def _check_arguments(arguments: Sequence[str]) -> None:
             argument.encode()
         except UnicodeEncodeError:
             raise InputError(f"the argument {argument!r} is not UTF-8 text") from None
-
-
-def _check_count(arguments: Sequence[str]) -> Sequence[str]:
-    if len(arguments) > 2:
-        hint = "give one job file, or a run file and a tasks file"
-        raise InputError(f"{len(arguments)} files are too many for one job", hint)
-    return arguments
 
 
 def _read_command(arguments: Sequence[str], table: str | None, inputs: Inputs) -> Draft:

@@ -1,0 +1,191 @@
+"""Kill umpteen at random points, run it again, and check the store from its files alone.
+
+    python -m tests.support.sweep [--points 100] [--tasks 5000] [--seed N]
+
+At each point the watching process, the runner, or both are killed with signal 9. Now and then
+a stranger's process runs beside the job: it must live on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+from tests.support.command import Umpteen
+from tests.support.wait import wait_until
+
+__all__ = ["Point", "check_store", "main", "run_point"]
+
+TARGETS = ("watcher", "runner", "lane", "both", "all")
+
+
+class Point:
+    """One kill: whom, and how many tasks had been recorded by then."""
+
+    def __init__(self, generator: random.Random, tasks: int) -> None:
+        self.target = generator.choice(TARGETS)
+        self.after = generator.randrange(tasks)
+
+    def __repr__(self) -> str:
+        return f"{self.target} after {self.after}"
+
+
+def read_record_lines(store: Path) -> dict[Path, list[bytes]]:
+    """The whole lines of every records file, as they are."""
+    return {
+        path: path.read_bytes().split(b"\n")[:-1]
+        for path in sorted(store.glob(".umpteen/records/*/*.jsonl"))
+    }
+
+
+def count_records(store: Path) -> int:
+    """How many records the store has."""
+    return sum(
+        line.startswith(b'{"task"') for lines in read_record_lines(store).values() for line in lines
+    )
+
+
+def list_processes(umpteen: Umpteen) -> dict[int, bytes]:
+    """Every process that this umpteen started, directly or not, with its command line."""
+    marker = f"UMPTEEN_LEASES={umpteen.leases}".encode()
+    found = {}
+    for name in os.listdir("/proc"):
+        try:
+            environment = Path(f"/proc/{name}/environ").read_bytes() if name.isdigit() else b""
+            if marker in environment.split(b"\0"):
+                found[int(name)] = Path(f"/proc/{name}/cmdline").read_bytes()
+        except OSError:
+            continue
+    return found
+
+
+def find_runners(umpteen: Umpteen) -> list[int]:
+    """Runners and their lanes, a runner before its lanes."""
+    processes = list_processes(umpteen)
+    return sorted(pid for pid, command in processes.items() if b"umpteen.runner" in command)
+
+
+def kill(umpteen: Umpteen, watcher: subprocess.Popen[str], target: str) -> None:
+    """Send signal 9 to what `target` names."""
+    runners = find_runners(umpteen)
+    chosen: list[int] = []
+    if target in ("watcher", "both", "all"):
+        chosen.append(watcher.pid)
+    if target in ("runner", "both"):
+        chosen += runners[:1]
+    if target == "lane":
+        chosen += runners[-1:]
+    if target == "all":
+        chosen += runners
+    for pid in chosen:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+
+
+def check_store(store: Path, tasks: int) -> list[str]:
+    """What is wrong with a finished store, by its files alone; empty where nothing is."""
+    faults = []
+    successes: Counter[int] = Counter()
+    for lines in read_record_lines(store).values():
+        for line in lines:
+            record = json.loads(line)
+            if record.get("state") == "succeeded":
+                successes[record["task"]] += 1
+    if len(successes) != tasks:
+        faults.append(f"{len(successes)} of {tasks} tasks have a success")
+    twice = [task for task, count in successes.items() if count > 1]
+    if twice:
+        faults.append(f"{len(twice)} tasks have more than one success, such as {twice[0]}")
+    for task in range(tasks):
+        folder = store / str(task)
+        if (folder / "stdout").read_text() != f"{task}\n":
+            faults.append(f"task {task} printed {(folder / 'stdout').read_text()!r}")
+        if (folder / "status_code").read_text() != "0":
+            faults.append(f"task {task} has no status_code of 0")
+        if (folder / "results" / "n").read_text() != f"{task}\n":
+            faults.append(f"task {task} has wrong results")
+    return faults
+
+
+def _command(number: int) -> str:
+    """A task that leaves its number; every 20th fails if its earlier self is still alive."""
+    leave = f"echo {number}; echo {number} > $UMPTEEN_RESULTS_DIR/n"
+    if number % 20:
+        return leave
+    # The lock is held by a process in a session of its own, which no signal to a group reaches.
+    return f"exec 9>lock.{number}; flock -n 9 || exit 9; setsid sleep 0.1; {leave}"
+
+
+def run_point(umpteen: Umpteen, point: Point, tasks: int) -> list[str]:
+    """Start a job, kill at the point, run it again, and say what is wrong afterwards."""
+    job = umpteen.folder / "job.json"
+    job.write_text(json.dumps({"tasks": [{"command": _command(n)} for n in range(tasks)]}))
+    store = umpteen.folder / "umpteen-results" / "job"
+    stranger = subprocess.Popen(["sleep", "600"])
+    watcher = umpteen.start("run", "job.json", "-q")
+    try:
+        wait_until(lambda: count_records(store) >= point.after or watcher.poll() is not None, 120)
+        before = read_record_lines(store)
+        kill(umpteen, watcher, point.target)
+        if point.target in ("watcher", "both", "all"):
+            watcher.wait(30)
+        again = umpteen("run", "job.json", "--json", timeout_s=300)
+        watcher.wait(300)
+        faults = check_store(store, tasks) if again.returncode == 0 else []
+        if again.returncode != 0:
+            status = umpteen("status", "job").stdout
+            faults.append(f"the second run ended with {again.returncode}: {again.stderr}{status}{again.stdout}")
+        after = read_record_lines(store)
+        faults += [
+            f"{path.name} lost or changed a record"
+            for path, lines in before.items()
+            if after.get(path, [])[: len(lines)] != lines
+        ]
+        if left := list_processes(umpteen):
+            faults.append(f"processes are left: {left}")
+        if stranger.poll() is not None:
+            faults.append("a stranger's process was ended")
+        return faults
+    finally:
+        stranger.kill()
+        stranger.wait()
+        watcher.kill()
+        watcher.communicate()
+
+
+def main() -> int:
+    """Run the sweep; 1 where a point had a fault."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--points", type=int, default=100)
+    parser.add_argument("--tasks", type=int, default=5000)
+    parser.add_argument("--seed", type=int, default=int(time.time()))
+    options = parser.parse_args()
+    generator = random.Random(options.seed)
+    print(f"seed {options.seed}, {options.points} points, {options.tasks} tasks each", flush=True)
+    bad = 0
+    with tempfile.TemporaryDirectory(prefix="umpteen-sweep-") as root:
+        for number in range(options.points):
+            point = Point(generator, options.tasks)
+            umpteen = Umpteen(Path(root, f"{number}", "work"), Path(root, f"{number}", "home"))
+            umpteen.folder.mkdir(parents=True)
+            umpteen.home.mkdir()
+            faults = run_point(umpteen, point, options.tasks)
+            bad += bool(faults)
+            print(f"{number:>4}  {point!r:<24} {'; '.join(faults) or 'sound'}", flush=True)
+    print(f"{options.points - bad} of {options.points} points sound, seed {options.seed}")
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
