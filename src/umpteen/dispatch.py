@@ -9,7 +9,7 @@ import collections
 import difflib
 import os
 import time
-from typing import Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -131,7 +131,9 @@ def submit(job: Job, rerun: str = "default") -> Submission:
     register(job.name, store.address)
     with hand_in_lock(store):
         plan, history = plan_run(job, rerun)
-        batches = [] if plan.is_empty else hand_in(plan, history, executor, _attempts(plan, history))
+        batches = (
+            [] if plan.is_empty else hand_in(plan, history, executor, _attempts(plan, history))
+        )
     history.take_recent()  # what failed before is not news
     history.refresh()
     return Submission(plan, history, executor, batches)
@@ -144,7 +146,9 @@ def _attempts(plan: Plan, history: History) -> dict[int, tuple[int, str]]:
     before = [index for index in plan.to_run if index < history.count]
     found = history.read_records(before)
     return {
-        index: (records[-1][1].attempt, records[-1][0]) for index, records in found.items() if records
+        index: (records[-1][1].attempt, records[-1][0])
+        for index, records in found.items()
+        if records
     }
 
 

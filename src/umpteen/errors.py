@@ -13,7 +13,8 @@ A failed task is data (a record), never one of these.
 from __future__ import annotations
 
 import difflib
-from typing import Any, Iterable
+from collections.abc import Iterable
+from typing import Any
 
 __all__ = [
     "EXIT_INTERRUPTED",
@@ -107,9 +108,7 @@ class StoreError(UmpteenError):
 
     exit_code = EXIT_UNREACHABLE
 
-    def __init__(
-        self, message: str, hint: str | None = None, *, path: str | None = None
-    ) -> None:
+    def __init__(self, message: str, hint: str | None = None, *, path: str | None = None) -> None:
         super().__init__(message, hint)
         self.path = path
 

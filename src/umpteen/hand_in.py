@@ -11,7 +11,8 @@ import hashlib
 import os
 import threading
 import time
-from typing import Any, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import msgspec
 
@@ -122,9 +123,7 @@ def hand_in(
         _put_tasks(store, number, plan)
     numbers = parse_numbers(store.list(".umpteen/batches"), ".json")
     first = numbers[-1] + 1 if numbers else 1
-    handed = [
-        HandedBatch(batch.batch, _ranges(history, batch.batch)) for batch in plan.again
-    ]
+    handed = [HandedBatch(batch.batch, _ranges(history, batch.batch)) for batch in plan.again]
     for entry, content in build_batches(plan, store.address, first, attempts, time.time()):
         store.create(batch_key(entry.batch), content)
         handed.append(entry)
@@ -149,9 +148,7 @@ def _ranges(history: History, batch: str) -> str:
     return ",".join(f"{p.start}-{p.stop - 1}" if len(p) > 1 else str(p.start) for p in parts)
 
 
-def _describe(
-    plan: Plan, number: int, executor: Executor, handed: list[HandedBatch]
-) -> HandIn:
+def _describe(plan: Plan, number: int, executor: Executor, handed: list[HandedBatch]) -> HandIn:
     return HandIn(
         hand_in=number,
         time=round(time.time(), 3),

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import collections
 from array import array
-from typing import Any, Iterable
+from collections.abc import Iterable
+from typing import Any
 
 import msgspec
 
@@ -365,9 +366,7 @@ class History:
     def list_open(self) -> list[BatchHistory]:
         """The batches that may still come to something by themselves."""
         return [
-            batch
-            for batch in self.batches.values()
-            if not batch.has_ended and not batch.is_closed
+            batch for batch in self.batches.values() if not batch.has_ended and not batch.is_closed
         ]
 
     def list_running(self, batch: BatchHistory) -> list[list[Any]]:

@@ -15,7 +15,8 @@ import shutil
 import signal
 import struct
 import time
-from typing import Any, Callable, Mapping, NamedTuple, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, Callable, NamedTuple
 
 from umpteen.lease import Lease, SlotEntry
 from umpteen.process import (
@@ -113,9 +114,28 @@ class _Running:
     """One attempt from its ticket to its record."""
 
     __slots__ = (
-        "attempt", "batch", "digest", "ending", "folder", "index", "is_fenced", "is_prepared",
-        "kill_at_s", "made_results", "name", "ordinal", "outputs", "output", "pid", "position", "reaped", "results",
-        "slot", "start_s", "started_s", "timeout_at_s",
+        "attempt",
+        "batch",
+        "digest",
+        "ending",
+        "folder",
+        "index",
+        "is_fenced",
+        "is_prepared",
+        "kill_at_s",
+        "made_results",
+        "name",
+        "ordinal",
+        "output",
+        "outputs",
+        "pid",
+        "position",
+        "reaped",
+        "results",
+        "slot",
+        "start_s",
+        "started_s",
+        "timeout_at_s",
     )  # fmt: skip
 
     def __init__(self, slot: int, ticket: tuple[int, ...], batch: BatchView) -> None:
@@ -395,9 +415,7 @@ class _Lane:
         task.start_s, ticks = time.time(), boot_ticks()
         task.started_s = time.monotonic()
         try:
-            task.pid = self._spawn_directly_or_by_shell(
-                command, path, environment, cwd, outputs
-            )
+            task.pid = self._spawn_directly_or_by_shell(command, path, environment, cwd, outputs)
         except (OSError, ValueError) as error:
             self._explain_start(task, command, cwd, error, outputs[1])
             return
@@ -465,7 +483,9 @@ class _Lane:
 
     def _see_end(self, task: _Running) -> None:
         seconds = time.monotonic() - task.started_s
-        end_group(task.pid, signal.SIGKILL)  # what it left behind in its group, before the pid is free
+        end_group(
+            task.pid, signal.SIGKILL
+        )  # what it left behind in its group, before the pid is free
         _, status, usage = os.wait4(task.pid, 0)
         del self.running[task.pid]
         self.timed.discard(task)
@@ -587,9 +607,7 @@ class _Lane:
 
 
 def _encode_environment(variables: Mapping[str, str]) -> list[bytes]:
-    return [
-        f"{key}={value}".encode("utf-8", "surrogateescape") for key, value in variables.items()
-    ]
+    return [f"{key}={value}".encode("utf-8", "surrogateescape") for key, value in variables.items()]
 
 
 def _find_program(word: str, path: str, cwd: str | None) -> str:

@@ -16,13 +16,22 @@ import signal
 import stat
 import struct
 import time
-from typing import Any, Iterator, NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 from umpteen.errors import StoreError
 from umpteen.process import list_marked, list_processes, read_machine
 from umpteen.task import RUNNER_VARIABLE
 
-__all__ = ["Lease", "SlotEntry", "end_leftovers", "find_lease", "is_held", "leases_folder", "local_lock"]
+__all__ = [
+    "Lease",
+    "SlotEntry",
+    "end_leftovers",
+    "find_lease",
+    "is_held",
+    "leases_folder",
+    "local_lock",
+]
 
 _SLOT = struct.Struct("<IIIIQd")
 _END_LIMIT_S = 20.0

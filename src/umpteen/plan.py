@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import collections
 from array import array
-from typing import Any, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import msgspec
 
@@ -86,9 +87,7 @@ class Plan(msgspec.Struct):
         return not (self.to_run or self.again or self.changes or self.dropped or self.added)
 
 
-def build_plan(
-    job: Job, history: History, living: set[str], rerun: str = "default"
-) -> Plan:
+def build_plan(job: Job, history: History, living: set[str], rerun: str = "default") -> Plan:
     """The plan for a job of which `living` batches are still run by somebody."""
     tasks, indices, added, changes, is_plain = _find_tasks(job, history)
     changed = {change.index for change in changes}
@@ -145,8 +144,12 @@ def _match(given: list[Task], history: History) -> _Found:
     recorded = history.read_tasks()
     index_of = {task.name: index for index, task in enumerate(recorded)}
     tasks: list[Task] = []
-    indices, added, changes = array("I"), [], []
-    for task, name in zip(given, _name_tasks(given, recorded, history.dropped)):
+    indices = array("I")
+    added: list[Task] = []
+    changes: list[Change] = []
+    names = _name_tasks(given, recorded, history.dropped)
+    for unnamed, name in zip(given, names, strict=True):
+        task = unnamed
         if task.name != name:
             task = msgspec.structs.replace(task, name=name, automatic=True)
         tasks.append(task)
@@ -328,7 +331,7 @@ def _build_batch(
     now_s: float,
 ) -> dict[str, Any]:
     tasks = [plan.by_index(index) for index in indices]
-    names = [task.name or str(index) for task, index in zip(tasks, indices)]
+    names = [task.name or str(index) for task, index in zip(tasks, indices, strict=True)]
     prefix = address + "/"
     runs = [
         _Run(
@@ -336,7 +339,7 @@ def _build_batch(
             task.output or prefix + name,
             task.results_dir,
         )
-        for task, name in zip(tasks, names)
+        for task, name in zip(tasks, names, strict=True)
     ]
     settings = plan.job.settings
     own: dict[str, Any] = {
@@ -379,9 +382,7 @@ def _build_extra(task: Task) -> dict[str, Any]:
 def build_task_lines(plan: Plan) -> bytes:
     """`tasks/K.jsonl`: what the hand-in adds, changes and drops."""
     lines = _ENCODER.encode_lines(plan.added)
-    changed = [
-        TaskLine(**_fields(change.now), index=change.index) for change in plan.changes
-    ]
+    changed = [TaskLine(**_fields(change.now), index=change.index) for change in plan.changes]
     gone = [TaskLine(command="", index=index, dropped=True) for index in plan.dropped]
     return lines + _ENCODER.encode_lines([*changed, *gone])
 

@@ -15,7 +15,8 @@ import signal
 import subprocess
 import sys
 import time
-from typing import Any, Callable, Mapping, NamedTuple, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, Callable, NamedTuple
 
 __all__ = [
     "ChildWatcher",
@@ -26,9 +27,9 @@ __all__ = [
     "boot_ticks",
     "build_runner_command",
     "end_group",
+    "is_plain",
     "list_marked",
     "list_processes",
-    "is_plain",
     "read_machine",
     "reap_strangers",
     "resolve_program",
@@ -113,9 +114,7 @@ def _cgroup_cores() -> float | None:
     return lowest
 
 
-def _lowest_quota(
-    root: str, path: str, read: Callable[[str], float | None]
-) -> float | None:
+def _lowest_quota(root: str, path: str, read: Callable[[str], float | None]) -> float | None:
     quotas = []
     while True:
         quota = read(root + path)
@@ -277,7 +276,7 @@ class Spawner:
         _, number, place = report.split(b":", 2)
         code = int(number, 16)
         name = cwd if place.startswith(b"noexec") else os.fsdecode(program)
-        return OSError(code, os.strerror(code), name)
+        return OSError(code, os.strerror(code), name or "")
 
     def _start_by_popen(
         self,
@@ -291,7 +290,7 @@ class Spawner:
         child = subprocess.Popen(
             list(argv),
             executable=program,
-            env={key: value for key, value in pairs},
+            env=dict(pairs),
             cwd=cwd,
             stdin=self._null,
             stdout=outputs[0],

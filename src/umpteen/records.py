@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Any, Iterable, Iterator, NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
 from umpteen.process import Machine
 from umpteen.results.base import RecordsKey, Store, parse_records_key, records_folder, records_key

@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import re
 import time
-from typing import Any, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from umpteen.history import History
 from umpteen.plan import Plan
@@ -90,7 +91,7 @@ def render_bar(status: JobStatus, width: int) -> str:
 def shorten_path(path: str) -> str:
     """The path from here where it is below here, else as it is."""
     here = os.getcwd().rstrip("/") + "/"
-    return path[len(here) :] if path.startswith(here) else path
+    return path.removeprefix(here)
 
 
 def render_start(status: JobStatus) -> str:
@@ -181,7 +182,7 @@ def render_table(head: Sequence[str], rows: Iterable[Sequence[str]], right: str 
         str.rjust if right[column : column + 1] == "r" else str.ljust for column in range(len(head))
     ]
     return [
-        "  ".join(align(cell, width) for cell, width, align in zip(row, widths, aligns)).rstrip()
+        "  ".join(align(cell, width) for cell, width, align in zip(row, widths, aligns, strict=True)).rstrip()
         for row in table
     ]
 
@@ -216,7 +217,9 @@ def render_dry_run(plan: Plan) -> list[str]:
         for field in ("command", "env", "cwd"):
             before, now = getattr(change.before, field), getattr(change.now, field)
             if before != now:
-                lines.append(f"  changed   {change.now.name}: {field}   {_show_change(before, now)}")
+                lines.append(
+                    f"  changed   {change.now.name}: {field}   {_show_change(before, now)}"
+                )
     if len(plan.changes) > 10:
         lines.append(f"  changed   … and {len(plan.changes) - 10:,} more")
     settings = plan.job.settings
@@ -265,8 +268,8 @@ def _show_change(before: Any, now: Any) -> str:
     while end < min(len(old), len(new)) - start and old[-1 - end] == new[-1 - end]:
         end += 1
     start = max(0, start - 1)  # one word that both have shows where the change is
-    show = lambda words: " ".join(words[start : len(words) - end]) or "(nothing)"  # noqa: E731
-    return f"{show(old)}  →  {show(new)}"
+    shown = [" ".join(words[start : len(words) - end]) or "(nothing)" for words in (old, new)]
+    return "  →  ".join(shown)
 
 
 def _words(value: Any) -> list[str]:

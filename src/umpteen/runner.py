@@ -20,7 +20,8 @@ import sys
 import threading
 import time
 import traceback
-from typing import Any, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from umpteen.adopt import adopt_batch
 from umpteen.errors import EXIT_SOME_FAILED, EXIT_SUCCEEDED, StoreError, UmpteenError
@@ -180,9 +181,7 @@ class _OpenBatch:
 
 
 class _Runner:
-    def __init__(
-        self, store: DirectoryStore, batches: list[str], token: str, lease: Lease
-    ) -> None:
+    def __init__(self, store: DirectoryStore, batches: list[str], token: str, lease: Lease) -> None:
         self.store, self.batches, self.token, self.lease = store, batches, token, lease
         self.here: Machine = read_machine()
         self.open: dict[int, _OpenBatch] = {}
@@ -328,7 +327,10 @@ class _Runner:
         return StoreError.exit_code
 
     def _complain(self, message: str) -> None:
-        print(f"error: {message}\n\nhint: make room or give access, then run it again", file=sys.stderr)
+        print(
+            f"error: {message}\n\nhint: make room or give access, then run it again",
+            file=sys.stderr,
+        )
 
     # --- tickets --------------------------------------------------------------------
 
@@ -381,7 +383,11 @@ class _Runner:
         if fenced:
             starts = self._wait_for_earlier(batch, keys)
         if self._gives_way(batch, key):
-            file.append(build_line({"event": "end", "time": time.time(), "left": len(view.runs), "states": {}}))
+            file.append(
+                build_line(
+                    {"event": "end", "time": time.time(), "left": len(view.runs), "states": {}}
+                )
+            )
             return None, 0, {}
         attempts: dict[int, int] = {
             view.indices[int(position)]: made[0] for position, made in view.before.items()
@@ -415,7 +421,9 @@ class _Runner:
         for start in starts:
             if not start.ended and self._lives(start) and not self.take_over:
                 token, pid = start.key.token, start.opened.get("pid")
-                print(f"batch is being run here already by runner {token}, pid {pid}", file=sys.stderr)
+                print(
+                    f"batch is being run here already by runner {token}, pid {pid}", file=sys.stderr
+                )
                 return True
         return False
 
@@ -604,7 +612,9 @@ class _Runner:
                 for slot in slots
                 if slot.ordinal == ordinal
             ]
-            shown = build_line({"running": running, "trouble": self.trouble if self.trouble_s else ""})
+            shown = build_line(
+                {"running": running, "trouble": self.trouble if self.trouble_s else ""}
+            )
             if shown == opened.shown and now - opened.shown_at_s < _RUNNING_AT_LEAST_S:
                 continue
             opened.shown, opened.shown_at_s = shown, now

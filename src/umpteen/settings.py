@@ -6,7 +6,8 @@ Takes values from files and flags, gives one `Settings`; knows nothing of where 
 from __future__ import annotations
 
 import re
-from typing import Any, Mapping
+from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Any, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 
@@ -145,8 +146,10 @@ def describe_end(record: Record) -> str:
     if record.state == "timed_out" and record.reason:
         return "ended by the job's deadline"
     if record.state == "timed_out":
-        return f"timed out after {record.seconds:.2g} s" if record.seconds < 100 else (
-            f"timed out after {record.seconds:.0f} s"
+        return (
+            f"timed out after {record.seconds:.2g} s"
+            if record.seconds < 100
+            else (f"timed out after {record.seconds:.0f} s")
         )
     if record.reason:
         return record.reason

@@ -10,7 +10,8 @@ import enum
 import hashlib
 import json
 import shlex
-from typing import Any, Mapping, NamedTuple, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 __all__ = [
     "FORMAT_VERSION",
@@ -127,9 +128,7 @@ def build_digest(
         content = command
     else:
         content = "\0" + json.dumps([command, env or {}, cwd], sort_keys=True)
-    return hashlib.blake2b(
-        content.encode("utf-8", "surrogateescape"), digest_size=8
-    ).hexdigest()
+    return hashlib.blake2b(content.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
 
 
 def shell_command(command: str | Sequence[str]) -> str:

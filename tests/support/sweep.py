@@ -145,7 +145,9 @@ def run_point(umpteen: Umpteen, point: Point, tasks: int) -> list[str]:
         faults = check_store(store, tasks) if again.returncode == 0 else []
         if again.returncode != 0:
             status = umpteen("status", "job").stdout
-            faults.append(f"the second run ended with {again.returncode}: {again.stderr}{status}{again.stdout}")
+            faults.append(
+                f"the second run ended with {again.returncode}: {again.stderr}{status}{again.stdout}"
+            )
         after = read_record_lines(store)
         faults += [
             f"{path.name} lost or changed a record"

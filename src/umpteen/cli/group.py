@@ -38,11 +38,15 @@ _LATER = {
 class VerbGroup(click.Group):
     """Loads a verb's module when the verb is called; --help lists verbs without loading any."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         """The verbs in the order in which --help shows them."""
         return list(VERBS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(  # noqa: D102 -- click's own
+        self,
+        ctx: click.Context,  # noqa: ARG002
+        cmd_name: str,
+    ) -> click.Command | None:
         """The verb, loaded; None where there is none of that name."""
         if cmd_name not in VERBS:
             return None
@@ -56,15 +60,17 @@ class VerbGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Answers an unknown verb with the nearest ones."""
         if args[0] in _LATER:
-            raise UmpteenError(
-                f"{args[0]!r} is not there yet in this version", _LATER[args[0]]
-            )
+            raise UmpteenError(f"{args[0]!r} is not there yet in this version", _LATER[args[0]])
         if args[0] not in VERBS and not args[0].startswith("-"):
             hint = nearest_hint(args[0], VERBS)
             raise UmpteenError(f"there is no verb {args[0]!r}", hint)
         return super().resolve_command(ctx, args)
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_commands(
+        self,
+        ctx: click.Context,  # noqa: ARG002
+        formatter: click.HelpFormatter,
+    ) -> None:
         """The verbs under the headings of their groups."""
         for group in dict.fromkeys(group for group, _ in VERBS.values()):
             with formatter.section(group):
@@ -78,7 +84,7 @@ class VerbGroup(click.Group):
 )
 @click.version_option(__version__, message="umpteen %(version)s")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def program(debug: bool) -> None:  # noqa: ARG001 -- run_program looks for it itself
+def program(debug: bool) -> None:
     """Run umpteen shell commands, keep every output, skip what is done."""
 
 
@@ -128,4 +134,4 @@ def _show_error(error: UmpteenError, arguments: Sequence[str], *, is_debug: bool
     else:
         hint = f"\n\nhint: {error.hint}" if error.hint else ""
         sys.stderr.write(f"error: {error}{hint}\n")
-    return error.exit_code if error.exit_code else EXIT_WRONG_USE
+    return error.exit_code or EXIT_WRONG_USE

@@ -274,5 +274,3 @@ class LiveView(View):
             cells = render_failure(status.name, failure)
             table.add_row(*(Text(" " * (n == 0) + cell) for n, cell in enumerate(cells)))
         return table
-
-

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import abc
 import importlib
-from typing import Any, Mapping, NamedTuple, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from umpteen.errors import SettingsError, nearest_hint
 

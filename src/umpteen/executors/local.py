@@ -8,7 +8,8 @@ import signal
 import subprocess
 import tempfile
 import time
-from typing import IO, Any, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import IO, Any
 
 from umpteen.errors import BackendError, SettingsError
 from umpteen.executors.base import ENDED, RUNNING, UNKNOWN, Abilities, Executor
@@ -59,7 +60,7 @@ class LocalExecutor(Executor):
         """Start the runner; its lease is held before it lives, so that no look is too early."""
         token = os.urandom(6).hex()
         lease = Lease.create(token, address, slots)
-        self._stderr = tempfile.TemporaryFile()
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 -- read when the runner has ended
         command = [
             *build_runner_command(), address, _name_batches(batches),
             f"--token={token}", f"--lease-fd={lease.lock}",

@@ -9,7 +9,7 @@ import contextlib
 import errno
 import os
 import re
-from typing import Iterator
+from collections.abc import Iterator
 from urllib.parse import unquote
 
 from umpteen.errors import SettingsError, StoreError
