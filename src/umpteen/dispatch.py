@@ -109,6 +109,7 @@ class Submission:
         self.done, self.changed = plan.done, len(plan.changes)
         self.left_failed = plan.left_failed
         self.history, self.executor, self.batches = history, executor, batches
+        self.settings, self.source_digest = plan.job.settings, plan.job.source_digest
         self.deaths = 0
         self.is_interrupted = False
 
@@ -152,22 +153,31 @@ def _attempts(plan: Plan, history: History) -> dict[int, tuple[int, str]]:
     }
 
 
-def watch(job: Job | None, submission: Submission) -> Iterator[JobStatus]:
+def watch(submission: Submission) -> Iterator[JobStatus]:
     """Looks at the job, one every 0.2 s, until nobody is at it any more.
 
-    With a `job`, what a batch left when it ended is handed in again, until every task has had
-    its turn. Raises StoreError where the runner gave up on the store, BackendError where it
+    What a batch left when it ended is handed in again, until every task has had its turn,
+    unless `submission.is_interrupted` was set meanwhile. Raises StoreError where the runner gave up on the store, BackendError where it
     was killed again and again.
     """
     while True:
         yield from _watch_until_ended(submission)
-        if job is None or submission.is_interrupted or _is_over(submission, job):
+        if submission.is_interrupted or _is_over(submission):
             return
-        again = submit(job, "rest")
+        again = submit(_read_back(submission), "rest")
         again.deaths = submission.deaths
         if not again.batches and not again.running:
             return
         submission.__dict__.update(again.__dict__)
+
+
+def _read_back(submission: Submission) -> Job:
+    """The job as the store has it: every task in its newest form."""
+    history = submission.history
+    tasks = [
+        task for index, task in enumerate(history.read_tasks()) if index not in history.dropped
+    ]
+    return Job(history.job["name"], tasks, submission.settings, submission.source_digest)
 
 
 def _watch_until_ended(submission: Submission) -> Iterator[JobStatus]:
@@ -179,7 +189,7 @@ def _watch_until_ended(submission: Submission) -> Iterator[JobStatus]:
         status = build_status(history, living)
         rate = pace.observe(status)
         left_s = estimate_left_s(status, history.samples, rate)
-        yield msgspec.structs.replace(status, left_s=left_s)
+        yield msgspec.structs.replace(status, left_s=left_s, rate=rate)
         if not living and not _is_starting(submission):
             return
         if isinstance(submission.executor, LocalExecutor):
@@ -195,7 +205,7 @@ def _is_starting(submission: Submission) -> bool:
     return False
 
 
-def _is_over(submission: Submission, job: Job) -> bool:
+def _is_over(submission: Submission) -> bool:
     """Whether there is nothing more to do for this process, as far as its own runner goes."""
     executor = submission.executor
     if not isinstance(executor, LocalExecutor):
@@ -211,7 +221,7 @@ def _is_over(submission: Submission, job: Job) -> bool:
                 f"the runner died {submission.deaths} times", "run it again to go on",
                 returned=returned, last_lines=complaint or None,
             )  # fmt: skip
-    return bool(job.settings.deadline_s) and bool(submission.batches)
+    return bool(submission.settings.deadline_s) and bool(submission.batches)
 
 
 class _Pace:

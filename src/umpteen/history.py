@@ -156,7 +156,8 @@ class History:
     """A job as its store tells it; `refresh` reads what is new.
 
     states: by task index, the number of its state in STATES; `waiting` too where a runner is
-    at it. samples: durations of tasks that ended lately, seconds.
+    at it. stale: tasks that changed while a batch had their former self, whose outcome does
+    not count. samples: durations of tasks that ended lately, seconds.
     """
 
     def __init__(self, store: DirectoryStore) -> None:
@@ -167,6 +168,7 @@ class History:
         self.batches: dict[str, BatchHistory] = {}
         self.states = bytearray()
         self.dropped: set[int] = set()
+        self.stale: set[int] = set()
         self.batch_of: array[int] = array("i")
         self._failures: list[tuple[str, Record]] = []
         self.seconds = 0.0
@@ -219,6 +221,7 @@ class History:
         for part in parse_ranges(hand_in.changed):
             self.dropped.difference_update(part)
             self.states[part.start : part.stop] = bytes(len(part))
+            self.stale.update(index for index in part if self.batch_of[index] >= 0)
         for handed in hand_in.batches:
             batch = self.batches.get(handed.batch)
             if batch is None:
@@ -236,6 +239,7 @@ class History:
         for part in batch.indices:
             self.states[part.start : part.stop] = bytes(len(part))
             self.batch_of[part.start : part.stop] = array("i", [batch.number]) * len(part)
+            self.stale.difference_update(part)
 
     def _read_handle(self, number: int) -> None:
         content = self.store.read(handles_key(number))
@@ -302,7 +306,7 @@ class History:
 
     def _set_range(self, batch: BatchHistory, part: range, number: int) -> None:
         before = self.states[part.start : part.stop]
-        if before.count(0) == len(part) and self._all_of(batch, part):
+        if not self.stale and before.count(0) == len(part) and self._all_of(batch, part):
             self.states[part.start : part.stop] = bytes([number]) * len(part)
             return
         for index in part:
@@ -314,8 +318,13 @@ class History:
 
     def _set(self, batch: BatchHistory, index: int, number: int) -> None:
         """A state as a batch tells it: a success stays, and only the newest batch counts."""
-        if self.batch_of[index] == batch.number and self.states[index] != SUCCEEDED:
+        if self.batch_of[index] != batch.number or self.states[index] == SUCCEEDED:
+            return
+        if index not in self.stale:
             self.states[index] = number
+        elif _IS_FINAL[number]:  # free to be handed in in its new form
+            self.stale.discard(index)
+            self.batch_of[index] = -1
 
     def _apply_lines(self, batch: BatchHistory, start: _StartHistory, content: bytes) -> None:
         try:

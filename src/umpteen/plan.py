@@ -276,7 +276,8 @@ def _keep_lost_batches(
             continue
         wanted = set(to_run) if wanted is None else wanted
         same = batch.settings == build_settings(job) and not job.settings.deadline_s
-        if same and wanted.issuperset(unfinished) and changed.isdisjoint(unfinished):
+        is_current = changed.isdisjoint(unfinished) and history.stale.isdisjoint(unfinished)
+        if same and is_current and wanted.issuperset(unfinished):
             again.append(batch)
             wanted.difference_update(unfinished)
         elif not wanted.isdisjoint(unfinished):

@@ -202,7 +202,7 @@ class Spawner:
         except ImportError:
             self._start = self._start_by_popen
             return
-        self._fork_exec = fork_exec
+        self._fork_exec: Any = fork_exec
         # Python 3.11 to 3.13 take 23 arguments, 3.14 takes 22, 3.9 and 3.10 take 21.
         self._tails: list[tuple[Any, ...]] = [
             (-1, None, None, None, -1, None, True),
@@ -238,7 +238,7 @@ class Spawner:
     ) -> int:
         stdout, stderr = outputs
         try:
-            pid = self._fork_exec(
+            pid: int = self._fork_exec(
                 argv, (program,), False, (), cwd, env, self._null, -1, -1, stdout, -1,
                 stderr, self._report, self._report_in, True, True, *self._tail,
             )  # fmt: skip

@@ -25,7 +25,7 @@ __all__ = [
     "render_counts",
     "render_dry_run",
     "render_end",
-    "render_failure",
+    "render_failures",
     "render_left",
     "render_plan",
     "render_seconds",
@@ -36,6 +36,7 @@ __all__ = [
 ]
 
 _LAST_BYTES = 4096
+_LEAST = 12  # columns that a cut cell keeps
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x1f\x7f-\x9f]")
 _UNITS_S = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
 
@@ -125,9 +126,9 @@ def render_end(status: JobStatus, seconds: float, work_s: float) -> list[str]:
     if waiting:
         words.append(f"{waiting:,} not run")
     slots = max(1, min(status.slots, status.total))
+    took = f"{render_seconds(seconds)} ({render_seconds(work_s / slots)} of work a slot)"
     lines = [
-        f"{status.name}: {', '.join(words) or 'no tasks'} in {render_seconds(seconds)} "
-        f"({render_seconds(work_s / slots)} of work a slot)",
+        f"{status.name}: {', '.join(words) or 'no tasks'} in {took}",
         f"  results   {shorten_path(status.address)}",
     ]
     if status.not_succeeded or waiting:
@@ -160,14 +161,37 @@ def _last_line(path: str) -> str:
     return next((line for line in shown if line), "")
 
 
-def render_failure(job: str, failure: Failure, width: int = 0) -> list[str]:
-    """The columns of a failure's line: state, name, how it ended, its last line, what to type."""
-    name = _quote(failure.name)
-    command = f"umpteen logs {_quote(job)} {name}" + (" --stderr" if failure.last_line else "")
-    last = failure.last_line
-    if width and len(last) > width:
-        last = last[: width - 1] + "…"
-    return [failure.state.replace("_", " "), failure.name, failure.reason, last, command]
+def render_failures(job: str, failures: Sequence[Failure], width: int = 0) -> list[str]:
+    """A line each: state, name, how it ended, its last line of stderr, what to type for all.
+
+    `width`: of the terminal; what is too much for it is cut from the last line of stderr
+    first, then from the name. 0 cuts nothing.
+    """
+    rows = [_failure_cells(job, failure) for failure in failures]
+    widths = [max((len(row[column]) for row in rows), default=0) for column in range(5)]
+    if width:
+        spare = width - sum(widths) - 2 * (len(widths) - 1) - 1
+        for column in (3, 1, 2):  # the command is there to be copied: it stays whole
+            cut = min(-min(spare, 0), max(0, widths[column] - _LEAST))
+            widths[column] -= cut
+            spare += cut
+    return [
+        " "
+        + "  ".join(_cut(cell, w).ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+
+
+def _failure_cells(job: str, failure: Failure) -> list[str]:
+    command = f"umpteen logs {_quote(job)} {_quote(failure.name)}"
+    command += " --stderr" if failure.last_line else ""
+    state = failure.state.replace("_", " ")
+    name = _CONTROL.sub("?", failure.name)
+    return [state, name, failure.reason, failure.last_line, command]
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"
 
 
 def _quote(word: str) -> str:
@@ -182,7 +206,9 @@ def render_table(head: Sequence[str], rows: Iterable[Sequence[str]], right: str 
         str.rjust if right[column : column + 1] == "r" else str.ljust for column in range(len(head))
     ]
     return [
-        "  ".join(align(cell, width) for cell, width, align in zip(row, widths, aligns, strict=True)).rstrip()
+        "  ".join(
+            align(cell, width) for cell, width, align in zip(row, widths, aligns, strict=True)
+        ).rstrip()
         for row in table
     ]
 

@@ -76,6 +76,7 @@ __all__ = ["main"]
 _BATCHING_S = 0.02  # records are written together that arrive within this time
 _LOOK_S = 3.0  # how often later starts are looked for
 _SYNC_S = 5.0
+_YOUNG_S = 2.0
 _RUNNING_S, _RUNNING_AT_LEAST_S = 1.0, 15.0
 _EARLIER_S = 15.0  # how long an earlier start elsewhere is waited for
 _TICKETS_AT_ONCE = 4096 // TICKET.size  # written as one, so that none is ever torn
@@ -255,11 +256,12 @@ class _Runner:
             watcher.add_child(pid)
         self.feed = self._list_tickets()
         look_at_s = sync_at_s = time.monotonic() + _LOOK_S
-        is_fed = False
+        is_fed = is_shown = False
         while self.lanes:
             if not is_fed:
                 is_fed = self._push_tickets()
-            ended, files = watcher.wait(1.0 if is_fed else 0.2)
+            is_young = time.monotonic() < look_at_s - _LOOK_S + _YOUNG_S and not is_shown
+            ended, files = watcher.wait(1.0 if is_fed and not is_young else 0.1)
             if self.done in files:
                 time.sleep(_BATCHING_S)
                 if not self._take_done():
@@ -289,7 +291,7 @@ class _Runner:
             if now >= sync_at_s:
                 sync_at_s = now + _SYNC_S
                 self._sync()
-            self._show_running(now)
+            is_shown |= self._show_running(now)
             reap_strangers(set(self.lanes))
         self._take_done()
 
@@ -599,11 +601,12 @@ class _Runner:
         is_here = start.opened.get("machine") == self.here.machine
         return bool(start.opened) and (not is_here or bool(start.opened.get("take_over")))
 
-    def _show_running(self, now: float) -> None:
+    def _show_running(self, now: float) -> bool:
+        """Replace the running files that changed; whether there was anything to show."""
         due = [o for o in self.open.values() if now - o.shown_at_s >= _RUNNING_S]
-        if not due:
-            return
-        slots = self.lease.list_slots()
+        slots = self.lease.list_slots() if due else []
+        if not slots and not any(opened.shown for opened in due):
+            return False
         for ordinal, opened in self.open.items():
             if opened not in due:
                 continue
@@ -620,6 +623,7 @@ class _Runner:
             opened.shown, opened.shown_at_s = shown, now
             with contextlib.suppress(StoreError):
                 self.store.replace(running_key(opened.view.batch, opened.key), shown)
+        return True
 
     def _sync(self, *, wait: bool = False) -> None:
         """Have the disk take what is recorded, and record how far it has."""

@@ -8,12 +8,11 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import msgspec
 
 from umpteen.executors.base import QUEUED, RUNNING
-from umpteen.history import BatchHistory, History
+from umpteen.history import History
 from umpteen.task import Record
 
 __all__ = ["Failure", "JobStatus", "RunningTask", "build_status", "estimate_left_s", "list_living"]
@@ -43,7 +42,7 @@ class JobStatus(msgspec.Struct, frozen=True):
 
     state: `running`, `succeeded`, `failed` (some tasks did not succeed) or `unfinished`
     (nobody is at it). counts: by state, `running` among them. seconds: of work, all tasks
-    together. started_s and last_end_s: since 1970.
+    together. left_s: a range for what is left. rate: tasks that end in a second. started_s and last_end_s: since 1970.
     """
 
     name: str
@@ -58,6 +57,7 @@ class JobStatus(msgspec.Struct, frozen=True):
     started_s: float
     last_end_s: float
     left_s: tuple[float, float] | None = None
+    rate: float = 0.0
 
     @property
     def finished(self) -> int:
@@ -82,12 +82,14 @@ def list_living(history: History, polled: Mapping[str, str]) -> set[str]:
 def build_status(history: History, living: set[str]) -> JobStatus:
     """The status of a job of which `living` batches are still run by somebody."""
     counts = history.counts()
+    told = [(name, row) for name in living for row in history.list_running(history.batches[name])]
     running = [
         RunningTask(index=row[0], slot=row[1], start_s=row[2], batch=name)
-        for name in living
-        for row in _list_running(history, history.batches[name])
+        for name, row in told
+        if history.states[row[0]] == 0
     ]
-    counts["running"] = min(len(running), counts["waiting"])
+    # Of short tasks many have ended since the runner told, and as many have begun.
+    counts["running"] = min(len(told), counts["waiting"])
     counts["waiting"] -= counts["running"]
     total = sum(counts.values())
     newest = next(reversed(history.hand_ins), None)
@@ -104,10 +106,6 @@ def build_status(history: History, living: set[str]) -> JobStatus:
         started_s=history.job.get("created", 0.0),
         last_end_s=history.last_end_s,
     )
-
-
-def _list_running(history: History, batch: BatchHistory) -> list[list[Any]]:
-    return [row for row in history.list_running(batch) if history.states[row[0]] == 0]
 
 
 def _judge(counts: Mapping[str, int], total: int, *, is_living: bool) -> str:

@@ -42,7 +42,7 @@ class VerbGroup(click.Group):
         """The verbs in the order in which --help shows them."""
         return list(VERBS)
 
-    def get_command(  # noqa: D102 -- click's own
+    def get_command(
         self,
         ctx: click.Context,  # noqa: ARG002
         cmd_name: str,

@@ -72,18 +72,17 @@ def run_command(job: tuple[str, ...], *, quiet: bool, as_json: bool, **options: 
     Running it again runs only what is not done. Exit code: 0 if every task succeeded, 1 if
     not, 2 for wrong input, 3 if the results cannot be written, 130 if interrupted.
     """
-    read = _read(job, options)
     if options["dry_run"]:
-        return _show_plan(read, options["rerun"], as_json=as_json)
+        return _show_plan(_read(job, options), options["rerun"], as_json=as_json)
     with stop_signals() as stop:
         began = time.monotonic()
-        submission = submit(read, options["rerun"])
-        count = submission.total
+        # The job itself is let go of here: a million tasks take room, and the store has them.
+        submission = submit(_read(job, options), options["rerun"])
         view = open_view(submission, quiet=quiet, as_json=as_json)
         interrupted = 0
         status: JobStatus | None = None
         with view:
-            for status in watch(read if count < _KEEP_AT_MOST else None, submission):
+            for status in watch(submission):
                 view.show(status)
                 if stop.count > interrupted:
                     interrupted = stop.count
@@ -93,9 +92,6 @@ def run_command(job: tuple[str, ...], *, quiet: bool, as_json: bool, **options: 
         assert status is not None
         view.show_end(status, time.monotonic() - began, is_interrupted=interrupted > 0)
     return EXIT_INTERRUPTED if interrupted else exit_code(status)
-
-
-_KEEP_AT_MOST = 1 << 62
 
 
 def _interrupt(submission: Submission, *, at_once: bool) -> bool:
@@ -124,8 +120,8 @@ def _choose_name(options: dict[str, Any]) -> str | None:
     if name is not None and prefix is not None:
         raise SettingsError("--name and --prefix exclude each other", "give one of them")
     if prefix is not None:
-        return prefix + time.strftime("-%Y%m%dT%H%M%SZ", time.gmtime())
-    return name if name is None else str(name)
+        return str(prefix) + time.strftime("-%Y%m%dT%H%M%SZ", time.gmtime())
+    return None if name is None else str(name)
 
 
 def _collect_flags(options: dict[str, Any]) -> dict[str, Setting]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 
 import click
 
@@ -11,8 +13,7 @@ from umpteen.report import (
     read_failure,
     render_ago,
     render_counts,
-    render_failure,
-    render_table,
+    render_failures,
     shorten_path,
     status_to_dict,
 )
@@ -56,10 +57,9 @@ def status_command(name: str, failures: int, *, as_json: bool) -> int:
     click.echo(f"  started   {render_ago(status.started_s)}")
     if status.state == "unfinished":
         click.echo("  again     the command that started it goes on with it")
-    rows = [render_failure(status.name, failure, width=50) for failure in shown]
-    if rows:
-        for line in render_table(["", "task", "ended", "last line of stderr", ""], rows)[1:]:
-            click.echo(" " + line)
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+    for line in render_failures(status.name, shown, width):
+        click.echo(line)
     if len(failed) > len(shown) > 0:
         click.echo(f" … and {len(failed) - len(shown):,} more: --failures {len(failed)}")
     return exit_code(status)

@@ -18,7 +18,7 @@ from umpteen.report import (
     render_bar,
     render_counts,
     render_end,
-    render_failure,
+    render_failures,
     render_left,
     render_plan,
     render_start,
@@ -90,10 +90,12 @@ class View:
 
     def show(self, status: JobStatus) -> None:
         """One look at the job."""
+        del status
         self.history = self.submission.history
 
     def show_end(self, status: JobStatus, seconds: float, *, is_interrupted: bool) -> None:
-        """The last look at it."""
+        """The last look at it: nothing to say."""
+        del status, seconds, is_interrupted
 
     def tell_interrupted(self, count: int) -> None:
         """The user asked to stop for the `count`-th time."""
@@ -141,8 +143,8 @@ class PlainView(View):
             self.is_started = True
             for line in _head(self.submission, status):
                 _say(line)
-        for failure in self.take_failures():
-            _say(" " + "  ".join(cell for cell in render_failure(status.name, failure) if cell))
+        for line in render_failures(status.name, self.take_failures()):
+            _say(line)
         if time.monotonic() >= self.next_s and status.state == "running":
             self.next_s = time.monotonic() + _PLAIN_S
             _say(f"{status.name}: {render_counts(status)}  {render_left(status.left_s)}".rstrip())
@@ -251,6 +253,10 @@ class LiveView(View):
         line = Text(" ")
         line.append(render_bar(status, width), style="red" if status.not_succeeded else "green")
         line.append(f"  {share}   {render_counts(status)}")
+        if status.rate >= 0.1 and status.left_s:
+            line.append(
+                f"   {status.rate:.1f}/s" if status.rate < 100 else f"   {status.rate:,.0f}/s"
+            )
         if left := render_left(status.left_s):
             line.append(f"   {left}", style="yellow")
         parts: list[Any] = [line]
@@ -261,16 +267,10 @@ class LiveView(View):
         return Group(*parts)
 
     def _draw_failures(self, status: JobStatus) -> Any:
-        from rich.table import Table
         from rich.text import Text
 
-        table = Table.grid(padding=(0, 2, 0, 0))
-        table.add_column(style="red", no_wrap=True)
-        table.add_column(no_wrap=True, max_width=40, overflow="ellipsis")
-        table.add_column(no_wrap=True)
-        table.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
-        table.add_column(no_wrap=True)
-        for failure in self.failures:
-            cells = render_failure(status.name, failure)
-            table.add_row(*(Text(" " * (n == 0) + cell) for n, cell in enumerate(cells)))
-        return table
+        width = self.console.width
+        lines = render_failures(status.name, self.failures, width)
+        shown = Text("\n".join(lines), no_wrap=True, overflow="crop")
+        shown.highlight_regex(r"(?m)^ (failed|timed out|cancelled|skipped)", "red")
+        return shown
