@@ -41,7 +41,7 @@ __all__ = [
 
 _POLL_S = 0.2
 _RATE_WINDOW_S = 30.0
-_MOST_DEATHS = 3
+_MOST_DEATHS = 5  # of runners in a row, without a task that ended between them
 
 
 def settle(job: Job, folder: str) -> Job:
@@ -110,7 +110,7 @@ class Submission:
         self.left_failed = plan.left_failed
         self.history, self.executor, self.batches = history, executor, batches
         self.settings, self.source_digest = plan.job.settings, plan.job.source_digest
-        self.deaths = 0
+        self.deaths, self.waiting = 0, -1
         self.is_interrupted = False
 
     @property
@@ -165,7 +165,7 @@ def watch(submission: Submission) -> Iterator[JobStatus]:
         if submission.is_interrupted or _is_over(submission):
             return
         again = submit(_read_back(submission), "rest")
-        again.deaths = submission.deaths
+        again.deaths, again.waiting = submission.deaths, submission.waiting
         if not again.batches and not again.running:
             return
         submission.__dict__.update(again.__dict__)
@@ -215,7 +215,9 @@ def _is_over(submission: Submission) -> bool:
         message, _, hint = complaint.removeprefix("error: ").partition("\n\nhint: ")
         raise StoreError(message or "the runner gave up on the store", hint or None)
     if returned:
-        submission.deaths += 1
+        waiting = submission.history.counts()["waiting"]
+        submission.deaths = submission.deaths + 1 if waiting == submission.waiting else 1
+        submission.waiting = waiting
         if submission.deaths >= _MOST_DEATHS:
             raise BackendError(
                 f"the runner died {submission.deaths} times", "run it again to go on",

@@ -96,6 +96,11 @@ class BatchView:
         self.cwd: str | None = own.get("cwd")
         self.deadline_s: float | None = own.get("deadline_s")
 
+    def folder(self, position: int) -> str:
+        """The folder of a task's outputs on this machine."""
+        output: str = self.runs[position]["remote_output_path"]
+        return output if output.startswith("/") else parse_address(output)
+
 
 class LaneSetup(NamedTuple):
     """What a lane is given: its slots, its ends of the pipes, and how batches are read."""
@@ -145,7 +150,7 @@ class _Running:
         self.index = batch.indices[self.position]
         self.name = batch.names[self.position]
         self.output: str = batch.runs[self.position]["remote_output_path"]
-        self.folder = self.output if self.output.startswith("/") else parse_address(self.output)
+        self.folder = batch.folder(self.position)
         self.outputs = self.digest = self.results = ""
         self.made_results = False
         self.pid = 0

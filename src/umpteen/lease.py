@@ -31,6 +31,7 @@ __all__ = [
     "is_held",
     "leases_folder",
     "local_lock",
+    "read_last_slots",
 ]
 
 _SLOT = struct.Struct("<IIIIQd")
@@ -93,8 +94,13 @@ class Lease:
         os.set_inheritable(lock, False)
         return cls(os.path.join(leases_folder(), token), lock)
 
-    def open_slots(self) -> None:
-        """Map the table of slots: shared with every process forked from here on."""
+    def open_slots(self, batches: list[str]) -> None:
+        """Map the table of slots: shared with every process forked from here on.
+
+        batches: the runner's list, so that the table can be read without it.
+        """
+        with open(self.folder + "/batches.json", "w", encoding="utf-8") as file:
+            json.dump(batches, file)
         fd = os.open(self.folder + "/slots", os.O_RDWR | os.O_CLOEXEC)
         self._table = mmap.mmap(fd, 0)
         os.close(fd)
@@ -176,27 +182,40 @@ def end_leftovers(address: str) -> list[str]:
     folder, boot = leases_folder(), read_machine().boot
     for token in sorted(os.listdir(folder)):
         found = find_lease(token)
-        if found and found.get("address") == address and is_held(token) is False:
+        place = os.path.join(folder, token)
+        if found is None or os.path.exists(os.path.join(place, "buried")):
+            _forget_if_old(place)
+        elif found.get("address") == address and is_held(token) is False:
             if found.get("boot") == boot:
-                _end_all_of(token, os.path.join(folder, token))
-            _bury(os.path.join(folder, token))
+                _end_all_of(token, place)
+            _bury(place)
             dead.append(token)
-        elif found is None:
-            _forget_if_old(os.path.join(folder, token))
     return dead
 
 
 def _bury(folder: str) -> None:
-    """Leave of a dead runner's lease only the free lock, which says that it is dead."""
-    for name in ("info.json", "slots"):
-        with contextlib.suppress(OSError):
-            os.unlink(os.path.join(folder, name))
+    """Mark a dead runner's lease as dealt with; what ran at its death can still be read."""
+    with contextlib.suppress(OSError), open(os.path.join(folder, "buried"), "wb"):
+        pass
+
+
+def read_last_slots(token: str, batch: str) -> set[int]:
+    """Which tasks of a batch, by their place in it, a runner of this machine had at its end."""
+    folder = os.path.join(leases_folder(), token)
+    try:
+        with open(folder + "/batches.json", encoding="utf-8") as file:
+            ordinal = json.load(file).index(batch)
+        with open(folder + "/slots", "rb") as table:
+            slots = list(_parse_slots(table.read()))
+    except (OSError, ValueError):
+        return set()
+    return {slot.position for slot in slots if slot.ordinal == ordinal}
 
 
 def _forget_if_old(folder: str) -> None:
     with contextlib.suppress(OSError):
         if time.time() - os.stat(folder).st_mtime > _FORGET_S:
-            shutil.rmtree(folder, ignore_errors=True)
+            os.unlink(folder) if os.path.isfile(folder) else shutil.rmtree(folder)
 
 
 def _end_all_of(token: str, folder: str) -> None:

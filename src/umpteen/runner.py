@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import resource
 import shutil
@@ -21,11 +20,11 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from umpteen.adopt import adopt_batch
 from umpteen.errors import EXIT_SOME_FAILED, EXIT_SUCCEEDED, StoreError, UmpteenError
 from umpteen.lane import (
+    CANCEL_ALL,
     DEADLINE,
     END_KINDLY,
     GO_ON,
@@ -33,11 +32,10 @@ from umpteen.lane import (
     PAUSE,
     STATES,
     TICKET,
-    BatchView,
     LaneSetup,
     run_lane,
 )
-from umpteen.lease import Lease, end_leftovers, is_held
+from umpteen.lease import Lease, end_leftovers
 from umpteen.process import (
     ChildWatcher,
     Machine,
@@ -50,26 +48,11 @@ from umpteen.process import (
     sync_filesystem,
     usable_cores,
 )
-from umpteen.records import (
-    RecordsFile,
-    Start,
-    build_line,
-    format_ranges,
-    list_starts,
-    parse_ranges,
-    read_start,
-)
-from umpteen.results.base import (
-    JOB,
-    RecordsKey,
-    batch_key,
-    closed_key,
-    records_key,
-    running_key,
-    scratch_folder,
-)
+from umpteen.records import RecordsFile, build_line, parse_ranges
+from umpteen.results.base import JOB, running_key, scratch_folder
 from umpteen.results.directory import DirectoryStore, open_store
-from umpteen.task import FORMAT_VERSION, RUNNER_VARIABLE, TaskState
+from umpteen.starts import OpenBatch, Opener, is_cancelled, read_batch
+from umpteen.task import RUNNER_VARIABLE, TaskState
 
 __all__ = ["main"]
 
@@ -78,7 +61,6 @@ _LOOK_S = 3.0  # how often later starts are looked for
 _SYNC_S = 5.0
 _YOUNG_S = 2.0
 _RUNNING_S, _RUNNING_AT_LEAST_S = 1.0, 15.0
-_EARLIER_S = 15.0  # how long an earlier start elsewhere is waited for
 _TICKETS_AT_ONCE = 4096 // TICKET.size  # written as one, so that none is ever torn
 _EXIT_CRASHED = 70
 
@@ -135,7 +117,7 @@ def _run(options: argparse.Namespace, token: str) -> int:
             "use a path that is shared by all machines, or an object store",
             path=store.address,
         )
-    first = _read_batch(store, batches[0])
+    first = read_batch(store, batches[0])
     if options.lease_fd >= 0:
         lease = Lease.adopt(token, options.lease_fd)
     else:
@@ -144,58 +126,21 @@ def _run(options: argparse.Namespace, token: str) -> int:
     return runner.run(options)
 
 
-def _read_batch(store: DirectoryStore, batch: str) -> BatchView:
-    content = store.read(batch_key(batch))
-    if content is None:
-        raise StoreError(f"there is no batch {batch} at {store.address}", path=store.address)
-    return BatchView(json.loads(content))
-
-
-class _OpenBatch:
-    """One batch while it is worked on: its records file, and which tasks are still to come."""
-
-    def __init__(
-        self, view: BatchView, key: RecordsKey, file: RecordsFile, todo: list[int]
-    ) -> None:
-        self.view, self.key, self.file = view, key, file
-        self.todo = todo
-        self.left = len(todo)
-        self.states = bytearray(b"\xff" * len(view.runs))
-        self.seconds = 0.0
-        self.shown = b""
-        self.shown_at_s = 0.0
-
-    def build_end(self) -> dict[str, Any]:
-        """The closing line: which task of this start came to which state."""
-        states = {}
-        for number, state in enumerate(STATES):
-            positions = [p for p, found in enumerate(self.states) if found == number]
-            if positions:
-                states[state] = format_ranges(sorted(self.view.indices[p] for p in positions))
-        return {
-            "event": "end",
-            "time": round(time.time(), 3),
-            "left": self.left,
-            "seconds": round(self.seconds, 3),
-            "states": states,
-        }
-
-
 class _Runner:
     def __init__(self, store: DirectoryStore, batches: list[str], token: str, lease: Lease) -> None:
         self.store, self.batches, self.token, self.lease = store, batches, token, lease
         self.here: Machine = read_machine()
-        self.open: dict[int, _OpenBatch] = {}
+        self.opener = Opener(store, token, self.here, take_over=False)
+        self.open: dict[int, OpenBatch] = {}
         self.unsynced: list[RecordsFile] = []
         self.lanes: dict[int, int] = {}  # pid to the end of its control pipe
-        self.take_over = False
-        self.stopping = self.crashed = self.did_fail = False
+        self.stopping = self.crashed = self.did_fail = self.is_cancelled = False
         self.trouble_s: float | None = None
         self.trouble = ""
         self.kept: list[bytes] = []
         self.deadline_s = float("inf")
         self.asked = self.rest = self.chunk = b""
-        self.feed: Iterator[bytes] = iter(())
+        self.feed: Iterator[bytes | None] = iter(())
         self.syncer = _Syncer()
         self.tickets = self.done = -1
         self.patience_s = float(os.environ.get("UMPTEEN_STORE_PATIENCE_S", "60"))
@@ -203,11 +148,11 @@ class _Runner:
     # --- the steps ------------------------------------------------------------------
 
     def run(self, options: argparse.Namespace) -> int:
-        self.take_over = options.take_over
         become_subreaper()
         for dead in end_leftovers(self.store.address):
             shutil.rmtree(self.store.path(scratch_folder(dead)), ignore_errors=True)
-        self.lease.open_slots()
+        self.opener = Opener(self.store, self.token, self.here, options.take_over)
+        self.lease.open_slots(self.batches)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, self._be_asked)
         self._fork_lanes()
@@ -218,7 +163,7 @@ class _Runner:
         self.asked = KILL if self.stopping else END_KINDLY
 
     def _fork_lanes(self) -> None:
-        slots = _read_batch(self.store, self.batches[0]).slots
+        slots = read_batch(self.store, self.batches[0]).slots
         count = min(slots, usable_cores())
         _raise_file_limit(slots)
         tickets, self.tickets = os.pipe()
@@ -239,7 +184,7 @@ class _Runner:
                     tickets=tickets,
                     done=done,
                     control=control,
-                    read_batch=lambda ordinal: _read_batch(self.store, self.batches[ordinal]),
+                    read_batch=lambda ordinal: read_batch(self.store, self.batches[ordinal]),
                 )
                 _be_lane(setup)
             os.close(control)
@@ -287,7 +232,7 @@ class _Runner:
                 is_fed = True
             if now >= look_at_s:
                 look_at_s = now + _LOOK_S
-                self._look_for_later_starts()
+                self._look_for_marks()
             if now >= sync_at_s:
                 sync_at_s = now + _SYNC_S
                 self._sync()
@@ -300,7 +245,9 @@ class _Runner:
         if self.crashed:
             print("error: a part of the runner was killed; run the job again", file=sys.stderr)
             return _EXIT_CRASHED
-        for ordinal in list(self.open):
+        for ordinal, opened in list(self.open.items()):
+            if self.is_cancelled:
+                self.opener.record_cancelled(opened)
             self._end_batch(ordinal)
         with contextlib.suppress(OSError):
             self._sync(wait=True)
@@ -336,27 +283,48 @@ class _Runner:
 
     # --- tickets --------------------------------------------------------------------
 
-    def _list_tickets(self) -> Iterator[bytes]:
-        """Tickets for what is left to do, each batch opened when its first is wanted."""
+    def _list_tickets(self) -> Iterator[bytes | None]:
+        """Tickets for what is left to do, each batch opened when its first is wanted.
+
+        None where the next has to wait until what is under way has ended.
+        """
         for ordinal, batch in enumerate(self.batches):
-            opened, fenced, attempts = self._open_batch(batch)
+            opened = self.opener.open(batch)
             if opened is None:
                 continue
             self.open[ordinal] = opened
-            for position in opened.todo:
-                attempt = attempts.get(opened.view.indices[position], 0) + 1
-                yield TICKET.pack(ordinal, position, attempt, fenced)
-            if not opened.todo:
+            self.unsynced.append(opened.file)
+            if opened.view.deadline_s:
+                self.deadline_s = min(self.deadline_s, opened.view.deadline_s)
+            if not opened.left:
                 self._end_batch(ordinal)
+            for position in opened.alone:
+                yield self._build_ticket(ordinal, position)
+                while not opened.is_done(position):
+                    yield None
+            for position in opened.todo:
+                yield self._build_ticket(ordinal, position)
+
+    def _build_ticket(self, ordinal: int, position: int) -> bytes:
+        opened = self.open[ordinal]
+        attempt = opened.attempts.get(opened.view.indices[position], 0) + 1
+        return TICKET.pack(ordinal, position, attempt, int(opened.fenced))
 
     def _push_tickets(self) -> bool:
         """Fill the pipe; True when all tickets are in it, and it is closed."""
         while True:
+            tickets = [self.chunk] if self.chunk else []
+            has_to_wait = False
+            while len(tickets) < _TICKETS_AT_ONCE and not self.chunk:
+                ticket = next(self.feed, b"")
+                if not ticket:
+                    has_to_wait = ticket is None
+                    break
+                tickets.append(ticket)
+            self.chunk = b"".join(tickets)
             if not self.chunk:
-                self.chunk = b"".join(
-                    ticket for _, ticket in zip(range(_TICKETS_AT_ONCE), self.feed)
-                )
-            if not self.chunk:
+                if has_to_wait:
+                    return False
                 os.close(self.tickets)
                 return True
             try:
@@ -366,97 +334,6 @@ class _Runner:
             except BrokenPipeError:
                 return True
             self.chunk = b""
-
-    def _open_batch(self, batch: str) -> tuple[_OpenBatch | None, int, dict[int, int]]:
-        """(the batch, 1 if an earlier start may live elsewhere, attempts made) to go on with."""
-        store = self.store
-        if store.read(closed_key(batch)) is not None:
-            return None, 0, {}
-        view = _read_batch(store, batch)
-        keys = list_starts(store, batch)
-        starts = [read_start(store, batch, key, self.here) for key in keys]
-        if self._is_run_here(starts):
-            return None, 0, {}
-        fenced = int(any(self._may_live(start) for start in starts))
-        key = RecordsKey(keys[-1].start + 1 if keys else 1, self.token)
-        file = RecordsFile(store.path(records_key(batch, key)))
-        self.unsynced.append(file)
-        file.append(build_line(self._build_start(view)))
-        if fenced:
-            starts = self._wait_for_earlier(batch, keys)
-        if self._gives_way(batch, key):
-            file.append(
-                build_line(
-                    {"event": "end", "time": time.time(), "left": len(view.runs), "states": {}}
-                )
-            )
-            return None, 0, {}
-        attempts: dict[int, int] = {
-            view.indices[int(position)]: made[0] for position, made in view.before.items()
-        }
-        done = set()
-        for record in (record for start in starts for record in start.records):
-            attempts[record.task] = max(attempts.get(record.task, 0), record.attempt)
-            if TaskState(record.state).is_final:
-                done.add(record.task)
-        todo = [p for p, index in enumerate(view.indices) if index not in done]
-        if view.deadline_s:
-            self.deadline_s = min(self.deadline_s, view.deadline_s)
-        return _OpenBatch(view, key, file, todo), fenced, attempts
-
-    def _build_start(self, view: BatchView) -> dict[str, Any]:
-        return {
-            "event": "start",
-            "version": FORMAT_VERSION,
-            "token": self.token,
-            "machine": self.here.machine,
-            "boot": self.here.boot,
-            "host": self.here.host,
-            "pid": os.getpid(),
-            "time": round(time.time(), 3),
-            "slots": view.slots,
-            "take_over": self.take_over,
-        }
-
-    def _is_run_here(self, starts: Sequence[Start]) -> bool:
-        """Whether an earlier start lives on this machine, and is not to be taken over."""
-        for start in starts:
-            if not start.ended and self._lives(start) and not self.take_over:
-                token, pid = start.key.token, start.opened.get("pid")
-                print(
-                    f"batch is being run here already by runner {token}, pid {pid}", file=sys.stderr
-                )
-                return True
-        return False
-
-    def _lives(self, start: Start) -> bool | None:
-        """By its lease: True, False, or None where this machine cannot know."""
-        if start.ended:
-            return False
-        if start.opened.get("machine") != self.here.machine:
-            return None
-        if start.opened.get("boot") != self.here.boot:
-            return False
-        return is_held(start.key.token)
-
-    def _may_live(self, start: Start) -> bool:
-        return self._lives(start) is not False
-
-    def _wait_for_earlier(self, batch: str, keys: Sequence[RecordsKey]) -> list[Start]:
-        """The earlier starts, once they have ended or have had their time to."""
-        limit = time.monotonic() + _EARLIER_S
-        while True:
-            starts = [read_start(self.store, batch, key, self.here) for key in keys]
-            if time.monotonic() >= limit or not any(self._may_live(start) for start in starts):
-                return starts
-            time.sleep(0.5)
-
-    def _gives_way(self, batch: str, own: RecordsKey) -> bool:
-        """Whether another start that comes before ours began here at the same time."""
-        for key in list_starts(self.store, batch):
-            if own.start == key.start and key.token < own.token and is_held(key.token):
-                return True
-        return False
 
     # --- what lanes tell --------------------------------------------------------------
 
@@ -530,6 +407,9 @@ class _Runner:
 
     def _end_batch(self, ordinal: int) -> None:
         opened = self.open.pop(ordinal)
+        if opened.fenced:
+            with contextlib.suppress(OSError):
+                self.opener.move_fenced(opened)
         self._append(opened.file, build_line(opened.build_end()))
         with contextlib.suppress(StoreError):
             self.store.delete(running_key(opened.view.batch, opened.key))
@@ -587,19 +467,16 @@ class _Runner:
 
     # --- what others see --------------------------------------------------------------
 
-    def _look_for_later_starts(self) -> None:
+    def _look_for_marks(self) -> None:
+        """Later starts, `closed`, and the cancel mark."""
         for opened in list(self.open.values()):
-            batch = opened.view.batch
-            later = [key for key in list_starts(self.store, batch) if key > opened.key]
-            is_closed = self.store.read(closed_key(batch)) is not None
-            if is_closed or any(self._must_yield(batch, key) for key in later):
+            if is_cancelled(self.store, opened.view.batch):
+                self.is_cancelled = True
+                self._stop(CANCEL_ALL)
+                return
+            if self.opener.must_yield(opened):
                 self._stop(END_KINDLY)
                 return
-
-    def _must_yield(self, batch: str, key: RecordsKey) -> bool:
-        start = read_start(self.store, batch, key, self.here)
-        is_here = start.opened.get("machine") == self.here.machine
-        return bool(start.opened) and (not is_here or bool(start.opened.get("take_over")))
 
     def _show_running(self, now: float) -> bool:
         """Replace the running files that changed; whether there was anything to show."""

@@ -65,6 +65,17 @@ class Umpteen:
             start_new_session=True,
         )
 
+    def write(self, name: str, text: str) -> Path:
+        """Put a file into the working directory."""
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
+    def store(self, name: str = "job") -> Path:
+        """Where a job of that name has its results, where nothing else is said."""
+        return self.folder / "umpteen-results" / name
+
     @property
     def command(self) -> list[str]:
         """The console script beside this Python, or the same call without it."""

@@ -19,7 +19,7 @@ LEVELS = [
     # which plans are made from, reads them.
     "job settings process records names results results.*",
     "formats formats.* history plan staging unpack",
-    "runner lane lease adopt agent executors executors.base",
+    "runner lane lease starts adopt agent executors executors.base",
     "executors.* hand_in status registry",
     "dispatch report",
     "web web.*",

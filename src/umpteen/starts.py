@@ -1,0 +1,298 @@
+"""One start of a batch: what earlier starts did, whether they live, and what is left to do.
+
+Takes a batch of a store and this runner's token; gives an open records file and the tasks to
+run, or says why not. The rules are those of docs/failures.md; standard library alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from umpteen.errors import StoreError
+from umpteen.lane import STATES, BatchView
+from umpteen.lease import is_held, read_last_slots
+from umpteen.process import Machine
+from umpteen.records import (
+    RecordsFile,
+    Start,
+    build_line,
+    format_ranges,
+    list_starts,
+    read_start,
+)
+from umpteen.results.base import (
+    CANCEL,
+    RecordsKey,
+    attempt_folder,
+    batch_key,
+    closed_key,
+    records_key,
+)
+from umpteen.results.directory import DirectoryStore
+from umpteen.task import FORMAT_VERSION, REASON_KILLED_ITS_RUNNER, Record, TaskState, build_digest
+
+__all__ = ["OpenBatch", "Opener", "is_cancelled", "read_batch"]
+
+_EARLIER_S = 15.0  # how long an earlier start elsewhere is waited for
+_NOT_YET = 0xFF
+
+
+def read_batch(store: DirectoryStore, batch: str) -> BatchView:
+    """One batch file. Raises StoreError where there is none."""
+    content = store.read(batch_key(batch))
+    if content is None:
+        raise StoreError(f"there is no batch {batch} at {store.address}", path=store.address)
+    return BatchView(json.loads(content))
+
+
+def is_cancelled(store: DirectoryStore, batch: str) -> bool:
+    """Whether the cancel mark stands at or above the number of this batch."""
+    content = store.read(CANCEL)
+    if content is None or not batch.isdigit():
+        return False
+    mark = json.loads(content)
+    return int(batch) <= int(mark["upto"]) and not mark.get("tasks")
+
+
+class OpenBatch:
+    """One batch while it is worked on: its records file, and which tasks are still to come.
+
+    todo: positions to run, after `alone`, which run one at a time because they ran when two
+    runners died. states: by position, the number of its state in STATES, or 0xff. attempts:
+    by task index, how many there were. fenced: outputs go below `attempts/`.
+    """
+
+    def __init__(self, view: BatchView, key: RecordsKey, file: RecordsFile) -> None:
+        self.view, self.key, self.file = view, key, file
+        self.todo: list[int] = []
+        self.alone: list[int] = []
+        self.attempts: dict[int, int] = {}
+        self.fenced = False
+        self.left = 0
+        self.states = bytearray([_NOT_YET]) * len(view.runs)
+        self.seconds = 0.0
+        self.shown = b""
+        self.shown_at_s = 0.0
+
+    def is_done(self, position: int) -> bool:
+        """Whether this start has recorded the task."""
+        return self.states[position] != _NOT_YET
+
+    def build_end(self) -> dict[str, Any]:
+        """The closing line: which task of this start came to which state."""
+        states = {}
+        for number, state in enumerate(STATES):
+            positions = [p for p, found in enumerate(self.states) if found == number]
+            if positions:
+                states[state] = format_ranges(sorted(self.view.indices[p] for p in positions))
+        return {
+            "event": "end",
+            "time": round(time.time(), 3),
+            "left": self.left,
+            "seconds": round(self.seconds, 3),
+            "states": states,
+        }
+
+
+class Opener(NamedTuple):
+    """Opens batches of one store for one runner."""
+
+    store: DirectoryStore
+    token: str
+    here: Machine
+    take_over: bool
+
+    def open(self, batch: str) -> OpenBatch | None:
+        """The batch to go on with; None where it must not start, or somebody is at it."""
+        store = self.store
+        if store.read(closed_key(batch)) is not None:
+            return None
+        view = read_batch(store, batch)
+        keys = list_starts(store, batch)
+        starts = [read_start(store, batch, key, self.here) for key in keys]
+        if self._is_run_here(starts):
+            return None
+        key = RecordsKey(keys[-1].start + 1 if keys else 1, self.token)
+        opened = OpenBatch(view, key, RecordsFile(store.path(records_key(batch, key))))
+        opened.file.append(build_line(self._build_start(view)))
+        if any(self._may_live(start) for start in starts):
+            opened.fenced = True
+            starts = self._wait_for_earlier(batch, keys)
+        if self._gives_way(batch, key):
+            opened.file.append(build_line(opened.build_end()))
+            opened.file.close()
+            return None
+        self._choose(opened, starts)
+        if is_cancelled(store, batch):
+            self.record_cancelled(opened)
+        return opened
+
+    def record_cancelled(self, opened: OpenBatch) -> None:
+        """Record everything that this start has not run as cancelled."""
+        lines = []
+        for position in (p for p in [*opened.alone, *opened.todo] if not opened.is_done(p)):
+            record = self._build_record(opened, position, TaskState.CANCELLED.value, "")
+            lines.append(record.to_line().encode() + b"\n")
+            opened.states[position] = STATES.index(record.state)
+        opened.file.append(b"".join(lines))
+        opened.alone, opened.todo, opened.left = [], [], 0
+
+    def must_yield(self, opened: OpenBatch) -> bool:
+        """Whether a later start has taken this batch over, or it was closed."""
+        batch = opened.view.batch
+        if self.store.read(closed_key(batch)) is not None:
+            return True
+        for key in list_starts(self.store, batch):
+            if key > opened.key:
+                start = read_start(self.store, batch, key, self.here).opened
+                is_here = start.get("machine") == self.here.machine
+                if start and (not is_here or start.get("take_over")):
+                    return True
+        return False
+
+    def move_fenced(self, opened: OpenBatch) -> None:
+        """Bring this start's outputs to their place, once every earlier start has ended."""
+        batch = opened.view.batch
+        earlier = [key for key in list_starts(self.store, batch) if key < opened.key]
+        starts = [read_start(self.store, batch, key, self.here) for key in earlier]
+        if any(self._may_live(start) for start in starts):
+            return
+        won = {r.task for start in starts for r in start.records if r.succeeded}
+        own = read_start(self.store, batch, opened.key, self.here)
+        for record in own.records:
+            if record.outputs and record.succeeded and record.task not in won:
+                _move_outputs(opened.view, record)
+                opened.file.append(build_line({"event": "moved", "moved": record.task}))
+
+    def _build_start(self, view: BatchView) -> dict[str, Any]:
+        return {
+            "event": "start",
+            "version": FORMAT_VERSION,
+            "token": self.token,
+            "machine": self.here.machine,
+            "boot": self.here.boot,
+            "host": self.here.host,
+            "pid": os.getpid(),
+            "time": round(time.time(), 3),
+            "slots": view.slots,
+            "take_over": self.take_over,
+        }
+
+    def _is_run_here(self, starts: Sequence[Start]) -> bool:
+        """Whether an earlier start lives on this machine, and is not to be taken over."""
+        for start in starts:
+            if self._lives(start) and not self.take_over:
+                token, pid = start.key.token, start.opened.get("pid")
+                where = f"by runner {token}, pid {pid}"
+                sys.stderr.write(f"this batch is being run here already {where}\n")
+                return True
+        return False
+
+    def _lives(self, start: Start) -> bool | None:
+        """By its lease: True, False, or None where this machine cannot know."""
+        if start.ended:
+            return False
+        if start.opened.get("machine") != self.here.machine:
+            return None
+        if start.opened.get("boot") != self.here.boot:
+            return False
+        return is_held(start.key.token)
+
+    def _may_live(self, start: Start) -> bool:
+        return self._lives(start) is not False
+
+    def _wait_for_earlier(self, batch: str, keys: Sequence[RecordsKey]) -> list[Start]:
+        """The earlier starts, once they have ended or have had their time to."""
+        limit = time.monotonic() + _EARLIER_S
+        while True:
+            starts = [read_start(self.store, batch, key, self.here) for key in keys]
+            if time.monotonic() >= limit or not any(self._may_live(start) for start in starts):
+                return starts
+            time.sleep(0.5)
+
+    def _gives_way(self, batch: str, own: RecordsKey) -> bool:
+        """Whether another start that comes before ours began here at the same time."""
+        return any(
+            key.start == own.start and key.token < own.token and is_held(key.token)
+            for key in list_starts(self.store, batch)
+        )
+
+    def _choose(self, opened: OpenBatch, starts: Sequence[Start]) -> None:
+        """What is left to do after what earlier starts recorded."""
+        view = opened.view
+        for position, (attempt, _) in view.before.items():
+            opened.attempts[view.indices[int(position)]] = attempt
+        done = set()
+        for record in (record for start in starts for record in start.records):
+            made = opened.attempts.get(record.task, 0)
+            opened.attempts[record.task] = max(made, record.attempt)
+            if TaskState(record.state).is_final:
+                done.add(record.task)
+        todo = [p for p, index in enumerate(view.indices) if index not in done]
+        suspects, killer = self._list_suspects(view.batch, starts)
+        opened.alone = [p for p in todo if p in suspects and p != killer]
+        opened.todo = [p for p in todo if p not in suspects and p != killer]
+        opened.left = len(opened.alone) + len(opened.todo)
+        if killer in todo:
+            self._record_killer(opened, killer)
+
+    def _list_suspects(self, batch: str, starts: Sequence[Start]) -> tuple[set[int], int]:
+        """(tasks that ran when the last two runners died here, the one that killed three or -1)."""
+        deaths = [
+            read_last_slots(start.key.token, batch)
+            for start in starts
+            if not start.ended
+            and start.opened.get("boot") == self.here.boot
+            and start.opened.get("machine") == self.here.machine
+        ]
+        if len(deaths) < 2:
+            return set(), -1
+        suspects = deaths[-1] & deaths[-2]
+        if len(deaths) >= 3 and len(deaths[-1]) == 1 and suspects & deaths[-3]:
+            return set(), next(iter(deaths[-1]))
+        return suspects, -1
+
+    def _record_killer(self, opened: OpenBatch, position: int) -> None:
+        state, reason = TaskState.FAILED.value, REASON_KILLED_ITS_RUNNER
+        record = self._build_record(opened, position, state, reason)
+        opened.states[position] = STATES.index(record.state)
+        opened.file.append(record.to_line().encode() + b"\n")
+
+    def _build_record(self, opened: OpenBatch, position: int, state: str, reason: str) -> Record:
+        """For a task that comes to its end without being run."""
+        view = opened.view
+        extra = view.extras.get(str(position), {})
+        command = extra.get("argv") or view.runs[position]["cmd"]
+        index = view.indices[position]
+        now = round(time.time(), 3)
+        return Record(
+            task=index,
+            digest=build_digest(command, extra.get("env"), extra.get("cwd")),
+            attempt=opened.attempts.get(index, 0) + 1,
+            state=state,
+            start_s=now,
+            end_s=now,
+            reason=reason,
+        )
+
+
+def _move_outputs(view: BatchView, record: Record) -> None:
+    """From below `attempts/` to the task's own folder; what is there goes the other way."""
+    position = view.indices.index(record.task)
+    base = view.folder(position)
+    source = f"{base}/{record.outputs}"
+    aside = f"{base}/{attempt_folder(record.attempt, 'earlier')}"
+    for name in ("stdout", "stderr", "status_code", "status", "results"):
+        if os.path.lexists(f"{base}/{name}"):
+            os.makedirs(aside, exist_ok=True)
+            os.rename(f"{base}/{name}", f"{aside}/{name}")
+        if os.path.lexists(f"{source}/{name}"):
+            os.rename(f"{source}/{name}", f"{base}/{name}")
+    with contextlib.suppress(OSError):
+        os.rmdir(source)

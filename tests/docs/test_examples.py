@@ -1,0 +1,85 @@
+"""What stands in a ```console block is run, in order, in one folder for each page.
+
+A `$ ` line is a command for sh. It must end with 0, or with what stands under `$ echo $?`.
+Every line shown below it must appear in its output, times and counts of slots aside. A block
+of another language whose fence names a file is written there first.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.docs.pages import ROOT, read_blocks
+from tests.support.command import Umpteen
+
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "docs" / "quickstart.md",
+    ROOT / "docs" / "job-files.md",
+    ROOT / "docs" / "concepts.md",
+]
+_TIME = re.compile(r"\d[\d.]*(e-\d+)? (s|min|h)\b( ago)?|just now")
+_SLOTS = re.compile(r"\d+ at a time")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
+def test_examples_of_a_page_run_as_shown(page: Path, umpteen: Umpteen) -> None:
+    shutil.copytree(ROOT / "examples", umpteen.folder / "examples")
+    _put_command(umpteen)
+    for block in read_blocks(page):
+        if "." in block.label:
+            (umpteen.folder / block.label).write_text(block.text, encoding="utf-8")
+        if block.language == "console":
+            for command, code, shown in _read_steps(block.text):
+                _run(umpteen, command, code, shown)
+
+
+def _put_command(umpteen: Umpteen) -> None:
+    folder = umpteen.home / "bin"
+    folder.mkdir()
+    script = folder / "umpteen"
+    script.write_text(f'#!/bin/sh\nexec {shlex.join(umpteen.command)} "$@"\n', encoding="utf-8")
+    script.chmod(0o755)
+
+
+def _read_steps(text: str) -> Iterator[tuple[str, int, list[str]]]:
+    """(command, exit code, lines shown) of each `$ ` line but `$ echo $?`."""
+    steps: list[tuple[str, int, list[str]]] = []
+    for part in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
+        command, *shown = part.splitlines()
+        if command == "echo $?":
+            steps[-1] = (steps[-1][0], int(shown[0]), steps[-1][2])
+        else:
+            steps.append((command, 0, shown))
+    return iter(steps)
+
+
+def _run(umpteen: Umpteen, command: str, code: int, shown: list[str]) -> None:
+    path = f"{umpteen.home / 'bin'}:{umpteen.environment['PATH']}"
+    ran = subprocess.run(
+        ["sh", "-c", command],
+        cwd=umpteen.folder,
+        env=umpteen.environment | {"PATH": path},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ran.returncode == code, f"$ {command}\n{ran.stdout}"
+    printed = [_level(line) for line in ran.stdout.splitlines()]
+    missing = [line for line in shown if line != "…" and _level(line) not in printed]
+    assert missing == [], f"$ {command}\n{ran.stdout}"
+
+
+def _level(line: str) -> str:
+    """The line without what differs from run to run."""
+    return " ".join(_SLOTS.sub("N at a time", _TIME.sub("TIME", line)).split())
