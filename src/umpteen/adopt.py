@@ -10,21 +10,19 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import time
 from typing import Any
 
 from umpteen.errors import InputError
 from umpteen.lease import local_lock
 from umpteen.records import format_ranges
-from umpteen.results.base import JOB, batch_key, handed_key, tasks_key
+from umpteen.results.base import JOB, batch_key, handed_key, parse_numbers, tasks_key
 from umpteen.results.directory import DirectoryStore, open_store
 from umpteen.task import FORMAT_VERSION
 
 __all__ = ["DEFAULT_SLOTS", "adopt_batch", "build_batch_id", "run_output"]
 
 DEFAULT_SLOTS = 16
-_INDEXED = re.compile(rb',"index":\d')
 _RUN_KEYS = ("cmd", "remote_output_path", "local_results_dir")
 
 
@@ -114,31 +112,39 @@ def _write(store: DirectoryStore, batch: str, parsed: dict[str, Any]) -> None:
     now = round(time.time(), 3)
     job = {"version": FORMAT_VERSION, "name": name, "created": now, "settings": {"address": top}}
     store.create(JOB, _encode(job))
-    lines = [
-        {"command": run["cmd"], "name": task, "output": output}
-        for run, task, output in zip(parsed["runs"], names, outputs)
-    ]
-    segment = b"".join(_encode(line) + b"\n" for line in lines)
-    number = 1
-    while not store.create(tasks_key(number), segment):
-        number += 1
-    before = sum(_count_lines(store, earlier) for earlier in range(1, number))
-    indices = format_ranges(range(before, before + len(names)))
+    number = len(parse_numbers(store.list(".umpteen/handed"), ".json")) + 1
+    known = _read_commands(store, number)
+    count, added, lines, indices = len(known), 0, [], []
+    for run, task, output in zip(parsed["runs"], names, outputs):
+        line = {"command": run["cmd"], "name": task, "output": output}
+        index, command = known.get(task, (count + added, None))
+        if command is None:
+            added += 1
+        elif command != run["cmd"]:
+            line["index"] = index
+        if command != run["cmd"]:
+            lines.append(_encode(line) + b"\n")
+        indices.append(index)
+    order = sorted(range(len(indices)), key=indices.__getitem__)
+    store.delete(tasks_key(number))  # of a start that was killed before it handed in
+    store.create(tasks_key(number), b"".join(lines))
     runs = [
         {**{key: run[key] for key in _RUN_KEYS if key in run}, "remote_output_path": output}
         for run, output in zip(parsed["runs"], outputs)
     ]
+    ranges = format_ranges(indices[place] for place in order)
+    changed = sorted(line["index"] for line in map(json.loads, lines) if "index" in line)
     content = {
         "nprocs": parsed.get("nprocs", DEFAULT_SLOTS),
         "remote_output_path": top,
-        "runs": runs,
+        "runs": [runs[place] for place in order],
         "umpteen": {
             "version": FORMAT_VERSION,
             "job": name,
             "batch": batch,
             "hand_in": number,
-            "indices": indices,
-            "names": names,
+            "indices": ranges,
+            "names": [names[place] for place in order],
         },
     }
     store.create(batch_key(batch), _encode(content))
@@ -147,8 +153,9 @@ def _write(store: DirectoryStore, batch: str, parsed: dict[str, Any]) -> None:
         "time": now,
         "executor": "",
         "mark": os.urandom(6).hex(),
-        "tasks": len(names),
-        "batches": [{"batch": batch, "indices": indices}],
+        "tasks": added,
+        "changed": format_ranges(changed),
+        "batches": [{"batch": batch, "indices": ranges}],
     }
     store.create(handed_key(number), _encode(handed))
 
@@ -157,10 +164,19 @@ def _task_name(top: str, output: str, number: int) -> str:
     return output[len(top) + 1 :] if output.startswith(top + "/") else str(number)
 
 
-def _count_lines(store: DirectoryStore, hand_in: int) -> int:
-    """How many tasks a hand-in added; changed and dropped ones have an index already."""
-    content = store.read(tasks_key(hand_in)) or b""
-    return content.count(b"\n") - len(_INDEXED.findall(content))
+def _read_commands(store: DirectoryStore, before: int) -> dict[str, tuple[int, Any]]:
+    """By name, the index and the command of each task that earlier hand-ins put there."""
+    known: dict[str, tuple[int, Any]] = {}
+    names: list[str] = []
+    for number in range(1, before):
+        for text in (store.read(tasks_key(number)) or b"").splitlines():
+            line = json.loads(text)
+            if "index" not in line:
+                names.append(line.get("name") or str(len(names)))
+                known[names[-1]] = (len(names) - 1, line["command"])
+            elif not line.get("dropped"):
+                known[names[line["index"]]] = (line["index"], line["command"])
+    return known
 
 
 def _encode(content: dict[str, Any]) -> bytes:

@@ -47,7 +47,7 @@ def render_seconds(seconds: float) -> str:
         if seconds >= size * (1 if unit == "s" else 1.5):
             value = seconds / size
             return f"{value:.0f} {unit}" if value >= 10 else f"{value:.2g} {unit}"
-    return f"{seconds:.2g} s"
+    return f"{seconds:.2f} s" if seconds >= 0.01 else "under 0.01 s"
 
 
 def render_left(left_s: tuple[float, float] | None) -> str:

@@ -70,7 +70,8 @@ Entry = TaskEntry | PlainEntry | Task | str
 class Draft(msgspec.Struct):
     """What one input says; `entries` is None where it says nothing of tasks.
 
-    path: of the list of entries in the input. find: the place of a path.
+    path: of the list of entries in the input. find: the place of a path. is_part: whether
+    other inputs may have tasks of the same store.
     """
 
     source: Source
@@ -80,6 +81,7 @@ class Draft(msgspec.Struct):
     entries: list[Entry] | None = None
     path: Path = ()
     find: Callable[[Path], Place | None] = lambda _path: None
+    is_part: bool = False
 
 
 class Frame(msgspec.Struct):

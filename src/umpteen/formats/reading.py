@@ -81,7 +81,7 @@ def read_job(
     _check_names(draft, tasks, origins)
     flag_settings = {key: flag for key, flag in flags.items() if key in DEFAULTS}
     settings = merge_settings(draft.settings, run.settings if run else {}, flag_settings)
-    return Job(chosen, tasks, settings, inputs.digest())
+    return Job(chosen, tasks, settings, inputs.digest(), draft.is_part)
 
 
 def _open_inputs(stdin: BinaryIO | None, given: list[Any]) -> Inputs:

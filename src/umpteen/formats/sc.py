@@ -14,7 +14,7 @@ from umpteen.errors import InputError
 from umpteen.formats.documents import Document
 from umpteen.formats.entries import Draft, locate_error
 from umpteen.formats.native import explain_invalid
-from umpteen.job import Task
+from umpteen.job import Task, check_job_name
 from umpteen.settings import Setting
 
 __all__ = ["read_sc"]
@@ -54,6 +54,8 @@ def read_sc(document: Document) -> Draft:
         raise explain_invalid(document, error, ("runs",), _RUN_KEYS) from None
     draft = Draft(document.source, path=("runs",), find=document.find)
     draft.settings = _read_settings(head, document.source.name)
+    draft.is_part = True  # a split makes many such files for one place
+    draft.name = _name_by_place(head.remote_output_path)
     top = head.remote_output_path
     for index, run in enumerate(runs):
         if not top and not run.remote_output_path:
@@ -66,6 +68,15 @@ def read_sc(document: Document) -> Draft:
 def _read_settings(head: _Head, source: str) -> dict[str, Setting]:
     found = {"slots": head.nprocs, "address": head.remote_output_path}
     return {key: Setting(value, source) for key, value in found.items() if value}
+
+
+def _name_by_place(top: str | None) -> str | None:
+    """The job's name, the same for all files of one place; None where it would be none."""
+    name = (top or "").rstrip("/").rpartition("/")[2]
+    try:
+        return check_job_name(name)
+    except InputError:
+        return None
 
 
 def _build_task(run: _Run, index: int, top: str | None) -> Task:

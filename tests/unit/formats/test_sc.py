@@ -67,7 +67,7 @@ def test_sc_batch_as_split_writes_it_is_read(read: Read) -> None:
         "instance_type": "large",
     }
     job = read(json.dumps(batch), "0.json")
-    assert job.name == "0"
+    assert job.name == "intercom-backfill-2024-03-24"
     assert job.tasks[0].results_dir == "/tmp/819b537dd41140e2a0bbd59b877486f3/"
     assert [task.name for task in job.tasks] == ["2023-09-01", "2023-09-02"]
 
