@@ -108,7 +108,10 @@ class Lease:
     def set_slot(self, entry: SlotEntry) -> None:
         """Say what runs in a slot; it is in the file when this returns."""
         assert self._table is not None
-        _SLOT.pack_into(self._table, entry.slot * _SLOT.size, *entry[1:4], 0, *entry[4:])
+        slot, ordinal, position, pid, start_ticks, start_s = entry
+        _SLOT.pack_into(
+            self._table, slot * _SLOT.size, ordinal, position, pid, 0, start_ticks, start_s
+        )
 
     def clear_slot(self, slot: int) -> None:
         """Nothing runs in the slot."""

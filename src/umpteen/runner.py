@@ -56,7 +56,7 @@ from umpteen.task import RUNNER_VARIABLE, TaskState
 
 __all__ = ["main"]
 
-_BATCHING_S = 0.02  # records are written together that arrive within this time
+_BATCHING_S = 0.05  # records are written together that arrive within this time
 _LOOK_S = 3.0  # how often later starts are looked for
 _SYNC_S = 5.0
 _YOUNG_S = 2.0
@@ -208,7 +208,7 @@ class _Runner:
             is_young = time.monotonic() < look_at_s - _LOOK_S + _YOUNG_S and not is_shown
             ended, files = watcher.wait(1.0 if is_fed and not is_young else 0.1)
             if self.done in files:
-                time.sleep(_BATCHING_S)
+                time.sleep(_BATCHING_S / 4 if is_fed else _BATCHING_S)
                 if not self._take_done():
                     watcher.remove_file(self.done)
             if watch_fd in files:

@@ -25,7 +25,7 @@ PAGES = [
     ROOT / "docs" / "job-files.md",
     ROOT / "docs" / "concepts.md",
 ]
-_TIME = re.compile(r"\d[\d.]*(e-\d+)? (s|min|h)\b( ago)?|just now")
+_TIME = re.compile(r"(under )?\d[\d.]*(e-\d+)? (s|min|h)\b( ago)?|just now")
 _SLOTS = re.compile(r"\d+ at a time")
 
 

@@ -301,6 +301,7 @@ def test_resume_interrupt_kills_after_the_grace(umpteen: Umpteen) -> None:
     code, said = interrupt(watcher)
     assert code == 130, said
     assert not list_processes(umpteen)
+    assert [r["state"] for r in list_records(umpteen.store())] == ["waiting"]
 
 
 def test_resume_killed_watcher_takes_its_runner_along(umpteen: Umpteen) -> None:

@@ -1,0 +1,52 @@
+"""Reads a job file, plans it and hands it in, all as `umpteen run` does, but runs nothing.
+
+    python -m benchmarks.handing_in FILE
+
+The store is `umpteen-results/NAME` in the current folder. The handles are those of a runner
+on this machine that has ended.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from umpteen.dispatch import settle, submit
+from umpteen.executors.base import ENDED, Abilities, Executor
+from umpteen.executors.local import build_handle
+from umpteen.formats import read_job
+from umpteen.settings import Setting
+
+EXECUTOR = "benchmarks.handing_in:NowhereExecutor"
+
+
+class NowhereExecutor(Executor):
+    """Takes batches and leaves them. Readers of the store take it for the local one."""
+
+    name = "local"
+    abilities = Abilities(
+        dependencies=False, capabilities=False, reconnect=False, batch_cap=5000, start_up_s=0.0
+    )
+
+    def submit(self, address: str, batches: Sequence[str], slots: int) -> dict[str, str]:
+        """Handles, and nothing started."""
+        del address, slots
+        return dict.fromkeys(batches, build_handle(os.urandom(6).hex()))
+
+    def poll(self, handles: Sequence[str]) -> dict[str, str]:
+        """Nothing lives."""
+        return dict.fromkeys(handles, ENDED)
+
+    def cancel(self, handles: Sequence[str]) -> None:
+        """Nothing to end."""
+
+
+def main() -> None:
+    flags = {"slots": Setting(2, "--slots"), "executor": Setting(EXECUTOR, "--executor")}
+    submission = submit(settle(read_job(sys.argv[1:], flags=flags), os.getcwd()))
+    print(submission.total, len(submission.batches))
+
+
+if __name__ == "__main__":
+    main()
