@@ -106,7 +106,7 @@ class Submission:
         self, plan: Plan, history: History, executor: Executor, batches: Sequence[str]
     ) -> None:
         self.why, self.total, self.running = plan.why, plan.total, plan.running
-        self.done, self.changed = plan.done, len(plan.changes)
+        self.done, self.dropped = plan.done, len(plan.dropped)
         self.left_failed = plan.left_failed
         self.history, self.executor, self.batches = history, executor, batches
         self.settings, self.source_digest = plan.job.settings, plan.job.source_digest

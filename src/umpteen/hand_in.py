@@ -38,6 +38,7 @@ from umpteen.task import FORMAT_VERSION
 
 __all__ = ["hand_in", "hand_in_lock", "open_job_folder"]
 
+_OWNER = b'"machine":"%s","uid":%d,'
 _RENEW_S, _TAKE_OVER_S, _POLL_S = 10.0, 60.0, 0.2
 
 
@@ -71,7 +72,7 @@ def _take(store: Store) -> bytes:
         held = store.read(LOCK) or b""
         if held != seen:
             seen, seen_s = held, time.monotonic()
-        is_here = f'"machine":"{here.machine}","boot"'.encode() in held
+        is_here = _OWNER % (here.machine.encode(), os.getuid()) in held
         if is_here or time.monotonic() - seen_s > _TAKE_OVER_S:
             store.delete(LOCK)
         else:
@@ -80,8 +81,8 @@ def _take(store: Store) -> bytes:
 
 
 def _build_lock(token: str, machine: str, boot: str) -> bytes:
-    content = {"token": token, "machine": machine, "boot": boot, "time": time.time()}
-    return msgspec.json.encode(content)
+    content = {"token": token, "machine": machine, "uid": os.getuid(), "boot": boot}
+    return msgspec.json.encode({**content, "time": time.time()})
 
 
 def _renew(store: Store, own: bytes, stopped: threading.Event) -> None:

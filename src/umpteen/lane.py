@@ -93,7 +93,8 @@ class BatchView:
         self.before: dict[str, list[Any]] = own.get("attempts", {})
         self.status_file: str = own.get("status_file", "status_code")
         self.grace_s: float = own.get("grace_s", 10.0)
-        self.cwd: str | None = own.get("cwd")
+        cwd: str = own.get("cwd") or ""
+        self.cwd = cwd if os.path.isdir(cwd) else None  # else where the runner is
         self.deadline_s: float | None = own.get("deadline_s")
 
     def folder(self, position: int) -> str:
@@ -491,7 +492,7 @@ class _Lane:
         end_group(
             task.pid, signal.SIGKILL
         )  # what it left behind in its group, before the pid is free
-        _, status, usage = os.wait4(task.pid, 0)
+        status, usage = self.watcher.reap(task.pid)
         del self.running[task.pid]
         self.timed.discard(task)
         task.reaped = (os.waitstatus_to_exitcode(status), usage, seconds)

@@ -307,14 +307,15 @@ class Spawner:
 class ChildWatcher:
     """Waits for files to become readable and for children to end, in one call.
 
-    On Linux by pidfd in epoll; elsewhere, and on kernels before 5.3, by SIGCHLD. Children
-    that ended are not yet reaped (with SIGCHLD on systems without `waitid`, neither).
+    On Linux by pidfd in epoll; elsewhere, and on kernels before 5.3, by SIGCHLD. Every child
+    that ended is to be reaped by `reap`.
     """
 
     def __init__(self) -> None:
         self._by_pidfd = not IS_PORTABLE and _has_pidfd()
         self._pidfds: dict[int, int] = {}
         self._pids: set[int] = set()
+        self._reaped: dict[int, tuple[int, Any]] = {}
         # Any signal ends a wait: Python alone would go on waiting after its handler.
         self._wake, wake_in = os.pipe()
         os.set_blocking(self._wake, False)
@@ -382,8 +383,20 @@ class ChildWatcher:
         self._drain(files)
         return ended + self._list_ended(), files
 
+    def reap(self, pid: int) -> tuple[int, Any]:
+        """(wait status, resource usage) of a child that `wait` told of; its pid is free then."""
+        if pid in self._reaped:
+            return self._reaped.pop(pid)
+        _, status, usage = os.wait4(pid, 0)
+        return status, usage
+
     def _list_ended(self) -> list[int]:
-        ended = [pid for pid in self._pids if _has_ended(pid)]
+        """Ended children. macOS cannot look without reaping, so it is done at once."""
+        for pid in self._pids:
+            found, status, usage = os.wait4(pid, os.WNOHANG)
+            if found:
+                self._reaped[pid] = (status, usage)
+        ended = [pid for pid in self._reaped if pid in self._pids]
         self._pids.difference_update(ended)
         return ended
 
@@ -394,14 +407,6 @@ def _has_pidfd() -> bool:
     except (AttributeError, OSError):
         return False
     return True
-
-
-def _has_ended(pid: int) -> bool:
-    options = os.WEXITED | os.WNOHANG | os.WNOWAIT
-    try:
-        return os.waitid(os.P_PID, pid, options) is not None
-    except ChildProcessError:
-        return True
 
 
 # --- ending -----------------------------------------------------------------------------

@@ -237,6 +237,8 @@ def render_dry_run(plan: Plan) -> list[str]:
     lines = [f"would run {count:,} of {plan.total:,} tasks: {reasons}"]
     if plan.done:
         lines.append(f"  done      {plan.done:,} are done and left alone")
+    if plan.dropped:
+        lines.append(f"  dropped   {len(plan.dropped):,} that it had before are no longer in it")
     if plan.running:
         lines.append(f"  running   {plan.running:,} are being run already")
     for change in plan.changes[:10]:

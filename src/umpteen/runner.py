@@ -193,7 +193,7 @@ class _Runner:
         os.close(done)
 
     def _work(self, watch_fd: int) -> None:
-        watcher = ChildWatcher()
+        watcher = self.watcher = ChildWatcher()
         watcher.add_file(self.done)
         if watch_fd >= 0:
             watcher.add_file(watch_fd)
@@ -433,7 +433,7 @@ class _Runner:
 
     def _see_lane_end(self, pid: int) -> None:
         os.close(self.lanes.pop(pid))
-        _, status = os.waitpid(pid, 0)
+        status, _ = self.watcher.reap(pid)
         if status:
             self.crashed = True
             self._stop(KILL)

@@ -23,7 +23,6 @@ PAGES = [
     ROOT / "README.md",
     ROOT / "docs" / "quickstart.md",
     ROOT / "docs" / "job-files.md",
-    ROOT / "docs" / "concepts.md",
 ]
 _TIME = re.compile(r"(under )?\d[\d.]*(e-\d+)? (s|min|h)\b( ago)?|just now")
 _SLOTS = re.compile(r"\d+ at a time")

@@ -126,6 +126,8 @@ def _head(submission: Submission, status: JobStatus) -> list[str]:
     if set(submission.why) != {"new"} or submission.done:
         again = render_plan(submission.done, submission.running, submission.why)
         lines.append(f"  {again or 'nothing to run'}")
+    if submission.dropped:
+        lines.append(f"  {submission.dropped:,} that it had before are no longer in it")
     return lines
 
 

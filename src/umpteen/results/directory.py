@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from urllib.parse import unquote
 
 from umpteen.errors import SettingsError, StoreError
-from umpteen.results.base import Store
+from umpteen.results.base import JOB, Store
 
 __all__ = ["DirectoryStore", "open_store", "parse_address"]
 
@@ -116,11 +116,12 @@ class DirectoryStore(Store):
     def _write_beside(self, path: str, content: bytes) -> str:
         temporary = f"{path}.{os.urandom(4).hex()}.new"
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        mode = 0o600 if path.endswith(JOB) else 0o666  # settings may name what others must not see
         try:
-            fd = os.open(temporary, flags, 0o600)
+            fd = os.open(temporary, flags, mode)
         except FileNotFoundError:
             os.makedirs(os.path.dirname(path), exist_ok=True)
-            fd = os.open(temporary, flags, 0o600)
+            fd = os.open(temporary, flags, mode)
         try:
             with os.fdopen(fd, "wb", buffering=0) as file:
                 _write_all(file.fileno(), content)
@@ -154,7 +155,7 @@ def _create_without_links(path: str, content: bytes) -> bool:
     """For file systems that have no hard links: exclusive, but not put whole."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     try:
-        fd = os.open(path, flags, 0o600)
+        fd = os.open(path, flags, 0o666)
     except FileExistsError:
         return False
     try:

@@ -1,0 +1,161 @@
+"""What every executor does. A new executor is one more line in EXECUTORS."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.support.store import list_records
+from tests.support.wait import wait_until
+from umpteen.dispatch import plan_run, settle
+from umpteen.errors import SettingsError
+from umpteen.executors.base import ENDED, QUEUED, RUNNING, UNKNOWN, Executor, open_executor
+from umpteen.executors.local import LocalExecutor
+from umpteen.formats import read_job
+from umpteen.hand_in import open_job_folder
+from umpteen.plan import build_batches
+from umpteen.results.base import batch_key
+from umpteen.results.directory import open_store
+from umpteen.settings import Setting
+
+# The name that a user gives, and what it takes to let go of an executor in this process.
+EXECUTORS = ["local"]
+
+Open = Callable[[], Executor]
+
+
+@pytest.fixture(params=EXECUTORS)
+def open_one(request: pytest.FixtureRequest) -> Iterator[Open]:
+    """`open_one()` is a new executor object, as another process would have it."""
+    opened: list[Executor] = []
+
+    def open_one() -> Executor:
+        opened.append(open_executor(request.param, {}))
+        return opened[-1]
+
+    yield open_one
+    for executor in opened:
+        if isinstance(executor, LocalExecutor) and executor.runner:
+            executor.order_end(at_once=True)
+            executor.runner.communicate(timeout=20)
+            with contextlib.suppress(AttributeError):
+                executor._stderr.close()  # type: ignore[union-attr]
+
+
+@pytest.fixture
+def prepare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """`prepare("true", "false")` is the address of a store with a batch for each command."""
+    monkeypatch.setenv("UMPTEEN_LEASES", str(tmp_path / "leases"))
+    monkeypatch.chdir(tmp_path)
+
+    def prepare(*commands: str) -> str:
+        flags = {"slots": Setting(2, "test"), "address": Setting(str(tmp_path / "store"), "test")}
+        (tmp_path / "job.txt").write_text("\n".join(commands))
+        job = settle(read_job(["job.txt"], flags=flags), str(tmp_path))
+        store = open_store(job.settings.address)
+        open_job_folder(store, job)
+        plan, _ = plan_run(job)
+        for number, index in enumerate(plan.to_run, 1):
+            plan.to_run = [index]
+            for handed, content in build_batches(plan, store.address, number, {}, 0.0):
+                store.create(batch_key(handed.batch), content)
+        return store.address
+
+    return prepare
+
+
+def wait_for_end(executor: Executor, handles: Sequence[str]) -> None:
+    wait_until(lambda: set(executor.poll(handles).values()) == {ENDED})
+
+
+class TestExecutor:
+    def test_submit_runs_every_batch(self, open_one: Open, prepare: Callable[..., str]) -> None:
+        address = prepare("echo a", "echo b; exit 3")
+        executor = open_one()
+        handles = executor.submit(address, ["1", "2"], 2)
+        wait_for_end(executor, list(handles.values()))
+        assert set(handles) == {"1", "2"}
+        assert (Path(address) / "0/stdout").read_text() == "a\n"
+        assert (Path(address) / "1/status_code").read_text() == "3"
+
+    def test_submit_runs_no_other_batch(self, open_one: Open, prepare: Callable[..., str]) -> None:
+        address = prepare("echo a", "echo b", "echo c")
+        executor = open_one()
+        handles = executor.submit(address, ["1", "3"], 2)
+        wait_for_end(executor, list(handles.values()))
+        assert {record["task"] for record in list_records(Path(address))} == {0, 2}
+
+    def test_poll_says_running_until_it_ended(
+        self, open_one: Open, prepare: Callable[..., str], tmp_path: Path
+    ) -> None:
+        address = prepare("touch begun; until [ -e go ]; do sleep 0.05; done")
+        executor = open_one()
+        handles = list(executor.submit(address, ["1"], 1).values())
+        assert set(executor.poll(handles).values()) <= {QUEUED, RUNNING}
+        wait_until((tmp_path / "begun").exists)
+        assert executor.poll(handles) == {handles[0]: RUNNING}
+        (tmp_path / "go").touch()
+        wait_for_end(executor, handles)
+
+    def test_handles_mean_the_same_to_another_process(
+        self, open_one: Open, prepare: Callable[..., str], tmp_path: Path
+    ) -> None:
+        address = prepare("touch begun; until [ -e go ]; do sleep 0.05; done")
+        handles = list(open_one().submit(address, ["1"], 1).values())
+        wait_until((tmp_path / "begun").exists)
+        assert open_one().poll(handles) == {handles[0]: RUNNING}
+        (tmp_path / "go").touch()
+        wait_for_end(open_one(), handles)
+
+    def test_cancel_ends_the_tasks_kindly(
+        self, open_one: Open, prepare: Callable[..., str], tmp_path: Path
+    ) -> None:
+        address = prepare("trap 'echo asked; exit 0' TERM; touch begun; sleep 600 & wait")
+        executor = open_one()
+        handles = list(executor.submit(address, ["1"], 1).values())
+        wait_until((tmp_path / "begun").exists)
+        open_one().cancel(handles)
+        wait_for_end(executor, handles)
+        (record,) = list_records(Path(address))
+        assert (record["state"], record["reason"]) == ("waiting", "interrupted")
+        assert (Path(address) / "0/stdout").read_text() == "asked\n"
+
+    def test_cancel_of_what_has_ended_does_nothing(
+        self, open_one: Open, prepare: Callable[..., str]
+    ) -> None:
+        address = prepare("echo a")
+        executor = open_one()
+        handles = list(executor.submit(address, ["1"], 1).values())
+        wait_for_end(executor, handles)
+        executor.cancel(handles)
+        assert [r["state"] for r in list_records(Path(address))] == ["succeeded"]
+
+    def test_poll_of_a_foreign_handle_is_unknown(
+        self, open_one: Open, prepare: Callable[..., str]
+    ) -> None:
+        address = prepare("echo a")
+        executor = open_one()
+        handles = list(executor.submit(address, ["1"], 1).values())
+        foreign = ["another-machine/boot/" + "0" * 12, handles[0][:-12] + "0" * 12]
+        assert executor.poll(foreign) == dict.fromkeys(foreign, UNKNOWN)
+        wait_for_end(executor, handles)
+
+    def test_unknown_option_is_refused(self, request: pytest.FixtureRequest) -> None:
+        name = request.getfixturevalue("open_one")().name
+        with pytest.raises(SettingsError, match="no option 'partytion'"):
+            open_executor(name, {"partytion": "x"})
+
+
+def test_open_executor_unknown_name_is_answered_with_the_nearest() -> None:
+    with pytest.raises(SettingsError) as caught:
+        open_executor("locla", {})
+    assert caught.value.hint == "did you mean 'local'?"
+
+
+def test_open_executor_import_path_is_loaded() -> None:
+    found = open_executor("umpteen.executors.local:LocalExecutor", {})
+    assert isinstance(found, LocalExecutor)
+    assert isinstance(open_executor("umpteen.executors.local.LocalExecutor", {}), LocalExecutor)

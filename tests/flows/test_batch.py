@@ -1,0 +1,230 @@
+"""`umpteen batch`: one batch file on this machine, as `sc batch` reads it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.command import Umpteen
+from tests.support.store import list_records, read_tree
+from tests.support.sweep import list_processes
+from tests.support.wait import wait_until
+
+CMD = "python operations/pipelines/hosted/enrich_user_data.py"
+YAML = """nprocs: 4
+remote_output_path: {top}/
+runs:
+- cmd: {cmd} --start-dt 2023-12-31 --end-dt 2024-01-02 --enrich --first-seen
+  remote_output_path: {top}/2024-01-01
+- cmd: {cmd} --start-dt 2024-01-01 --end-dt 2024-01-03 --enrich --first-seen
+  remote_output_path: {top}/2024-01-02
+- cmd: {cmd} --start-dt 2024-01-02 --end-dt 2024-01-04 --enrich --first-seen
+  remote_output_path: {top}/2024-01-03
+"""
+PYTHON = '#!/bin/sh\necho "$*"\necho "$5" > "$SATURN_RUN_LOCAL_RESULTS_DIR/end"\n'
+
+
+def write_batch(umpteen: Umpteen, *commands: str, **more: Any) -> str:
+    """`batch.json`, whose outputs go to `out`; its name."""
+    runs = [{"cmd": cmd, "remote_output_path": f"out/{n}"} for n, cmd in enumerate(commands)]
+    content = {"nprocs": 2, "remote_output_path": "out", "runs": runs, **more}
+    umpteen.write("batch.json", json.dumps(content))
+    return "batch.json"
+
+
+def count_runs(umpteen: Umpteen) -> list[str]:
+    path = umpteen.folder / "ran"
+    return sorted(path.read_text().split()) if path.exists() else []
+
+
+@pytest.mark.parametrize("form", ["yaml", "json"])
+def test_batch_sc_document_leaves_what_it_promises(
+    umpteen: Umpteen, tmp_path: Path, form: str
+) -> None:
+    top = tmp_path / "sfs"
+    local = tmp_path / "819b537dd41140e2a0bbd59b877486f3"
+    days = {"2024-01-01": ("2023-12-31", "2024-01-02"), "2024-01-02": ("2024-01-01", "2024-01-03")}
+    umpteen.write("batch.yaml", YAML.format(top=top, cmd=CMD))
+    runs = [
+        {
+            "remote_output_path": f"{top}/{day}",
+            "cmd": f"{CMD} --start-dt {start} --end-dt {end} --enrich --first-seen",
+            "local_results_dir": f"{local}/{day}/",
+        }
+        for day, (start, end) in days.items()
+    ]
+    umpteen.write(
+        "batch.json", json.dumps({"nprocs": 4, "remote_output_path": f"{top}/", "runs": runs})
+    )
+    umpteen.write("bin/python", PYTHON).chmod(0o755)
+
+    done = umpteen(
+        "batch", f"batch.{form}", env={"PATH": f"{umpteen.folder}/bin:{os.environ['PATH']}"}
+    )
+
+    assert done.returncode == 0, done.stderr
+    for day, (start, end) in days.items():
+        said = CMD.split(" ", 1)[1] + f" --start-dt {start} --end-dt {end} --enrich --first-seen\n"
+        assert (top / day / "stdout").read_text() == said
+        assert (top / day / "stderr").read_text() == ""
+        assert (top / day / "status_code").read_text() == "0"
+        assert (top / day / "results/end").read_text() == f"{end}\n"
+
+
+def test_batch_with_failures_exits_with_0(umpteen: Umpteen) -> None:
+    done = umpteen("batch", write_batch(umpteen, "true", "exit 5", "no-such-program"))
+    codes = [(umpteen.folder / f"out/{n}/status_code").read_text() for n in range(3)]
+    assert (done.returncode, codes) == (0, ["0", "5", "127"]), done.stderr
+
+
+@pytest.mark.parametrize(("command", "code"), [("true", 0), ("exit 5", 1)])
+def test_batch_strict_makes_1_of_a_failure(umpteen: Umpteen, command: str, code: int) -> None:
+    done = umpteen("batch", write_batch(umpteen, "true", command), "--strict")
+    assert done.returncode == code, done.stderr
+
+
+def test_batch_twice_does_nothing_a_second_time(umpteen: Umpteen) -> None:
+    batch = write_batch(umpteen, "echo a >> ran", "echo b >> ran; exit 1")
+    umpteen("batch", batch)
+    before = {name: text for name, text in read_tree(umpteen.folder / "out").items()
+              if ".umpteen" not in name}  # fmt: skip
+    again = umpteen("batch", batch)
+    after = read_tree(umpteen.folder / "out")
+    assert again.returncode == 0, again.stderr
+    assert count_runs(umpteen) == ["a", "b"]
+    assert {name: after[name] for name in before} == before
+
+
+def test_batch_same_yaml_twice_does_nothing_a_second_time(umpteen: Umpteen) -> None:
+    umpteen.write("b.yaml", "remote_output_path: out\nruns:\n- cmd: echo a >> ran\n")
+    assert umpteen("batch", "b.yaml").returncode == 0
+    assert umpteen("batch", "b.yaml").returncode == 0
+    assert count_runs(umpteen) == ["a"]
+
+
+def test_batch_two_files_of_one_top_are_two_batches_of_a_job(umpteen: Umpteen) -> None:
+    for name in ("a", "b"):
+        run = {"cmd": f"echo {name}", "remote_output_path": f"out/{name}"}
+        umpteen.write(f"{name}.json", json.dumps({"remote_output_path": "out", "runs": [run]}))
+        assert umpteen("batch", f"{name}.json").returncode == 0
+    status = json.loads(umpteen("status", "out/", "--json").stdout)
+    assert (status["total"], status["counts"]["succeeded"]) == (2, 2)
+
+
+def test_batch_that_runs_already_says_who_runs_it(umpteen: Umpteen) -> None:
+    batch = write_batch(umpteen, "touch begun; until [ -e go ]; do sleep 0.05; done; echo a >> ran")
+    first = umpteen.start("batch", batch)
+    wait_until((umpteen.folder / "begun").exists)
+
+    second = umpteen("batch", batch)
+
+    umpteen.write("go", "")
+    _, said = first.communicate(timeout=30)
+    assert (first.returncode, second.returncode) == (0, 0), said
+    assert f"pid {first.pid}" in second.stderr
+    assert list_records(umpteen.folder / "out")[0]["token"] in second.stderr
+    assert count_runs(umpteen) == ["a"]
+
+
+def test_batch_take_over_ends_the_one_that_runs(umpteen: Umpteen) -> None:
+    batch = write_batch(umpteen, "[ -e go ] || { touch begun; sleep 600; }; echo a >> ran")
+    first = umpteen.start("batch", batch)
+    wait_until((umpteen.folder / "begun").exists)
+    umpteen.write("go", "")
+    second = umpteen("batch", batch, "--take-over")
+    _, said = first.communicate(timeout=30)
+    assert (first.returncode, second.returncode) == (0, 0), said + second.stderr
+    assert count_runs(umpteen) == ["a"]
+    successes = [r for r in list_records(umpteen.folder / "out") if r["state"] == "succeeded"]
+    assert len(successes) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_batch_asked_to_end_records_it_and_goes_on_later(umpteen: Umpteen, number: int) -> None:
+    batch = write_batch(umpteen, "[ -e go ] || { touch begun; sleep 600; }; echo a >> ran")
+    first = umpteen.start("batch", batch)
+    wait_until((umpteen.folder / "begun").exists)
+    first.send_signal(number)
+    first.communicate(timeout=30)
+    assert not list_processes(umpteen)
+    (record,) = list_records(umpteen.folder / "out")
+    assert (record["state"], record["reason"]) == ("waiting", "interrupted")
+    umpteen.write("go", "")
+    assert umpteen("batch", batch).returncode == 0
+    assert count_runs(umpteen) == ["a"]
+
+
+def test_batch_killed_goes_on_later(umpteen: Umpteen) -> None:
+    block = "[ -e go ] || { touch begun; sleep 600; }; echo b >> ran"
+    batch = write_batch(umpteen, "echo a >> ran", block, nprocs=1)
+    first = umpteen.start("batch", batch)
+    wait_until((umpteen.folder / "begun").exists)
+    wait_until(lambda: list_records(umpteen.folder / "out"))
+    os.kill(first.pid, signal.SIGKILL)
+    first.communicate(timeout=30)
+    umpteen.write("go", "")
+    again = umpteen("batch", batch)
+    assert again.returncode == 0, again.stderr
+    assert count_runs(umpteen) == ["a", "b"]
+    assert not list_processes(umpteen)
+
+
+def test_batch_of_a_store_does_what_is_left(umpteen: Umpteen) -> None:
+    umpteen.write("job.txt", "echo a >> ran\n[ -e go ] || { touch begun; sleep 600; }; echo b >> ran\n")
+    watcher = umpteen.start("run", "job.txt", "--slots", "1")
+    wait_until((umpteen.folder / "begun").exists)
+    watcher.send_signal(signal.SIGINT)
+    watcher.communicate(timeout=30)
+    umpteen.write("go", "")
+
+    done = umpteen("batch", umpteen.store() / ".umpteen/batches/1.json")
+
+    assert done.returncode == 0, done.stderr
+    assert count_runs(umpteen) == ["a", "b"]
+    assert umpteen("status", "job").returncode == 0
+
+
+def test_batch_of_a_store_copied_elsewhere_is_that_stores_batch(umpteen: Umpteen) -> None:
+    umpteen.write("job.txt", "echo a >> ran\n")
+    umpteen("run", "job.txt")
+    copy = umpteen.folder / "0.json"
+    copy.write_bytes((umpteen.store() / ".umpteen/batches/1.json").read_bytes())
+    assert umpteen("batch", "0.json").returncode == 0
+    assert count_runs(umpteen) == ["a"]
+    assert not (umpteen.store() / ".umpteen/batches/2.json").exists()
+
+
+def test_batch_local_results_dir_is_copied_then_deleted(umpteen: Umpteen, tmp_path: Path) -> None:
+    local = tmp_path / "local"
+    run = {
+        "cmd": "mkdir $SATURN_RUN_LOCAL_RESULTS_DIR/a; pwd > $SATURN_RUN_LOCAL_RESULTS_DIR/a/b",
+        "remote_output_path": "out/x",
+        "local_results_dir": f"{local}/",
+    }
+    umpteen.write("b.json", json.dumps({"remote_output_path": "out", "runs": [run]}))
+    done = umpteen("batch", "b.json")
+    assert done.returncode == 0, done.stderr
+    assert (umpteen.folder / "out/x/results/a/b").read_text() == f"{umpteen.folder}\n"
+    assert not local.exists()
+
+
+@pytest.mark.parametrize("slots", [3, 5])
+def test_batch_rank_is_unique_among_what_runs(umpteen: Umpteen, slots: int) -> None:
+    command = (
+        "mkdir rank.$SATURN_RUN_LOCAL_RANK || exit 1; sleep 0.03; "
+        "rmdir rank.$SATURN_RUN_LOCAL_RANK; echo $SATURN_RUN_LOCAL_RANK >> ran"
+    )
+    done = umpteen("batch", write_batch(umpteen, *[command] * 30, nprocs=slots), "--strict")
+    assert done.returncode == 0, done.stderr
+    assert set(count_runs(umpteen)) == set(map(str, range(slots)))
+
+
+def test_batch_results_are_known_to_the_other_verbs(umpteen: Umpteen) -> None:
+    umpteen("batch", write_batch(umpteen, "echo a", "echo b >&2; exit 3"))
+    assert umpteen("logs", "out/", "0").stdout == "a\n"
+    assert umpteen("status", "out/").returncode == 1
