@@ -47,6 +47,7 @@ _MOST_DEATHS = 5  # of runners in a row, without a task that ended between them
 def settle(job: Job, folder: str) -> Job:
     """The job with its address made absolute and its slots counted, submitted from `folder`."""
     settings = job.settings
+    open_executor(settings.executor, settings.executor_options)  # refused before all else
     address = open_store(settings.address.replace("{name}", job.name)).address
     sources = dict(settings.sources)
     slots = settings.slots
@@ -111,7 +112,7 @@ class Submission:
         self.history, self.executor, self.batches = history, executor, batches
         self.settings, self.source_digest = plan.job.settings, plan.job.source_digest
         self.deaths, self.waiting = 0, -1
-        self.is_interrupted = False
+        self.is_interrupted, self.goes_on = False, True
 
     @property
     def is_own(self) -> bool:
@@ -137,7 +138,9 @@ def submit(job: Job, rerun: str = "default") -> Submission:
         )
     history.take_recent()  # what failed before is not news
     history.refresh()
-    return Submission(plan, history, executor, batches)
+    submission = Submission(plan, history, executor, batches)
+    submission.goes_on = rerun in ("default", "all", "rest")
+    return submission
 
 
 def _attempts(plan: Plan, history: History) -> dict[int, tuple[int, str]]:
@@ -162,7 +165,7 @@ def watch(submission: Submission) -> Iterator[JobStatus]:
     """
     while True:
         yield from _watch_until_ended(submission)
-        if submission.is_interrupted or _is_over(submission):
+        if submission.is_interrupted or not submission.goes_on or _is_over(submission):
             return
         again = submit(_read_back(submission), "rest")
         again.deaths, again.waiting = submission.deaths, submission.waiting
@@ -190,7 +193,8 @@ def _watch_until_ended(submission: Submission) -> Iterator[JobStatus]:
         rate = pace.observe(status)
         left_s = estimate_left_s(status, history.samples, rate)
         yield msgspec.structs.replace(status, left_s=left_s, rate=rate)
-        if not living and not _is_starting(submission):
+        is_ours_over = not _is_starting(submission)
+        if is_ours_over and (not living or submission.is_interrupted):
             return
         if isinstance(submission.executor, LocalExecutor):
             submission.executor.wait(_POLL_S)

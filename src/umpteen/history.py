@@ -9,7 +9,7 @@ from __future__ import annotations
 import collections
 from array import array
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -52,6 +52,7 @@ _TAIL_BYTES, _HEAD_BYTES = 65536, 1024
 _RECENT = 50
 _KEPT_BATCH_FILES = 4
 _SAMPLES = 1000
+_Kind = TypeVar("_Kind")
 
 
 class HandedBatch(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -195,12 +196,14 @@ class History:
     def _read_job(self) -> None:
         content = self.store.read(JOB)
         if content is not None:
-            try:
-                self.job = msgspec.json.decode(content, type=dict[str, Any])
-            except msgspec.DecodeError as error:
-                raise StoreError(
-                    f"{self.store.path(JOB)} is damaged", path=self.store.path(JOB)
-                ) from error
+            self.job = self._decode(JOB, content, dict[str, Any])
+
+    def _decode(self, key: str, content: bytes, kind: type[_Kind]) -> _Kind:
+        try:
+            return msgspec.json.decode(content, type=kind)
+        except msgspec.DecodeError as error:
+            path = self.store.path(key)
+            raise StoreError(f"{path} is damaged: {error}", path=path) from error
 
     def _read_hand_ins(self) -> None:
         known = len(self.hand_ins)
@@ -209,7 +212,7 @@ class History:
                 continue
             content = self.store.read(handed_key(number))
             if content:
-                self._add_hand_in(msgspec.json.decode(content, type=HandIn))
+                self._add_hand_in(self._decode(handed_key(number), content, HandIn))
         for number in sorted(self._without_handles):
             self._read_handle(number)
 
@@ -245,7 +248,7 @@ class History:
         content = self.store.read(handles_key(number))
         if content is None:
             return
-        handles: dict[str, str] = msgspec.json.decode(content, type=dict[str, str])
+        handles = self._decode(handles_key(number), content, dict[str, str])
         for name, handle in handles.items():
             if self.batches[name].hand_in == number:
                 self.batches[name].handle = handle
@@ -404,7 +407,7 @@ class History:
         tasks: list[Task] = []
         for hand_in in self.hand_ins:
             content = self.store.read(tasks_key(hand_in.hand_in)) or b""
-            for line in _TASK_LINES.decode_lines(content):
+            for line in self._decode_lines(tasks_key(hand_in.hand_in), content):
                 if line.index is None:
                     tasks.append(_as_task(line, len(tasks)))
                 elif not line.dropped:
@@ -436,13 +439,20 @@ class History:
             and record.task not in self.dropped
         )
 
+    def _decode_lines(self, key: str, content: bytes) -> list[TaskLine]:
+        try:
+            return _TASK_LINES.decode_lines(content)
+        except msgspec.DecodeError as error:
+            path = self.store.path(key)
+            raise StoreError(f"{path} is damaged: {error}", path=path) from error
+
     def describe_task(self, batch: str, index: int) -> tuple[str, str]:
         """(name, address of the outputs) of a task, from the file of one batch it is in."""
         if batch not in self._batch_files:
             while len(self._batch_files) >= _KEPT_BATCH_FILES:
                 del self._batch_files[next(iter(self._batch_files))]
             content = self.store.read(batch_key(batch)) or b"{}"
-            self._batch_files[batch] = _BATCH_FILE.decode(content)
+            self._batch_files[batch] = self._decode(batch_key(batch), content, _BatchFile)
         file = self._batch_files[batch]
         position = 0
         for part in parse_ranges(file.umpteen.indices):
@@ -486,7 +496,6 @@ class _BatchFile(msgspec.Struct):
     runs: list[_RunPart]
 
 
-_BATCH_FILE = msgspec.json.Decoder(_BatchFile)
 _LINES = msgspec.json.Decoder(_RecordLine)
 _TASK_LINES = msgspec.json.Decoder(TaskLine)
 

@@ -211,7 +211,8 @@ class _Lane:
         if not self.timed and not self.retries:
             return None
         times = [min(task.timeout_at_s, task.kill_at_s) for task in self.timed]
-        return max(0.0, min([*times, self.retry_at_s]) - time.monotonic())
+        soonest = min([*times, self.retry_at_s])
+        return None if soonest == float("inf") else max(0.0, soonest - time.monotonic())
 
     def _take_tickets(self) -> None:
         while self.free and not (self.closed or self.paused):

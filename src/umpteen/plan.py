@@ -93,14 +93,14 @@ def build_plan(job: Job, history: History, living: set[str], rerun: str = "defau
     changed = {change.index for change in changes}
     dropped = [] if job.is_part else _list_dropped(indices, history)
     chosen = _Chooser(history, living, _RERUN[rerun], changed)
+    if rerun == "none":
+        chosen.find_started(indices)
     to_run, why, running = chosen.choose(indices)
     again, closed, to_run = _keep_lost_batches(job, history, living, to_run, changed)
-    at_work = sum(why.values()) + running
-    failed = chosen.left_failed
     return Plan(
         job=job, added=added, changes=changes, dropped=dropped, to_run=to_run, why=why,
-        again=again, closed=closed, running=running, done=len(indices) - at_work - failed,
-        left_failed=failed, is_plain=is_plain, before=history.count,
+        again=again, closed=closed, running=running, done=chosen.done,
+        left_failed=chosen.left_failed, is_plain=is_plain, before=history.count,
         by_index=_index_tasks(tasks, indices, is_plain),
     )  # fmt: skip
 
@@ -212,13 +212,21 @@ class _Chooser:
     ) -> None:
         self.history, self.wanted, self.changed = history, wanted, changed
         self.living = {history.batches[name].number for name in living}
-        self.left_failed = 0
+        self.started: set[int] | None = None
+        self.left_failed = self.done = 0
+
+    def find_started(self, indices: Sequence[int]) -> None:
+        """Tell tasks that were handed in and never started from those that were."""
+        open_ones = [i for i in indices if i < self.history.count and not self.history.states[i]]
+        records = self.history.read_records(open_ones)
+        self.started = {index for index in open_ones if records[index]}
 
     def choose(self, indices: Sequence[int]) -> tuple[Sequence[int], dict[str, int], int]:
         """(what runs, how many for which reason, how many a living batch has)."""
         if not self.history.count and "new" in self.wanted:
             return indices, {"new": len(indices)} if len(indices) else {}, 0
         if self._all_succeeded(indices):
+            self.done = len(indices)
             return [], {}, 0
         why: dict[str, int] = {}
         running, to_run = 0, array("I")
@@ -231,6 +239,8 @@ class _Chooser:
                 why[condition] = why.get(condition, 0) + 1
             elif condition == "failed":
                 self.left_failed += 1
+            elif condition == "succeeded":
+                self.done += 1
         return to_run, why, running
 
     def _all_succeeded(self, indices: Sequence[int]) -> bool:
@@ -255,7 +265,11 @@ class _Chooser:
             return "succeeded"
         if _IS_FINAL[state]:
             return "failed"
-        return "unfinished" if self.history.batch_of[index] >= 0 else "new"
+        if self.history.batch_of[index] < 0 or (
+            self.started is not None and index not in self.started
+        ):
+            return "new"
+        return "unfinished"
 
 
 def _keep_lost_batches(
@@ -300,12 +314,16 @@ class _Run(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 def build_settings(job: Job) -> dict[str, Any]:
-    """What of a job's settings its batches depend on, but for the deadline."""
+    """What of a job's settings its batches depend on, but for the deadline.
+
+    The address is among them: a store may have been moved since.
+    """
     settings = job.settings
     return {
         "slots": settings.slots,
         "status_file": settings.status_file,
         "grace_s": settings.grace_s,
+        "address": settings.address,
         "cwd": settings.submitted_from,
     }
 
@@ -354,7 +372,9 @@ def _build_batch(
             for position, task in enumerate(tasks)
             if (extra := _build_extra(task))
         },
-        **{key: value for key, value in build_settings(plan.job).items() if key != "slots"},
+        "status_file": settings.status_file,
+        "grace_s": settings.grace_s,
+        "cwd": settings.submitted_from,
     }
     if attempts:
         own["attempts"] = {

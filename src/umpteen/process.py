@@ -454,14 +454,14 @@ def _read_stat(pid: int) -> ProcessEntry | None:
 
 
 def _list_by_ps() -> list[ProcessEntry]:
-    shown = subprocess.run(
-        ["ps", "-A", "-o", "pid=,ppid=,sess=,stat="], capture_output=True, text=True, check=False
-    )
-    rows = (line.split() for line in shown.stdout.splitlines())
+    columns = "pid=,ppid=,sess=,stat="
+    with subprocess.Popen(["ps", "-A", "-o", columns], stdout=subprocess.PIPE, text=True) as lister:
+        shown = lister.communicate()[0]
+    rows = (line.split() for line in shown.splitlines())
     return [
         ProcessEntry(int(row[0]), int(row[1]), int(row[2], 16 if "x" in row[2] else 10), 0)
         for row in rows
-        if len(row) == 4 and not row[3].startswith("Z")
+        if len(row) == 4 and not row[3].startswith("Z") and int(row[0]) != lister.pid
     ]
 
 

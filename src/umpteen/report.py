@@ -144,9 +144,10 @@ def read_failure(history: History, batch: str, record: Record) -> Failure:
     folder = parse_address(output)
     last = _last_line(f"{folder}/{record.outputs}/stderr" if record.outputs else f"{folder}/stderr")
     reason = describe_end(record)
+    has_stderr = bool(last)
     if last == f"umpteen: {reason}":
         last = ""  # said once is enough
-    return Failure(record.task, name, record.state, reason, last)
+    return Failure(record.task, name, record.state, reason, last, has_stderr)
 
 
 def _last_line(path: str) -> str:
@@ -184,7 +185,7 @@ def render_failures(job: str, failures: Sequence[Failure], width: int = 0) -> li
 
 def _failure_cells(job: str, failure: Failure) -> list[str]:
     command = f"umpteen logs {_quote(job)} {_quote(failure.name)}"
-    command += " --stderr" if failure.last_line else ""
+    command += " --stderr" if failure.has_stderr else ""
     state = failure.state.replace("_", " ")
     name = _CONTROL.sub("?", failure.name)
     return [state, name, failure.reason, failure.last_line, command]
@@ -289,6 +290,8 @@ def plan_to_dict(plan: Plan) -> dict[str, Any]:
 def _show_change(before: Any, now: Any) -> str:
     """Both forms, without the words they begin and end with alike."""
     old, new = _words(before), _words(now)
+    if old == new:
+        return f"{before!r}  →  {now!r}"  # blanks alone
     start = 0
     while start < min(len(old), len(new)) and old[start] == new[start]:
         start += 1

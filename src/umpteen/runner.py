@@ -294,6 +294,7 @@ class _Runner:
                 continue
             self.open[ordinal] = opened
             self.unsynced.append(opened.file)
+            self.did_fail |= opened.did_fail
             if opened.view.deadline_s:
                 self.deadline_s = min(self.deadline_s, opened.view.deadline_s)
             if not opened.left:

@@ -17,7 +17,8 @@ __all__ = ["DEFAULTS", "Setting", "Settings", "merge_settings", "parse_duration_
 
 _UNITS_S = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd]?)")
-_CLOCK = re.compile(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)")
+_CLOCK = re.compile(r"(?:(\d+):)?(\d+):(\d+)")
+_DAYS = re.compile(r"(\d+)-(\d+)(?::(\d+)(?::(\d+))?)?")
 
 
 class Setting(msgspec.Struct, frozen=True):
@@ -63,6 +64,8 @@ def merge_settings(*layers: Mapping[str, Setting]) -> Settings:
     """Later layers override earlier ones; what none gives has its default."""
     chosen = {key: Setting(value, "default") for key, value in DEFAULTS.items()}
     for layer in layers:
+        if "executor" in layer:  # options are those of one executor
+            chosen["executor_options"] = Setting({}, "default")
         chosen.update(layer)
     return Settings(
         **{key: setting.value for key, setting in chosen.items()},
@@ -71,7 +74,7 @@ def merge_settings(*layers: Mapping[str, Setting]) -> Settings:
 
 
 def parse_duration_s(text: str | float) -> float:
-    """Seconds in `90`, `90s`, `15m`, `2h`, `1d`, `5:00`, `12:00:00` or `1-12:00:00`.
+    """Seconds in `90`, `90s`, `15m`, `2h`, `1d`, `5:00`, `12:00:00`, `1-12`, `1-12:00` or `1-12:00:00`.
 
     Raises SettingsError where it is none of these, or not above 0.
     """
@@ -88,6 +91,9 @@ def _read_duration_s(text: str) -> float | None:
     if match := _DURATION.fullmatch(text):
         return float(match[1]) * _UNITS_S[match[2]]
     if match := _CLOCK.fullmatch(text):
+        hours, minutes, seconds = (int(part or 0) for part in match.groups())
+        return float((hours * 60 + minutes) * 60 + seconds)
+    if match := _DAYS.fullmatch(text):  # as Slurm has it: after days come hours
         days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
         return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
     return None

@@ -65,7 +65,8 @@ class OpenBatch:
 
     todo: positions to run, after `alone`, which run one at a time because they ran when two
     runners died. states: by position, the number of its state in STATES, or 0xff. attempts:
-    by task index, how many there were. fenced: outputs go below `attempts/`.
+    by task index, how many there were. fenced: outputs go below `attempts/`. did_fail: whether
+    an earlier start has a task that did not succeed.
     """
 
     def __init__(self, view: BatchView, key: RecordsKey, file: RecordsFile) -> None:
@@ -73,7 +74,7 @@ class OpenBatch:
         self.todo: list[int] = []
         self.alone: list[int] = []
         self.attempts: dict[int, int] = {}
-        self.fenced = False
+        self.fenced = self.did_fail = False
         self.left = 0
         self.states = bytearray([_NOT_YET]) * len(view.runs)
         self.seconds = 0.0
@@ -234,6 +235,7 @@ class Opener(NamedTuple):
             opened.attempts[record.task] = max(made, record.attempt)
             if TaskState(record.state).is_final:
                 done.add(record.task)
+                opened.did_fail |= not record.succeeded
         todo = [p for p, index in enumerate(view.indices) if index not in done]
         suspects, killer = self._list_suspects(view.batch, starts)
         opened.alone = [p for p in todo if p in suspects and p != killer]

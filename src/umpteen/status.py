@@ -28,13 +28,14 @@ class RunningTask(msgspec.Struct, frozen=True):
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """A task that came to an end without success."""
+    """A task that came to an end without success. last_line: of its stderr, if it says more."""
 
     index: int
     name: str
     state: str
     reason: str
     last_line: str
+    has_stderr: bool
 
 
 class JobStatus(msgspec.Struct, frozen=True):

@@ -16,9 +16,7 @@ from tests.support.store import list_records
 from tests.support.wait import wait_until
 
 
-def expect_refusal(
-    done: subprocess.CompletedProcess[str], *needles: str, code: int = 2
-) -> None:
+def expect_refusal(done: subprocess.CompletedProcess[str], *needles: str, code: int = 2) -> None:
     assert done.returncode == code, done.stderr
     assert done.stderr.startswith("error: ")
     assert "Traceback" not in done.stderr
@@ -222,7 +220,9 @@ def unprivileged(umpteen: Umpteen) -> Iterator[list[str]]:
         folder.chmod(0o755)
 
 
-def run_as(prefix: list[str], umpteen: Umpteen, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run_as(
+    prefix: list[str], umpteen: Umpteen, *arguments: str
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*prefix, *umpteen.command, *arguments], cwd=umpteen.folder, env=umpteen.environment,
         capture_output=True, text=True, timeout=60, check=False,

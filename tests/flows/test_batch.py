@@ -175,7 +175,9 @@ def test_batch_killed_goes_on_later(umpteen: Umpteen) -> None:
 
 
 def test_batch_of_a_store_does_what_is_left(umpteen: Umpteen) -> None:
-    umpteen.write("job.txt", "echo a >> ran\n[ -e go ] || { touch begun; sleep 600; }; echo b >> ran\n")
+    umpteen.write(
+        "job.txt", "echo a >> ran\n[ -e go ] || { touch begun; sleep 600; }; echo b >> ran\n"
+    )
     watcher = umpteen.start("run", "job.txt", "--slots", "1")
     wait_until((umpteen.folder / "begun").exists)
     watcher.send_signal(signal.SIGINT)

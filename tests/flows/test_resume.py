@@ -63,7 +63,9 @@ def test_resume_from_another_form_of_the_same_tasks_runs_nothing(umpteen: Umptee
 
 
 def test_resume_runs_a_failed_task_again_and_keeps_its_outputs(umpteen: Umpteen) -> None:
-    umpteen.write("job.txt", 'echo $UMPTEEN_ATTEMPT | tee "$RESULTS_DIR/n"; [ -e go ]\n' + mark("b"))
+    umpteen.write(
+        "job.txt", 'echo $UMPTEEN_ATTEMPT | tee "$RESULTS_DIR/n"; [ -e go ]\n' + mark("b")
+    )
     assert umpteen("run", "job.txt").returncode == 1
     token = list_records(umpteen.store())[0]["token"]
     umpteen.write("go", "")
@@ -177,9 +179,7 @@ def test_resume_removed_task_that_comes_back_runs_again(umpteen: Umpteen) -> Non
         ("none", {"new"}),
     ],
 )
-def test_resume_rerun_chooses_what_runs(
-    umpteen: Umpteen, rerun: str, expected: set[str]
-) -> None:
+def test_resume_rerun_chooses_what_runs(umpteen: Umpteen, rerun: str, expected: set[str]) -> None:
     tasks = [
         {"name": "done", "command": "echo done >> ran"},
         {"name": "failed", "command": "echo failed >> ran; exit 1"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from typing import Any
@@ -10,9 +11,12 @@ import click
 import msgspec
 
 from umpteen.adopt import DEFAULT_SLOTS, build_batch_id
+from umpteen.errors import SettingsError
 from umpteen.formats import read_job
 from umpteen.job import Job
 from umpteen.process import build_runner_command
+from umpteen.registry import register
+from umpteen.results.directory import parse_address
 from umpteen.task import RUNNER_VARIABLE, shell_command
 
 __all__ = ["batch_command"]
@@ -35,6 +39,8 @@ def batch_command(file: str, *, strict: bool, take_over: bool) -> None:
     Exit code: 0 when every outcome is recorded, whatever the outcomes are.
     """
     job = read_job([file])
+    with contextlib.suppress(SettingsError):  # an address that the runner will refuse
+        register(job.name, parse_address(job.settings.address))
     flags = ["--strict"] * strict + ["--take-over"] * take_over
     token = os.urandom(6).hex()
     command = [*build_runner_command(), f"--token={token}", *flags, *_place(file, job)]

@@ -14,7 +14,13 @@ from typing import Any
 import click
 
 from umpteen._version import __version__
-from umpteen.errors import EXIT_INTERRUPTED, EXIT_WRONG_USE, UmpteenError, nearest_hint
+from umpteen.errors import (
+    EXIT_INTERRUPTED,
+    EXIT_WRONG_USE,
+    BackendError,
+    UmpteenError,
+    nearest_hint,
+)
 
 __all__ = ["VERBS", "VerbGroup", "program", "run_program"]
 
@@ -79,13 +85,21 @@ class VerbGroup(click.Group):
 
 @click.group(
     cls=VerbGroup,
+    no_args_is_help=False,
+    invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Examples: umpteen run tasks.yaml  ·  umpteen run 'prog --lr {lr}' lr=0.1,0.01",
+    epilog="""\b
+Examples:
+  umpteen run tasks.yaml
+  umpteen run 'prog --lr {lr}' lr=0.1,0.01""",
 )
 @click.version_option(__version__, message="umpteen %(version)s")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def program(debug: bool) -> None:
+@click.pass_context
+def program(ctx: click.Context, /, **_: bool) -> None:
     """Run umpteen shell commands, keep every output, skip what is done."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
 
 
 def run_program(arguments: Sequence[str]) -> int:
@@ -132,6 +146,8 @@ def _show_error(error: UmpteenError, arguments: Sequence[str], *, is_debug: bool
         shown: dict[str, Any] = error.to_dict()
         sys.stdout.write(json.dumps(shown) + "\n")
     else:
+        if isinstance(error, BackendError) and error.last_lines:
+            sys.stderr.write(error.last_lines + "\n")
         hint = f"\n\nhint: {error.hint}" if error.hint else ""
         sys.stderr.write(f"error: {error}{hint}\n")
     return error.exit_code or EXIT_WRONG_USE

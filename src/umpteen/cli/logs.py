@@ -57,10 +57,9 @@ def logs_command(name: str, task: str, *, is_stderr: bool, follow: bool, as_json
         _follow(history, index, path)
         return 0
     if not os.path.exists(path):
-        raise InputError(
-            f"{found.name} has written nothing yet: it is {STATES[history.states[index]]}",
-            "--follow waits for it",
-        )
+        if record is None:
+            raise InputError(f"{found.name} has written nothing yet", "--follow waits for it")
+        raise InputError(f"the outputs of {found.name} are no longer at {folder}")
     _copy(path, 0)
     return 0
 

@@ -32,7 +32,13 @@ Examples:
   umpteen status ./umpteen-results/my-job --json""",
 )
 @click.argument("name")
-@click.option("--failures", default=_SHOWN, help="How many failures to list.", show_default=True)
+@click.option(
+    "--failures",
+    default=_SHOWN,
+    type=click.IntRange(min=0),
+    help="How many failures to list.",
+    show_default=True,
+)
 @click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
 def status_command(name: str, failures: int, *, as_json: bool) -> int:
     """Show how the job NAME (or the one at an address) stands.
@@ -42,7 +48,7 @@ def status_command(name: str, failures: int, *, as_json: bool) -> int:
     history = open_history(name)
     status = read_status(history)
     failed = history.read_failures()
-    shown = [read_failure(history, *entry) for entry in failed[len(failed) - failures :]]
+    shown = [read_failure(history, *entry) for entry in failed[max(0, len(failed) - failures) :]]
     if as_json:
         fields = ("index", "name", "state", "reason", "last_line")
         listed = [{field: getattr(failure, field) for field in fields} for failure in shown]
