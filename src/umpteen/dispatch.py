@@ -10,14 +10,15 @@ import difflib
 import os
 import time
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import msgspec
 
 from umpteen.errors import EXIT_SOME_FAILED, EXIT_SUCCEEDED, BackendError, InputError, StoreError
-from umpteen.executors.base import Executor, open_executor
+from umpteen.executors.base import UNKNOWN, Executor, open_executor
 from umpteen.executors.local import LocalExecutor
 from umpteen.hand_in import hand_in, hand_in_lock, open_job_folder
-from umpteen.history import History
+from umpteen.history import BatchHistory, History
 from umpteen.job import Job, Task
 from umpteen.plan import Plan, build_plan
 from umpteen.process import usable_cores
@@ -41,6 +42,7 @@ __all__ = [
 
 _POLL_S = 0.2
 _RATE_WINDOW_S = 30.0
+_UNKNOWN_S = 60.0
 _MOST_DEATHS = 5  # of runners in a row, without a task that ended between them
 
 
@@ -74,21 +76,49 @@ def open_history(name: str) -> History:
 
 def read_status(history: History) -> JobStatus:
     """How the job stands now."""
-    return build_status(history, _list_living(history))
+    return build_status(history, _Liveness().list_living(history))
 
 
-def _list_living(history: History) -> set[str]:
-    """The batches that somebody is at, asked of each executor once."""
-    handles: dict[str, list[str]] = collections.defaultdict(list)
-    for batch in history.list_open():
-        handles[batch.executor or "local"] += batch.handles
-    polled: dict[str, str] = {}
-    for name, asked in handles.items():
-        polled.update(open_executor(name, {}).poll(asked))
-    return list_living(history, polled)
+class _Liveness:
+    """Which batches somebody is at: what the executors say, asked once for all.
+
+    Where they cannot know (another machine's runner), a batch lives until its files have not
+    changed for 60 s by our clock; its runner replaces one every 15 s.
+    """
+
+    def __init__(self) -> None:
+        self.seen: dict[str, tuple[Any, float]] = {}
+
+    def list_living(self, history: History) -> set[str]:
+        handles: dict[str, list[str]] = collections.defaultdict(list)
+        open_batches = history.list_open()
+        for batch in open_batches:
+            handles[batch.executor or "local"] += batch.handles
+        polled: dict[str, str] = {}
+        for name, asked in handles.items():
+            polled.update(open_executor(name, {}).poll(asked))
+        living = list_living(history, polled)
+        for batch in open_batches:
+            unknown = any(polled.get(handle) == UNKNOWN for handle in batch.handles)
+            if unknown and batch.batch not in living and self._has_changed(history, batch):
+                living.add(batch.batch)
+        return living
+
+    def _has_changed(self, history: History, batch: BatchHistory) -> bool:
+        if not history.unfinished(batch):
+            return False
+        found = (history.list_running(batch), [start.offset for start in batch.starts])
+        before, since_s = self.seen.get(batch.batch, (None, 0.0))
+        now = time.monotonic()
+        if found != before:
+            self.seen[batch.batch] = (found, now)
+            return True
+        return now - since_s < _UNKNOWN_S
 
 
-def plan_run(job: Job, rerun: str = "default") -> tuple[Plan, History]:
+def plan_run(
+    job: Job, rerun: str = "default", liveness: _Liveness | None = None
+) -> tuple[Plan, History]:
     """What `submit` would do, and the history it goes by; nothing is written."""
     history = History(open_store(job.settings.address))
     history.refresh()
@@ -97,7 +127,8 @@ def plan_run(job: Job, rerun: str = "default") -> tuple[Plan, History]:
             f"{history.store.address} holds the job {history.job['name']!r}",
             f"use --name {history.job['name']}, or other --results",
         )
-    return build_plan(job, history, _list_living(history), rerun), history
+    liveness = liveness or _Liveness()
+    return build_plan(job, history, liveness.list_living(history), rerun), history
 
 
 class Submission:
@@ -113,6 +144,7 @@ class Submission:
         self.settings, self.source_digest = plan.job.settings, plan.job.source_digest
         self.deaths, self.waiting = 0, -1
         self.is_interrupted, self.goes_on = False, True
+        self.liveness = _Liveness()
 
     @property
     def is_own(self) -> bool:
@@ -120,7 +152,7 @@ class Submission:
         return bool(self.batches) and isinstance(self.executor, LocalExecutor)
 
 
-def submit(job: Job, rerun: str = "default") -> Submission:
+def submit(job: Job, rerun: str = "default", liveness: _Liveness | None = None) -> Submission:
     """Hand in what is to run of a settled job.
 
     Raises StoreError where the store cannot be written, BackendError where the executor
@@ -128,17 +160,18 @@ def submit(job: Job, rerun: str = "default") -> Submission:
     """
     executor = open_executor(job.settings.executor, job.settings.executor_options)
     store = open_store(job.settings.address)
-    plan_run(job, rerun)  # refuses what cannot be before anything is written
+    plan_run(job, rerun, liveness)  # refuses what cannot be before anything is written
     open_job_folder(store, job)
     register(job.name, store.address)
     with hand_in_lock(store):
-        plan, history = plan_run(job, rerun)
+        plan, history = plan_run(job, rerun, liveness)
         batches = (
             [] if plan.is_empty else hand_in(plan, history, executor, _attempts(plan, history))
         )
     history.take_recent()  # what failed before is not news
     history.refresh()
     submission = Submission(plan, history, executor, batches)
+    submission.liveness = liveness or _Liveness()
     submission.goes_on = rerun in ("default", "all", "rest")
     return submission
 
@@ -167,7 +200,7 @@ def watch(submission: Submission) -> Iterator[JobStatus]:
         yield from _watch_until_ended(submission)
         if submission.is_interrupted or not submission.goes_on or _is_over(submission):
             return
-        again = submit(_read_back(submission), "rest")
+        again = submit(_read_back(submission), "rest", submission.liveness)
         again.deaths, again.waiting = submission.deaths, submission.waiting
         if not again.batches and not again.running:
             return
@@ -187,7 +220,7 @@ def _watch_until_ended(submission: Submission) -> Iterator[JobStatus]:
     history = submission.history
     pace = _Pace()
     while True:
-        living = _list_living(history)
+        living = submission.liveness.list_living(history)
         history.refresh()
         status = build_status(history, living)
         rate = pace.observe(status)

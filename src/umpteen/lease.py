@@ -28,6 +28,7 @@ __all__ = [
     "SlotEntry",
     "end_leftovers",
     "find_lease",
+    "find_runner",
     "is_held",
     "leases_folder",
     "local_lock",
@@ -99,8 +100,8 @@ class Lease:
 
         batches: the runner's list, so that the table can be read without it.
         """
-        with open(self.folder + "/batches.json", "w", encoding="utf-8") as file:
-            json.dump(batches, file)
+        with open(self.folder + "/runner.json", "w", encoding="utf-8") as file:
+            json.dump({"pid": os.getpid(), "batches": batches}, file)
         fd = os.open(self.folder + "/slots", os.O_RDWR | os.O_CLOEXEC)
         self._table = mmap.mmap(fd, 0)
         os.close(fd)
@@ -165,6 +166,17 @@ def local_lock(name: str) -> Iterator[None]:
         os.close(fd)
 
 
+def find_runner(token: str) -> int | None:
+    """The pid of the runner of that token; None where it does not live, or not yet."""
+    if not is_held(token):
+        return None
+    try:
+        with open(os.path.join(leases_folder(), token, "runner.json"), encoding="utf-8") as file:
+            return int(json.load(file)["pid"])
+    except (OSError, ValueError):
+        return None
+
+
 def find_lease(token: str) -> dict[str, Any] | None:
     """What the lease says of its runner; None where there is none."""
     try:
@@ -206,8 +218,8 @@ def read_last_slots(token: str, batch: str) -> set[int]:
     """Which tasks of a batch, by their place in it, a runner of this machine had at its end."""
     folder = os.path.join(leases_folder(), token)
     try:
-        with open(folder + "/batches.json", encoding="utf-8") as file:
-            ordinal = json.load(file).index(batch)
+        with open(folder + "/runner.json", encoding="utf-8") as file:
+            ordinal = json.load(file)["batches"].index(batch)
         with open(folder + "/slots", "rb") as table:
             slots = list(_parse_slots(table.read()))
     except (OSError, ValueError):

@@ -58,7 +58,10 @@ def logs_command(name: str, task: str, *, is_stderr: bool, follow: bool, as_json
         return 0
     if not os.path.exists(path):
         if record is None:
-            raise InputError(f"{found.name} has written nothing yet", "--follow waits for it")
+            state = STATES[history.states[index]]
+            raise InputError(
+                f"{found.name} has written nothing yet: it is {state}", "--follow waits for it"
+            )
         raise InputError(f"the outputs of {found.name} are no longer at {folder}")
     _copy(path, 0)
     return 0

@@ -51,7 +51,8 @@ def results_command(name: str, *, as_json: bool) -> int:
                 click.echo(shorten_path(f"{folder}/results/{file}"))
     if not as_json:
         where = shorten_path(history.store.address)
-        click.echo(f"{count:,} of {len(tasks):,} tasks left results in {where}", err=True)
+        total = len(tasks) - len(history.dropped)
+        click.echo(f"{count:,} of {total:,} tasks left results in {where}", err=True)
     return 0
 
 

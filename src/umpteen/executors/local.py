@@ -13,8 +13,8 @@ from typing import IO, Any
 
 from umpteen.errors import BackendError, SettingsError
 from umpteen.executors.base import ENDED, RUNNING, UNKNOWN, Abilities, Executor
-from umpteen.lease import Lease, is_held
-from umpteen.process import build_runner_command, list_marked, read_machine
+from umpteen.lease import Lease, find_runner, is_held
+from umpteen.process import build_runner_command, read_machine
 from umpteen.records import format_ranges
 from umpteen.task import RUNNER_VARIABLE
 
@@ -91,9 +91,8 @@ class LocalExecutor(Executor):
 
     def cancel(self, handles: Sequence[str]) -> None:
         """Ask the runners of the handles to end their tasks kindly."""
-        for handle in handles:
-            _, _, token = parse_handle(handle)
-            for pid in list_marked(RUNNER_VARIABLE, token):
+        for handle in set(handles):
+            if _poll_one(handle) == RUNNING and (pid := find_runner(parse_handle(handle)[2])):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGTERM)
 

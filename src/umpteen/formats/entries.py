@@ -153,7 +153,8 @@ def _build_plain(chunk: list[Any]) -> list[Task] | None:
         return None
     commands = [task.command for task in built if type(task.command) is str]
     # What is wrong is told by the slower way, which knows the place.
-    return None if "" in commands or "\0" in "".join(commands) else built
+    are_bad = "" in commands or any(map(str.isspace, commands)) or "\0" in "".join(commands)
+    return None if are_bad else built
 
 
 def build_frame(defaults: TaskDefaults, flags: Mapping[str, Any], read: ReadTable) -> Frame:
