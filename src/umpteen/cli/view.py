@@ -123,7 +123,7 @@ def _say(line: str) -> None:
 
 def _head(submission: Submission, status: JobStatus) -> list[str]:
     lines = [render_start(status)]
-    if set(submission.why) != {"new"} or submission.done:
+    if set(submission.why) != {"new"} or submission.done or submission.running:
         again = render_plan(submission.done, submission.running, submission.why)
         lines.append(f"  {again or 'nothing to run'}")
     if submission.dropped:
