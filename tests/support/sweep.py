@@ -119,9 +119,9 @@ def check_store(store: Path, tasks: int) -> list[str]:
 
 
 def _command(number: int) -> str:
-    """A task that leaves its number; every 20th fails if its earlier self is still alive."""
+    """A task that leaves its number; every 50th fails if its earlier self is still alive."""
     leave = f"echo {number}; echo {number} > $UMPTEEN_RESULTS_DIR/n"
-    if number % 20:
+    if number % 50:
         return leave
     # The lock is held by a process in a session of its own, which no signal to a group reaches.
     return f"exec 9>lock.{number}; flock -n 9 || exit 9; setsid sleep 0.1; {leave}"
