@@ -602,7 +602,8 @@ class _Lane:
     # --- a store that refuses -----------------------------------------------------------
 
     def _hold(self, again: Callable[[], None], error: OSError) -> None:
-        self._write_done(f"! {error.strerror}: {error.filename}"[:1000].encode() + b"\n")
+        place = error.filename or self.setup.store.address
+        self._write_done(f"! {error.strerror}: {place}"[:1000].encode() + b"\n")
         self.retries.append(again)
         self.retry_at_s = time.monotonic() + _RETRY_S
 

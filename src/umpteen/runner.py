@@ -306,6 +306,15 @@ class _Runner:
             for position in opened.todo:
                 yield self._build_ticket(ordinal, position)
 
+    def _next_ticket(self) -> bytes | None:
+        """The next ticket, empty where there is none; a store that refuses ends the run kindly."""
+        try:
+            return next(self.feed, b"")
+        except StoreError as error:
+            self.trouble, self.trouble_s = str(error), time.monotonic()
+            self._order(END_KINDLY)
+            return b""
+
     def _build_ticket(self, ordinal: int, position: int) -> bytes:
         opened = self.open[ordinal]
         attempt = opened.attempts.get(opened.view.indices[position], 0) + 1
@@ -317,7 +326,7 @@ class _Runner:
             tickets = [self.chunk] if self.chunk else []
             has_to_wait = False
             while len(tickets) < _TICKETS_AT_ONCE and not self.chunk:
-                ticket = next(self.feed, b"")
+                ticket = self._next_ticket()
                 if not ticket:
                     has_to_wait = ticket is None
                     break

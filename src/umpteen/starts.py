@@ -110,7 +110,17 @@ class Opener(NamedTuple):
     take_over: bool
 
     def open(self, batch: str) -> OpenBatch | None:
-        """The batch to go on with; None where it must not start, or somebody is at it."""
+        """The batch to go on with; None where it must not start, or somebody is at it.
+
+        Raises StoreError where it cannot be read, or its records file not be begun.
+        """
+        try:
+            return self._open(batch)
+        except OSError as error:
+            path = str(error.filename or self.store.address)
+            raise StoreError(f"could not write {path}: {error.strerror}", path=path) from error
+
+    def _open(self, batch: str) -> OpenBatch | None:
         store = self.store
         if store.read(closed_key(batch)) is not None:
             return None
