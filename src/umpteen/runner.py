@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import os
 import resource
 import shutil
@@ -143,6 +144,9 @@ class _Runner:
         self.feed: Iterator[bytes | None] = iter(())
         self.syncer = _Syncer()
         self.tickets = self.done = -1
+        self.is_fed = self.is_exhausted = self.is_shown = False
+        self.began_s = time.monotonic()
+        self.look_at_s, self.sync_at_s = self.began_s + _LOOK_S, self.began_s + _SYNC_S
         self.patience_s = float(os.environ.get("UMPTEEN_STORE_PATIENCE_S", "60"))
 
     # --- the steps ------------------------------------------------------------------
@@ -193,52 +197,66 @@ class _Runner:
         os.close(done)
 
     def _work(self, watch_fd: int) -> None:
-        watcher = self.watcher = ChildWatcher()
-        watcher.add_file(self.done)
-        if watch_fd >= 0:
-            watcher.add_file(watch_fd)
+        """Until every lane has ended: hand out tickets, record what they tell, obey."""
+        self.watcher = ChildWatcher()
+        for fd in (self.done, watch_fd):
+            if fd >= 0:
+                self.watcher.add_file(fd)
         for pid in self.lanes:
-            watcher.add_child(pid)
+            self.watcher.add_child(pid)
         self.feed = self._list_tickets()
-        look_at_s = sync_at_s = time.monotonic() + _LOOK_S
-        is_fed = is_shown = False
         while self.lanes:
-            if not is_fed:
-                is_fed = self._push_tickets()
-            is_young = time.monotonic() < look_at_s - _LOOK_S + _YOUNG_S and not is_shown
-            ended, files = watcher.wait(1.0 if is_fed and not is_young else 0.1)
+            if not self.is_fed:
+                self._push_tickets()
+            ended, files = self.watcher.wait(self._patience_now_s())
             if self.done in files:
-                time.sleep(_BATCHING_S / 4 if is_fed else _BATCHING_S)
+                time.sleep(_BATCHING_S / 4 if self.is_fed else _BATCHING_S)
                 if not self._take_done():
-                    watcher.remove_file(self.done)
+                    self.watcher.remove_file(self.done)
             if watch_fd in files:
-                order = os.read(watch_fd, 1)
-                self.asked = order or END_KINDLY
-                if not order:
-                    watcher.remove_file(watch_fd)
-            if self.asked:
-                self._stop(self.asked)
-                self.asked = b""
-                is_fed = True
+                self._hear(watch_fd)
             for pid in ended:
                 self._see_lane_end(pid)
-            now = time.monotonic()
+            self._obey()
             self._write_pending()
-            if time.time() >= self.deadline_s and not self.stopping:
-                self._stop(DEADLINE)
-                is_fed = True
-            if self.trouble_s and now - self.trouble_s > self.patience_s and not self.stopping:
-                self._stop(END_KINDLY)
-                is_fed = True
-            if now >= look_at_s:
-                look_at_s = now + _LOOK_S
-                self._look_for_marks()
-            if now >= sync_at_s:
-                sync_at_s = now + _SYNC_S
-                self._sync()
-            is_shown |= self._show_running(now)
+            self._keep_up(time.monotonic())
             reap_strangers(set(self.lanes))
         self._take_done()
+
+    def _patience_now_s(self) -> float:
+        """Short while there are tickets to give, and until watchers see what runs first."""
+        is_young = time.monotonic() < self.began_s + _YOUNG_S and not self.is_shown
+        return 1.0 if self.is_fed and not is_young else 0.1
+
+    def _hear(self, watch_fd: int) -> None:
+        """What the watching process orders; that it is gone is an order to end kindly."""
+        order = os.read(watch_fd, 1)
+        self.asked = order or END_KINDLY
+        if not order:
+            self.watcher.remove_file(watch_fd)
+
+    def _obey(self) -> None:
+        """Stop where that was ordered, at the deadline, or when the store has refused too long."""
+        now = time.monotonic()
+        if self.asked:
+            self._stop(self.asked)
+            self.asked = b""
+        elif self.stopping:
+            return
+        elif time.time() >= self.deadline_s:
+            self._stop(DEADLINE)
+        elif self.trouble_s is not None and now - self.trouble_s > self.patience_s:
+            self._stop(END_KINDLY)
+
+    def _keep_up(self, now: float) -> None:
+        """What is done every few seconds."""
+        if now >= self.look_at_s:
+            self.look_at_s = now + _LOOK_S
+            self._look_for_marks()
+        if now >= self.sync_at_s:
+            self.sync_at_s = now + _SYNC_S
+            self._sync()
+        self.is_shown |= self._show_running(now)
 
     def _finish(self, *, strict: bool) -> int:
         self._end_strays()
@@ -307,43 +325,44 @@ class _Runner:
                 yield self._build_ticket(ordinal, position)
 
     def _next_ticket(self) -> bytes | None:
-        """The next ticket, empty where there is none; a store that refuses ends the run kindly."""
+        """The next ticket, None where there is none now; a store that refuses ends the run kindly."""
         try:
-            return next(self.feed, b"")
+            return next(self.feed)
+        except StopIteration:
+            self.is_exhausted = True
         except StoreError as error:
+            self.is_exhausted = True
             self.trouble, self.trouble_s = str(error), time.monotonic()
-            self._order(END_KINDLY)
-            return b""
+            self._stop(END_KINDLY)
+        return None
 
     def _build_ticket(self, ordinal: int, position: int) -> bytes:
         opened = self.open[ordinal]
         attempt = opened.attempts.get(opened.view.indices[position], 0) + 1
         return TICKET.pack(ordinal, position, attempt, int(opened.fenced))
 
-    def _push_tickets(self) -> bool:
-        """Fill the pipe; True when all tickets are in it, and it is closed."""
+    def _push_tickets(self) -> None:
+        """Fill the pipe as far as it goes; close it when all tickets are in it."""
         while True:
-            tickets = [self.chunk] if self.chunk else []
-            has_to_wait = False
-            while len(tickets) < _TICKETS_AT_ONCE and not self.chunk:
-                ticket = self._next_ticket()
-                if not ticket:
-                    has_to_wait = ticket is None
-                    break
-                tickets.append(ticket)
-            self.chunk = b"".join(tickets)
+            ready = itertools.islice(iter(self._next_ticket, None), _TICKETS_AT_ONCE)
+            self.chunk = self.chunk or b"".join(ready)
             if not self.chunk:
-                if has_to_wait:
-                    return False
-                os.close(self.tickets)
-                return True
+                if self.is_exhausted:
+                    self._close_tickets()
+                return
             try:
                 os.write(self.tickets, self.chunk)
             except BlockingIOError:
-                return False
-            except BrokenPipeError:
-                return True
+                return
+            except BrokenPipeError:  # no lane is left
+                self._close_tickets()
+                return
             self.chunk = b""
+
+    def _close_tickets(self) -> None:
+        if not self.is_fed:
+            os.close(self.tickets)
+        self.is_fed = True
 
     # --- what lanes tell --------------------------------------------------------------
 
@@ -430,9 +449,7 @@ class _Runner:
 
     def _stop(self, order: bytes) -> None:
         """Start nothing more, and have what runs ended: kindly, or at once."""
-        if not self.stopping:
-            with contextlib.suppress(OSError):
-                os.close(self.tickets)
+        self._close_tickets()
         self.stopping = True
         self._order(order)
 
