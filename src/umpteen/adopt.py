@@ -107,37 +107,20 @@ def _write(store: DirectoryStore, batch: str, parsed: dict[str, Any]) -> None:
     """Put the job (if there is none), its tasks, the batch, and the hand-in that names it."""
     top = parsed["remote_output_path"].rstrip("/")
     name = os.path.basename(store.address)
-    outputs = [run_output(top, run, number) for number, run in enumerate(parsed["runs"])]
-    names = [_task_name(top, output, number) for number, output in enumerate(outputs)]
-    now = round(time.time(), 3)
-    job = {"version": FORMAT_VERSION, "name": name, "created": now, "settings": {"address": top}}
-    store.create(JOB, _encode(job))
     number = len(parse_numbers(store.list(".umpteen/handed"), ".json")) + 1
-    known = _read_commands(store, number)
-    count, added, lines, indices = len(known), 0, [], []
-    for run, task, output in zip(parsed["runs"], names, outputs):
-        line = {"command": run["cmd"], "name": task, "output": output}
-        index, command = known.get(task, (count + added, None))
-        if command is None:
-            added += 1
-        elif command != run["cmd"]:
-            line["index"] = index
-        if command != run["cmd"]:
-            lines.append(_encode(line) + b"\n")
-        indices.append(index)
+    outputs = [run_output(top, run, place) for place, run in enumerate(parsed["runs"])]
+    names = [_task_name(top, output, place) for place, output in enumerate(outputs)]
+    indices, lines = _number_tasks(parsed["runs"], names, outputs, _read_commands(store, number))
     order = sorted(range(len(indices)), key=indices.__getitem__)
-    store.delete(tasks_key(number))  # of a start that was killed before it handed in
-    store.create(tasks_key(number), b"".join(lines))
-    runs = [
-        {**{key: run[key] for key in _RUN_KEYS if key in run}, "remote_output_path": output}
-        for run, output in zip(parsed["runs"], outputs)
-    ]
     ranges = format_ranges(indices[place] for place in order)
-    changed = sorted(line["index"] for line in map(json.loads, lines) if "index" in line)
+    job = {"version": FORMAT_VERSION, "name": name, "created": round(time.time(), 3)}
+    store.create(JOB, _encode({**job, "settings": {"address": top}}))
+    store.delete(tasks_key(number))  # of a start that was killed before it handed in
+    store.create(tasks_key(number), b"".join(_encode(line) + b"\n" for line in lines))
     content = {
         "nprocs": parsed.get("nprocs", DEFAULT_SLOTS),
         "remote_output_path": top,
-        "runs": [runs[place] for place in order],
+        "runs": [_build_run(parsed["runs"][place], outputs[place]) for place in order],
         "umpteen": {
             "version": FORMAT_VERSION,
             "job": name,
@@ -148,16 +131,50 @@ def _write(store: DirectoryStore, batch: str, parsed: dict[str, Any]) -> None:
         },
     }
     store.create(batch_key(batch), _encode(content))
-    handed = {
+    store.create(handed_key(number), _encode(_build_hand_in(number, batch, ranges, lines)))
+
+
+def _number_tasks(
+    runs: list[dict[str, Any]],
+    names: list[str],
+    outputs: list[str],
+    known: dict[str, tuple[int, str]],
+) -> tuple[list[int], list[dict[str, Any]]]:
+    """(the index of each run, lines for those that are new or not what they were)."""
+    indices: list[int] = []
+    lines: list[dict[str, Any]] = []
+    count = len(known)
+    for run, name, output in zip(runs, names, outputs):
+        line = {"command": run["cmd"], "name": name, "output": output}
+        if name not in known:
+            indices.append(count)
+            count += 1
+            lines.append(line)
+            continue
+        index, command = known[name]
+        indices.append(index)
+        if command != run["cmd"]:
+            lines.append({**line, "index": index})
+    return indices, lines
+
+
+def _build_run(run: dict[str, Any], output: str) -> dict[str, Any]:
+    return {**{key: run[key] for key in _RUN_KEYS if key in run}, "remote_output_path": output}
+
+
+def _build_hand_in(
+    number: int, batch: str, ranges: str, lines: list[dict[str, Any]]
+) -> dict[str, Any]:
+    changed = sorted(line["index"] for line in lines if "index" in line)
+    return {
         "hand_in": number,
-        "time": now,
+        "time": round(time.time(), 3),
         "executor": "",
         "mark": os.urandom(6).hex(),
-        "tasks": added,
+        "tasks": len(lines) - len(changed),
         "changed": format_ranges(changed),
         "batches": [{"batch": batch, "indices": ranges}],
     }
-    store.create(handed_key(number), _encode(handed))
 
 
 def _task_name(top: str, output: str, number: int) -> str:
@@ -165,7 +182,10 @@ def _task_name(top: str, output: str, number: int) -> str:
 
 
 def _read_commands(store: DirectoryStore, before: int) -> dict[str, tuple[int, Any]]:
-    """By name, the index and the command of each task that earlier hand-ins put there."""
+    """By name, the index and the command of each task that earlier hand-ins put there.
+
+    The command of one that was dropped since is empty, so that it is put there anew.
+    """
     known: dict[str, tuple[int, Any]] = {}
     names: list[str] = []
     for number in range(1, before):
@@ -174,8 +194,9 @@ def _read_commands(store: DirectoryStore, before: int) -> dict[str, tuple[int, A
             if "index" not in line:
                 names.append(line.get("name") or str(len(names)))
                 known[names[-1]] = (len(names) - 1, line["command"])
-            elif not line.get("dropped"):
-                known[names[line["index"]]] = (line["index"], line["command"])
+            else:
+                command = "" if line.get("dropped") else line["command"]
+                known[names[line["index"]]] = (line["index"], command)
     return known
 
 

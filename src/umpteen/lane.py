@@ -21,6 +21,7 @@ from typing import Any, Callable, NamedTuple
 from umpteen.lease import Lease, SlotEntry
 from umpteen.process import (
     ChildWatcher,
+    Launch,
     Spawner,
     boot_ticks,
     end_group,
@@ -407,24 +408,14 @@ class _Lane:
         cwd: str | None,
         outputs: tuple[int, int],
     ) -> None:
-        values = (
-            task.batch.job, task.name, task.index, task.attempt, task.slot,
-            task.results, task.output,
-        )  # fmt: skip
-        variables = build_environment(*values)
-        if env:
-            declared = {line.split(b"=", 1)[0] for line in _encode_environment(env)}
-            kept = (e for e in self.inherited + variables if e.split(b"=", 1)[0] not in declared)
-            environment = [*kept, *_encode_environment(env)]
-        else:
-            environment = self.inherited + variables
+        launch = Launch((), b"", self._build_environment(task, env), cwd, *outputs)
         path = (env or {}).get("PATH", self.path)
         task.start_s, ticks = time.time(), boot_ticks()
         task.started_s = time.monotonic()
         try:
-            task.pid = self._spawn_directly_or_by_shell(command, path, environment, cwd, outputs)
+            task.pid = self._spawn_directly_or_by_shell(command, path, launch)
         except (OSError, ValueError) as error:
-            self._explain_start(task, command, cwd, error, outputs[1])
+            self._explain_start(task, command, error, launch)
             return
         self.running[task.pid] = task
         self.setup.lease.set_slot(
@@ -432,29 +423,42 @@ class _Lane:
         )
         self.watcher.add_child(task.pid)
 
+    def _build_environment(self, task: _Running, env: dict[str, str] | None) -> list[bytes]:
+        variables = build_environment(
+            task.batch.job,
+            task.name,
+            task.index,
+            task.attempt,
+            task.slot,
+            task.results,
+            task.output,
+        )
+        if not env:
+            return self.inherited + variables
+        declared = _encode_environment(env)
+        names = {line.split(b"=", 1)[0] for line in declared}
+        kept = (e for e in self.inherited + variables if e.split(b"=", 1)[0] not in names)
+        return [*kept, *declared]
+
     def _spawn_directly_or_by_shell(
-        self,
-        command: str | list[str],
-        path: str,
-        environment: list[bytes],
-        cwd: str | None,
-        outputs: tuple[int, int],
+        self, command: str | list[str], path: str, launch: Launch
     ) -> int:
+        """Start the command; `launch` is all but its words and its program."""
         start = self.spawner.start
         if not isinstance(command, str):
-            argv = [os.fsencode(word) for word in command]
-            found = os.fsencode(_find_program(command[0], path, cwd))
-            return start(argv, found, environment, cwd, outputs)
+            found = os.fsencode(_find_program(command[0], path, launch.cwd))
+            return start(Launch([os.fsencode(word) for word in command], found, *launch[2:]))
         text = command.encode("utf-8", "surrogateescape")
-        program = self._program(command, path, cwd) if is_plain(command) else None
+        program = self._program(command, path, launch.cwd) if is_plain(command) else None
         if program:
             try:
-                return start(text.split(), os.fsencode(program), environment, cwd, outputs)
+                return start(Launch(text.split(), os.fsencode(program), *launch[2:]))
             except OSError as error:
                 # A script without `#!`, or a program gone since: the shell knows what to do.
-                if error.errno not in (errno.ENOEXEC, errno.ENOENT) or error.filename == cwd:
+                is_for_shell = error.errno in (errno.ENOEXEC, errno.ENOENT)
+                if not is_for_shell or error.filename == launch.cwd:
                     raise
-        return start([b"sh", b"-c", text], b"/bin/sh", environment, cwd, outputs)
+        return start(Launch([b"sh", b"-c", text], b"/bin/sh", *launch[2:]))
 
     def _program(self, command: str, path: str, cwd: str | None) -> str | None:
         key = (command.split(None, 1)[0], path, cwd)
@@ -466,10 +470,10 @@ class _Lane:
         self,
         task: _Running,
         command: str | list[str],
-        cwd: str | None,
         error: OSError | ValueError,
-        stderr: int,
+        launch: Launch,
     ) -> None:
+        cwd = launch.cwd
         if isinstance(error, ValueError):
             reason, exit_code = "the command holds a NUL character", 126
         elif cwd is not None and error.filename == cwd:
@@ -478,7 +482,7 @@ class _Lane:
             word = command if isinstance(command, str) else command[0]
             reason = f"cannot start {word[:200]}: {error.strerror}"
             exit_code = 127 if error.errno == errno.ENOENT else 126
-        os.write(stderr, f"umpteen: {reason}\n".encode("utf-8", "surrogateescape"))
+        os.write(launch.stderr, f"umpteen: {reason}\n".encode("utf-8", "surrogateescape"))
         task.reaped = (exit_code, None, 0.0)
         self._conclude(task, reason)
 

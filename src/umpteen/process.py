@@ -20,6 +20,7 @@ from typing import Any, Callable, NamedTuple
 
 __all__ = [
     "ChildWatcher",
+    "Launch",
     "Machine",
     "ProcessEntry",
     "Spawner",
@@ -183,6 +184,19 @@ def _is_program(path: str) -> bool:
     return os.path.isfile(path) and os.access(path, os.X_OK)
 
 
+class Launch(NamedTuple):
+    """A program to start: its words, its file, its whole environment as `KEY=value`, the folder
+    it starts in (None: ours), and the open files for its stdout and stderr.
+    """
+
+    argv: Sequence[bytes]
+    program: bytes
+    env: Sequence[bytes]
+    cwd: str | None
+    stdout: int
+    stderr: int
+
+
 class Spawner:
     """Starts processes, each in a session and group of its own.
 
@@ -213,56 +227,35 @@ class Spawner:
         if IS_PORTABLE:
             self._start = self._start_by_popen
 
-    def start(
-        self,
-        argv: Sequence[bytes],
-        program: bytes,
-        env: Sequence[bytes],
-        cwd: str | None,
-        outputs: tuple[int, int],
-    ) -> int:
-        """The new process's pid; `outputs` are the files for its stdout and stderr.
+    def start(self, launch: Launch) -> int:
+        """The new process's pid.
 
         Raises OSError with the child's errno where the program could not be started, and
         with `filename` set to `cwd` where that was the reason.
         """
-        return self._start(argv, program, env, cwd, outputs)
+        return self._start(launch)
 
-    def _start_directly(
-        self,
-        argv: Sequence[bytes],
-        program: bytes,
-        env: Sequence[bytes],
-        cwd: str | None,
-        outputs: tuple[int, int],
-    ) -> int:
-        stdout, stderr = outputs
+    def _start_directly(self, launch: Launch) -> int:
+        argv, program, env, cwd, stdout, stderr = launch
         try:
             pid: int = self._fork_exec(
                 argv, (program,), False, (), cwd, env, self._null, -1, -1, stdout, -1,
                 stderr, self._report, self._report_in, True, True, *self._tail,
             )  # fmt: skip
         except TypeError:
-            return self._start_otherwise(argv, program, env, cwd, outputs)
+            return self._start_otherwise(launch)
         if failure := self.read_failure(cwd, program):
             os.waitpid(pid, 0)
             raise failure
         return pid
 
-    def _start_otherwise(
-        self,
-        argv: Sequence[bytes],
-        program: bytes,
-        env: Sequence[bytes],
-        cwd: str | None,
-        outputs: tuple[int, int],
-    ) -> int:
+    def _start_otherwise(self, launch: Launch) -> int:
         position = self._tails.index(self._tail) + 1
         if position < len(self._tails):
             self._tail = self._tails[position]
         else:
             self._start = self._start_by_popen
-        return self._start(argv, program, env, cwd, outputs)
+        return self._start(launch)
 
     def read_failure(self, cwd: str | None, program: bytes) -> OSError | None:
         """What a child said before it could become the program; None if nothing.
@@ -278,23 +271,16 @@ class Spawner:
         name = cwd if place.startswith(b"noexec") else os.fsdecode(program)
         return OSError(code, os.strerror(code), name or "")
 
-    def _start_by_popen(
-        self,
-        argv: Sequence[bytes],
-        program: bytes,
-        env: Sequence[bytes],
-        cwd: str | None,
-        outputs: tuple[int, int],
-    ) -> int:
-        pairs = (entry.split(b"=", 1) for entry in env)
+    def _start_by_popen(self, launch: Launch) -> int:
+        pairs = (entry.split(b"=", 1) for entry in launch.env)
         child = subprocess.Popen(
-            list(argv),
-            executable=program,
+            list(launch.argv),
+            executable=launch.program,
             env=dict(pairs),
-            cwd=cwd,
+            cwd=launch.cwd,
             stdin=self._null,
-            stdout=outputs[0],
-            stderr=outputs[1],
+            stdout=launch.stdout,
+            stderr=launch.stderr,
             start_new_session=True,
         )
         child.returncode = 0  # it is ours to wait for: keep Popen from doing so
