@@ -304,6 +304,25 @@ def test_resume_interrupt_kills_after_the_grace(umpteen: Umpteen) -> None:
     assert [r["state"] for r in list_records(umpteen.store())] == ["waiting"]
 
 
+def test_resume_run_under_nohup_outlives_its_terminal(umpteen: Umpteen) -> None:
+    umpteen.write("job.txt", "touch begun; until [ -e go ]; do sleep 0.05; done\n")
+    script = f"trap '' HUP; exec {umpteen.command[0]} run job.txt"
+    watcher = subprocess.Popen(
+        ["sh", "-c", script],
+        cwd=umpteen.folder,
+        env=umpteen.environment,
+        start_new_session=True,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_until((umpteen.folder / "begun").exists)
+    os.killpg(watcher.pid, signal.SIGHUP)
+    umpteen.write("go", "")
+    _, said = watcher.communicate(timeout=30)
+    assert watcher.returncode == 0, said
+    assert [r["state"] for r in list_records(umpteen.store())] == ["succeeded"]
+
+
 def test_resume_killed_watcher_takes_its_runner_along(umpteen: Umpteen) -> None:
     watcher = start_blocked(umpteen)
     watcher.kill()

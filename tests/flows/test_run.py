@@ -357,6 +357,14 @@ def test_run_in_a_hostile_folder_works(umpteen: Umpteen, hostile_path: Path) -> 
     assert (folder / "results/f").read_text() == "x\n"
 
 
+def test_run_in_a_folder_that_is_no_text_works_or_is_refused_in_words(umpteen: Umpteen) -> None:
+    folder = umpteen.folder / os.fsdecode(b"bad \xff")
+    folder.mkdir()
+    done = umpteen("run", "true", cwd=folder)
+    assert done.returncode in (0, 2)
+    assert "unexpected" not in done.stderr
+
+
 def test_run_with_hostile_results_and_cwd_works(umpteen: Umpteen, hostile_path: Path) -> None:
     done = umpteen(
         "run", "pwd", "--results", hostile_path / "out", "--cwd", hostile_path, "--name", "job"
@@ -427,6 +435,22 @@ def test_run_task_killed_by_a_signal_is_recorded_with_it(umpteen: Umpteen, numbe
     assert f"signal {number}" in done.stderr
 
 
+@pytest.mark.parametrize(
+    "mischief",
+    ["rm -rf $UMPTEEN_OUTPUT", "rm -rf $RESULTS_DIR; echo > $RESULTS_DIR", "rm -rf $RESULTS_DIR"],
+)
+def test_run_task_that_spoils_its_own_folders_stops_no_other(
+    umpteen: Umpteen, mischief: str
+) -> None:
+    umpteen.write("job.txt", f"{mischief}\necho b; echo c > $RESULTS_DIR/c\n")
+    patience = {"UMPTEEN_STORE_PATIENCE_S": "1"}
+    done = umpteen("run", "job.txt", "--slots", "1", env=patience)
+    assert done.returncode in (0, 1), done.stderr
+    assert read_record(umpteen.store(), 0)["state"] in ("succeeded", "failed")
+    assert read_record(umpteen.store(), 1)["state"] == "succeeded"
+    assert (umpteen.store() / "1/results/c").read_text() == "c\n"
+
+
 # --- outputs, byte for byte ------------------------------------------------------------------------------
 
 
@@ -478,22 +502,23 @@ def is_alive(pid: int) -> bool:
         return False
 
 
+# Until the process whose pid is in the file has gone; the runner itself lives on meanwhile.
+GONE = "until [ -s pid ] && ! grep -qs '[RSD] (' /proc/$(cat pid)/status; do sleep 0.02; done"
+
+
 def test_run_child_left_in_the_background_is_ended_with_its_task(umpteen: Umpteen) -> None:
-    left = 'kill -0 "$(cat pid)" 2>/dev/null && [ "$(ps -o stat= "$(cat pid)")" != Z ] && exit 1'
-    umpteen.write("job.txt", f"sleep 600 & echo $! > pid\n{left}; true\n")
-    done = umpteen("run", "job.txt", "--slots", "1")
+    umpteen.write("job.txt", f"sleep 600 & echo $! > pid\n{GONE}\n")
+    done = umpteen("run", "job.txt", "--slots", "1", "--timeout", "20s")
     assert done.returncode == 0, done.stderr
     assert not is_alive(int((umpteen.folder / "pid").read_text()))
 
 
 def test_run_child_in_its_own_session_is_ended_at_a_timeout(umpteen: Umpteen) -> None:
-    # The second task goes on only when the first one's child is gone, while the runner lives.
-    gone = "until [ -s pid ] && ! grep -qs '[SR] (' /proc/$(cat pid)/status; do sleep 0.05; done"
     umpteen.write(
         "job.yaml",
         "slots: 2\ntasks:\n"
         "- {command: setsid sleep 600 & echo $! > pid; sleep 600, timeout: 0.3}\n"
-        f"- {{command: {json.dumps(gone)}, timeout: 20}}\n",
+        f"- {{command: {json.dumps(GONE)}, timeout: 20}}\n",
     )
     umpteen("run", "job.yaml")
     assert read_record(umpteen.store(), 1)["state"] == "succeeded"

@@ -150,6 +150,7 @@ def test_status_after_a_damaged_record_line_counts_the_others(umpteen: Umpteen) 
     umpteen("run", "job.txt", "--slots", "1")
     (path,) = umpteen.store().glob(".umpteen/records/1/*.jsonl")
     lines = path.read_bytes().splitlines(keepends=True)
-    path.write_bytes(lines[0] + lines[1] + b'{"task":1,"dig\n' + lines[3])
+    assert b'"task":1' in lines[2]
+    path.write_bytes(b"".join([*lines[:2], b'{"task":1,"dig\n', *lines[3:]]))
     status = json.loads(umpteen("status", "job", "--json").stdout)
     assert (status["state"], status["counts"]["succeeded"]) == ("unfinished", 2)

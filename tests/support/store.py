@@ -6,7 +6,18 @@ import json
 from pathlib import Path
 from typing import Any
 
-__all__ = ["list_records", "read_record", "read_tree"]
+from umpteen.records import build_line
+from umpteen.results.base import (
+    JOB,
+    RecordsKey,
+    Store,
+    batch_key,
+    handed_key,
+    records_key,
+    tasks_key,
+)
+
+__all__ = ["list_records", "put_batch", "put_hand_in", "put_start", "read_record", "read_tree"]
 
 
 def list_records(store: Path) -> list[dict[str, Any]]:
@@ -33,3 +44,36 @@ def read_tree(folder: Path) -> dict[str, bytes]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+
+
+def put_hand_in(
+    store: Store, number: int, lines: list[dict[str, Any]], batches: dict[str, str], **more: Any
+) -> None:
+    """Hand-in `number` with its lines of `tasks/K.jsonl`, and its batches' index ranges."""
+    if number == 1:
+        store.create(JOB, b'{"name":"job","version":0}')
+    store.create(tasks_key(number), b"".join(map(build_line, lines)))
+    handed = {
+        "hand_in": number,
+        "time": 0.0,
+        "executor": "local",
+        "mark": "",
+        "tasks": sum("index" not in line for line in lines),
+        "batches": [{"batch": name, "indices": indices} for name, indices in batches.items()],
+        **more,
+    }
+    store.create(handed_key(number), build_line(handed))
+
+
+def put_start(store: Store, batch: str, lines: list[dict[str, Any]], start: int = 1) -> None:
+    """A start of a batch that recorded these lines after its first."""
+    opened = {"event": "start", "machine": "elsewhere", "boot": "b", "token": f"{start:012x}"}
+    content = b"".join(map(build_line, [opened, *lines]))
+    store.replace(records_key(batch, RecordsKey(start, f"{start:012x}")), content)
+
+
+def put_batch(store: Store, batch: str, indices: str, names: list[str]) -> None:
+    """The file of a batch, with no more than what names its tasks."""
+    runs = [{"cmd": "true", "remote_output_path": f"{store.address}/{name}"} for name in names]
+    content = {"runs": runs, "umpteen": {"names": names, "indices": indices}}
+    store.create(batch_key(batch), build_line(content))

@@ -135,7 +135,9 @@ def run_point(umpteen: Umpteen, point: Point, tasks: int) -> list[str]:
     stranger = subprocess.Popen(["sleep", "600"])
     watcher = umpteen.start("run", "job.json", "-q")
     try:
-        wait_until(lambda: estimate_records(store) >= point.after or watcher.poll() is not None, 120)
+        wait_until(
+            lambda: estimate_records(store) >= point.after or watcher.poll() is not None, 120
+        )
         before = read_record_lines(store)
         kill(umpteen, watcher, point.target)
         if point.target in ("watcher", "both", "all"):

@@ -1,0 +1,230 @@
+"""Which runners live here, and what dead ones left: ended, and nobody else's."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.wait import wait_until
+from umpteen.errors import StoreError
+from umpteen.lease import (
+    Lease,
+    SlotEntry,
+    end_leftovers,
+    find_lease,
+    is_held,
+    leases_folder,
+    local_lock,
+)
+from umpteen.process import boot_ticks
+
+TOKEN, OTHER = "a" * 12, "b" * 12
+ADDRESS = "/store"
+Start = Callable[..., subprocess.Popen[bytes]]
+
+
+@pytest.fixture(autouse=True)
+def leases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of leases of this test's own."""
+    monkeypatch.setenv("UMPTEEN_LEASES", str(tmp_path / "leases"))
+    return tmp_path / "leases"
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """`start("sleep", "600", TOKEN)` is a process in a session of its own, bearing the token."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(*command: str, token: str = "") -> subprocess.Popen[bytes]:
+        env = {"PATH": os.environ["PATH"]} | ({"UMPTEEN_RUNNER": token} if token else {})
+        started.append(
+            subprocess.Popen(command, env=env, start_new_session=True, stdout=subprocess.PIPE)
+        )
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def die(lease: Lease) -> None:
+    """What the kernel does when a runner dies."""
+    os.close(lease.lock)
+
+
+def put_slot(lease: Lease, pid: int, start_ticks: int) -> None:
+    lease.open_slots(["1"])
+    lease.set_slot(SlotEntry(0, 0, 0, pid, start_ticks, time.time()))
+
+
+def test_leases_folder_is_for_its_owner_alone(leases: Path) -> None:
+    assert leases_folder() == str(leases)
+    assert leases.stat().st_mode & 0o777 == 0o700
+
+
+def test_leases_folder_that_is_no_folder_is_refused(leases: Path) -> None:
+    leases.touch()
+    with pytest.raises(StoreError, match="not a folder of yours"):
+        leases_folder()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give a folder away")
+def test_leases_folder_of_somebody_else_is_refused(leases: Path) -> None:
+    leases.mkdir()
+    os.chown(leases, 65534, 65534)
+    with pytest.raises(StoreError, match="not a folder of yours"):
+        leases_folder()
+
+
+def test_leases_folder_that_is_a_link_is_refused(leases: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    leases.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StoreError, match="not a folder of yours"):
+        leases_folder()
+
+
+def test_lease_is_held_while_its_runner_lives() -> None:
+    lease = Lease.create(TOKEN, ADDRESS, 2)
+    assert is_held(TOKEN) is True
+    die(lease)
+    assert is_held(TOKEN) is False
+
+
+def test_lease_that_is_not_there_is_unknown() -> None:
+    assert is_held(TOKEN) is None
+    assert find_lease(TOKEN) is None
+
+
+def test_lease_given_up_leaves_nothing(leases: Path) -> None:
+    Lease.create(TOKEN, ADDRESS, 2).remove()
+    assert is_held(TOKEN) is None
+    assert list(leases.iterdir()) == []
+
+
+def test_lease_is_held_as_long_as_any_process_has_its_lock() -> None:
+    lease = Lease.create(TOKEN, ADDRESS, 1)
+    helper = subprocess.Popen(["sleep", "600"], pass_fds=[lease.lock])
+    die(lease)
+    assert is_held(TOKEN) is True
+    helper.kill()
+    helper.wait()
+    assert is_held(TOKEN) is False
+
+
+def test_lease_says_what_runs_in_its_slots() -> None:
+    lease = Lease.create(TOKEN, ADDRESS, 3)
+    lease.open_slots(["1"])
+    entries = [SlotEntry(slot, 1, 70 + slot, 4000 + slot, 2**40, 1.5) for slot in (0, 2)]
+    for entry in entries:
+        lease.set_slot(entry)
+    assert lease.list_slots() == entries
+    lease.clear_slot(0)
+    assert lease.list_slots() == entries[1:]
+    lease.remove()
+
+
+def test_local_lock_keeps_others_out_until_it_is_left(leases: Path) -> None:
+    with local_lock("name"):
+        assert is_locked(leases / "name.lock")
+    assert not is_locked(leases / "name.lock")
+
+
+def is_locked(path: Path) -> bool:
+    with path.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+# --- leftovers ------------------------------------------------------------------------------
+
+
+def test_end_leftovers_ends_what_bears_a_dead_runners_token(start: Start) -> None:
+    left = start("sleep", "600", token=TOKEN)
+    die(Lease.create(TOKEN, ADDRESS, 1))
+    assert end_leftovers(ADDRESS) == [TOKEN]
+    assert left.wait(10) == -9
+
+
+def test_end_leftovers_ends_the_session_of_a_task_and_what_is_left_of_it(start: Start) -> None:
+    ticks = boot_ticks()
+    # Its leader has gone already; the child bears no token.
+    leader = start("sh", "-c", "sleep 600 & echo $!")
+    assert leader.stdout
+    child = int(leader.stdout.readline())
+    leader.wait(10)
+    lease = Lease.create(TOKEN, ADDRESS, 1)
+    put_slot(lease, leader.pid, ticks)
+    die(lease)
+    end_leftovers(ADDRESS)
+    wait_until(lambda: not is_running(child), 10)
+
+
+def test_end_leftovers_spares_a_process_that_has_the_pid_by_now(start: Start) -> None:
+    stranger = start("sleep", "600")
+    lease = Lease.create(TOKEN, ADDRESS, 1)
+    put_slot(lease, stranger.pid, boot_ticks() - 100_000)
+    die(lease)
+    assert end_leftovers(ADDRESS) == [TOKEN]
+    assert stranger.poll() is None
+
+
+def test_end_leftovers_spares_what_is_of_others(start: Start) -> None:
+    spared = [start("sleep", "600", token=OTHER), start("sleep", "600")]
+    alive = start("sleep", "600", token="c" * 12)
+    die(Lease.create(TOKEN, ADDRESS, 1))
+    die(Lease.create(OTHER, "/another/store", 1))
+    living = Lease.create("c" * 12, ADDRESS, 1)
+    assert end_leftovers(ADDRESS) == [TOKEN]
+    assert [process.poll() for process in [*spared, alive]] == [None] * 3
+    living.remove()
+
+
+def test_end_leftovers_ends_what_forks_away_from_it(start: Start) -> None:
+    # Each generation starts the next before it is killed.
+    script = "i=0; while [ $i -lt 40 ]; do i=$((i+1)); sleep 600 & sleep 0.01; done; wait"
+    left = start("sh", "-c", script, token=TOKEN)
+    die(Lease.create(TOKEN, ADDRESS, 1))
+    end_leftovers(ADDRESS)
+    assert left.wait(10) == -9
+    assert not [pid for pid in os.listdir("/proc") if pid.isdigit() and bears(int(pid), TOKEN)]
+
+
+def test_end_leftovers_deals_with_a_dead_runner_once() -> None:
+    die(Lease.create(TOKEN, ADDRESS, 1))
+    assert end_leftovers(ADDRESS) == [TOKEN]
+    assert end_leftovers(ADDRESS) == []
+    assert is_held(TOKEN) is False
+
+
+def test_end_leftovers_forgets_what_is_a_month_old(leases: Path) -> None:
+    die(Lease.create(TOKEN, ADDRESS, 1))
+    end_leftovers(ADDRESS)
+    month = time.time() - 31 * 86400
+    os.utime(leases / TOKEN, (month, month))
+    end_leftovers(ADDRESS)
+    assert not (leases / TOKEN).exists()
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+
+
+def bears(pid: int, token: str) -> bool:
+    try:
+        found = Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return False
+    return f"UMPTEEN_RUNNER={token}".encode() in found.split(b"\0") and is_running(pid)

@@ -1,0 +1,200 @@
+"""How a job looks as lines of text."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support.store import put_batch, put_hand_in
+from tests.unit.test_status import make_status
+from umpteen.history import History
+from umpteen.report import (
+    read_failure,
+    render_ago,
+    render_bar,
+    render_counts,
+    render_end,
+    render_failures,
+    render_left,
+    render_plan,
+    render_seconds,
+    render_start,
+    render_table,
+    shorten_path,
+    status_to_dict,
+)
+from umpteen.results.directory import DirectoryStore
+from umpteen.status import Failure
+from umpteen.task import Record
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.0, "under 0.01 s"),
+        (0.42, "0.42 s"),
+        (1.0, "1 s"),
+        (9.1, "9.1 s"),
+        (12.4, "12 s"),
+        (89, "89 s"),
+        (90, "1.5 min"),
+        (5399, "90 min"),
+        (9000, "2.5 h"),
+        (36 * 3600, "1.5 d"),
+        (40 * 86400, "40 d"),
+    ],
+)
+def test_seconds_are_in_the_unit_a_person_would_choose(seconds: float, text: str) -> None:
+    assert render_seconds(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("left_s", "text"),
+    [
+        (None, ""),
+        ((0.1, 0.5), "1 s left"),
+        ((4.2, 6.1), "4–6 s left"),
+        ((5.6, 6.1), "6 s left"),
+        ((540, 780), "9–13 min left"),
+        ((80, 100), "1–2 min left"),
+    ],
+)
+def test_left_is_a_range_in_the_unit_of_its_longer_end(
+    left_s: tuple[float, float] | None, text: str
+) -> None:
+    assert render_left(left_s) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(1, "just now"), (720, "12 min ago"), (90_000, "yesterday"), (10 * 86400, "10 d ago")],
+)
+def test_ago_is_what_a_person_would_say(seconds: float, text: str) -> None:
+    assert render_ago(time.time() - seconds) == text
+
+
+def test_counts_leave_out_what_there_is_none_of() -> None:
+    status = make_status(counts={"succeeded": 1058, "timed_out": 2, "running": 8, "waiting": 31})
+    assert render_counts(status) == "1,058 done · 2 timed out · 8 running · 31 waiting"
+    assert render_counts(make_status()) == "nothing yet"
+
+
+@given(st.integers(0, 500), st.integers(0, 500), st.integers(1, 60))
+def test_bar_has_its_width_and_is_full_only_at_the_end(done: int, waiting: int, width: int) -> None:
+    bar = render_bar(make_status(counts={"succeeded": done, "waiting": waiting}), width)
+    assert len(bar) == width
+    assert set(bar) <= set("━╸ ")
+    assert (bar == "━" * width) == (waiting == 0)
+
+
+def test_start_says_what_runs_where(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    status = make_status(counts={"waiting": 10_000}, address=f"{tmp_path}/umpteen-results/job")
+    expected = "job: 10,000 tasks, 2 at a time on this machine, results in umpteen-results/job"
+    assert render_start(status) == expected
+
+
+def test_plan_says_what_runs_and_why() -> None:
+    why = {"new": 20, "failed": 3, "changed": 1, "unfinished": 4}
+    assert render_plan(97, 2, why) == (
+        "97 done before, 2 being run already, 3 failed before and run again, 1 changed, "
+        "4 not finished before, 20 new"
+    )
+
+
+def test_end_of_a_success_has_no_more_to_say() -> None:
+    status = make_status(counts={"succeeded": 3}, state="succeeded")
+    assert render_end(status, 9.1, 10.4) == [
+        "job: 3 succeeded in 9.1 s (5.2 s of work a slot)",
+        "  results   /store",
+    ]
+
+
+def test_end_with_failures_says_how_to_go_on() -> None:
+    status = make_status(counts={"succeeded": 1, "failed": 2, "waiting": 3}, state="unfinished")
+    first, _, last = render_end(status, 1.0, 0.0)
+    assert first.startswith("job: 1 succeeded, 2 failed, 3 not run in 1 s")
+    assert last.startswith("  again     ")
+    assert "the 2 that failed and the 3 that did not run" in last
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [("{here}/a/b", "a/b"), ("{here}", "{here}"), ("{here}x/a", "{here}x/a"), ("/a", "/a")],
+)
+def test_path_is_shortened_only_below_here(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, path: str, shown: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert shorten_path(path.format(here=tmp_path)) == shown.format(here=tmp_path)
+
+
+# --- failures ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("stderr", "last_line"),
+    [
+        (b"", ""),
+        (b"first\nValueError: seed 17 diverged\n", "ValueError: seed 17 diverged"),
+        (b"why\n\n  \n\t\n", "why"),
+        (b"\x1b[31mred\x1b[0m\x07", "red"),
+        (b"a\xffb", "a\N{REPLACEMENT CHARACTER}b"),
+        (b" 50 %\r100 %\rfailed\r\n", "failed"),
+        (b"x" * 100_000 + b"\nend", "end"),
+    ],
+)
+def test_failure_has_the_last_line_of_stderr(tmp_path: Path, stderr: bytes, last_line: str) -> None:
+    store = DirectoryStore(str(tmp_path / "store"))
+    put_hand_in(store, 1, [{"command": "a"}], {"1": "0"})
+    put_batch(store, "1", "0", ["name"])
+    (tmp_path / "store/name").mkdir()
+    (tmp_path / "store/name/stderr").write_bytes(stderr)
+    history = History(store)
+    history.refresh()
+    failure = read_failure(history, "1", Record(0, "", 1, "failed", exit_code=1))
+    assert (failure.name, failure.last_line) == ("name", last_line)
+
+
+def make_failure(**more: Any) -> Failure:
+    return Failure(**{
+        "index": 1, "name": "x=1", "state": "failed", "reason": "exit 1", "last_line": "why",
+        "has_stderr": True, **more,
+    })  # fmt: skip
+
+
+def test_failures_are_one_line_each_with_what_to_type() -> None:
+    lines = render_failures("job", [make_failure(), make_failure(name="x=22", state="timed_out")])
+    assert [line.split() for line in lines] == [
+        "failed x=1 exit 1 why umpteen logs job x=1 --stderr".split(),
+        "timed out x=22 exit 1 why umpteen logs job x=22 --stderr".split(),
+    ]
+
+
+def test_failures_command_is_quoted_for_a_shell() -> None:
+    (line,) = render_failures("my job", [make_failure(name="it's", has_stderr=False)])
+    assert line.endswith("""umpteen logs 'my job' 'it'"'"'s'""")
+
+
+@pytest.mark.parametrize("width", [80, 100, 200])
+def test_failures_fit_the_terminal_and_keep_the_command(width: int) -> None:
+    long = make_failure(last_line="word " * 60, name="n" * 10)
+    (line,) = render_failures("job", [long], width)
+    assert len(line) <= width
+    assert line.endswith("umpteen logs job nnnnnnnnnn --stderr")
+
+
+def test_table_columns_are_as_wide_as_their_widest() -> None:
+    lines = render_table(["name", "n"], [["a", "1"], ["longer", "22"]], right="lr")
+    assert lines == ["name     n", "a        1", "longer  22"]
+
+
+def test_status_as_json_has_what_the_table_shows() -> None:
+    shown = status_to_dict(make_status(counts={"succeeded": 1}, left_s=(1.0, 2.0)))
+    assert (shown["name"], shown["total"], shown["left_s"]) == ("job", 1, [1.0, 2.0])
+    assert shown["counts"]["succeeded"] == 1

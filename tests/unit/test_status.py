@@ -1,0 +1,165 @@
+"""From history and what executors say to one look at a job."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support.store import put_hand_in, put_start
+from umpteen.executors.base import ENDED, QUEUED, RUNNING, UNKNOWN
+from umpteen.history import History
+from umpteen.results.base import handles_key
+from umpteen.results.directory import DirectoryStore
+from umpteen.status import (
+    JobStatus,
+    RunningTask,
+    build_status,
+    describe_end,
+    estimate_left_s,
+    list_living,
+)
+from umpteen.task import Record
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> DirectoryStore:
+    """A job of four tasks in two batches."""
+    store = DirectoryStore(str(tmp_path / "store"))
+    lines = [{"command": "a"}] * 4
+    put_hand_in(store, 1, lines, {"1": "0-2", "2": "3"}, settings={"slots": 2})
+    store.create(handles_key(1), b'{"1":"m/b/one","2":"m/b/two"}')
+    return store
+
+
+def record(task: int, state: str, **more: Any) -> dict[str, Any]:
+    return {"task": task, "digest": "", "attempt": 1, "state": state, **more}
+
+
+def read(store: DirectoryStore, *living: str) -> JobStatus:
+    history = History(store)
+    history.refresh()
+    return build_status(history, set(living))
+
+
+def make_status(**more: Any) -> JobStatus:
+    counts = dict.fromkeys(
+        "waiting running succeeded failed timed_out cancelled skipped".split(), 0
+    ) | more.pop("counts", {})
+    given_ones = {
+        "name": "job", "address": "/store", "executor": "local", "state": "running",
+        "total": sum(counts.values()), "counts": counts, "running": [], "slots": 2,
+        "seconds": 0.0, "started_s": 0.0, "last_end_s": 0.0,
+    }  # fmt: skip
+    return JobStatus(**{**given_ones, **more})
+
+
+@pytest.mark.parametrize(
+    ("answers", "living"),
+    [
+        ({}, set()),
+        ({"m/b/one": RUNNING}, {"1"}),
+        ({"m/b/one": QUEUED, "m/b/two": RUNNING}, {"1", "2"}),
+        ({"m/b/one": ENDED, "m/b/two": UNKNOWN}, set()),
+    ],
+)
+def test_list_living_are_those_queued_or_running(
+    store: DirectoryStore, answers: dict[str, str], living: set[str]
+) -> None:
+    history = History(store)
+    history.refresh()
+    assert list_living(history, answers) == living
+
+
+@pytest.mark.parametrize(
+    ("states", "living", "expected"),
+    [
+        (["succeeded"] * 4, [], "succeeded"),
+        (["succeeded"] * 3 + ["timed_out"], [], "failed"),
+        (["succeeded"] * 3 + ["waiting"], [], "unfinished"),
+        (["failed"] * 3 + ["waiting"], [], "unfinished"),
+        (["succeeded"] * 3 + ["waiting"], ["2"], "running"),
+    ],
+)
+def test_status_state_is_judged_by_counts_and_who_is_at_it(
+    store: DirectoryStore, states: list[str], living: list[str], expected: str
+) -> None:
+    put_start(store, "1", [record(n, state) for n, state in enumerate(states[:3])])
+    put_start(store, "2", [record(3, states[3])])
+    assert read(store, *living).state == expected
+
+
+def test_status_counts_running_tasks_apart_from_waiting_ones(store: DirectoryStore) -> None:
+    put_start(store, "1", [record(0, "succeeded")])
+    token = f"{1:012x}"
+    store.replace(f".umpteen/running/1/1-{token}.json", b'{"running":[[2,1,5.0,7],[1,0,4.0,8]]}')
+    status = read(store, "1")
+    assert (status.counts["running"], status.counts["waiting"]) == (2, 1)
+    assert [(task.index, task.slot, task.start_s) for task in status.running] == [
+        (1, 0, 4.0), (2, 1, 5.0)
+    ]  # fmt: skip
+    assert (status.total, status.finished, status.not_succeeded, status.slots) == (4, 1, 0, 2)
+
+
+def test_status_of_a_dead_runner_counts_nothing_as_running(store: DirectoryStore) -> None:
+    put_start(store, "1", [])
+    store.replace(f".umpteen/running/1/1-{1:012x}.json", b'{"running":[[1,0,4.0,8]]}')
+    assert read(store).counts["running"] == 0
+
+
+# --- how long it may take -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("waiting", "samples", "rate"), [(0, [1.0], 1.0), (5, [], 1.0), (5, [1.0], 0.0)]
+)
+def test_estimate_of_what_cannot_be_known_is_none(
+    waiting: int, samples: list[float], rate: float
+) -> None:
+    assert estimate_left_s(make_status(counts={"waiting": waiting}), samples, rate) is None
+
+
+def test_estimate_of_equal_tasks_is_their_time_over_the_slots() -> None:
+    low, high = estimate_left_s(make_status(counts={"waiting": 100}), [1.0] * 50, 2.0) or (0, 0)
+    assert low < 50 < high
+    assert high - low <= 12
+
+
+@given(
+    st.integers(1, 10_000),
+    st.lists(st.floats(0.001, 10_000), min_size=1, max_size=50),
+    st.floats(0.001, 10_000),
+    st.integers(1, 100),
+)
+def test_estimate_is_a_range_of_what_can_be(
+    waiting: int, samples: list[float], rate: float, slots: int
+) -> None:
+    status = make_status(counts={"waiting": waiting}, slots=slots)
+    low, high = estimate_left_s(status, samples, rate) or (-1.0, -1.0)
+    assert 0 <= low <= high
+
+
+def test_estimate_counts_what_running_tasks_have_done() -> None:
+    running = [RunningTask(index=0, slot=0, start_s=time.time() - 9, batch="1")]
+    fresh = estimate_left_s(make_status(counts={"running": 1}), [10.0], 0.1) or (0, 0)
+    later = make_status(counts={"running": 1}, running=running)
+    assert (estimate_left_s(later, [10.0], 0.1) or (0, 99))[1] < fresh[1] / 2
+
+
+@pytest.mark.parametrize(
+    ("record", "words"),
+    [
+        (Record(0, "", 1, "failed", exit_code=7), "exit 7"),
+        (Record(0, "", 1, "failed", signal=9), "signal 9"),
+        (Record(0, "", 1, "failed", exit_code=127, reason="cannot start x"), "cannot start x"),
+        (Record(0, "", 1, "timed_out", signal=15, seconds=2.04), "timed out after 2 s"),
+        (Record(0, "", 1, "timed_out", signal=15, seconds=7200.4), "timed out after 7200 s"),
+        (Record(0, "", 1, "timed_out", reason="deadline"), "ended by the job's deadline"),
+    ],
+)
+def test_describe_end_says_how_in_a_word_or_two(record: Record, words: str) -> None:
+    assert describe_end(record) == words
