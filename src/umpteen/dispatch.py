@@ -14,7 +14,14 @@ from typing import Any
 
 import msgspec
 
-from umpteen.errors import EXIT_SOME_FAILED, EXIT_SUCCEEDED, BackendError, InputError, StoreError
+from umpteen.errors import (
+    EXIT_SOME_FAILED,
+    EXIT_SUCCEEDED,
+    BackendError,
+    InputError,
+    SettingsError,
+    StoreError,
+)
 from umpteen.executors.base import UNKNOWN, Executor, open_executor
 from umpteen.executors.local import LocalExecutor
 from umpteen.hand_in import hand_in, hand_in_lock, open_job_folder
@@ -49,6 +56,9 @@ _MOST_DEATHS = 5  # of runners in a row, without a task that ended between them
 def settle(job: Job, folder: str) -> Job:
     """The job with its address made absolute and its slots counted, submitted from `folder`."""
     settings = job.settings
+    for path in (folder, settings.address):
+        if not _is_utf8(path):
+            raise SettingsError(f"the folder's name {path!r} is not UTF-8", "use another folder")
     open_executor(settings.executor, settings.executor_options)  # refused before all else
     address = open_store(settings.address.replace("{name}", job.name)).address
     sources = dict(settings.sources)
@@ -60,6 +70,14 @@ def settle(job: Job, folder: str) -> Job:
         settings, address=address, slots=slots, sources=sources, submitted_from=folder
     )
     return msgspec.structs.replace(job, settings=settings)
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def open_history(name: str) -> History:
@@ -76,7 +94,12 @@ def open_history(name: str) -> History:
 
 def read_status(history: History) -> JobStatus:
     """How the job stands now."""
-    return build_status(history, _Liveness().list_living(history))
+    liveness = _Liveness()
+    living = liveness.list_living(history)
+    status = build_status(history, living)
+    if living and living <= liveness.seen.keys():  # and one look does not tell
+        return msgspec.structs.replace(status, state="unknown")
+    return status
 
 
 class _Liveness:

@@ -166,7 +166,8 @@ def run_lane(setup: LaneSetup) -> None:
     """Work until there are no more tickets and nothing runs, or until told to stop."""
     # Not ignored: an ignored signal would be ignored by every command as well.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: None)
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
     gc.disable()  # nothing here makes cycles, and each collection would look at whole batches
     _Lane(setup).run()
 
@@ -521,12 +522,19 @@ class _Lane:
     def _conclude(self, task: _Running, reason: str = "") -> None:
         """Leave the task's files complete, then report it; again later if the store refuses."""
         try:
-            self._report(task, self._leave_files(task, reason))
+            record = self._leave_files(task, reason)
         except OSError as error:
-            if self.stopping:
+            if error.errno not in _STORE_TROUBLE:
+                # The command removed its own folder, say: its outcome is its own affair.
+                reason = f"could not keep its files: {error.strerror}: {error.filename}"
+                record = self._build_record(task, TaskState.FAILED.value, reason, (0, 0))
+            elif self.stopping:
                 self._report_kept(task, reason, error)
+                return
             else:
                 self._hold(lambda: self._conclude(task, reason), error)
+                return
+        self._report(task, record)
 
     def _leave_files(self, task: _Running, reason: str) -> Record:
         assert task.reaped is not None
@@ -557,6 +565,8 @@ class _Lane:
             _move_folder(task.results, target)
         except FileNotFoundError:
             pass  # the command removed its own results folder
+        except NotADirectoryError:
+            os.unlink(task.results)  # or put a file in its place
         self._new_results(task.slot)
 
     def _build_record(

@@ -100,9 +100,11 @@ def trusted_size(content: bytes, here: Machine) -> int:
     same_machine = opened.get("machine") == here.machine and here.machine != ""
     if not same_machine or opened.get("boot") == here.boot:
         return len(content)
-    position = content.rfind(b'{"event":"synced"')
-    synced = next(parse_lines(content[position:]), {}) if position >= 0 else {}
-    return min(len(content), max(len(head), int(synced.get("upto", 0))))
+    upto, end = 0, len(content)
+    while not upto and (position := content.rfind(b'{"event":"synced"', 0, end)) >= 0:
+        line = next(parse_lines(content[position:end]), {})  # empty where it is torn
+        upto, end = int(line.get("upto", 0)), position
+    return min(len(content), max(len(head), upto))
 
 
 class RecordsFile:

@@ -155,7 +155,7 @@ def _last_line(path: str) -> str:
         with open(path, "rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - _LAST_BYTES))
-            lines = file.read().decode("utf-8", "replace").split("\n")
+            lines = re.split(r"[\r\n]+", file.read().decode("utf-8", "replace"))
     except OSError:
         return ""
     shown = (_CONTROL.sub("", line).strip() for line in reversed(lines))

@@ -158,7 +158,8 @@ class _Runner:
         self.opener = Opener(self.store, self.token, self.here, options.take_over)
         self.lease.open_slots(self.batches)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, self._be_asked)
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+                signal.signal(number, self._be_asked)
         self._fork_lanes()
         self._work(options.watch_fd)
         return self._finish(strict=options.strict)

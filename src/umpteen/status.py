@@ -41,8 +41,8 @@ class Failure(msgspec.Struct, frozen=True):
 class JobStatus(msgspec.Struct, frozen=True):
     """One look at a job.
 
-    state: `running`, `succeeded`, `failed` (some tasks did not succeed) or `unfinished`
-    (nobody is at it). counts: by state, `running` among them. seconds: of work, all tasks
+    state: `running`, `succeeded`, `failed` (some tasks did not succeed), `unfinished` (nobody
+    is at it) or `unknown` (only another machine can tell; `run` finds out within 60 s). counts: by state, `running` among them. seconds: of work, all tasks
     together. left_s: a range for what is left. rate: tasks that end in a second. started_s and last_end_s: since 1970.
     """
 

@@ -72,12 +72,13 @@ def run_command(job: tuple[str, ...], *, quiet: bool, as_json: bool, **options: 
     Running it again runs only what is not done. Exit code: 0 if every task succeeded, 1 if
     not, 2 for wrong input, 3 if the results cannot be written, 130 if interrupted.
     """
+    began = time.monotonic()
+    read = _read(job, options)
     if options["dry_run"]:
-        return _show_plan(_read(job, options), options["rerun"], as_json=as_json)
+        return _show_plan(read, options["rerun"], as_json=as_json)
     with stop_signals() as stop:
-        began = time.monotonic()
-        # The job itself is let go of here: a million tasks take room, and the store has them.
-        submission = submit(_read(job, options), options["rerun"])
+        submission = submit(read, options["rerun"])
+        del read  # a million tasks take room, and the store has them
         view = open_view(submission, quiet=quiet, as_json=as_json)
         interrupted = 0
         status: JobStatus | None = None

@@ -61,6 +61,8 @@ def status_command(name: str, failures: int, *, as_json: bool) -> int:
     click.echo(f"{status.name}: {status.state}, {render_counts(status)}")
     click.echo(f"  results   {shorten_path(status.address)}")
     click.echo(f"  started   {render_ago(status.started_s)}")
+    if status.state == "unknown":
+        click.echo("  again     only another machine knows; the same command finds out in 60 s")
     if status.state == "unfinished":
         click.echo("  again     the command that started it goes on with it")
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0

@@ -49,7 +49,8 @@ def stop_signals() -> Iterator[StopSignals]:
     """Count signals instead of dying of them."""
     stop = StopSignals()
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, stop.add) for number in numbers}
+    heard = [n for n in numbers if signal.getsignal(n) is not signal.SIG_IGN]  # as under nohup
+    before = {number: signal.signal(number, stop.add) for number in heard}
     try:
         yield stop
     finally:

@@ -54,6 +54,7 @@ class LocalExecutor(Executor):
                 "set slots beside it: slots: 8, or --slots 8",
             )
         self.runner: subprocess.Popen[bytes] | None = None
+        self.handle = ""
         self._stderr: IO[bytes] | None = None
 
     def submit(self, address: str, batches: Sequence[str], slots: int) -> dict[str, str]:
@@ -81,13 +82,15 @@ class LocalExecutor(Executor):
             lease.remove()
             raise BackendError(f"cannot start a runner: {error.strerror}") from error
         os.close(lease.lock)
-        return dict.fromkeys(batches, build_handle(token))
+        self.handle = build_handle(token)
+        return dict.fromkeys(batches, self.handle)
 
     def poll(self, handles: Sequence[str]) -> dict[str, str]:
         """By the leases of this machine; UNKNOWN for other machines."""
-        if self.runner:
-            self.runner.poll()
-        return {handle: _poll_one(handle) for handle in set(handles)}
+        polled = {handle: _poll_one(handle) for handle in set(handles)}
+        if self.runner and self.handle in polled:  # whose lease goes a moment before it does
+            polled[self.handle] = RUNNING if self.runner.poll() is None else ENDED
+        return polled
 
     def cancel(self, handles: Sequence[str]) -> None:
         """Ask the runners of the handles to end their tasks kindly."""

@@ -254,12 +254,12 @@ def _yaml_error(source: Source, error: yaml.YAMLError) -> InputError:
         hint = "YAML is indented with blanks, not with tabs"
     if not mark:
         return InputError(f"not valid YAML: {problem}", hint, file=source.name)
+    line, column = mark.line + 1, mark.column + 1
+    lines = source.data.splitlines()
+    if line > len(lines) > 0:  # a file that ends too early is marked behind its last line
+        line, column = len(lines), len(lines[-1]) + 1
     return InputError(
-        f"not valid YAML: {problem}",
-        hint,
-        file=source.name,
-        line=mark.line + 1,
-        column=mark.column + 1,
+        f"not valid YAML: {problem}", hint, file=source.name, line=line, column=column
     )
 
 

@@ -322,7 +322,7 @@ def test_native_wrong_setting_names_its_line(read: Read, line: str, problem: str
 @pytest.mark.parametrize(
     ("text", "place", "problem"),
     [
-        ("tasks: [a\n", (2, 1), "not valid YAML"),
+        ("tasks: [a\n", (1, 10), "not valid YAML"),
         ("tasks:\n\t- a\n", (2, 1), "cannot start any token"),
         ("tasks: a: b\n", (1, 9), "not valid YAML"),
         ("tasks: [*x]\n", (1, 9), "undefined alias"),
