@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import subprocess
 import tempfile
@@ -111,8 +112,14 @@ class LocalExecutor(Executor):
         if self.runner is None:
             time.sleep(timeout_s)
             return
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.runner.wait(timeout_s)
+        try:
+            pidfd = os.pidfd_open(self.runner.pid)
+        except (AttributeError, OSError):  # no Linux, or ended and reaped
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.runner.wait(timeout_s)
+            return
+        select.select([pidfd], [], [], timeout_s)
+        os.close(pidfd)
 
     def read_ending(self) -> tuple[int | None, str]:
         """(exit code of the runner of this process, None while it lives; what it complained of)."""

@@ -10,7 +10,6 @@ import errno
 import os
 import re
 from collections.abc import Iterator
-from urllib.parse import unquote
 
 from umpteen.errors import SettingsError, StoreError
 from umpteen.results.base import JOB, Store
@@ -32,6 +31,8 @@ def parse_address(address: str) -> str:
             "use a folder, such as ./umpteen-results/{name}",
         )
     if scheme:
+        from urllib.parse import unquote  # costs more to import than all else here
+
         address = unquote(address[scheme.end() :])
         if not address.startswith("/"):
             raise SettingsError(
