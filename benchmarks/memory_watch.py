@@ -10,7 +10,6 @@ import contextlib
 import os
 import pty
 import re
-import signal
 import statistics
 import subprocess
 import sys
@@ -75,7 +74,7 @@ def watch(scratch: str, job: str, seconds: int, environment: Mapping[str, str]) 
             until_s = now + seconds
             planning_peak = sample[1]
         if until_s and now >= until_s:
-            process.send_signal(signal.SIGINT)
+            process.terminate()  # a SIGINT is ignored where a shell runs this in the background
             until_s = float("inf")
         time.sleep(_SAMPLE_S)
     os.close(screen)

@@ -223,6 +223,8 @@ def watch(submission: Submission) -> Iterator[JobStatus]:
         yield from _watch_until_ended(submission)
         if submission.is_interrupted or not submission.goes_on or _is_over(submission):
             return
+        if not submission.history.counts()["waiting"]:  # to look closer takes all tasks' room
+            return
         again = submit(_read_back(submission), "rest", submission.liveness)
         again.deaths, again.waiting = submission.deaths, submission.waiting
         if not again.batches and not again.running:

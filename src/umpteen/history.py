@@ -269,8 +269,9 @@ class History:
         if start.offset == 0 and self._read_closing_line(batch, start, key):
             return
         content = self.store.read(key, start.offset) or b""
-        if start.offset == 0:
-            content = content[: trusted_size(content, self.here)]
+        if start.offset == 0 and (size := trusted_size(content, self.here)) < len(content):
+            content = content[:size]
+            start.has_ended = True  # with its boot; what is behind is not to be believed
         content = content[: content.rfind(b"\n") + 1]
         start.offset += len(content)
         self._apply_lines(batch, start, content)

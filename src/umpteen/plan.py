@@ -7,6 +7,7 @@ directory are what they were when it succeeded.
 from __future__ import annotations
 
 import collections
+import operator
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -349,17 +350,11 @@ def _build_batch(
     attempts: Mapping[int, tuple[int, str]],
     now_s: float,
 ) -> dict[str, Any]:
-    tasks = [plan.by_index(index) for index in indices]
-    names = [task.name or str(index) for task, index in zip(tasks, indices, strict=True)]
-    prefix = address + "/"
-    runs = [
-        _Run(
-            task.command if isinstance(task.command, str) else shell_command(task.command),
-            task.output or prefix + name,
-            task.results_dir,
-        )
-        for task, name in zip(tasks, names, strict=True)
-    ]
+    tasks = list(map(plan.by_index, indices))
+    names = [task.name for task in tasks]
+    if not all(names):
+        names = [name or str(index) for name, index in zip(names, indices, strict=True)]
+    runs, extras = _build_runs(tasks, names, address + "/")
     settings = plan.job.settings
     own: dict[str, Any] = {
         "version": FORMAT_VERSION,
@@ -367,11 +362,7 @@ def _build_batch(
         "batch": batch,
         "indices": format_ranges(indices),
         "names": names,
-        "extras": {
-            str(position): extra
-            for position, task in enumerate(tasks)
-            if (extra := _build_extra(task))
-        },
+        "extras": extras,
         "status_file": settings.status_file,
         "grace_s": settings.grace_s,
         "cwd": settings.submitted_from,
@@ -385,6 +376,24 @@ def _build_batch(
     if settings.deadline_s:
         own["deadline_s"] = now_s + settings.deadline_s
     return {"nprocs": settings.slots, "remote_output_path": address, "runs": runs, "umpteen": own}
+
+
+def _build_runs(
+    tasks: list[Task], names: list[str], prefix: str
+) -> tuple[list[_Run], dict[str, dict[str, Any]]]:
+    """(a batch's `runs`, what some of them have beside that, by position)."""
+    commands = [task.command for task in tasks if isinstance(task.command, str)]
+    if len(commands) == len(tasks) and not any(map(any, map(_MORE, tasks))):
+        # Nearly all jobs, and of a million tasks half the time of the other way.
+        return [_Run(*pair) for pair in zip(commands, map(prefix.__add__, names), strict=True)], {}
+    runs = [
+        _Run(shell_command(task.command), task.output or prefix + name, task.results_dir)
+        for task, name in zip(tasks, names, strict=True)
+    ]
+    extras = {
+        str(place): extra for place, task in enumerate(tasks) if (extra := _build_extra(task))
+    }
+    return runs, extras
 
 
 def _build_extra(task: Task) -> dict[str, Any]:
@@ -403,6 +412,8 @@ def _build_extra(task: Task) -> dict[str, Any]:
 def build_task_lines(plan: Plan) -> bytes:
     """`tasks/K.jsonl`: what the hand-in adds, changes and drops."""
     lines = _ENCODER.encode_lines(plan.added)
+    if not plan.changes and not plan.dropped:
+        return lines
     changed = [TaskLine(**_fields(change.now), index=change.index) for change in plan.changes]
     gone = [TaskLine(command="", index=index, dropped=True) for index in plan.dropped]
     return lines + _ENCODER.encode_lines([*changed, *gone])
@@ -413,3 +424,4 @@ def _fields(task: Task) -> dict[str, Any]:
 
 
 _ENCODER = msgspec.json.Encoder()
+_MORE = operator.attrgetter("env", "cwd", "timeout_s", "output", "results_dir")

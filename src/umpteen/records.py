@@ -138,6 +138,8 @@ class RecordsFile:
 
 def format_ranges(numbers: Iterable[int]) -> str:
     """Rising numbers as text: `0-4999,6000`."""
+    if isinstance(numbers, range) and numbers.step == 1 and len(numbers) > 1:
+        return f"{numbers.start}-{numbers.stop - 1}"
     parts: list[str] = []
     first = last = -2
     for number in numbers:

@@ -80,6 +80,21 @@ def test_start_after_one_elsewhere_that_may_live_overwrites_nothing(umpteen: Ump
     assert umpteen("logs", "job", "0").stdout == "again\n"
 
 
+def test_records_of_another_boot_count_as_far_as_they_were_synced(umpteen: Umpteen) -> None:
+    (umpteen.folder / "job.json").write_text('{"tasks": ["echo a >> ran", "echo b >> ran"]}')
+    assert umpteen("run", "job.json", "-q", "--slots", "1").returncode == 0
+    [records] = (umpteen.folder / "umpteen-results/job/.umpteen/records/1").iterdir()
+    opened, first, second, *_ = records.read_text().splitlines(keepends=True)
+    opened = json.dumps({**json.loads(opened), "boot": "an earlier one"}) + "\n"
+    synced = json.dumps({"event": "synced", "upto": len(opened + first)}, separators=(",", ":"))
+    records.write_text(opened + first + second + synced + "\n")
+
+    done = umpteen("run", "job.json")
+
+    assert "1 done before, 1 not finished before" in done.stderr
+    assert (umpteen.folder / "ran").read_text() == "a\nb\nb\n"
+
+
 def test_batch_that_was_closed_does_not_start(umpteen: Umpteen) -> None:
     store = store_of(umpteen, "echo again >> ran")
     (umpteen.folder / "ran").unlink()
