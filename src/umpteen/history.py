@@ -17,7 +17,6 @@ from umpteen.errors import StoreError
 from umpteen.job import Task
 from umpteen.process import Machine, read_machine
 from umpteen.records import (
-    format_ranges,
     list_starts,
     parse_lines,
     parse_ranges,
@@ -475,10 +474,6 @@ class History:
                     if record.task in wanted:
                         found[record.task].append((key.token, record))
         return found
-
-    def describe_batches(self) -> str:
-        """The numbers of all batches, as ranges where they are numbers."""
-        return format_ranges(sorted(int(name) for name in self.batches if name.isdigit()))
 
 
 class _OwnPart(msgspec.Struct):

@@ -123,15 +123,23 @@ def _run(options: argparse.Namespace, token: str) -> int:
         lease = Lease.adopt(token, options.lease_fd)
     else:
         lease = Lease.create(token, store.address, first.slots)
-    runner = _Runner(store, batches, token, lease)
+    runner = _Runner(store, batches, token, lease, take_over=options.take_over)
     return runner.run(options)
 
 
 class _Runner:
-    def __init__(self, store: DirectoryStore, batches: list[str], token: str, lease: Lease) -> None:
+    def __init__(
+        self,
+        store: DirectoryStore,
+        batches: list[str],
+        token: str,
+        lease: Lease,
+        *,
+        take_over: bool,
+    ) -> None:
         self.store, self.batches, self.token, self.lease = store, batches, token, lease
         self.here: Machine = read_machine()
-        self.opener = Opener(store, token, self.here, take_over=False)
+        self.opener = Opener(store, token, self.here, take_over)
         self.open: dict[int, OpenBatch] = {}
         self.unsynced: list[RecordsFile] = []
         self.lanes: dict[int, int] = {}  # pid to the end of its control pipe
@@ -155,7 +163,6 @@ class _Runner:
         become_subreaper()
         for dead in end_leftovers(self.store.address):
             shutil.rmtree(self.store.path(scratch_folder(dead)), ignore_errors=True)
-        self.opener = Opener(self.store, self.token, self.here, options.take_over)
         self.lease.open_slots(self.batches)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup

@@ -74,7 +74,6 @@ class View:
         self.submission = submission
         self.history = submission.history
         self.work_before_s = self.history.seconds
-        self.seen = 0
         self.failures: list[Failure] = []
         self.is_started = False
 
@@ -209,9 +208,6 @@ class LiveView(View):
         self.console = Console(stderr=True, highlight=False)
         self.live = Live(console=self.console, auto_refresh=False, transient=True)
         self.note = ""
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(
         self,
