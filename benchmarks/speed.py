@@ -72,9 +72,9 @@ def run_xargs(place: Place, program: str, tasks: int) -> float:
     return run_timed(command, folder, place.environment, stdin=f"{folder}/numbers").seconds
 
 
-def run_parallel(place: Place, tasks: int) -> float:
+def run_parallel(place: Place, program: str, tasks: int) -> float:
     folder = fresh_folder(place.scratch, "parallel")
-    _write_lines(f"{folder}/commands", tasks, "true ")
+    _write_lines(f"{folder}/commands", tasks, f"{program} ")
     command = ["parallel", "--will-cite", "-j2", "--results", "out"]
     timing = run_timed(command, folder, place.environment, stdin=f"{folder}/commands")
     found = sum("stdout" in names for _, _, names in os.walk(f"{folder}/out"))
@@ -144,7 +144,7 @@ class Row(NamedTuple):
 
 
 def main() -> None:
-    options = parse_options(__doc__, tasks=20000, more={"peer-tasks": 5000})
+    options = parse_options(__doc__, tasks=20000, more={"peer-tasks": 10000})
     tasks, few = options.tasks, min(options.tasks, options.more["peer-tasks"])
     with open_scratch(options, "speed") as scratch:
         place = Place(scratch, build_environment(scratch))
@@ -181,24 +181,24 @@ def _add_slow_peers(
     place: Place, tasks: int, rows: list[Row], notes: list[str]
 ) -> dict[str, Callable[[], float]]:
     """The peers that keep outputs too: fewer tasks, and an umpteen run of as many beside them."""
-    own = f"umpteen {tasks} tasks"
-    group: dict[str, Callable[[], float]] = {
-        own: functools.partial(run_umpteen, place, "true", tasks)
-    }
+    owns = {program: f"umpteen {program}, {tasks} tasks" for program in ("true", "/bin/true")}
+    group: dict[str, Callable[[], float]] = {}
     goal = Goal(5, is_least=True)
-    if _is_there("parallel", "GNU parallel"):
-        group["parallel"] = functools.partial(run_parallel, place, tasks)
-        rows.append(
-            Row("`true N` beside `parallel -j2 --results DIR`", own, "parallel", tasks, goal)
-        )
-    else:
+    is_parallel = _is_there("parallel", "GNU parallel")
+    for program, own in owns.items():
+        group[own] = functools.partial(run_umpteen, place, program, tasks)
+        if is_parallel:
+            group[f"parallel {program}"] = functools.partial(run_parallel, place, program, tasks)
+            what = f"`{program} N` beside `parallel -j2 --results DIR`"
+            rows.append(Row(what, own, f"parallel {program}", tasks, goal))
+    if not is_parallel:
         notes.append("Not measured: GNU Parallel, there was no `parallel`.")
     if _is_there("hs", "HyperShell"):
         site = prepare_hypershell(place)
         bundle, took = choose_bundle(place, site, tasks)
         group["HyperShell"] = functools.partial(run_hypershell, place, site, tasks, bundle)
         what = f"`true N` beside `hs cluster --capture -N2 -b {bundle}`"
-        rows.append(Row(what, own, "HyperShell", tasks, goal))
+        rows.append(Row(what, owns["true"], "HyperShell", tasks, goal))
         notes.append(f"HyperShell by bundle size, one run each: {took}; the fastest was taken.")
     else:
         notes.append("Not measured: HyperShell, there was no `hs`.")
@@ -214,7 +214,7 @@ def _warm_up(place: Place) -> None:
     run_umpteen(place, "/bin/true", 20)
     run_xargs(place, "/bin/true", 20)
     if shutil.which("parallel"):
-        run_parallel(place, 20)
+        run_parallel(place, "true", 20)
 
 
 def _render_row(row: Row, found: Mapping[str, list[float]]) -> list[str]:

@@ -11,11 +11,12 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import msgspec
 
+from umpteen.errors import StoreError
 from umpteen.executors.base import Executor
 from umpteen.history import HandedBatch, HandIn, History
 from umpteen.job import Job
@@ -120,14 +121,13 @@ def hand_in(
     number = len(history.hand_ins) + 1
     for name in plan.closed:
         store.create(closed_key(name), b"")
-    if plan.added or plan.changes or plan.dropped:
-        _put_tasks(store, number, plan)
     numbers = parse_numbers(store.list(".umpteen/batches"), ".json")
     first = numbers[-1] + 1 if numbers else 1
     handed = [HandedBatch(batch.batch, _ranges(history, batch.batch)) for batch in plan.again]
-    for entry, content in build_batches(plan, store.address, first, attempts, time.time()):
-        store.create(batch_key(entry.batch), content)
-        handed.append(entry)
+    with _tasks_put_beside(store, number, plan):
+        for entry, content in build_batches(plan, store.address, first, attempts, time.time()):
+            store.create(batch_key(entry.batch), content)
+            handed.append(entry)
     store.create(handed_key(number), msgspec.json.encode(_describe(plan, number, executor, handed)))
     batches = [entry.batch for entry in handed]
     if batches:
@@ -136,12 +136,40 @@ def hand_in(
     return batches
 
 
-def _put_tasks(store: Store, number: int, plan: Plan) -> None:
-    """A segment left by a hand-in that was killed before it was handed in counts for nothing."""
+@contextlib.contextmanager
+def _tasks_put_beside(store: Store, number: int, plan: Plan) -> Iterator[None]:
+    """Have `tasks/K.jsonl` written while the caller does other things; it is there at the end.
+
+    A segment left by a hand-in that was killed before it was handed in counts for nothing.
+    """
+    if not (plan.added or plan.changes or plan.dropped):
+        yield
+        return
+    store.delete(tasks_key(number))
     lines = build_task_lines(plan)
-    if not store.create(tasks_key(number), lines):
-        store.delete(tasks_key(number))
-        store.create(tasks_key(number), lines)
+    writing = _Beside(lambda: store.create(tasks_key(number), lines))
+    try:
+        yield
+    finally:
+        writing.join()
+    if writing.error:
+        raise writing.error
+
+
+class _Beside(threading.Thread):
+    """A call in a thread of its own; `error` is the StoreError it ended with."""
+
+    def __init__(self, call: Callable[[], object]) -> None:
+        super().__init__(daemon=True)
+        self.call = call
+        self.error: StoreError | None = None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self.call()
+        except StoreError as error:
+            self.error = error
 
 
 def _ranges(history: History, batch: str) -> str:

@@ -7,7 +7,6 @@ directory are what they were when it succeeded.
 from __future__ import annotations
 
 import collections
-import operator
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -331,15 +330,17 @@ def build_settings(job: Job) -> dict[str, Any]:
 
 def build_batches(
     plan: Plan, address: str, first: int, attempts: Mapping[int, tuple[int, str]], now_s: float
-) -> Iterator[tuple[HandedBatch, bytes]]:
+) -> Iterator[tuple[HandedBatch, bytearray]]:
     """The new batches, numbered from `first`, each with the content of its file.
 
-    attempts: for tasks that ran before, the number and the runner of their newest attempt.
+    A content is good until the next is asked for. attempts: for tasks that ran before, the number and the runner of their newest attempt.
     """
+    encoded = bytearray()  # new memory for each would cost as much as the encoding
     for number, start in enumerate(range(0, len(plan.to_run), LOCAL_BATCH_CAP), first):
         indices = plan.to_run[start : start + LOCAL_BATCH_CAP]
         content = _build_batch(plan, address, str(number), indices, attempts, now_s)
-        yield HandedBatch(str(number), content["umpteen"]["indices"]), _ENCODER.encode(content)
+        _ENCODER.encode_into(content, encoded)
+        yield HandedBatch(str(number), content["umpteen"]["indices"]), encoded
 
 
 def _build_batch(
@@ -352,7 +353,9 @@ def _build_batch(
 ) -> dict[str, Any]:
     tasks = list(map(plan.by_index, indices))
     names = [task.name for task in tasks]
-    if not all(names):
+    if not any(names):
+        names = list(map(str, indices))
+    elif not all(names):
         names = [name or str(index) for name, index in zip(names, indices, strict=True)]
     runs, extras = _build_runs(tasks, names, address + "/")
     settings = plan.job.settings
@@ -383,9 +386,10 @@ def _build_runs(
 ) -> tuple[list[_Run], dict[str, dict[str, Any]]]:
     """(a batch's `runs`, what some of them have beside that, by position)."""
     commands = [task.command for task in tasks if isinstance(task.command, str)]
-    if len(commands) == len(tasks) and not any(map(any, map(_MORE, tasks))):
+    more = [t.env or t.cwd or t.timeout_s or t.output or t.results_dir for t in tasks]
+    if len(commands) == len(tasks) and not any(more):
         # Nearly all jobs, and of a million tasks half the time of the other way.
-        return [_Run(*pair) for pair in zip(commands, map(prefix.__add__, names), strict=True)], {}
+        return list(map(_Run, commands, map(prefix.__add__, names))), {}
     runs = [
         _Run(shell_command(task.command), task.output or prefix + name, task.results_dir)
         for task, name in zip(tasks, names, strict=True)
@@ -424,4 +428,3 @@ def _fields(task: Task) -> dict[str, Any]:
 
 
 _ENCODER = msgspec.json.Encoder()
-_MORE = operator.attrgetter("env", "cwd", "timeout_s", "output", "results_dir")

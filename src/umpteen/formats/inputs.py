@@ -13,6 +13,7 @@ import re
 import shlex
 import shutil
 import sys
+import threading
 from collections.abc import Sequence
 from typing import BinaryIO
 
@@ -29,6 +30,7 @@ _VALUES = re.compile(r"[^\W\d][\w.-]*=.*", re.DOTALL)
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
 _FILE_HINT = "give a job file, or a command in quotes"
 _BOM = b"\xef\xbb\xbf"
+_MANY_BYTES = 1 << 22
 
 
 class Inputs:
@@ -37,15 +39,27 @@ class Inputs:
     def __init__(self, stdin: BinaryIO | None) -> None:
         self._stdin = stdin
         self._hash = hashlib.blake2b(digest_size=16)
+        self._hashing: threading.Thread | None = None
 
     def add(self, data: bytes) -> None:
-        """Takes the bytes into the digest."""
+        """Takes the bytes into the digest; many of them beside what the caller does next."""
+        self._wait()
         self._hash.update(len(data).to_bytes(8, "little"))
-        self._hash.update(data)
+        if len(data) < _MANY_BYTES:
+            self._hash.update(data)
+        else:
+            self._hashing = threading.Thread(target=self._hash.update, args=(data,))
+            self._hashing.start()
 
     def digest(self) -> str:
         """Of all bytes so far."""
+        self._wait()
         return self._hash.hexdigest()
+
+    def _wait(self) -> None:
+        if self._hashing:
+            self._hashing.join()
+            self._hashing = None
 
     def open(self, name: str, folder: str = "", hint: str = _FILE_HINT) -> Source:
         """The file, `-` for standard input; `folder` is where a relative name begins.

@@ -132,7 +132,7 @@ class Store(abc.ABC):
         """The last `size` bytes of the file, or all of it; None if there is no such file."""
 
     @abc.abstractmethod
-    def create(self, key: str, content: bytes) -> bool:
+    def create(self, key: str, content: bytes | bytearray) -> bool:
         """Put a file whole where none is; False, and nothing done, if there is one."""
 
     @abc.abstractmethod

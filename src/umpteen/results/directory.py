@@ -78,7 +78,7 @@ class DirectoryStore(Store):
             except (FileNotFoundError, NotADirectoryError):
                 return None
 
-    def create(self, key: str, content: bytes) -> bool:
+    def create(self, key: str, content: bytes | bytearray) -> bool:
         """Put a file whole where none is; False, and nothing done, if there is one."""
         path = self.path(key)
         with self._explained("write", key):
@@ -114,7 +114,7 @@ class DirectoryStore(Store):
         with self._explained("remove", key), contextlib.suppress(FileNotFoundError):
             os.unlink(self.path(key))
 
-    def _write_beside(self, path: str, content: bytes) -> str:
+    def _write_beside(self, path: str, content: bytes | bytearray) -> str:
         temporary = f"{path}.{os.urandom(4).hex()}.new"
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         mode = 0o600 if path.endswith(JOB) else 0o666  # settings may name what others must not see
@@ -152,7 +152,7 @@ _HINTS = {
 }
 
 
-def _create_without_links(path: str, content: bytes) -> bool:
+def _create_without_links(path: str, content: bytes | bytearray) -> bool:
     """For file systems that have no hard links: exclusive, but not put whole."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     try:
@@ -166,7 +166,7 @@ def _create_without_links(path: str, content: bytes) -> bool:
     return True
 
 
-def _write_all(fd: int, content: bytes) -> None:
+def _write_all(fd: int, content: bytes | bytearray) -> None:
     view = memoryview(content)
     while view:
         view = view[os.write(fd, view) :]
