@@ -39,14 +39,11 @@ from umpteen.results.base import (
     tasks_key,
 )
 from umpteen.results.directory import DirectoryStore
-from umpteen.task import Record, TaskState
+from umpteen.task import IS_FINAL, NUMBER_OF, STATES, Record, TaskState
 
-__all__ = ["STATES", "SUCCEEDED", "BatchHistory", "HandIn", "HandedBatch", "History", "TaskLine"]
+__all__ = ["SUCCEEDED", "BatchHistory", "HandIn", "HandedBatch", "History", "TaskLine"]
 
-STATES = tuple(state.value for state in TaskState)
-_NUMBER_OF = {state: number for number, state in enumerate(STATES)}
-SUCCEEDED = _NUMBER_OF["succeeded"]
-_IS_FINAL = tuple(state.is_final for state in TaskState)
+SUCCEEDED = NUMBER_OF["succeeded"]
 _TAIL_BYTES, _HEAD_BYTES = 65536, 1024
 _RECENT = 50
 _KEPT_BATCH_FILES = 4
@@ -295,10 +292,10 @@ class History:
     ) -> None:
         failed = False
         for state, ranges in closing.get("states", {}).items():
-            number = _NUMBER_OF.get(state)
+            number = NUMBER_OF.get(state)
             if number is None:
                 continue
-            failed |= _IS_FINAL[number] and number != SUCCEEDED
+            failed |= IS_FINAL[number] and number != SUCCEEDED
             for part in parse_ranges(ranges):
                 self._set_range(batch, part, number)
         if failed:
@@ -325,7 +322,7 @@ class History:
             return
         if index not in self.stale:
             self.states[index] = number
-        elif _IS_FINAL[number]:  # free to be handed in in its new form
+        elif IS_FINAL[number]:  # free to be handed in in its new form
             self.stale.discard(index)
             self.batch_of[index] = -1
 
@@ -340,12 +337,12 @@ class History:
                 if line.event == "end":
                     start.has_ended = True
                 continue
-            number = _NUMBER_OF[line.state]
+            number = NUMBER_OF[line.state]
             self._set(batch, line.task, number)
             self.seconds += line.seconds
             self.last_end_s = max(self.last_end_s, line.end_s)
             self.samples.append(line.seconds)
-            has_failures |= number != SUCCEEDED and _IS_FINAL[number]
+            has_failures |= number != SUCCEEDED and IS_FINAL[number]
         if has_failures:
             self._add_failures(batch.batch, content)
         if not start.opened:
@@ -397,7 +394,7 @@ class History:
             index
             for part in batch.indices
             for index in part
-            if not _IS_FINAL[self.states[index]]
+            if not IS_FINAL[self.states[index]]
             and self.batch_of[index] == batch.number
             and index not in self.dropped
         ]
@@ -435,7 +432,7 @@ class History:
         number = self.batches[batch].number
         return (
             self.batch_of[record.task] == number
-            and self.states[record.task] == _NUMBER_OF[record.state]
+            and self.states[record.task] == NUMBER_OF[record.state]
             and record.task not in self.dropped
         )
 

@@ -34,6 +34,7 @@ from umpteen.records import list_starts, parse_ranges, read_start
 from umpteen.results.base import attempt_folder, scratch_folder
 from umpteen.results.directory import DirectoryStore, parse_address
 from umpteen.task import (
+    NUMBER_OF,
     REASON_DEADLINE,
     REASON_INTERRUPTED,
     RUNNER_VARIABLE,
@@ -50,7 +51,6 @@ __all__ = [
     "GO_ON",
     "KILL",
     "PAUSE",
-    "STATES",
     "TICKET",
     "BatchView",
     "LaneSetup",
@@ -60,7 +60,6 @@ __all__ = [
 # A batch's place in the runner's list, a task's place in it, the attempt's number, and 1 where
 # an earlier start may live elsewhere, so that outputs go below `attempts/`.
 TICKET = struct.Struct("<IIII")
-STATES = tuple(state.value for state in TaskState)
 
 PAUSE, GO_ON, END_KINDLY, KILL, DEADLINE, CANCEL_ALL = b"P", b"G", b"T", b"K", b"D", b"X"
 _ENDINGS = {
@@ -594,7 +593,7 @@ class _Lane:
         )
 
     def _report(self, task: _Running, record: Record) -> None:
-        self._tell(b"%d %d %d " % (task.ordinal, task.position, STATES.index(record.state)), record)
+        self._tell(b"%d %d %d " % (task.ordinal, task.position, NUMBER_OF[record.state]), record)
         self.free.append(task.slot)
 
     def _report_kept(self, task: _Running, reason: str, error: OSError) -> None:

@@ -16,7 +16,7 @@ import msgspec
 from umpteen.history import SUCCEEDED, BatchHistory, HandedBatch, History, TaskLine
 from umpteen.job import Job, Task
 from umpteen.records import format_ranges
-from umpteen.task import FORMAT_VERSION, TaskState, shell_command
+from umpteen.task import FORMAT_VERSION, IS_FINAL, shell_command
 
 __all__ = [
     "LOCAL_BATCH_CAP",
@@ -32,7 +32,6 @@ __all__ = [
 LOCAL_BATCH_CAP = 5000
 RERUN_CHOICES = ("default", "all", "failed", "changed", "none")
 
-_IS_FINAL = tuple(state.is_final for state in TaskState)
 # Which of a task's conditions make it run, by what --rerun says.
 _RERUN = {
     "default": {"new", "unfinished", "failed", "changed"},
@@ -257,13 +256,13 @@ class _Chooser:
         if index >= self.history.count:
             return "new"
         state = self.history.states[index]
-        if not _IS_FINAL[state] and self.history.batch_of[index] in self.living:
+        if not IS_FINAL[state] and self.history.batch_of[index] in self.living:
             return "running"
         if index in self.changed:
             return "changed"
         if state == SUCCEEDED:
             return "succeeded"
-        if _IS_FINAL[state]:
+        if IS_FINAL[state]:
             return "failed"
         if self.history.batch_of[index] < 0 or (
             self.started is not None and index not in self.started

@@ -30,7 +30,6 @@ from umpteen.lane import (
     GO_ON,
     KILL,
     PAUSE,
-    STATES,
     TICKET,
     LaneSetup,
     run_lane,
@@ -52,7 +51,7 @@ from umpteen.records import RecordsFile, build_line, parse_ranges
 from umpteen.results.base import JOB, running_key, scratch_folder
 from umpteen.results.directory import DirectoryStore, open_store
 from umpteen.starts import OpenBatch, Opener, is_cancelled, read_batch
-from umpteen.task import RUNNER_VARIABLE, TaskState
+from umpteen.task import NUMBER_OF, RUNNER_VARIABLE, TaskState
 
 __all__ = ["main"]
 
@@ -608,8 +607,8 @@ class _Syncer:
         return [] if failed else marks
 
 
-_WAITING = STATES.index(TaskState.WAITING.value)
-_SUCCEEDED = STATES.index(TaskState.SUCCEEDED.value)
+_WAITING = NUMBER_OF[TaskState.WAITING.value]
+_SUCCEEDED = NUMBER_OF[TaskState.SUCCEEDED.value]
 
 
 def _be_lane(setup: LaneSetup) -> None:

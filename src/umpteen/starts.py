@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from umpteen.errors import StoreError
-from umpteen.lane import STATES, BatchView
+from umpteen.lane import BatchView
 from umpteen.lease import is_held, read_last_slots
 from umpteen.process import Machine
 from umpteen.records import (
@@ -35,7 +35,15 @@ from umpteen.results.base import (
     records_key,
 )
 from umpteen.results.directory import DirectoryStore
-from umpteen.task import FORMAT_VERSION, REASON_KILLED_ITS_RUNNER, Record, TaskState, build_digest
+from umpteen.task import (
+    FORMAT_VERSION,
+    NUMBER_OF,
+    REASON_KILLED_ITS_RUNNER,
+    STATES,
+    Record,
+    TaskState,
+    build_digest,
+)
 
 __all__ = ["OpenBatch", "Opener", "is_cancelled", "read_batch"]
 
@@ -150,7 +158,7 @@ class Opener(NamedTuple):
         for position in (p for p in [*opened.alone, *opened.todo] if not opened.is_done(p)):
             record = self._build_record(opened, position, TaskState.CANCELLED.value, "")
             lines.append(record.to_line().encode() + b"\n")
-            opened.states[position] = STATES.index(record.state)
+            opened.states[position] = NUMBER_OF[record.state]
         opened.file.append(b"".join(lines))
         opened.alone, opened.todo, opened.left = [], [], 0
 
@@ -273,7 +281,7 @@ class Opener(NamedTuple):
     def _record_killer(self, opened: OpenBatch, position: int) -> None:
         state, reason = TaskState.FAILED.value, REASON_KILLED_ITS_RUNNER
         record = self._build_record(opened, position, state, reason)
-        opened.states[position] = STATES.index(record.state)
+        opened.states[position] = NUMBER_OF[record.state]
         opened.file.append(record.to_line().encode() + b"\n")
 
     def _build_record(self, opened: OpenBatch, position: int, state: str, reason: str) -> Record:

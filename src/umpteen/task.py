@@ -15,10 +15,13 @@ from typing import Any, NamedTuple
 
 __all__ = [
     "FORMAT_VERSION",
+    "IS_FINAL",
+    "NUMBER_OF",
     "REASON_DEADLINE",
     "REASON_INTERRUPTED",
     "REASON_KILLED_ITS_RUNNER",
     "RUNNER_VARIABLE",
+    "STATES",
     "Record",
     "TaskState",
     "build_digest",
@@ -63,6 +66,12 @@ class TaskState(str, enum.Enum):
         if self is TaskState.WAITING:
             return other in (TaskState.RUNNING, TaskState.CANCELLED, TaskState.SKIPPED)
         return other is not TaskState.SKIPPED
+
+
+# States are told as small numbers where there are many of them: by their place here.
+STATES = tuple(state.value for state in TaskState)
+NUMBER_OF = {state: number for number, state in enumerate(STATES)}
+IS_FINAL = tuple(state.is_final for state in TaskState)
 
 
 class Record(NamedTuple):

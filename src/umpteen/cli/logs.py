@@ -11,8 +11,8 @@ import click
 
 from umpteen.dispatch import find_task, open_history, outputs_folder, read_status
 from umpteen.errors import InputError
-from umpteen.history import STATES, History
-from umpteen.task import TaskState
+from umpteen.history import History
+from umpteen.task import STATES, TaskState
 
 __all__ = ["logs_command"]
 

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 import click
 
 from umpteen.dispatch import open_history, outputs_folder
-from umpteen.history import STATES, History
+from umpteen.history import History
 from umpteen.report import shorten_path
+from umpteen.task import STATES
 
 __all__ = ["results_command"]
 
