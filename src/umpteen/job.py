@@ -12,10 +12,59 @@ import msgspec
 from umpteen.errors import InputError
 from umpteen.settings import Settings
 
-__all__ = ["Job", "Task", "check_job_name"]
+__all__ = ["Job", "Retry", "Task", "Terms", "check_job_name"]
 
 _BAD_JOB_NAME = re.compile(r"[/\\\x00-\x1f\x7f]")
 _MAX_NAME_BYTES = 200
+
+
+class Retry(msgspec.Struct, frozen=True, omit_defaults=True):
+    """When a task that did not succeed is tried again, and how.
+
+    when: what must have happened, one of them (`failed`, `timed_out`, `out_of_memory`,
+    `output_limit`, `exit_code:75`, `exit_code:1-9`, `signal:9`). times: how often. wait_s:
+    seconds before the first; each later one waits twice as long, at most 60 s. memory_factor
+    and memory: what it then needs. alone: nothing else runs beside it.
+    """
+
+    when: list[str]
+    times: int = 1
+    wait_s: float = 1.0
+    memory_factor: float = 1.0
+    memory: int | None = None
+    alone: bool = False
+
+
+class Terms(msgspec.Struct, frozen=True, omit_defaults=True):
+    """On what terms a task runs, where there are any: what most tasks do not have.
+
+    after: (name or pattern of tasks, `succeeded`, `any` or `failed`). cpus: cores; memory:
+    bytes; gpus: devices; None and 0: not said. expect: files that a success must have left.
+    output_limit: bytes of stdout and stderr together. priority: the highest starts first.
+    template: what it was made from, by its number among the entries.
+    """
+
+    after: list[tuple[str, str]] = []
+    retries: list[Retry] = []
+    cpus: int | None = None
+    memory: int | None = None
+    gpus: int = 0
+    expect: list[str] = []
+    output_limit: int | None = None
+    priority: int = 0
+    template: int = 0
+
+    @property
+    def are_told(self) -> bool:
+        """Whether a batch says of them more than what the task is after."""
+        return bool(
+            self.retries
+            or self.cpus
+            or self.memory
+            or self.gpus
+            or self.expect
+            or self.output_limit
+        )
 
 
 class Task(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
@@ -25,7 +74,7 @@ class Task(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     words that no shell sees. env: only what was declared. timeout_s: seconds of one attempt.
     parameters: the values its template was filled with. output: an address of its own for
     its outputs. results_dir: a folder on the machine that it writes results to, in place of
-    the slot's. automatic: whether its name is its position.
+    the slot's. automatic: whether its name is its position. terms: None where it has none.
     """
 
     command: str | list[str]
@@ -38,6 +87,7 @@ class Task(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     output: str | None = None
     results_dir: str | None = None
     automatic: bool = False
+    terms: Terms | None = None
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -60,7 +110,7 @@ def check_job_name(name: str) -> str:
     if name in ("", ".", "..") or _BAD_JOB_NAME.search(name):
         raise InputError(
             f"{name!r} cannot be a job's name: it would leave the results directory"
-            if "/" in name or name in (".", "..")
+            if name.split("/", maxsplit=1)[0] in ("", ".", "..")
             else f"{name!r} cannot be a job's name",
             "use letters, digits, '.', '_' and '-'",
             field="name",

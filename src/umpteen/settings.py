@@ -33,8 +33,10 @@ class Settings(msgspec.Struct, frozen=True):
 
     slots: tasks at once on a machine. address: the results store, `{name}` filled in.
     executor: short name; executor_options: as its own settings have it. status_file: the
-    name that results take for the exit code. deadline_s and grace_s: seconds. submitted_from:
-    the folder where relative paths of commands begin.
+    name that results take for the exit code. deadline_s and grace_s: seconds. canary: tasks of
+    each template that go first; max_failures: after so many nothing more starts; 0: neither.
+    fail_fast: nor does anything go on then. submitted_from: the folder where relative paths
+    of commands begin.
     """
 
     slots: int
@@ -44,6 +46,9 @@ class Settings(msgspec.Struct, frozen=True):
     status_file: str
     deadline_s: float | None
     grace_s: float
+    canary: int
+    max_failures: int
+    fail_fast: bool
     submitted_from: str
     sources: dict[str, str]
 
@@ -56,6 +61,9 @@ DEFAULTS: dict[str, Any] = {
     "status_file": "status_code",
     "deadline_s": None,
     "grace_s": 10.0,
+    "canary": 0,
+    "max_failures": 0,
+    "fail_fast": False,
     "submitted_from": "",
 }
 

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.store import put_hand_in, put_start
+from umpteen.graph import GraphError, link
 from umpteen.history import History
-from umpteen.job import Job, Task
+from umpteen.job import Job, Retry, Task, Terms
 from umpteen.plan import (
     LOCAL_BATCH_CAP,
+    Chosen,
     Plan,
     build_batches,
     build_plan,
@@ -288,3 +292,343 @@ def test_task_lines_say_what_was_added_changed_and_dropped(store: DirectoryStore
     assert {line["index"]: line["command"] for line in parsed if "index" in line} == {
         1: "b2", 2: "n1"
     }  # fmt: skip
+
+
+# --- tasks that wait for others ---------------------------------------------------------------------
+
+
+def after(name: str, *others: str, outcome: str = "succeeded", command: str = "x") -> Task:
+    return Task(command, name, terms=Terms(after=[(other, outcome) for other in others]))
+
+
+def put_named(
+    store: DirectoryStore, *tasks: Task, states: str = "", batch: str = "1", **more: Any
+) -> None:
+    """These tasks as a hand-in of one batch; letters as for `put_job`, and K for skipped."""
+    lines = [json.loads(msgspec.json.encode(task)) for task in tasks]
+    put_hand_in(store, 1, lines, {batch: f"0-{len(lines) - 1}"}, **more)
+    words = {"S": "succeeded", "F": "failed", "W": "waiting", "K": "skipped", "C": "cancelled"}
+    records = [
+        {"task": index, "digest": "", "attempt": 1, "state": words[letter]}
+        for index, letter in enumerate(states)
+        if letter != "-"
+    ]
+    if states:
+        put_start(store, batch, [*records, {"event": "end", "left": 0, "states": {}}])
+
+
+def own_part(plan: Plan, first: int = 1) -> list[dict[str, Any]]:
+    return [batch["umpteen"] for batch in decode(plan, first)]
+
+
+def test_batch_of_tasks_that_wait_for_nothing_says_nothing_of_it(store: DirectoryStore) -> None:
+    (batch,) = own_part(build_plan(make_job("a", "b"), read(store), set()))
+    assert not {"graph", "after", "barriers", "waits"} & set(batch)
+
+
+def test_batch_has_a_barrier_for_all_that_wait_for_the_same(store: DirectoryStore) -> None:
+    job = make_job(
+        Task("x", "p1"), Task("x", "p2"), after("a", "p*"), after("b", "p*"),
+        after("c", "p1", outcome="any"), Task("x", "free"),
+    )  # fmt: skip
+    (batch,) = own_part(build_plan(job, read(store), set()))
+    assert batch["graph"] is True
+    assert batch["after"] == [-1, -1, 0, 0, 1, -1]
+    assert batch["barriers"] == [{"succeeded": "0-1"}, {"any": "0"}]
+    assert batch["waits"] == []
+
+
+def test_batch_barrier_has_indices_by_outcome(store: DirectoryStore) -> None:
+    terms = Terms(after=[("p1", "any"), ("p2", "failed"), ("p3", "succeeded")])
+    job = make_job(*(Task("x", f"p{n}") for n in (1, 2, 3)), Task("x", "last", terms=terms))
+    (batch,) = own_part(build_plan(job, read(store), set()))
+    assert batch["barriers"] == [{"succeeded": "2", "any": "0", "failed": "1"}]
+
+
+def test_batch_names_the_one_task_whose_success_is_waited_for_by_its_index(
+    store: DirectoryStore,
+) -> None:
+    put_job(store, "a", "b", states="SS")
+    job = make_job("a", "b", Task("x", "prep"), after("new", "prep"))
+    (batch,) = own_part(build_plan(job, read(store), set()))
+    assert (batch["indices"], batch["after"], batch["barriers"]) == ("2-3", [-1, link(2)], [])
+
+
+def test_batch_has_tasks_in_an_order_that_will_do(store: DirectoryStore) -> None:
+    job = make_job(after("last", "first"), Task("x", "first"), Task("x", "other"))
+    plan = build_plan(job, read(store), set())
+    (batch,) = own_part(plan)
+    assert names_of(plan) == batch["names"] == ["first", "last", "other"]
+    assert (batch["indices"], batch["after"]) == ("1,0,2", [-1, link(1), -1])
+
+
+def test_plan_priority_goes_first(store: DirectoryStore) -> None:
+    job = make_job("a", Task("b", terms=Terms(priority=1)), "c")
+    assert list(build_plan(job, read(store), set()).to_run) == [1, 0, 2]
+
+
+def test_batches_name_those_they_wait_for(store: DirectoryStore) -> None:
+    rest = [Task("x", f"t{n}") for n in range(LOCAL_BATCH_CAP)]
+    job = make_job(Task("x", "prep"), *rest, after("last", "prep", "t0"), after("end", "last"))
+    first, second = own_part(build_plan(job, read(store), set()), 7)
+    assert (first["after"], first["barriers"], first["waits"]) == ([], [], [])
+    assert (second["after"], second["waits"]) == ([-1, 0, link(LOCAL_BATCH_CAP + 1)], ["7"])
+    assert second["barriers"] == [{"succeeded": "0-1"}]
+
+
+def test_batch_waits_for_the_batch_of_a_task_that_runs(store: DirectoryStore) -> None:
+    put_named(store, Task("x", "slow"), batch="1")
+    job = make_job(Task("x", "slow"), after("new", "slow"))
+    plan = build_plan(job, read(store), {"1"})
+    (batch,) = own_part(plan, 2)
+    assert (names_of(plan), plan.running) == (["new"], 1)
+    assert (batch["after"], batch["barriers"], batch["waits"]) == ([link(0)], [], ["1"])
+
+
+@pytest.mark.parametrize(
+    ("outcome", "state", "is_met"),
+    [
+        ("succeeded", "S", True), ("succeeded", "F", False), ("succeeded", "K", False),
+        ("any", "S", True), ("any", "F", True), ("any", "K", True),
+        ("failed", "S", False), ("failed", "F", True), ("failed", "C", True), ("failed", "K", False),
+    ],
+)  # fmt: skip
+def test_batch_needs_no_barrier_for_what_has_ended(
+    store: DirectoryStore, outcome: str, state: str, is_met: bool
+) -> None:
+    put_named(store, Task("x", "prep"), states=state)
+    job = make_job(Task("x", "prep"), after("new", "prep", outcome=outcome))
+    (batch,) = own_part(build_plan(job, read(store), set(), "none"))
+    if is_met:
+        assert (batch["after"], batch["barriers"]) == ([], [])
+    else:
+        how = {"S": "succeeded", "F": "failed", "K": "skipped"}[state]
+        assert (batch["after"], batch["barriers"]) == (
+            [0],
+            [{"doomed": f"after prep, which {how}"}],
+        )
+
+
+def test_batch_barrier_keeps_what_is_still_to_come(store: DirectoryStore) -> None:
+    put_named(store, Task("x", "p1"), Task("x", "p2"), states="SF")
+    job = make_job(Task("x", "p1"), Task("x", "p2"), after("new", "p*"))
+    plan = build_plan(job, read(store), set())
+    (batch,) = own_part(plan)
+    assert names_of(plan) == ["p2", "new"]
+    assert (batch["after"], batch["barriers"]) == ([-1, 0], [{"succeeded": "1"}])
+
+
+def test_batch_that_is_doomed_waits_for_no_other(store: DirectoryStore) -> None:
+    put_named(store, Task("x", "bad"), Task("x", "slow"), states="F-")
+    job = make_job(Task("x", "bad"), Task("x", "slow"), after("new", "bad", "slow"))
+    (batch,) = own_part(build_plan(job, read(store), {"1"}, "none"), 2)
+    assert (batch["barriers"], batch["waits"]) == ([{"doomed": "after bad, which failed"}], [])
+
+
+def test_plan_skipped_tasks_run_again_with_what_failed(store: DirectoryStore) -> None:
+    tasks = [Task("x", "prep"), after("a", "prep"), after("b", "a")]
+    put_named(store, *tasks, states="FKK")
+    plan = build_plan(make_job(*tasks), read(store), set())
+    assert names_of(plan) == ["prep", "a", "b"]
+    assert plan.why == {"failed": 1, "skipped": 2}
+
+
+def test_plan_canary_puts_the_others_behind_the_first(store: DirectoryStore) -> None:
+    job = make_job(*(Task("x", f"t{n}", terms=Terms(template=1)) for n in range(4)), canary=2)
+    (batch,) = own_part(build_plan(job, read(store), set()))
+    assert (batch["after"], batch["barriers"]) == ([-1, -1, 0, 0], [{"succeeded": "0-1"}])
+
+
+def test_plan_of_a_cycle_is_refused(store: DirectoryStore) -> None:
+    with pytest.raises(GraphError, match="a after b after a"):
+        build_plan(make_job(after("a", "b"), after("b", "a")), read(store), set())
+
+
+def test_plan_unnamed_tasks_may_wait_for_named_ones_in_every_run(store: DirectoryStore) -> None:
+    tasks = [Task("x", "prep"), after("", "p*")]
+    for _ in range(2):
+        plan = build_plan(make_job(*tasks), read(store), set(), "all")
+        (batch,) = own_part(plan)
+        assert (batch["after"], batch["barriers"]) == ([-1, 0], [{"succeeded": "0"}])
+        if not read(store).count:
+            put_named(store, *tasks, states="SS")
+
+
+def test_plan_ten_thousand_after_ten_thousand_is_fast(store: DirectoryStore) -> None:
+    count = 10_000
+    tasks = [Task("x", f"a{n}") for n in range(count)]
+    tasks += [after(f"b{n}", "a*") for n in range(count)]
+    began_s = time.process_time()
+    batches = own_part(build_plan(make_job(*tasks), read(store), set()))
+    took_s = time.process_time() - began_s
+    assert [batch["barriers"] for batch in batches] == [
+        [], [], [{"succeeded": "0-9999"}], [{"succeeded": "0-9999"}]
+    ]  # fmt: skip
+    assert took_s < 10, "one by one these are 10⁸ edges, and a minute"
+
+
+# --- what others need --------------------------------------------------------------------------------
+
+
+CHAIN = [Task("x", "prep"), after("mid", "prep"), after("end", "mid"), Task("x", "other")]
+
+
+def only(*names: str) -> Chosen:
+    return lambda _, task: task.name in names
+
+
+@pytest.mark.parametrize(
+    ("chosen", "names", "needed"),
+    [
+        ("end", ["prep", "mid", "end"], 2),
+        ("mid", ["prep", "mid"], 1),
+        ("prep", ["prep"], 0),
+        ("other", ["other"], 0),
+    ],
+)
+def test_plan_of_chosen_tasks_brings_what_they_are_after(
+    store: DirectoryStore, chosen: str, names: list[str], needed: int
+) -> None:
+    plan = build_plan(make_job(*CHAIN), read(store), set(), only=only(chosen))
+    assert names_of(plan) == names
+    assert plan.why.get("needed", 0) == needed
+
+
+@pytest.mark.parametrize(
+    ("states", "names"),
+    [("S---", ["mid", "end"]), ("SS--", ["end"]), ("F---", ["mid", "end"]), ("SF--", ["end"])],
+)
+def test_plan_of_chosen_tasks_leaves_what_has_ended(
+    store: DirectoryStore, states: str, names: list[str]
+) -> None:
+    put_named(store, *CHAIN, states=states)
+    plan = build_plan(make_job(*CHAIN), read(store), set(), only=only("end"))
+    assert names_of(plan) == names
+
+
+def test_plan_of_chosen_tasks_leaves_what_a_living_batch_has(store: DirectoryStore) -> None:
+    put_named(store, *CHAIN[:2], batch="1")
+    plan = build_plan(make_job(*CHAIN), read(store), {"1"}, only=only("end"))
+    (batch,) = own_part(plan, 2)
+    assert names_of(plan) == ["end"]
+    assert (batch["after"], batch["waits"]) == ([link(1)], ["1"])
+
+
+def test_plan_of_chosen_tasks_brings_a_changed_one_that_succeeded_before(
+    store: DirectoryStore,
+) -> None:
+    put_named(store, *CHAIN, states="SSS-")
+    job = make_job(Task("y", "prep"), *CHAIN[1:])
+    plan = build_plan(job, read(store), set(), "all", only=only("mid"))
+    assert names_of(plan) == ["prep", "mid"]
+
+
+# --- what changes nothing that ran ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        Task("x", "a", timeout_s=5.0),
+        Task("x", "a", tags=["new"]),
+        Task("x", "a", terms=Terms(retries=[Retry(["failed"])])),
+        Task("x", "a", terms=Terms(cpus=2)),
+        after("a", "b"),
+    ],
+)
+def test_plan_other_terms_are_an_update_and_no_change(store: DirectoryStore, task: Task) -> None:
+    put_named(store, Task("x", "a"), Task("x", "b"), states="SS")
+    plan = build_plan(make_job(task, Task("x", "b")), read(store), set())
+    (update,) = plan.updates
+    assert (update.index, update.before, update.now) == (0, Task("x", "a"), task)
+    assert (plan.changes, list(plan.to_run), plan.is_empty) == ([], [], True)
+
+
+def test_task_lines_have_updates(store: DirectoryStore) -> None:
+    put_named(store, Task("x", "a"), states="S")
+    task = Task("x", "a", terms=Terms(retries=[Retry(["failed"], times=3)], memory=5))
+    (line,) = build_task_lines(build_plan(make_job(task), read(store), set())).splitlines()
+    assert json.loads(line) == {
+        "command": "x", "name": "a", "index": 0,
+        "terms": {"retries": [{"when": ["failed"], "times": 3}], "memory": 5},
+    }  # fmt: skip
+
+
+# --- batches that were lost ------------------------------------------------------------------------------
+
+
+def test_plan_lost_batch_of_tasks_that_wait_is_closed(store: DirectoryStore) -> None:
+    tasks = [Task("x", "prep"), after("a", "prep")]
+    job = make_job(*tasks, slots=2)
+    put_named(store, *tasks, settings=build_settings(job))
+    put_start(store, "1", [{"task": 0, "digest": "", "attempt": 1, "state": "succeeded"}])
+    plan = build_plan(job, read(store), set())
+    (batch,) = own_part(plan, 2)
+    assert ([b.batch for b in plan.again], plan.closed, names_of(plan)) == ([], ["1"], ["a"])
+    assert (batch["after"], batch["barriers"]) == ([], [])
+
+
+def test_plan_lost_batch_with_retries_goes_in_again(store: DirectoryStore) -> None:
+    tasks = [Task("x", "a", terms=Terms(retries=[Retry(["failed"], times=3)]))]
+    job = make_job(*tasks, slots=2)
+    put_named(store, *tasks, settings=build_settings(job))
+    retried = {"task": 0, "digest": "", "attempt": 1, "state": "failed", "retry": True}
+    put_start(store, "1", [retried])
+    plan = build_plan(job, read(store), set())
+    assert ([b.batch for b in plan.again], plan.closed) == (["1"], [])
+    assert plan.why == {"unfinished": 1}
+
+
+@pytest.mark.parametrize("change", [{"max_failures": 3}, {"fail_fast": True}])
+def test_plan_lost_batch_with_other_limits_is_closed(
+    store: DirectoryStore, change: dict[str, Any]
+) -> None:
+    put_job(store, "a", settings=build_settings(make_job("a", slots=2)))
+    plan = build_plan(make_job("a", slots=2, **change), read(store), set())
+    assert (plan.again, plan.closed, list(plan.to_run)) == ([], ["1"], [0])
+
+
+# --- what tasks have beside their commands -----------------------------------------------------------------
+
+
+def test_batch_has_terms_that_a_runner_needs_and_no_others(store: DirectoryStore) -> None:
+    terms = Terms(
+        retries=[Retry(["failed"], memory_factor=2.0)], cpus=2, memory=5, gpus=1,
+        expect=["m"], output_limit=9, priority=3, template=4,
+    )  # fmt: skip
+    (batch,) = own_part(build_plan(make_job(Task("x", "a", terms=terms), "y"), read(store), set()))
+    assert batch["extras"] == {"0": {
+        "retries": [{"when": ["failed"], "memory_factor": 2.0}], "cpus": 2, "memory": 5, "gpus": 1,
+        "expect": ["m"], "output_limit": 9,
+    }}  # fmt: skip
+    assert batch["common"] == {}
+
+
+def test_batch_says_once_what_all_its_tasks_have(store: DirectoryStore) -> None:
+    job = make_job(*(Task("x", f"t{n}", timeout_s=5.0) for n in range(3)))
+    (batch,) = own_part(build_plan(job, read(store), set()))
+    assert (batch["common"], batch["extras"]) == ({"timeout_s": 5.0}, {})
+
+
+@pytest.mark.parametrize("other", [Task("x"), Task("x", timeout_s=6.0)])
+def test_batch_says_apart_what_differs(store: DirectoryStore, other: Task) -> None:
+    job = make_job(Task("x", timeout_s=5.0), Task("x", timeout_s=5.0), other)
+    (batch,) = own_part(build_plan(job, read(store), set()))
+    assert batch["common"] == {}
+    assert batch["extras"]["1"] == {"timeout_s": 5.0}
+    assert batch["extras"].get("2", {}).get("timeout_s") == other.timeout_s
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, (None, None)),
+        ({"max_failures": 3}, (3, False)),
+        ({"max_failures": 1, "fail_fast": True}, (1, True)),
+    ],
+)
+def test_batch_has_the_failures_that_are_too_many(
+    store: DirectoryStore, settings: dict[str, Any], expected: tuple[int | None, bool | None]
+) -> None:
+    (batch,) = own_part(build_plan(make_job("a", **settings), read(store), set()))
+    assert (batch.get("max_failures"), batch.get("fail_fast")) == expected
