@@ -142,7 +142,7 @@ def _tasks_put_beside(store: Store, number: int, plan: Plan) -> Iterator[None]:
 
     A segment left by a hand-in that was killed before it was handed in counts for nothing.
     """
-    if not (plan.added or plan.changes or plan.dropped):
+    if not (plan.added or plan.changes or plan.updates or plan.dropped):
         yield
         return
     store.delete(tasks_key(number))

@@ -39,11 +39,11 @@ from umpteen.results.base import (
     tasks_key,
 )
 from umpteen.results.directory import DirectoryStore
-from umpteen.task import IS_FINAL, NUMBER_OF, STATES, Record, TaskState
+from umpteen.task import IS_FINAL, NUMBER_OF, STATES, Record
 
-__all__ = ["SUCCEEDED", "BatchHistory", "HandIn", "HandedBatch", "History", "TaskLine"]
+__all__ = ["SKIPPED", "SUCCEEDED", "BatchHistory", "HandIn", "HandedBatch", "History", "TaskLine"]
 
-SUCCEEDED = NUMBER_OF["succeeded"]
+SUCCEEDED, SKIPPED = NUMBER_OF["succeeded"], NUMBER_OF["skipped"]
 _TAIL_BYTES, _HEAD_BYTES = 65536, 1024
 _RECENT = 50
 _KEPT_BATCH_FILES = 4
@@ -93,6 +93,7 @@ class _RecordLine(msgspec.Struct, gc=False):
     seconds: float = 0.0
     event: str = ""
     end_s: float = 0.0
+    retry: bool = False
 
 
 class _StartHistory:
@@ -167,6 +168,7 @@ class History:
         self.dropped: set[int] = set()
         self.stale: set[int] = set()
         self.batch_of: array[int] = array("i")
+        self.troubles: dict[str, str] = {}  # what keeps batches from going on, as last read
         self._failures: list[tuple[str, Record]] = []
         self.seconds = 0.0
         self.samples: collections.deque[float] = collections.deque(maxlen=_SAMPLES)
@@ -190,7 +192,14 @@ class History:
             self._read_batch(batch)
 
     def _read_job(self) -> None:
-        content = self.store.read(JOB)
+        try:
+            content = self.store.read(JOB)
+        except StoreError:
+            if not self.store.list(".umpteen"):
+                raise
+            # Settings are for its owner alone; how the job stands is for those he lets look on.
+            self.job = {"name": self.store.address.rpartition("/")[2]}
+            return
         if content is not None:
             self.job = self._decode(JOB, content, dict[str, Any])
 
@@ -337,7 +346,7 @@ class History:
                 if line.event == "end":
                     start.has_ended = True
                 continue
-            number = NUMBER_OF[line.state]
+            number = 0 if line.retry else NUMBER_OF[line.state]
             self._set(batch, line.task, number)
             self.seconds += line.seconds
             self.last_end_s = max(self.last_end_s, line.end_s)
@@ -354,7 +363,7 @@ class History:
                 continue
             for parsed in parse_lines(line + b"\n"):
                 record = parse_record(parsed)
-                if record and TaskState(record.state).is_final:
+                if record and record.is_final:
                     self._failures.append((batch, record))
                     self._fresh = [*self._fresh[-_RECENT:], (batch, record)]
 
@@ -382,10 +391,13 @@ class History:
         """[index, slot, start in seconds since 1970, pid] of each running task of a batch."""
         folder = running_folder(batch.batch)
         running: list[list[Any]] = []
+        self.troubles.pop(batch.batch, None)
         for name in self.store.list(folder):
             content = self.store.read(f"{folder}/{name}") if name.endswith(".json") else None
             if content and name == f"{batch.starts[-1].key.start}-{batch.token}.json":
-                running += msgspec.json.decode(content)["running"]
+                told = msgspec.json.decode(content)
+                running += told["running"]
+                self.troubles[batch.batch] = told.get("trouble", "")
         return running
 
     def unfinished(self, batch: BatchHistory) -> list[int]:
@@ -411,6 +423,19 @@ class History:
                     tasks[line.index] = _as_task(line, line.index)
         return tasks
 
+    def read_forms(self, index: int) -> list[Task]:
+        """Every form that a task ever had, oldest first."""
+        forms: list[Task] = []
+        count = 0
+        for hand_in in self.hand_ins:
+            content = self.store.read(tasks_key(hand_in.hand_in)) or b""
+            for line in self._decode_lines(tasks_key(hand_in.hand_in), content):
+                place = count if line.index is None else line.index
+                count += line.index is None
+                if place == index and not line.dropped:
+                    forms.append(_as_task(line, index))
+        return forms
+
     def take_recent(self) -> list[tuple[str, Record]]:
         """(batch, record) of failures that were read since the last call, oldest first."""
         fresh, self._fresh = self._fresh, []
@@ -421,7 +446,7 @@ class History:
         unread, self._unread_failures = self._unread_failures, []
         for batch, key in unread:
             for record in read_start(self.store, batch, key, self.here).records:
-                if TaskState(record.state).is_final and not record.succeeded:
+                if record.is_final and not record.succeeded:
                     self._failures.append((batch, record))
         merged = sorted(self._failures, key=lambda entry: entry[1].end_s)
         newest = {record.task: (batch, record) for batch, record in merged}
@@ -472,6 +497,15 @@ class History:
                         found[record.task].append((key.token, record))
         return found
 
+    def read_newest(self) -> dict[int, tuple[str, Record]]:
+        """(runner's token, record) of the newest attempt of every task that has one."""
+        found: dict[int, tuple[str, Record]] = {}
+        for batch in self.batches.values():
+            for key in list_starts(self.store, batch.batch):
+                for record in read_start(self.store, batch.batch, key, self.here).records:
+                    found[record.task] = (key.token, record)
+        return found
+
 
 class _OwnPart(msgspec.Struct):
     names: list[str]
@@ -505,4 +539,5 @@ def _as_task(line: TaskLine, index: int) -> Task:
         output=line.output,
         results_dir=line.results_dir,
         automatic=line.automatic or not line.name,
+        terms=line.terms,
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import glob
 import os
 import shutil
 import signal
@@ -37,6 +38,7 @@ from umpteen.task import (
     NUMBER_OF,
     REASON_DEADLINE,
     REASON_INTERRUPTED,
+    REASON_OUTPUT_LIMIT,
     RUNNER_VARIABLE,
     Record,
     TaskState,
@@ -45,11 +47,16 @@ from umpteen.task import (
 )
 
 __all__ = [
+    "AGAIN",
     "CANCEL_ALL",
+    "CANCEL_ONE",
     "DEADLINE",
     "END_KINDLY",
+    "FENCED",
     "GO_ON",
     "KILL",
+    "ONE_MORE",
+    "ORDER",
     "PAUSE",
     "TICKET",
     "BatchView",
@@ -57,17 +64,23 @@ __all__ = [
     "run_lane",
 ]
 
-# A batch's place in the runner's list, a task's place in it, the attempt's number, and 1 where
-# an earlier start may live elsewhere, so that outputs go below `attempts/`.
-TICKET = struct.Struct("<IIII")
+# A batch's place in the runner's list, a task's place in it, the attempt's number, what holds
+# for it, and the GPUs it may use as a mask.
+TICKET = struct.Struct("<IIIIQ")
+FENCED = 1  # an earlier start may live elsewhere: outputs go below `attempts/`
+AGAIN = 2  # the attempt before was this runner's, too
 
-PAUSE, GO_ON, END_KINDLY, KILL, DEADLINE, CANCEL_ALL = b"P", b"G", b"T", b"K", b"D", b"X"
+# What a lane is told; the task it is about, where it is about one, as a ticket names it.
+ORDER = struct.Struct("<cxxxII")
+PAUSE, GO_ON, ONE_MORE = b"P", b"G", b"1"
+END_KINDLY, KILL, DEADLINE, CANCEL_ALL, CANCEL_ONE = b"T", b"K", b"D", b"X", b"C"
 _ENDINGS = {
     END_KINDLY: (TaskState.WAITING.value, REASON_INTERRUPTED),
     DEADLINE: (TaskState.TIMED_OUT.value, REASON_DEADLINE),
     CANCEL_ALL: (TaskState.CANCELLED.value, ""),
 }
 _TIMED_OUT = (TaskState.TIMED_OUT.value, "")
+_TOO_MUCH_OUTPUT = (TaskState.FAILED.value, REASON_OUTPUT_LIMIT)
 
 # What is wrong with the store as a whole, and may pass; anything else is the task's own.
 _STORE_TROUBLE = frozenset(
@@ -75,6 +88,7 @@ _STORE_TROUBLE = frozenset(
 )
 _RETRY_S = 1.0
 _ORPHAN_GRACE_S = 2.0
+_SIZES_S = 0.25  # how often the outputs of tasks with a limit are looked at
 _FRESH = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
 
 
@@ -90,12 +104,23 @@ class BatchView:
         self.names: list[str] = own["names"]
         self.indices = [index for part in parse_ranges(own["indices"]) for index in part]
         self.extras: dict[str, dict[str, Any]] = own.get("extras", {})
+        self.common: dict[str, Any] = own.get("common", {})
         self.before: dict[str, list[Any]] = own.get("attempts", {})
         self.status_file: str = own.get("status_file", "status_code")
         self.grace_s: float = own.get("grace_s", 10.0)
         cwd: str = own.get("cwd") or ""
         self.cwd = cwd if os.path.isdir(cwd) else None  # else where the runner is
         self.deadline_s: float | None = own.get("deadline_s")
+        self.has_graph: bool = own.get("graph", False)
+        self.after: list[int] = own.get("after", [])
+        self.barriers: list[dict[str, str]] = own.get("barriers", [])
+        self.waits: list[str] = own.get("waits", [])
+        self.max_failures: int = own.get("max_failures", 0)
+        self.fail_fast: bool = own.get("fail_fast", False)
+
+    def terms_of(self, position: int) -> dict[str, Any]:
+        """What a task has beside its command and its place."""
+        return self.extras.get(str(position), self.common) if self.extras else self.common
 
     def folder(self, position: int) -> str:
         """The folder of a task's outputs on this machine."""
@@ -113,6 +138,7 @@ class LaneSetup(NamedTuple):
     tickets: int
     done: int
     control: int
+    gpus: Sequence[str]
     read_batch: Callable[[int], BatchView]
 
 
@@ -122,13 +148,16 @@ class _Running:
     __slots__ = (
         "attempt",
         "batch",
+        "cwd",
+        "devices",
         "digest",
         "ending",
+        "flags",
         "folder",
         "index",
-        "is_fenced",
         "is_prepared",
         "kill_at_s",
+        "limit",
         "made_results",
         "name",
         "ordinal",
@@ -146,8 +175,10 @@ class _Running:
 
     def __init__(self, slot: int, ticket: tuple[int, ...], batch: BatchView) -> None:
         self.slot, self.batch = slot, batch
-        self.ordinal, self.position, self.attempt, fenced = ticket
-        self.is_fenced, self.is_prepared = bool(fenced), False
+        self.ordinal, self.position, self.attempt, self.flags, self.devices = ticket
+        self.is_prepared = False
+        self.limit: int | None = None
+        self.cwd: str | None = None
         self.index = batch.indices[self.position]
         self.name = batch.names[self.position]
         self.output: str = batch.runs[self.position]["remote_output_path"]
@@ -179,6 +210,10 @@ class _Lane:
         self.free = list(reversed(setup.slots))
         self.running: dict[int, _Running] = {}
         self.timed: set[_Running] = set()  # those that are to be ended at some time
+        self.limited: set[_Running] = set()  # those whose outputs may only be so large
+        self.look_at_s = float("inf")
+        self.revoked: set[tuple[int, int]] = set()
+        self.one_more = False
         self.retries: list[Callable[[], None]] = []
         self.retry_at_s = float("inf")
         self.batches: dict[int, BatchView] = {}
@@ -205,18 +240,18 @@ class _Lane:
             for pid in ended:
                 self._see_end(self.running[pid])
             if self.setup.control in files:
-                self._obey(os.read(self.setup.control, 64))
+                self._obey(os.read(self.setup.control, ORDER.size * 64))
             self._keep_times()
 
     def _until_next_s(self) -> float | None:
-        if not self.timed and not self.retries:
+        if not self.timed and not self.retries and not self.limited:
             return None
         times = [min(task.timeout_at_s, task.kill_at_s) for task in self.timed]
-        soonest = min([*times, self.retry_at_s])
+        soonest = min([*times, self.retry_at_s, self.look_at_s])
         return None if soonest == float("inf") else max(0.0, soonest - time.monotonic())
 
     def _take_tickets(self) -> None:
-        while self.free and not (self.closed or self.paused):
+        while self.free and not self.closed and (self.one_more or not self.paused):
             try:
                 ticket = os.read(self.setup.tickets, TICKET.size)
             except BlockingIOError:
@@ -227,6 +262,7 @@ class _Lane:
             if not ticket:
                 self.closed = True
                 break
+            self.one_more = False
             values = TICKET.unpack(ticket)
             self._begin(_Running(self.free.pop(), values, self._batch(values[0])))
         if self.listening:
@@ -237,13 +273,24 @@ class _Lane:
         if not orders:  # the runner is gone
             self.watcher.remove_file(self.setup.control)
             self._end_all(END_KINDLY, _ORPHAN_GRACE_S)
-        for order in (orders[i : i + 1] for i in range(len(orders))):
+        for order, ordinal, position in ORDER.iter_unpack(orders):
             if order in (PAUSE, GO_ON):
-                self.paused = order == PAUSE
+                self.paused, self.one_more = order == PAUSE, False
+            elif order == ONE_MORE:
+                self.one_more = True
+            elif order == CANCEL_ONE:
+                self._cancel(ordinal, position)
             elif order == KILL:
                 self._end_all(END_KINDLY, 0.0)
             else:
                 self._end_all(order, None)
+
+    def _cancel(self, ordinal: int, position: int) -> None:
+        """End one task if it runs here; else it shall not start here."""
+        self.revoked.add((ordinal, position))
+        for task in self.running.values():
+            if (task.ordinal, task.position) == (ordinal, position):
+                self._end(task, _ENDINGS[CANCEL_ALL], None)
 
     def _end_all(self, order: bytes, grace_s: float | None) -> None:
         self.closed = self.stopping = True
@@ -252,9 +299,11 @@ class _Lane:
         self._retry()
 
     def _keep_times(self) -> None:
-        if not self.timed and not self.retries:
+        if not self.timed and not self.retries and not self.limited:
             return
         now = time.monotonic()
+        if now >= self.look_at_s:
+            self._look_at_sizes(now)
         if now >= self.retry_at_s:
             self._retry()
         for task in list(self.timed):
@@ -275,11 +324,20 @@ class _Lane:
         task.timeout_at_s = float("inf")
         self.timed.add(task)
 
+    def _look_at_sizes(self, now: float) -> None:
+        for task in self.limited:
+            if task.ending is None and _is_over_limit(task):
+                self._end(task, _TOO_MUCH_OUTPUT, None)
+        self.look_at_s = now + _SIZES_S if self.limited else float("inf")
+
     # --- one task ---------------------------------------------------------------------
 
     def _begin(self, task: _Running) -> None:
         if self.stopping:
             self.free.append(task.slot)  # held back by the store and never started
+            return
+        if self.revoked and (task.ordinal, task.position) in self.revoked:
+            self._report_cancelled(task)
             return
         try:
             self._start(task)
@@ -300,7 +358,7 @@ class _Lane:
     def _start(self, task: _Running) -> None:
         """Make the task's folder and files, and start its command; raises OSError."""
         batch = task.batch
-        extra = batch.extras.get(str(task.position)) if batch.extras else None
+        extra = batch.terms_of(task.position)
         command = batch.runs[task.position]["cmd"]
         env: dict[str, str] | None = None
         cwd, timeout_s, written_cwd = batch.cwd, None, None
@@ -311,7 +369,12 @@ class _Lane:
             )  # fmt: skip
             if written_cwd is not None:
                 cwd = os.path.join(cwd or "", os.path.expanduser(written_cwd))
+            task.limit = extra.get("output_limit")
+        task.cwd = cwd
         task.digest = build_digest(command, env, written_cwd)
+        if task.devices:
+            gpus = [gpu for place, gpu in enumerate(self.setup.gpus) if task.devices >> place & 1]
+            env = {"CUDA_VISIBLE_DEVICES": ",".join(gpus), **(env or {})}
         self._make_folder(task)
         stdout = os.open(task.folder + "/stdout", _FRESH, 0o666)
         stderr = os.open(task.folder + "/stderr", _FRESH, 0o666)
@@ -324,11 +387,14 @@ class _Lane:
         if task.pid and timeout_s:
             task.timeout_at_s = task.started_s + timeout_s
             self.timed.add(task)
+        if task.pid and task.limit is not None:
+            self.limited.add(task)
+            self.look_at_s = min(self.look_at_s, task.started_s + _SIZES_S)
 
     def _make_folder(self, task: _Running) -> None:
         if task.is_prepared:
             return
-        if task.is_fenced:
+        if task.flags & FENCED:
             task.outputs = attempt_folder(task.attempt, self.setup.token)
             task.folder = f"{task.folder}/{task.outputs}"
         try:
@@ -362,6 +428,8 @@ class _Lane:
 
         An attempt that was recorded and is not set aside yet, else one that was killed.
         """
+        if task.flags & AGAIN:
+            return task.attempt - 1, self.setup.token
         recorded = self._recorded(task.ordinal).get(task.index)
         if recorded is None and str(task.position) in task.batch.before:
             attempt, token = task.batch.before[str(task.position)]
@@ -500,6 +568,7 @@ class _Lane:
         status, usage = self.watcher.reap(task.pid)
         del self.running[task.pid]
         self.timed.discard(task)
+        self.limited.discard(task)
         task.reaped = (os.waitstatus_to_exitcode(status), usage, seconds)
         reason = ""
         if task.reaped[0] == 255 and (failure := self.spawner.read_failure(None, b"")):
@@ -539,8 +608,15 @@ class _Lane:
         assert task.reaped is not None
         exit_code = task.reaped[0]
         self._keep_results(task)
+        if task.limit is not None and _is_over_limit(task):
+            task.ending = task.ending or _TOO_MUCH_OUTPUT
+            for name in ("stdout", "stderr"):
+                _cut(f"{task.folder}/{name}", task.limit)
+        missing = "" if exit_code or task.ending else _find_missing(task)
         if task.ending:
             state, reason = task.ending
+        elif missing:
+            state, reason = TaskState.FAILED.value, f"did not leave {missing}"
         else:
             state = (TaskState.FAILED if exit_code else TaskState.SUCCEEDED).value
         if state != TaskState.WAITING.value:
@@ -596,6 +672,15 @@ class _Lane:
         self._tell(b"%d %d %d " % (task.ordinal, task.position, NUMBER_OF[record.state]), record)
         self.free.append(task.slot)
 
+    def _report_cancelled(self, task: _Running) -> None:
+        """A task that was given out, and called back before it started."""
+        task.start_s, task.reaped = time.time(), (0, None, 0.0)
+        extra = task.batch.terms_of(task.position)
+        command = extra.get("argv") or task.batch.runs[task.position]["cmd"]
+        task.digest = build_digest(command, extra.get("env"), extra.get("cwd"))
+        record = self._build_record(task, TaskState.CANCELLED.value, "", (0, 0))
+        self._report(task, record._replace(exit_code=None))
+
     def _report_kept(self, task: _Running, reason: str, error: OSError) -> None:
         """The outcome of a task whose files could not be completed: told, never recorded."""
         state = (TaskState.FAILED if task.reaped and task.reaped[0] else TaskState.SUCCEEDED).value
@@ -640,6 +725,28 @@ def _find_program(word: str, path: str, cwd: str | None) -> str:
         if os.access(os.path.join(cwd or "", candidate), os.X_OK) and not os.path.isdir(candidate):
             return candidate
     raise FileNotFoundError(errno.ENOENT, "no such program", word)
+
+
+def _find_missing(task: _Running) -> str:
+    """The first file that the task should have left and has not; empty where all are there."""
+    for path in task.batch.terms_of(task.position).get("expect", ()):
+        is_result = path.startswith("results/")
+        place = os.path.join(task.folder if is_result else task.cwd or os.getcwd(), path)
+        if not os.path.lexists(place) and not (
+            any(sign in path for sign in "*?[") and glob.glob(place, recursive=True)
+        ):
+            return str(path)
+    return ""
+
+
+def _is_over_limit(task: _Running) -> bool:
+    written = _size(task.folder + "/stdout") + _size(task.folder + "/stderr")
+    return task.limit is not None and written > task.limit
+
+
+def _cut(path: str, size: int) -> None:
+    if _size(path) > size:
+        os.truncate(path, size)
 
 
 def _move_folder(source: str, target: str) -> None:

@@ -31,6 +31,7 @@ __all__ = [
     "find_runner",
     "is_held",
     "leases_folder",
+    "list_living",
     "local_lock",
     "read_last_slots",
 ]
@@ -124,6 +125,14 @@ class Lease:
         assert self._table is not None
         return list(_parse_slots(bytes(self._table)))
 
+    def tell_trouble(self, text: str) -> None:
+        """Say what keeps the runner from going on; empty when nothing does any more."""
+        with (
+            contextlib.suppress(OSError),
+            open(self.folder + "/trouble", "w", encoding="utf-8") as file,
+        ):
+            file.write(text)
+
     def remove(self) -> None:
         """Give the lease up; its folder goes with it."""
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -177,6 +186,25 @@ def find_runner(token: str) -> int | None:
         return None
 
 
+def find_trouble(token: str) -> str:
+    """What keeps the runner of that token from going on; empty where nothing does."""
+    pid = find_runner(token)
+    if pid is None:
+        return ""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            state = file.read().rpartition(b")")[2].split()[0]
+    except (OSError, IndexError):
+        state = b""
+    if state in (b"T", b"t"):
+        return f"its runner was stopped by a signal; kill -CONT {pid} lets it go on"
+    try:
+        with open(os.path.join(leases_folder(), token, "trouble"), encoding="utf-8") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
 def find_lease(token: str) -> dict[str, Any] | None:
     """What the lease says of its runner; None where there is none."""
     try:
@@ -185,6 +213,15 @@ def find_lease(token: str) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return found
+
+
+def list_living(address: str) -> set[str]:
+    """The tokens of runners of the store at `address` that live on this machine."""
+    return {
+        token
+        for token in os.listdir(leases_folder())
+        if (found := find_lease(token)) and found.get("address") == address and is_held(token)
+    }
 
 
 def end_leftovers(address: str) -> list[str]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import getopt
 import itertools
+import json
 import os
 import resource
 import shutil
@@ -19,22 +20,28 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from umpteen.adopt import adopt_batch
 from umpteen.errors import EXIT_SOME_FAILED, EXIT_SUCCEEDED, SettingsError, StoreError, UmpteenError
 from umpteen.lane import (
+    AGAIN,
     CANCEL_ALL,
+    CANCEL_ONE,
     DEADLINE,
     END_KINDLY,
+    FENCED,
     GO_ON,
     KILL,
+    ONE_MORE,
+    ORDER,
     PAUSE,
     TICKET,
     LaneSetup,
     run_lane,
 )
-from umpteen.lease import Lease, end_leftovers
+from umpteen.lease import Lease, end_leftovers, list_living
+from umpteen.machine import OutOfMemoryWatch, is_memory_short, read_capacity
 from umpteen.process import (
     ChildWatcher,
     Machine,
@@ -47,11 +54,18 @@ from umpteen.process import (
     sync_filesystem,
     usable_cores,
 )
-from umpteen.records import RecordsFile, build_line, parse_ranges
+from umpteen.records import RecordsFile, build_line, list_starts, parse_ranges, read_start
 from umpteen.results.base import JOB, running_key, scratch_folder
 from umpteen.results.directory import DirectoryStore, open_store
-from umpteen.starts import OpenBatch, Opener, is_cancelled, read_batch
-from umpteen.task import NUMBER_OF, RUNNER_VARIABLE, TaskState
+from umpteen.retries import plan_retry
+from umpteen.starts import CancelMark, OpenBatch, Opener, read_batch, read_cancel_mark
+from umpteen.task import (
+    NUMBER_OF,
+    REASON_OUT_OF_MEMORY,
+    RUNNER_VARIABLE,
+    TaskState,
+)
+from umpteen.tickets import Needs, Queue, Tasks, Unrun, build_needs
 
 __all__ = ["main"]
 
@@ -60,6 +74,8 @@ _LOOK_S = 3.0  # how often later starts are looked for
 _SYNC_S = 5.0
 _YOUNG_S = 2.0
 _RUNNING_S, _RUNNING_AT_LEAST_S = 1.0, 15.0
+_MEMORY_S = 0.5  # how often it is looked whether memory is short
+_OPEN_MOST = 8  # batches whose tasks all wait for others, before no more are opened
 _TICKETS_AT_ONCE = 4096 // TICKET.size  # written as one, so that none is ever torn
 _EXIT_CRASHED = 70
 
@@ -158,18 +174,31 @@ class _Runner:
         self.open: dict[int, OpenBatch] = {}
         self.unsynced: list[RecordsFile] = []
         self.lanes: dict[int, int] = {}  # pid to the end of its control pipe
-        self.stopping = self.crashed = self.did_fail = self.is_cancelled = False
+        self.stopping = self.crashed = self.is_cancelled = False
+        self.did_fail = self.has_graph = self.has_rules = False
+        self.failures = 0
+        self.given_up = ""  # why nothing more is to be started
+        self.capacity = read_capacity()
+        self.queue = Queue(self.capacity, 1, self._name_task)
+        self.unopened = list(enumerate(batches))[::-1]
+        self.names: dict[int, str] = {}  # of those that may have to be told of, by index
+        self.unread: set[str] = set()  # batches of others, whose names we may still read
+        self.passed_over: set[str] = set()  # of our batches, those that somebody else has
+        self.foreign: set[str] = set()
+        self.revoked: set[int] = set()
+        self.kills = OutOfMemoryWatch()
+        self.paused_for: set[str] = set()
         self.trouble_s: float | None = None
-        self.trouble = ""
+        self.trouble = self.told_trouble = ""
         self.kept: list[bytes] = []
         self.deadline_s = float("inf")
         self.asked = self.rest = self.chunk = b""
-        self.feed: Iterator[bytes | None] = iter(())
         self.syncer = _Syncer()
         self.tickets = self.done = -1
-        self.is_fed = self.is_exhausted = self.is_shown = False
+        self.is_fed = self.is_shown = False
         self.began_s = time.monotonic()
         self.look_at_s, self.sync_at_s = self.began_s + _LOOK_S, self.began_s + _SYNC_S
+        self.memory_at_s = self.began_s
         self.patience_s = float(os.environ.get("UMPTEEN_STORE_PATIENCE_S", "60"))
 
     # --- the steps ------------------------------------------------------------------
@@ -178,6 +207,7 @@ class _Runner:
         become_subreaper()
         for dead in end_leftovers(self.store.address):
             shutil.rmtree(self.store.path(scratch_folder(dead)), ignore_errors=True)
+        signal.signal(signal.SIGUSR1, self._be_told_to_look)
         self.lease.open_slots(self.batches)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
@@ -189,8 +219,11 @@ class _Runner:
     def _be_asked(self, *_: object) -> None:
         self.asked = KILL if self.stopping else END_KINDLY
 
+    def _be_told_to_look(self, *_: object) -> None:
+        self.look_at_s = 0.0
+
     def _fork_lanes(self) -> None:
-        slots = read_batch(self.store, self.batches[0]).slots
+        slots = self.queue.slots = read_batch(self.store, self.batches[0]).slots
         count = min(slots, usable_cores())
         _raise_file_limit(slots)
         tickets, self.tickets = os.pipe()
@@ -211,6 +244,7 @@ class _Runner:
                     tickets=tickets,
                     done=done,
                     control=control,
+                    gpus=self.capacity.gpus,
                     read_batch=lambda ordinal: read_batch(self.store, self.batches[ordinal]),
                 )
                 _be_lane(setup)
@@ -227,13 +261,13 @@ class _Runner:
                 self.watcher.add_file(fd)
         for pid in self.lanes:
             self.watcher.add_child(pid)
-        self.feed = self._list_tickets()
         while self.lanes:
             if not self.is_fed:
                 self._push_tickets()
             ended, files = self.watcher.wait(self._patience_now_s())
             if self.done in files:
-                time.sleep(_BATCHING_S / 4 if self.is_fed else _BATCHING_S)
+                if self.queue.under_way > self.queue.slots:  # else a slot may be idle
+                    time.sleep(_BATCHING_S)
                 if not self._take_done():
                     self.watcher.remove_file(self.done)
             if watch_fd in files:
@@ -248,8 +282,10 @@ class _Runner:
 
     def _patience_now_s(self) -> float:
         """Short while there are tickets to give, and until watchers see what runs first."""
-        is_young = time.monotonic() < self.began_s + _YOUNG_S and not self.is_shown
-        return 1.0 if self.is_fed and not is_young else 0.1
+        now = time.monotonic()
+        is_young = now < self.began_s + _YOUNG_S and not self.is_shown
+        patience_s = 1.0 if self.is_fed and not is_young else 0.1
+        return min(patience_s, self.queue.until_due_s(now))
 
     def _hear(self, watch_fd: int) -> None:
         """What the watching process orders; that it is gone is an order to end kindly."""
@@ -266,7 +302,7 @@ class _Runner:
             self.asked = b""
         elif self.stopping:
             return
-        elif time.time() >= self.deadline_s:
+        elif now >= self.deadline_s:
             self._stop(DEADLINE)
         elif self.trouble_s is not None and now - self.trouble_s > self.patience_s:
             self._stop(END_KINDLY)
@@ -276,9 +312,13 @@ class _Runner:
         if now >= self.look_at_s:
             self.look_at_s = now + _LOOK_S
             self._look_for_marks()
+            self._look_at_foreign()
         if now >= self.sync_at_s:
             self.sync_at_s = now + _SYNC_S
             self._sync()
+        if now >= self.memory_at_s:
+            self.memory_at_s = now + _MEMORY_S
+            self._guard_memory()
         self.is_shown |= self._show_running(now)
 
     def _finish(self, *, strict: bool) -> int:
@@ -286,9 +326,10 @@ class _Runner:
         if self.crashed:
             print("error: a part of the runner was killed; run the job again", file=sys.stderr)
             return _EXIT_CRASHED
-        for ordinal, opened in list(self.open.items()):
-            if self.is_cancelled:
-                self.opener.record_cancelled(opened)
+        if self.is_cancelled or self.given_up:
+            with contextlib.suppress(OSError, StoreError):
+                self._cancel_rest()
+        for ordinal in list(self.open):
             self._end_batch(ordinal)
         with contextlib.suppress(OSError):
             self._sync(wait=True)
@@ -304,6 +345,16 @@ class _Runner:
             self._complain(f"the results store cannot be written: {self.trouble}")
             return StoreError.exit_code
         return EXIT_SOME_FAILED if strict and self.did_fail else EXIT_SUCCEEDED
+
+    def _cancel_rest(self) -> None:
+        """Record as cancelled what this runner will not start."""
+        for opened in self.open.values():
+            self.opener.record_cancelled(opened, self.given_up)
+        while self.unopened:
+            ordinal, batch = self.unopened.pop()
+            if (left := self.opener.open(batch)) is not None:
+                self.opener.record_cancelled(left, self.given_up)
+                self.open[ordinal] = left
 
     def _keep(self) -> int:
         """Leave outcomes that the store did not take on this machine, and say where."""
@@ -324,53 +375,124 @@ class _Runner:
 
     # --- tickets --------------------------------------------------------------------
 
-    def _list_tickets(self) -> Iterator[bytes | None]:
-        """Tickets for what is left to do, each batch opened when its first is wanted.
-
-        None where the next has to wait until what is under way has ended.
-        """
-        for ordinal, batch in enumerate(self.batches):
-            opened = self.opener.open(batch)
-            if opened is None:
-                continue
-            self.open[ordinal] = opened
-            self.unsynced.append(opened.file)
-            self.did_fail |= opened.did_fail
-            if opened.view.deadline_s:
-                self.deadline_s = min(self.deadline_s, opened.view.deadline_s)
-            if not opened.left:
-                self._end_batch(ordinal)
-            for position in opened.alone:
-                yield self._build_ticket(ordinal, position)
-                while not opened.is_done(position):
-                    yield None
-            for position in opened.todo:
-                yield self._build_ticket(ordinal, position)
-
     def _next_ticket(self) -> bytes | None:
         """The next ticket, None where there is none now; a store that refuses ends the run kindly."""
-        try:
-            return next(self.feed)
-        except StopIteration:
-            self.is_exhausted = True
-        except StoreError as error:
-            self.is_exhausted = True
-            self.trouble, self.trouble_s = str(error), time.monotonic()
-            self._stop(END_KINDLY)
+        while not self.given_up:
+            self._settle_unrun()
+            taken = self.queue.take(time.monotonic())
+            if taken is not None:
+                return self._build_ticket(*taken)
+            try:
+                if not self._open_next():
+                    return None
+            except StoreError as error:
+                self.trouble, self.trouble_s = str(error), time.monotonic()
+                self._stop(END_KINDLY)
+                return None
         return None
 
-    def _build_ticket(self, ordinal: int, position: int) -> bytes:
+    def _open_next(self) -> bool:
+        """Open another batch, if there is one and it is of use now; whether that was tried."""
+        if not self.unopened or self.queue.is_ready:
+            return False
+        if self.queue.under_way and len(self.open) >= _OPEN_MOST:
+            return False
+        ordinal, batch = self.unopened.pop()
+        opened = self.opener.open(batch)
+        if opened is None:
+            self.passed_over.add(batch)
+            if self.has_graph:
+                self._learn_of({batch})
+            return True
+        self.open[ordinal] = opened
+        self.unsynced.append(opened.file)
+        view = opened.view
+        if view.deadline_s:
+            self.deadline_s = min(self.deadline_s, time.monotonic() + view.deadline_s - time.time())
+        failures = sum(state in _FAILURES for state in opened.finals.values())
+        self.failures += failures
+        self.did_fail |= any(state != _SUCCEEDED for state in opened.finals.values())
+        self.has_graph |= view.has_graph
+        self.has_rules |= any("retries" in extra for extra in (view.common, *view.extras.values()))
+        self.queue.is_tight |= bool(view.max_failures)
+        if view.has_graph:
+            for index, state in opened.finals.items():
+                if state != _SUCCEEDED:
+                    self.names[index] = self._name_task(index)
+                self.queue.learn(index, state)
+            own = set(self.batches) - self.passed_over
+            self._learn_of(set(view.waits) - own)
+        self.queue.open(ordinal, self._list_tasks(opened))
+        self._cancel_tasks(read_cancel_mark(self.store))
+        if not opened.left:
+            self._end_batch(ordinal)
+        return True
+
+    def _list_tasks(self, opened: OpenBatch) -> Tasks:
+        view = opened.view
+        if not (opened.alone or view.extras or view.common):
+            return Tasks(opened.todo, {}, view.after, view.barriers)
+        alone = set(opened.alone)
+        needs = {
+            position: found
+            for position in (*opened.alone, *opened.todo)
+            if (found := self._find_needs(opened, position, alone=position in alone))
+        }
+        return Tasks([*opened.alone, *opened.todo], needs, view.after, view.barriers)
+
+    def _find_needs(self, opened: OpenBatch, position: int, *, alone: bool) -> Needs | None:
+        """As the task says, or as its rules say after attempts of an earlier start."""
+        terms = opened.view.terms_of(position)
+        needs = build_needs(terms, alone=alone) or Needs()
+        tries = opened.tries.get(opened.view.indices[position], ())
+        if again := plan_retry(terms.get("retries", ()), tries, needs.memory):
+            memory = min(again.memory or 0, self.capacity.memory)
+            needs = needs._replace(memory=memory, alone=alone or again.alone)
+        return needs if any(needs) else None
+
+    def _build_ticket(self, ordinal: int, position: int, devices: int) -> bytes:
         opened = self.open[ordinal]
-        attempt = opened.attempts.get(opened.view.indices[position], 0) + 1
-        return TICKET.pack(ordinal, position, attempt, int(opened.fenced))
+        index = opened.view.indices[position]
+        attempt = opened.attempts.get(index, 0) + 1
+        flags = FENCED * opened.fenced
+        if opened.own_attempts and index in opened.own_attempts:
+            flags |= AGAIN
+        return TICKET.pack(ordinal, position, attempt, flags, devices)
+
+    def _name_task(self, index: int) -> str:
+        if index in self.names:
+            return self.names[index]
+        for opened in self.open.values():
+            if index in opened.view.indices:
+                return opened.view.names[opened.view.indices.index(index)]
+        while self.unread:
+            with contextlib.suppress(StoreError):
+                view = read_batch(self.store, self.unread.pop())
+                self.names.update(zip(view.indices, view.names))
+        return self.names.get(index, f"task {index}")
+
+    def _is_exhausted(self) -> bool:
+        """Whether no ticket will follow, not even when what is under way has ended."""
+        if self.unopened or not self.queue.is_empty:
+            return self._is_stuck()
+        return not self.queue.under_way or not self.has_rules
+
+    def _is_stuck(self) -> bool:
+        """Whether what is left waits for tasks that nobody will bring to an end."""
+        queue = self.queue
+        if self.unopened or queue.is_ready or queue.due or queue.unrun or queue.under_way:
+            return False
+        return not self.foreign
 
     def _push_tickets(self) -> None:
         """Fill the pipe as far as it goes; close it when all tickets are in it."""
-        while True:
+        while not self.is_fed:
             ready = itertools.islice(iter(self._next_ticket, None), _TICKETS_AT_ONCE)
             self.chunk = self.chunk or b"".join(ready)
+            if self.is_fed:  # given up, or stopped by a store that refuses, meanwhile
+                return
             if not self.chunk:
-                if self.is_exhausted:
+                if self._is_exhausted():
                     self._close_tickets()
                 return
             try:
@@ -420,17 +542,82 @@ class _Runner:
                 continue
             self.trouble_s = None
             position, state, record = rest.split(b" ", 2)
-            opened = self.open[int(head)]
-            opened.states[int(position)] = int(state)
+            key = int(head), int(position)
+            self.queue.end(key)
+            if int(state) in _FAILURES:
+                record, comes_back = self._review(key, record)
+            else:
+                comes_back = False
+            opened = self.open[key[0]]
             opened.seconds += _read_seconds(record)
-            if int(state) != _WAITING:
-                opened.left -= 1
-                self.did_fail |= int(state) != _SUCCEEDED
-            written.setdefault(int(head), []).append(record)
+            if not comes_back:
+                self._settle(opened, key[1], int(state))
+            written.setdefault(key[0], []).append(record)
         for ordinal, records in written.items():
             self._append(self.open[ordinal].file, b"\n".join(records) + b"\n")
             if not self.open[ordinal].left:
                 self._end_batch(ordinal)
+
+    def _settle(self, opened: OpenBatch, position: int, state: int) -> None:
+        """Note what a task came to, and what follows from that for others."""
+        opened.states[position] = state
+        if state == _WAITING:  # this runner ended it, and another start goes on
+            return
+        opened.left -= 1
+        if self.has_graph:
+            index = opened.view.indices[position]
+            if state != _SUCCEEDED:
+                self.names[index] = opened.view.names[position]
+            self.queue.learn(index, state)
+        if state == _SUCCEEDED:
+            return
+        self.did_fail = True
+        self.failures += state in _FAILURES
+        limit = opened.view.max_failures
+        if limit and self.failures >= limit and not self.given_up:
+            self.given_up = f"not started after {self.failures} failed"
+            self._close_tickets()
+            if opened.view.fail_fast:
+                self._order(CANCEL_ALL)
+
+    def _review(self, key: tuple[int, int], line: bytes) -> tuple[bytes, bool]:
+        """A failure's record, with what only the runner knows of it; whether it is tried again."""
+        ordinal, position = key
+        opened = self.open[ordinal]
+        rules = opened.view.terms_of(position).get("retries", ())
+        may_be_killed = b'"signal":9,' in line or b'"exit_code":137,' in line
+        if not rules and not may_be_killed:
+            return line, False
+        record = json.loads(line)
+        may_be_killed &= record["state"] == TaskState.FAILED.value and not record.get("reason")
+        if may_be_killed and self.kills.explain():
+            record["reason"] = REASON_OUT_OF_MEMORY
+        index = record["task"]
+        needs = build_needs(opened.view.terms_of(position)) or Needs()
+        tries = opened.tries.setdefault(index, [])
+        again = plan_retry(rules, [*tries, record], needs.memory)
+        if again and index not in self.revoked and not self.given_up:
+            record["retry"] = True
+            tries.append(record)
+            opened.attempts[index] = record["attempt"]
+            opened.own_attempts.add(index)
+            if not self.is_fed:
+                needs = needs._replace(memory=again.memory or 0, alone=again.alone)
+                at_s = time.monotonic() + again.wait_s
+                self.queue.come_back(key, at_s, needs if any(needs) else None)
+        return build_line(record)[:-1], "retry" in record
+
+    def _settle_unrun(self) -> None:
+        """Record the tasks that will never start, and those that follow from them."""
+        while self.queue.unrun:
+            unrun, self.queue.unrun = self.queue.unrun, []
+            for ordinal, position, state, reason in unrun:
+                opened = self.open[ordinal]
+                record = self.opener.build_record(opened, position, state, reason)
+                self._append(opened.file, record.to_line().encode() + b"\n")
+                self._settle(opened, position, NUMBER_OF[state])
+        for ordinal in [ordinal for ordinal, opened in self.open.items() if not opened.left]:
+            self._end_batch(ordinal)
 
     def _append(self, file: RecordsFile, lines: bytes) -> None:
         try:
@@ -439,8 +626,7 @@ class _Runner:
             self._suffer(error)
 
     def _suffer(self, error: OSError) -> None:
-        if self.trouble_s is None:
-            self._order(PAUSE)
+        self._hold("store", is_on=True)
         self.trouble_s = self.trouble_s or time.monotonic()
         self.trouble = f"{error.strerror}: {error.filename or self.store.address}"
 
@@ -455,10 +641,11 @@ class _Runner:
                 self._suffer(error)
                 return
         self.trouble_s = None
-        self._order(GO_ON)
+        self._hold("store", is_on=False)
 
     def _end_batch(self, ordinal: int) -> None:
         opened = self.open.pop(ordinal)
+        self.did_fail |= _CANCELLED in opened.states
         if opened.fenced:
             with contextlib.suppress(OSError):
                 self.opener.move_fenced(opened)
@@ -476,10 +663,27 @@ class _Runner:
         self.stopping = True
         self._order(order)
 
-    def _order(self, order: bytes) -> None:
+    def _order(self, order: bytes, key: tuple[int, int] = (0, 0)) -> None:
         for control in self.lanes.values():
             with contextlib.suppress(BrokenPipeError):
-                os.write(control, order)
+                os.write(control, ORDER.pack(order, *key))
+
+    def _hold(self, why: str, *, is_on: bool) -> None:
+        """Have nothing more started while there is a reason for that."""
+        before = bool(self.paused_for)
+        self.paused_for.add(why) if is_on else self.paused_for.discard(why)
+        if bool(self.paused_for) != before:
+            self._order(PAUSE if is_on else GO_ON)
+
+    def _guard_memory(self) -> None:
+        """While memory is short a task starts only where none runs."""
+        self.kills.look()
+        is_short = is_memory_short(self.capacity)
+        self._hold("memory", is_on=is_short)
+        if self.paused_for == {"memory"} and not self.lease.list_slots():
+            control = next(iter(self.lanes.values()), -1)
+            with contextlib.suppress(BrokenPipeError, OSError):
+                os.write(control, ORDER.pack(ONE_MORE, 0, 0))
 
     def _see_lane_end(self, pid: int) -> None:
         os.close(self.lanes.pop(pid))
@@ -519,17 +723,64 @@ class _Runner:
 
     def _look_for_marks(self) -> None:
         """Later starts, `closed`, and the cancel mark."""
+        mark = read_cancel_mark(self.store)
         for opened in list(self.open.values()):
-            if is_cancelled(self.store, opened.view.batch):
+            if mark.has_batch(opened.view.batch):
                 self.is_cancelled = True
                 self._stop(CANCEL_ALL)
                 return
             if self.opener.must_yield(opened):
                 self._stop(END_KINDLY)
                 return
+        self._cancel_tasks(mark)
+
+    def _cancel_tasks(self, mark: CancelMark) -> None:
+        """Those that the mark names one by one."""
+        for ordinal, opened in self.open.items() if mark.tasks else ():
+            for index, upto in mark.tasks.items():
+                if index in self.revoked or int(opened.view.batch) > upto:
+                    continue
+                if index not in opened.view.indices:
+                    continue
+                position = opened.view.indices.index(index)
+                self.revoked.add(index)
+                if self.queue.drop((ordinal, position)):
+                    self.queue.unrun.append(Unrun(ordinal, position, TaskState.CANCELLED.value, ""))
+                elif not opened.is_done(position):
+                    self._order(CANCEL_ONE, (ordinal, position))
+
+    # --- batches that others run --------------------------------------------------------
+
+    def _learn_of(self, batches: set[str]) -> None:
+        """What came of tasks that ours wait for, in batches that are not ours."""
+        self.unread |= batches - self.foreign
+        self.foreign |= batches
+        for batch in batches:
+            starts = [
+                read_start(self.store, batch, key, self.here)
+                for key in list_starts(self.store, batch)
+            ]
+            for record in (record for start in starts for record in start.records):
+                if record.is_final:
+                    self.queue.learn(record.task, NUMBER_OF[record.state])
+            is_expected = not starts and self._is_others_turn()
+            if not is_expected and not any(self.opener.may_live(start) for start in starts):
+                self.foreign.discard(batch)  # nothing more will come from there
+
+    def _is_others_turn(self) -> bool:
+        """Whether a runner may be there that has not come to all of its batches."""
+        is_early = time.monotonic() < self.began_s + self.patience_s
+        return is_early or bool(list_living(self.store.address) - {self.token})
+
+    def _look_at_foreign(self) -> None:
+        if self.foreign:
+            self._learn_of(set(self.foreign))
 
     def _show_running(self, now: float) -> bool:
         """Replace the running files that changed; whether there was anything to show."""
+        if (trouble := self._describe_trouble()) != self.told_trouble:
+            self.told_trouble = trouble
+            self.lease.tell_trouble(trouble)
         due = [o for o in self.open.values() if now - o.shown_at_s >= _RUNNING_S]
         slots = self.lease.list_slots() if due else []
         if not slots and not any(opened.shown for opened in due):
@@ -542,15 +793,19 @@ class _Runner:
                 for slot in slots
                 if slot.ordinal == ordinal
             ]
-            shown = build_line(
-                {"running": running, "trouble": self.trouble if self.trouble_s else ""}
-            )
+            shown = build_line({"running": running, "trouble": self.told_trouble})
             if shown == opened.shown and now - opened.shown_at_s < _RUNNING_AT_LEAST_S:
                 continue
             opened.shown, opened.shown_at_s = shown, now
             with contextlib.suppress(StoreError):
                 self.store.replace(running_key(opened.view.batch, opened.key), shown)
         return True
+
+    def _describe_trouble(self) -> str:
+        if self.trouble_s is not None:
+            return f"the results cannot be written: {self.trouble}"
+        is_short = "memory" in self.paused_for
+        return "memory is short: nothing is started while other tasks run" if is_short else ""
 
     def _sync(self, *, wait: bool = False) -> None:
         """Have the disk take what is recorded, and record how far it has."""
@@ -609,6 +864,8 @@ class _Syncer:
 
 _WAITING = NUMBER_OF[TaskState.WAITING.value]
 _SUCCEEDED = NUMBER_OF[TaskState.SUCCEEDED.value]
+_CANCELLED = NUMBER_OF[TaskState.CANCELLED.value]
+_FAILURES = frozenset({NUMBER_OF[TaskState.FAILED.value], NUMBER_OF[TaskState.TIMED_OUT.value]})
 
 
 def _be_lane(setup: LaneSetup) -> None:

@@ -45,7 +45,7 @@ from umpteen.task import (
     build_digest,
 )
 
-__all__ = ["OpenBatch", "Opener", "is_cancelled", "read_batch"]
+__all__ = ["CancelMark", "OpenBatch", "Opener", "read_batch", "read_cancel_mark"]
 
 _EARLIER_S = 15.0  # how long an earlier start elsewhere is waited for
 _NOT_YET = 0xFF
@@ -59,13 +59,25 @@ def read_batch(store: DirectoryStore, batch: str) -> BatchView:
     return BatchView(json.loads(content))
 
 
-def is_cancelled(store: DirectoryStore, batch: str) -> bool:
-    """Whether the cancel mark stands at or above the number of this batch."""
+class CancelMark(NamedTuple):
+    """What `.umpteen/cancel` says: batches up to `upto`, and of `tasks` those by index up to theirs."""
+
+    upto: int
+    tasks: dict[int, int]
+
+    def has_batch(self, batch: str) -> bool:
+        """Whether the batch is never to start again."""
+        return batch.isdigit() and int(batch) <= self.upto
+
+
+def read_cancel_mark(store: DirectoryStore) -> CancelMark:
+    """The mark; one that is below every batch where there is none."""
     content = store.read(CANCEL)
-    if content is None or not batch.isdigit():
-        return False
+    if content is None:
+        return CancelMark(0, {})
     mark = json.loads(content)
-    return int(batch) <= int(mark["upto"]) and not mark.get("tasks")
+    tasks = {int(index): int(upto) for index, upto in mark.get("tasks", {}).items()}
+    return CancelMark(int(mark.get("upto", 0)), tasks)
 
 
 class OpenBatch:
@@ -73,8 +85,9 @@ class OpenBatch:
 
     todo: positions to run, after `alone`, which run one at a time because they ran when two
     runners died. states: by position, the number of its state in STATES, or 0xff. attempts:
-    by task index, how many there were. fenced: outputs go below `attempts/`. did_fail: whether
-    an earlier start has a task that did not succeed.
+    by task index, how many there were. fenced: outputs go below `attempts/`. finals: by task
+    index, the state it came to in an earlier start. tries: by task index, records of attempts
+    that another is to follow. own_attempts: indices of those that this start tried before.
     """
 
     def __init__(self, view: BatchView, key: RecordsKey, file: RecordsFile) -> None:
@@ -82,7 +95,10 @@ class OpenBatch:
         self.todo: list[int] = []
         self.alone: list[int] = []
         self.attempts: dict[int, int] = {}
-        self.fenced = self.did_fail = False
+        self.fenced = False
+        self.finals: dict[int, int] = {}
+        self.own_attempts: set[int] = set()
+        self.tries: dict[int, list[dict[str, Any]]] = {}
         self.left = 0
         self.states = bytearray([_NOT_YET]) * len(view.runs)
         self.seconds = 0.0
@@ -140,7 +156,7 @@ class Opener(NamedTuple):
         key = RecordsKey(keys[-1].start + 1 if keys else 1, self.token)
         opened = OpenBatch(view, key, RecordsFile(store.path(records_key(batch, key))))
         opened.file.append(build_line(self._build_start(view)))
-        if any(self._may_live(start) for start in starts):
+        if any(self.may_live(start) for start in starts):
             opened.fenced = True
             starts = self._wait_for_earlier(batch, keys)
         if self._gives_way(batch, key):
@@ -148,18 +164,20 @@ class Opener(NamedTuple):
             opened.file.close()
             return None
         self._choose(opened, starts)
-        if is_cancelled(store, batch):
+        if read_cancel_mark(store).has_batch(batch):
             self.record_cancelled(opened)
         return opened
 
-    def record_cancelled(self, opened: OpenBatch) -> None:
+    def record_cancelled(self, opened: OpenBatch, reason: str = "") -> None:
         """Record everything that this start has not run as cancelled."""
-        lines = []
-        for position in (p for p in [*opened.alone, *opened.todo] if not opened.is_done(p)):
-            record = self._build_record(opened, position, TaskState.CANCELLED.value, "")
-            lines.append(record.to_line().encode() + b"\n")
-            opened.states[position] = NUMBER_OF[record.state]
-        opened.file.append(b"".join(lines))
+        left = [p for p in [*opened.alone, *opened.todo] if not opened.is_done(p)]
+        lines = [
+            self.build_record(opened, position, TaskState.CANCELLED.value, reason).to_line() + "\n"
+            for position in left
+        ]
+        for position in left:
+            opened.states[position] = NUMBER_OF[TaskState.CANCELLED.value]
+        opened.file.append("".join(lines).encode())
         opened.alone, opened.todo, opened.left = [], [], 0
 
     def must_yield(self, opened: OpenBatch) -> bool:
@@ -180,7 +198,7 @@ class Opener(NamedTuple):
         batch = opened.view.batch
         earlier = [key for key in list_starts(self.store, batch) if key < opened.key]
         starts = [read_start(self.store, batch, key, self.here) for key in earlier]
-        if any(self._may_live(start) for start in starts):
+        if any(self.may_live(start) for start in starts):
             return
         won = {r.task for start in starts for r in start.records if r.succeeded}
         own = read_start(self.store, batch, opened.key, self.here)
@@ -223,7 +241,8 @@ class Opener(NamedTuple):
             return False
         return is_held(start.key.token)
 
-    def _may_live(self, start: Start) -> bool:
+    def may_live(self, start: Start) -> bool:
+        """Whether more may come from a start: all but those that are known to be over."""
         return self._lives(start) is not False
 
     def _wait_for_earlier(self, batch: str, keys: Sequence[RecordsKey]) -> list[Start]:
@@ -231,7 +250,7 @@ class Opener(NamedTuple):
         limit = time.monotonic() + _EARLIER_S
         while True:
             starts = [read_start(self.store, batch, key, self.here) for key in keys]
-            if time.monotonic() >= limit or not any(self._may_live(start) for start in starts):
+            if time.monotonic() >= limit or not any(self.may_live(start) for start in starts):
                 return starts
             time.sleep(0.5)
 
@@ -251,9 +270,11 @@ class Opener(NamedTuple):
         for record in (record for start in starts for record in start.records):
             made = opened.attempts.get(record.task, 0)
             opened.attempts[record.task] = max(made, record.attempt)
-            if TaskState(record.state).is_final:
+            if record.is_final:
                 done.add(record.task)
-                opened.did_fail |= not record.succeeded
+                opened.finals[record.task] = NUMBER_OF[record.state]
+            elif record.retry:
+                opened.tries.setdefault(record.task, []).append(record.to_dict())
         todo = [p for p, index in enumerate(view.indices) if index not in done]
         suspects, killer = self._list_suspects(view.batch, starts)
         opened.alone = [p for p in todo if p in suspects and p != killer]
@@ -280,14 +301,14 @@ class Opener(NamedTuple):
 
     def _record_killer(self, opened: OpenBatch, position: int) -> None:
         state, reason = TaskState.FAILED.value, REASON_KILLED_ITS_RUNNER
-        record = self._build_record(opened, position, state, reason)
+        record = self.build_record(opened, position, state, reason)
         opened.states[position] = NUMBER_OF[record.state]
         opened.file.append(record.to_line().encode() + b"\n")
 
-    def _build_record(self, opened: OpenBatch, position: int, state: str, reason: str) -> Record:
+    def build_record(self, opened: OpenBatch, position: int, state: str, reason: str) -> Record:
         """For a task that comes to its end without being run."""
         view = opened.view
-        extra = view.extras.get(str(position), {})
+        extra = view.terms_of(position)
         command = extra.get("argv") or view.runs[position]["cmd"]
         index = view.indices[position]
         now = round(time.time(), 3)

@@ -20,6 +20,8 @@ __all__ = [
     "REASON_DEADLINE",
     "REASON_INTERRUPTED",
     "REASON_KILLED_ITS_RUNNER",
+    "REASON_OUTPUT_LIMIT",
+    "REASON_OUT_OF_MEMORY",
     "RUNNER_VARIABLE",
     "STATES",
     "Record",
@@ -35,6 +37,8 @@ RUNNER_VARIABLE = "UMPTEEN_RUNNER"
 REASON_INTERRUPTED = "interrupted"
 REASON_DEADLINE = "deadline"
 REASON_KILLED_ITS_RUNNER = "killed its runner"
+REASON_OUT_OF_MEMORY = "out of memory"
+REASON_OUTPUT_LIMIT = "output limit"
 
 
 _ENCODE = json.JSONEncoder(separators=(",", ":")).encode
@@ -79,7 +83,7 @@ class Record(NamedTuple):
 
     `start_s` and `end_s` are seconds since 1970 by the machine's clock; `seconds` is the
     duration by its monotonic clock. `outputs` is where the files are, relative to the
-    task's own address (empty: in it).
+    task's own address (empty: in it). retry: another attempt follows by the task's own rules.
     """
 
     task: int
@@ -99,6 +103,12 @@ class Record(NamedTuple):
     outputs: str = ""
     reason: str = ""
     machine: str = ""
+    retry: bool = False
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the task has come to its end with this: no attempt follows by itself."""
+        return TaskState(self.state).is_final and not self.retry
 
     @property
     def succeeded(self) -> bool:
@@ -118,7 +128,7 @@ class Record(NamedTuple):
         """The record as one line of JSON, without its end. A plain success is written by hand:
         one is written for every task.
         """
-        if self.reason or self.outputs or self.exit_code is None or self.machine:
+        if self.reason or self.outputs or self.exit_code is None or self.machine or self.retry:
             return _ENCODE(self.to_dict())
         return (
             f'{{"task":{self.task},"digest":"{self.digest}","attempt":{self.attempt},'

@@ -29,7 +29,7 @@ def test_portable_run_keeps_outputs_and_results(umpteen: Umpteen) -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "code"), [("exit 3", 3), ("no-such-program", 127), ("kill -15 $$", None)]
+    ("command", "code"), [("exit 3", 3), ("no-such-program here", 127), ("kill -15 $$", None)]
 )
 def test_portable_run_records_how_a_task_ended(
     umpteen: Umpteen, command: str, code: int | None
@@ -40,7 +40,8 @@ def test_portable_run_records_how_a_task_ended(
 
 
 def test_portable_missing_folder_is_recorded(umpteen: Umpteen) -> None:
-    done = umpteen("run", "pwd", "--cwd", "nowhere", "--name", "job", env=PORTABLE)
+    umpteen.write("job.yaml", "cwd: nowhere\ntasks: [pwd]\n")
+    done = umpteen("run", "job.yaml", env=PORTABLE)
     assert done.returncode == 1, done.stderr
     assert "nowhere" in read_record(umpteen.store())["reason"]
 

@@ -1,0 +1,145 @@
+"""What this machine has for tasks, and what of it is left: cores, memory, GPUs.
+
+Linux's files where there are any; elsewhere what `sysconf` knows. Standard library alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import time
+from collections import deque
+from typing import NamedTuple
+
+from umpteen.process import usable_cores
+
+__all__ = ["Capacity", "OutOfMemoryWatch", "is_memory_short", "read_capacity"]
+
+_LEAST_SHARE, _LEAST_BYTES = 0.05, 256 << 20  # of memory that must be free to start a task
+_WINDOW_S = 2.0
+_UNLIMITED = 1 << 60
+_CGROUP_FILES = (  # of version 2, and of version 1
+    ("memory.max", "memory.current", "inactive_file"),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
+
+
+class Capacity(NamedTuple):
+    """What tasks may use. memory: bytes. gpus: what CUDA_VISIBLE_DEVICES calls each device."""
+
+    cpus: int
+    memory: int
+    gpus: tuple[str, ...]
+
+
+def read_capacity() -> Capacity:
+    """Of this machine, as far as this process may use it."""
+    return Capacity(usable_cores(), min(_total_memory(), _cgroup_limit()), _list_gpus())
+
+
+def _total_memory() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _list_gpus() -> tuple[str, ...]:
+    """UMPTEEN_GPUS (a list or a count), else what this process may see, else the device files."""
+    given = os.environ.get("UMPTEEN_GPUS", "")
+    if given.isdigit():
+        return tuple(str(number) for number in range(int(given)))
+    if not given:
+        given = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        if "CUDA_VISIBLE_DEVICES" not in os.environ:
+            with contextlib.suppress(OSError):
+                devices = [n for n in os.listdir("/dev") if re.fullmatch(r"nvidia\d+", n)]
+                return tuple(str(number) for number in range(len(devices)))
+    return tuple(word.strip() for word in given.split(",") if word.strip() not in ("", "-1"))
+
+
+# --- memory ---------------------------------------------------------------------------
+
+
+def _cgroup_folders() -> list[str]:
+    """Where the limits of this process stand, its own group's first."""
+    groups = _read("/proc/self/cgroup").splitlines()
+    for line in groups:
+        _, controllers, path = line.split(":", 2)
+        root = "/sys/fs/cgroup" if not controllers else "/sys/fs/cgroup/memory"
+        if not controllers or "memory" in controllers.split(","):
+            parts = [part for part in path.split("/") if part and part != ".."]
+            return ["/".join([root, *parts[:count]]) for count in range(len(parts), -1, -1)]
+    return []
+
+
+def _cgroup_limit() -> int:
+    limits = [_UNLIMITED]
+    for folder in _cgroup_folders():
+        for limit_file, *_ in _CGROUP_FILES:
+            text = _read(f"{folder}/{limit_file}").strip()
+            if text.isdigit():
+                limits.append(int(text))
+    return min(limits)
+
+
+def _cgroup_left() -> int:
+    """Bytes that this process's groups may still take; what the page cache holds counts as free."""
+    left = [_UNLIMITED]
+    for folder in _cgroup_folders():
+        for limit_file, used_file, cache in _CGROUP_FILES:
+            limit = _read(f"{folder}/{limit_file}").strip()
+            if limit.isdigit():
+                used = int(_read(f"{folder}/{used_file}") or 0)
+                stat = _read(f"{folder}/memory.stat")
+                found = re.search(rf"^{cache} (\d+)", stat, re.MULTILINE)
+                left.append(int(limit) - used + (int(found[1]) if found else 0))
+    return min(left)
+
+
+def is_memory_short(capacity: Capacity) -> bool:
+    """Whether so little memory is free that nothing more should be started."""
+    found = re.search(r"^MemAvailable:\s+(\d+) kB", _read("/proc/meminfo"), re.MULTILINE)
+    if not found:
+        return False
+    left = min(int(found[1]) * 1024, _cgroup_left())
+    return left < min(_LEAST_BYTES, capacity.memory * _LEAST_SHARE)
+
+
+class OutOfMemoryWatch:
+    """Whether the kernel killed something for want of memory within the last seconds.
+
+    It counts such kills (/proc/vmstat), so a task that died of signal 9 meanwhile was one of
+    them. Each kill explains one death.
+    """
+
+    def __init__(self) -> None:
+        self.seen: deque[tuple[float, int]] = deque([(time.monotonic(), _count_kills())])
+        self.explained = 0
+
+    def look(self) -> None:
+        """To be called every second or so."""
+        now = time.monotonic()
+        self.seen.append((now, _count_kills()))
+        while len(self.seen) > 1 and self.seen[1][0] <= now - _WINDOW_S:
+            self.seen.popleft()
+
+    def explain(self) -> bool:
+        """Whether a kill is there that explains a death just heard of, and is used up by it."""
+        self.look()
+        base = max(self.seen[0][1], self.explained)
+        if self.seen[-1][1] <= base:
+            return False
+        self.explained = base + 1
+        return True
+
+
+def _count_kills() -> int:
+    found = re.search(r"^oom_kill (\d+)", _read("/proc/vmstat"), re.MULTILINE)
+    return int(found[1]) if found else 0
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+    except OSError:
+        return ""

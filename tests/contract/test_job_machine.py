@@ -1,0 +1,342 @@
+"""Any order of runs, kills, changes of the job file, retries and cancels, beside a simple model.
+
+The plan, the hand-in, starts, records and history are the real ones, on a real store; only the
+commands are not run: what a runner would record is recorded here.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    invariant,
+    multiple,
+    precondition,
+    rule,
+)
+
+from umpteen.executors.base import Abilities, Executor
+from umpteen.hand_in import hand_in, hand_in_lock, open_job_folder
+from umpteen.history import History
+from umpteen.job import Job, Task
+from umpteen.lease import Lease
+from umpteen.plan import build_plan
+from umpteen.process import read_machine
+from umpteen.records import build_line
+from umpteen.results.base import CANCEL
+from umpteen.results.directory import DirectoryStore
+from umpteen.settings import Setting, merge_settings
+from umpteen.starts import OpenBatch, Opener
+from umpteen.task import NUMBER_OF, STATES
+
+NAMES = st.sampled_from(["a", "b", "c", "d"])
+_RUNS = {
+    "default": {"new", "waiting", "failed", "cancelled", "changed"},
+    "all": {"new", "waiting", "failed", "cancelled", "changed", "succeeded"},
+    "failed": {"failed", "cancelled"},
+    "changed": {"changed"},
+}
+
+
+class QueueExecutor(Executor):
+    """Takes batches and leaves them; `start` below is what would run them."""
+
+    name = "local"
+    abilities = Abilities(
+        dependencies=True, capabilities=False, reconnect=True, batch_cap=5000, start_up_s=0.0
+    )
+
+    def submit(self, address: str, batches: Sequence[str], slots: int) -> dict[str, str]:
+        """Handles that say nothing."""
+        del address, slots
+        return dict.fromkeys(batches, "m/b/none")
+
+    def poll(self, handles: Sequence[str]) -> dict[str, str]:
+        """Not asked here."""
+        raise NotImplementedError(handles)
+
+    def cancel(self, handles: Sequence[str]) -> None:
+        """Not asked here."""
+        raise NotImplementedError(handles)
+
+
+class Known:
+    """What the model knows of one task: what it is, what counts of it, and who has it."""
+
+    def __init__(self) -> None:
+        self.version = 0  # as the job file has it
+        self.handed = 0  # as it was handed in last
+        self.state = "new"
+        self.batch = ""  # the newest that has it
+        self.is_stale = False  # its batch has a former version
+        self.is_dropped = False
+
+
+class Alive:
+    """A runner that lives: its lease, and the batch it has open."""
+
+    def __init__(self, lease: Lease, opener: Opener, opened: OpenBatch, batch: str) -> None:
+        self.lease, self.opener, self.opened, self.batch = lease, opener, opened, batch
+
+
+class JobMachine(RuleBasedStateMachine):
+    """Rules are what users, runners and accidents do; invariants are what must always hold."""
+
+    runners = Bundle("runners")
+
+    @initialize()
+    def make_store(self) -> None:
+        self.root = tempfile.mkdtemp(prefix="umpteen-machine-")
+        os.environ["UMPTEEN_LEASES"] = self.root + "/leases"
+        self.store = DirectoryStore(self.root + "/store")
+        self.executor = QueueExecutor({})
+        self.file = ["a", "b"]
+        self.known: dict[str, Known] = {"a": Known(), "b": Known()}
+        self.order: list[str] = []  # by index
+        self.queued: list[str] = []
+        self.living: dict[str, Alive] = {}
+        self.tasks_of: dict[str, list[str]] = {}
+        self.closed: set[str] = set()
+        self.upto = 0
+        self.attempts: dict[str, int] = {}
+
+    def teardown(self) -> None:
+        for alive in self.living.values():
+            alive.lease.remove()
+            alive.opened.file.close()
+        shutil.rmtree(getattr(self, "root", "/nonexistent"), ignore_errors=True)
+
+    # --- what users do ----------------------------------------------------------------
+
+    @rule(name=NAMES)
+    def edit(self, name: str) -> None:
+        """A command in the job file changes."""
+        if name in self.known:
+            self.known[name].version += 1
+
+    @rule(name=NAMES)
+    def add_or_remove(self, name: str) -> None:
+        """A task comes into the job file, or goes from it."""
+        if name not in self.file:
+            self.file.append(name)
+            self.known.setdefault(name, Known())
+        elif len(self.file) > 1:
+            self.file.remove(name)
+
+    @rule(rerun=st.sampled_from(sorted(_RUNS)))
+    def run(self, rerun: str) -> None:
+        """The job is handed in, as `umpteen run --rerun` does."""
+        given = [Task(f"echo {name} {self.known[name].version}", name) for name in self.file]
+        address = Setting(self.store.address, "test")
+        job = Job("job", given, merge_settings({"address": address, "slots": Setting(1, "test")}))
+        open_job_folder(self.store, job)
+        with hand_in_lock(self.store):
+            history = self.read()
+            plan = build_plan(job, history, {*self.queued, *self.living}, rerun)
+            expected = {name for name in self.file if self.judge(name) in _RUNS[rerun]}
+            again = {name for batch in plan.again for name in self.left_of(batch.batch)}
+            planned = {plan.by_index(index).name for index in plan.to_run} | again
+            assert planned == expected, (planned, expected)
+            if plan.is_empty:
+                return
+            before = history.read_records(i for i in plan.to_run if i < history.count)
+            attempts = {
+                index: (records[-1][1].attempt, records[-1][0])
+                for index, records in before.items()
+                if records
+            }
+            hand_in(plan, history, self.executor, attempts)
+            self.closed.update(plan.closed)
+        self.note_hand_in(self.read(), {batch.batch for batch in plan.again})
+
+    def note_hand_in(self, history: History, again: set[str]) -> None:
+        for name in self.file:
+            if name not in self.order:
+                self.order.append(name)
+            known = self.known[name]
+            if known.handed != known.version or known.is_dropped:
+                known.is_stale = known.batch != "" and known.state == "waiting"
+                known.state = "waiting" if known.state != "new" else "new"
+            known.handed, known.is_dropped = known.version, False
+        for name in set(self.order) - set(self.file):
+            self.known[name].is_dropped = True
+        for entry in history.hand_ins[-1].batches:
+            self.queued.append(entry.batch)
+            if entry.batch in again:
+                continue
+            names = [self.order[i] for part in history.batches[entry.batch].indices for i in part]
+            self.tasks_of[entry.batch] = names
+            for name in names:
+                known = self.known[name]
+                known.batch, known.state, known.is_stale = entry.batch, "waiting", False
+        for name in self.file:
+            known = self.known[name]
+            known.state = "waiting" if known.state == "new" else known.state
+
+    @rule()
+    def cancel(self) -> None:
+        """All that was handed in is cancelled; runners that live hear of it at once."""
+        if not self.tasks_of:
+            return
+        self.upto = max(map(int, self.tasks_of))
+        self.store.replace(CANCEL, msgspec.json.encode({"upto": self.upto}))
+        for alive in list(self.living.values()):
+            left = [p for p in alive.opened.todo if not alive.opened.is_done(p)]
+            alive.opener.record_cancelled(alive.opened)
+            for position in left:
+                self.count(alive, position, "cancelled")
+            self.end(alive)
+
+    # --- what runners do ----------------------------------------------------------------
+
+    @precondition(lambda self: self.queued)
+    @rule(target=runners, data=st.data())
+    def start(self, data: st.DataObject) -> Any:
+        """A runner takes a batch."""
+        batch = data.draw(st.sampled_from(sorted(self.queued)))
+        self.queued.remove(batch)
+        token = os.urandom(6).hex()
+        lease = Lease.create(token, self.store.address, 1)
+        opener = Opener(self.store, token, read_machine(), take_over=False)
+        opened = opener.open(batch)
+        if opened is None:
+            assert batch in self.closed
+            lease.remove()
+            return multiple()
+        alive = Alive(lease, opener, opened, batch)
+        self.living[batch] = alive
+        if int(batch) <= self.upto:
+            assert not opened.todo
+            for position, state in enumerate(opened.states):
+                if state == NUMBER_OF["cancelled"]:
+                    self.count(alive, position, "cancelled")
+            self.end(alive)
+            return multiple()
+        return batch
+
+    @rule(batch=runners, state=st.sampled_from(["succeeded", "failed", "timed_out", "retried"]))
+    def finish(self, batch: str, state: str) -> None:
+        """A task of a runner comes to its end, or is to be tried again."""
+        alive = self.living.get(batch)
+        left = [p for p in alive.opened.todo if not alive.opened.is_done(p)] if alive else []
+        if alive is None or not left:
+            return
+        name = self.tasks_of[batch][left[0]]
+        recorded = "failed" if state == "retried" else state
+        record = alive.opener.build_record(alive.opened, left[0], recorded, "")
+        record = record._replace(retry=state == "retried")
+        assert record.attempt > self.attempts.get(name, 0), "an attempt's number came twice"
+        self.attempts[name] = record.attempt
+        alive.opened.attempts[record.task] = record.attempt
+        alive.opened.file.append(record.to_line().encode() + b"\n")
+        if state != "retried":
+            alive.opened.states[left[0]] = NUMBER_OF[state]
+            self.count(alive, left[0], "failed" if state == "timed_out" else state)
+
+    @rule(batch=consumes(runners))
+    def stop(self, batch: str) -> None:
+        """A runner ends in good order, with whatever is left."""
+        if batch in self.living:
+            self.end(self.living[batch])
+
+    @rule(batch=consumes(runners), is_torn=st.booleans())
+    def kill(self, batch: str, is_torn: bool) -> None:
+        """A runner dies, perhaps in the middle of a line."""
+        alive = self.living.pop(batch, None)
+        if alive is None:
+            return
+        if is_torn:
+            os.write(alive.opened.file.fd, b'{"task":0,"state":"succ')
+        alive.opened.file.close()
+        os.close(alive.lease.lock)
+
+    @precondition(lambda self: self.queued)
+    @rule()
+    def lose(self) -> None:
+        """A batch that was handed in never starts."""
+        self.queued.pop()
+
+    # --- the model ------------------------------------------------------------------------
+
+    def end(self, alive: Alive) -> None:
+        alive.opened.file.append(build_line(alive.opened.build_end()))
+        alive.opened.file.close()
+        alive.lease.remove()
+        del self.living[alive.batch]
+
+    def count(self, alive: Alive, position: int, state: str) -> None:
+        known = self.known[self.tasks_of[alive.batch][position]]
+        if known.batch != alive.batch or known.state == "succeeded":
+            return
+        if known.is_stale:
+            known.is_stale, known.batch = False, ""
+        else:
+            known.state = state
+
+    def judge(self, name: str) -> str:
+        """What a task's condition is when its job is handed in."""
+        known = self.known[name]
+        is_held = known.batch in self.queued or known.batch in self.living
+        if known.state in ("new", "waiting") and is_held:
+            return "running"
+        if name not in self.order:
+            return "new"
+        if known.version != known.handed or known.is_dropped:
+            return "changed"
+        return known.state
+
+    def left_of(self, batch: str) -> list[str]:
+        return [
+            name
+            for name in self.tasks_of[batch]
+            if self.known[name].batch == batch and self.known[name].state in ("new", "waiting")
+        ]
+
+    def read(self) -> History:
+        history = History(self.store)
+        history.refresh()
+        return history
+
+    # --- what must hold -------------------------------------------------------------------
+
+    @invariant()
+    def states_are_the_models(self) -> None:
+        """What the store says of each task is what the model says."""
+        if not hasattr(self, "store"):
+            return
+        history = self.read()
+        told = [STATES[number] for number in history.states]
+        words = {"timed_out": "failed", "new": "waiting"}
+        expected = [
+            words.get(self.known[name].state, self.known[name].state) for name in self.order
+        ]
+        assert [words.get(state, state) for state in told] == expected
+        for name, index in ((name, index) for index, name in enumerate(self.order)):
+            assert (index in history.dropped) == self.known[name].is_dropped
+
+    @invariant()
+    def no_task_is_in_two_batches(self) -> None:
+        """A task that is open stands in one batch alone that may still start."""
+        open_ones = [*self.queued, *self.living] if hasattr(self, "queued") else []
+        held = [name for batch in open_ones for name in self.left_of(batch)]
+        assert len(held) == len(set(held))
+
+
+JobMachine.TestCase.settings = settings(
+    max_examples=int(os.environ.get("MACHINE_EXAMPLES", "60")),
+    stateful_step_count=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
+TestJobMachine = JobMachine.TestCase

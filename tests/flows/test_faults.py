@@ -1,0 +1,128 @@
+"""What goes wrong around a job: a stopped runner, a clock set back, a disk that refuses."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.command import Umpteen
+from tests.support.store import list_records
+from tests.support.sweep import find_runners
+from tests.support.wait import wait_until
+
+# Says that it is an hour earlier from the moment on at which the file is there.
+_SHIFT = r"""
+#define _GNU_SOURCE
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+#include <sys/syscall.h>
+int clock_gettime(clockid_t clock, struct timespec *now) {
+  int returned = syscall(SYS_clock_gettime, clock, now);
+  if (clock == CLOCK_REALTIME && access(getenv("CLOCK_SHIFT_FILE"), F_OK) == 0)
+    now->tv_sec -= 3600;
+  return returned;
+}
+"""
+
+
+def states(store: Path) -> list[str]:
+    return [record["state"] for record in list_records(store)]
+
+
+def test_stopped_runner_goes_on_where_it_was(umpteen: Umpteen) -> None:
+    umpteen.write("job.txt", "\n".join(f"sleep 0.05; echo {n} >> ran" for n in range(20)))
+    assert umpteen("run", "job.txt", "--slots", "2", "--detach").returncode == 0
+    store = umpteen.store()
+    wait_until(lambda: list_records(store))
+    runners = find_runners(umpteen)
+    for pid in runners:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        shown = umpteen("status", "job").stdout
+        assert "running" in shown
+        assert "stopped" in shown
+        joined = umpteen("run", "job.txt", "--dry-run").stdout  # nobody takes its tasks over
+        assert "would run 0 of 20" in joined
+    finally:
+        for pid in runners:
+            os.kill(pid, signal.SIGCONT)
+    assert umpteen("collect", "job").returncode == 0
+    assert len((umpteen.folder / "ran").read_text().split()) == 20
+    assert states(store) == ["succeeded"] * 20
+
+
+def test_clock_set_back_by_an_hour_changes_no_duration(
+    umpteen: Umpteen, need: Callable[[str], str], tmp_path: Path
+) -> None:
+    (tmp_path / "shift.c").write_text(_SHIFT)
+    library = tmp_path / "shift.so"
+    subprocess.run(
+        [need("cc"), "-shared", "-fPIC", "-o", library, tmp_path / "shift.c"], check=True
+    )
+    is_back = tmp_path / "back"
+    environment = {"LD_PRELOAD": str(library), "CLOCK_SHIFT_FILE": str(is_back)}
+    umpteen.write("job.txt", "until test -e go; do sleep 0.02; done\n" * 2 + "sleep 0.3\n" * 2)
+    running = umpteen.start(
+        "run", "job.txt", "--slots", "2", "--timeout", "50s", "--deadline", "10m", env=environment
+    )
+    store = umpteen.store()
+    wait_until(lambda: find_runners(umpteen))
+    wait_until(lambda: list(store.glob(".umpteen/running/*/*.json")))
+    is_back.touch()
+    (umpteen.folder / "go").touch()
+    _, said = running.communicate(timeout=60)
+    assert running.returncode == 0, said
+    records = list_records(store)
+    assert [record["state"] for record in records] == ["succeeded"] * 4
+    assert records[3]["start_s"] < records[0]["start_s"] - 3000  # so it was set back
+    assert all(0 <= record["seconds"] < 50 for record in records)
+    assert 0.3 <= records[3]["seconds"] < 10
+    assert umpteen("status", "job").returncode == 0
+    assert "4 are done" in umpteen("run", "job.txt", "--dry-run").stdout
+
+
+@pytest.fixture
+def own_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of its own."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(disk)]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("needs root, for a disk of its own")
+    yield disk
+    with contextlib.suppress(subprocess.CalledProcessError):
+        subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+@pytest.mark.root
+def test_disk_made_read_only_in_the_middle_and_back(umpteen: Umpteen, own_disk: Path) -> None:
+    wait = "until test -e go; do sleep 0.02; done; touch woke"
+    umpteen.write("job.txt", "\n".join([wait, wait, *("echo x" for _ in range(20))]))
+    running = umpteen.start("run", "job.txt", "--results", own_disk / "job", "--slots", "2")
+    store = own_disk / "job"
+    wait_until(lambda: list(store.glob(".umpteen/running/*/*.json")))
+    # A mount with open files cannot be made read-only, but one on top of it can.
+    subprocess.run(["mount", "--bind", own_disk, own_disk], check=True)
+    subprocess.run(["mount", "-o", "remount,bind,ro", own_disk], check=True)
+    (umpteen.folder / "go").touch()
+    wait_until((umpteen.folder / "woke").exists)
+    subprocess.run(["umount", "--lazy", own_disk], check=True)
+    _, said = running.communicate(timeout=90)
+    assert running.returncode == 0, said
+    assert states(store) == ["succeeded"] * 22
+
+
+def test_thousand_slots(umpteen: Umpteen) -> None:
+    done = umpteen("run", "echo {n}", "n=1..2000", "--slots", "1000", "--name", "job")
+    assert done.returncode == 0, done.stderr
+    records = list_records(umpteen.store())
+    assert len(records) == 2000
+    assert {record["state"] for record in records} == {"succeeded"}
+    assert max(record["slot"] for record in records) > 100
