@@ -92,8 +92,32 @@ FILES = {
         "executor: {local: {slots: 4}}\ntasks: [{command: a}]",
         ["no option 'slots'"],
     ),
-    "key of later": ("job.yaml", "tasks:\n- {command: a, after: b}", ["line 2", "'after'", "yet"]),
-    "script in place of a list": ("job.txt", "#!/bin/sh\necho a\n", ["script"]),
+    "key of later": ("job.yaml", "tasks:\n- {command: a, needs: b}", ["line 2", "'needs'", "yet"]),
+    "script in place of a list": ("job.txt", "#!/bin/sh\necho a\n", ["script", "'sh job.txt'"]),
+    "program in place of a list": ("sim.py", "import os\n", ["script", "'python3 sim.py'"]),
+    "after an unknown task": (
+        "job.yaml",
+        "tasks:\n- {name: prep, command: a}\n- command: b\n  after: perp",
+        ["line 4: task 1: after 'perp': there is no task of that name", "did you mean 'prep'?"],
+    ),
+    "after each other": (
+        "job.yaml",
+        "tasks:\n- {name: a, command: x, after: b}\n- {name: b, command: x, after: a}",
+        ["line 2", "tasks wait for each other: a after b after a"],
+    ),
+    "unknown outcome": ("job.yaml", "tasks:\n- {command: a, after: {b: ok}}", ["line 2", "'ok'"]),
+    "misspelt key of a retry": (
+        "job.yaml",
+        "tasks:\n- command: a\n  retries: {tims: 3}",
+        ["line 3: task 0: unknown key 'tims' in 'retries'", "did you mean 'times'?"],
+    ),
+    "unknown condition": ("job.yaml", "retries: {when: oom}\ntasks: [a]", ["line 1", "'oom'"]),
+    "memory without a unit": (
+        "job.json",
+        '{"tasks": [\n{"command": "a", "memory": 16}]}',
+        ["line 2: task 0: a memory of 16 bytes is too little", "16M or 16G"],
+    ),
+    "no core": ("job.yaml", "cpus: 0\ntasks: [a]", ["line 1", "'cpus'", "at least 1"]),
 }  # fmt: skip
 
 
@@ -145,6 +169,8 @@ ARGUMENTS = {
     "three files": (["run", "job.yaml", "job.yaml", "job.yaml"], ["too many"]),
     "unknown placeholder": (["run", "echo {x} {y}", "x=1"], ["y"]),
     "no values": (["run", "echo {x}", "x="], ["x"]),
+    "placeholder without values": (["run", "echo {x}"], ["{x}", "x=1..5"]),
+    "word that is no program": (["run", "jbo"], ["no such file: 'jbo'"]),
     "empty command": (["run", " "], ["nothing to run"]),
     "nothing": (["run"], ["Missing argument", "umpteen run --help"]),
     "name above": (["run", "true", "--name", "../x"], ["'../x' cannot be a job's name"]),
@@ -158,7 +184,7 @@ ARGUMENTS = {
     "misspelt rerun": (["run", "true", "--rerun", "fail"], ["'failed'"]),
     "misspelt flag": (["run", "true", "--slot", "2"], ["no flag --slot", "did you mean '--slots'"]),
     "misspelt verb": (["rnu", "true"], ["no verb 'rnu'", "did you mean 'run'?"]),
-    "verb of later": (["collect", "job"], ["'collect' is not there yet"]),
+    "verb of later": (["split", "job"], ["'split' is not there yet"]),
     "table for a file": (["run", "job.yaml", "--from", "t.csv"], ["table"]),
     "missing table": (["run", "echo {x}", "--from", "t.csv"], ["no such file: 't.csv'"]),
     "unknown job": (["status", "nowhere"], ["no job named 'nowhere'"]),

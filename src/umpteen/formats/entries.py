@@ -6,8 +6,10 @@ native keys of a task, and no file syntax.
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -16,11 +18,19 @@ from umpteen.errors import InputError, SettingsError, UmpteenError
 from umpteen.formats.documents import Path, Place, Source
 from umpteen.formats.matrix import ReadTable, Table, parse_matrix, value_text
 from umpteen.formats.placeholders import Template, TextTemplate
+from umpteen.formats.terms import (
+    TermsEntry,
+    TermsTemplate,
+    build_terms,
+    build_terms_after,
+    parse_terms,
+)
 from umpteen.job import Task
 from umpteen.names import automatic_name
 from umpteen.settings import Setting, parse_duration_s
 
 __all__ = [
+    "AfterEntry",
     "Draft",
     "Duration",
     "Entry",
@@ -35,11 +45,12 @@ __all__ = [
 ]
 
 _CHUNK = 10_000
+_TERMS_OF_FLAGS = ("retries", "cpus", "memory", "gpus", "output_limit")
 
 Duration = str | int | float | None
 
 
-class TaskDefaults(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, gc=False):
+class TaskDefaults(TermsEntry, forbid_unknown_fields=True, kw_only=True, gc=False):
     """The keys that a task has and a job may have for all its tasks."""
 
     shell: bool | None = None
@@ -64,7 +75,15 @@ class PlainEntry(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     name: str = ""
 
 
-Entry = TaskEntry | PlainEntry | Task | str
+class AfterEntry(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """The same with what it is after: what nearly all tasks of a chain are."""
+
+    command: str = ""
+    name: str = ""
+    after: str | list[str] | None = None
+
+
+Entry = TaskEntry | PlainEntry | AfterEntry | Task | str
 
 
 class Draft(msgspec.Struct):
@@ -85,7 +104,11 @@ class Draft(msgspec.Struct):
 
 
 class Frame(msgspec.Struct):
-    """What holds for all tasks: defaults, which a task overrides, and flags, which override it."""
+    """What holds for all tasks: defaults, which a task overrides, and flags, which override it.
+
+    terms: what the defaults say, and flag_terms what flags say, by the names of Terms. canary:
+    whether tasks tell which template they were made from.
+    """
 
     shell: bool | None
     matrix: Table | None
@@ -93,8 +116,11 @@ class Frame(msgspec.Struct):
     env: dict[str, str]
     cwd: str | None
     tags: list[str] | None
+    terms: dict[str, Any]
+    flag_terms: dict[str, Any]
     flags: Mapping[str, Any]
     read: ReadTable
+    canary: bool
 
     def is_empty(self) -> bool:
         """Whether a task is just what its entry says."""
@@ -105,10 +131,24 @@ class Frame(msgspec.Struct):
             or self.cwd
             or self.tags
             or self.shell is False
+            or self.terms
             or self.flags
         )
 
 
+@contextlib.contextmanager
+def _pause_collections() -> Iterator[None]:
+    """For what makes no cycles: each collection would look at all tasks made so far."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+@_pause_collections()
 def build_tasks(draft: Draft, frame: Frame) -> tuple[list[Task], list[int] | None]:
     """The tasks, and for each its entry's position (None: its own); empties the entries.
 
@@ -129,7 +169,7 @@ def build_tasks(draft: Draft, frame: Frame) -> tuple[list[Task], list[int] | Non
             continue
         for index, entry in enumerate(chunk, start):
             try:
-                made = _build_entry(entry, frame)
+                made = _build_entry(entry, frame, index)
             except UmpteenError as error:
                 raise locate_error(draft, error, index) from None
             if origins is None and len(made) != 1:
@@ -141,12 +181,14 @@ def build_tasks(draft: Draft, frame: Frame) -> tuple[list[Task], list[int] | Non
 
 
 def _build_plain(chunk: list[Any]) -> list[Task] | None:
-    """The tasks of entries that are nothing but a command and a name; None where one is more."""
+    """The tasks of entries with a command, a name, and an `after`; None where one has more."""
     kind = type(chunk[0])
     if kind is str:
         built = [Task(entry) for entry in chunk if type(entry) is str]
     elif kind is PlainEntry:
         built = [Task(entry.command, entry.name) for entry in chunk if type(entry) is PlainEntry]
+    elif kind is AfterEntry:
+        built = _build_after(chunk)
     else:
         built = [entry for entry in chunk if type(entry) is Task]
     if len(built) != len(chunk):
@@ -157,8 +199,25 @@ def _build_plain(chunk: list[Any]) -> list[Task] | None:
     return None if are_bad else built
 
 
-def build_frame(defaults: TaskDefaults, flags: Mapping[str, Any], read: ReadTable) -> Frame:
-    """What holds for all tasks; `flags` are `timeout_s`, `env` and `cwd`.
+def _build_after(chunk: list[Any]) -> list[Task]:
+    """Empty where an entry is of another kind, or an `after` is wrong."""
+    if set(map(type, chunk)) != {AfterEntry}:
+        return []
+    given = [e.after if type(e.after) is not list else tuple(e.after) for e in chunk]
+    try:
+        terms: dict[Any, Any] = build_terms_after([names for names in given if names is not None])
+    except InputError:
+        return []
+    terms[None] = terms[()] = None
+    return [
+        Task(e.command, e.name, terms=terms[names]) for e, names in zip(chunk, given, strict=True)
+    ]
+
+
+def build_frame(
+    defaults: TaskDefaults, flags: Mapping[str, Any], read: ReadTable, *, canary: bool = False
+) -> Frame:
+    """What holds for all tasks; `flags` are `timeout_s`, `env`, `cwd`, and some of Terms.
 
     Raises InputError with the field.
     """
@@ -169,22 +228,28 @@ def build_frame(defaults: TaskDefaults, flags: Mapping[str, Any], read: ReadTabl
         env=_parse_env(defaults.env),
         cwd=_check_text("cwd", defaults.cwd),
         tags=_parse_tags(defaults.tags),
+        terms=parse_terms(defaults),
+        flag_terms={key: flags[key] for key in _TERMS_OF_FLAGS if key in flags},
         flags=flags,
         read=read,
+        canary=canary,
     )
 
 
-def _build_entry(entry: Entry, frame: Frame) -> list[Task]:
+def _build_entry(entry: Entry, frame: Frame, index: int) -> list[Task]:
     if isinstance(entry, Task):
         return [_build_given(entry, frame)]
     if isinstance(entry, str):
         entry = TaskEntry(command=entry)
     elif isinstance(entry, PlainEntry):
         entry = TaskEntry(command=entry.command, name=entry.name)
+    elif isinstance(entry, AfterEntry):
+        entry = TaskEntry(command=entry.command, name=entry.name, after=entry.after)
     table = frame.matrix if entry.matrix is None else _parse_matrix(entry.matrix, frame.read)
     shell = frame.shell if entry.shell is None else entry.shell
     timeout_s = parse_duration_field("timeout", entry.timeout)
     tags = _parse_tags(entry.tags)
+    template = {"template": index + 1} if frame.canary and table is not None else {}
     pattern = Task(
         command=_parse_command(entry.command, shell=shell),
         name=_parse_name(entry.name),
@@ -192,6 +257,7 @@ def _build_entry(entry: Entry, frame: Frame) -> list[Task]:
         cwd=frame.flags.get("cwd") or _check_text("cwd", entry.cwd) or frame.cwd,
         timeout_s=_choose_timeout(frame, timeout_s),
         tags=frame.tags if tags is None else tags,
+        terms=build_terms({**frame.terms, **parse_terms(entry), **frame.flag_terms, **template}),
     )
     return [pattern] if table is None else _fill_pattern(pattern, table)
 
@@ -201,21 +267,25 @@ def _build_given(task: Task, frame: Frame) -> Task:
     _parse_command(task.command, shell=None)
     if frame.is_empty():
         return task
+    values = task.parameters or {}
+    terms = build_terms({**frame.terms, **frame.flag_terms})
     return msgspec.structs.replace(
         task,
         env=_merge_env(frame, task.env or {}),
         cwd=frame.flags.get("cwd") or task.cwd or frame.cwd,
         timeout_s=_choose_timeout(frame, task.timeout_s),
         tags=frame.tags if task.tags is None else task.tags,
+        terms=TermsTemplate(terms, tuple(values)).fill(values),
     )
 
 
 def _fill_pattern(pattern: Task, table: Table) -> list[Task]:
-    """A task for each row; its name, environment and directory are templates, too."""
+    """A task for each row; its name, environment, directory and terms are templates, too."""
     command = Template(pattern.command, table.names)
     name = TextTemplate(pattern.name, table.names, for_name=True) if pattern.name else None
     cwd = TextTemplate(pattern.cwd, table.names) if pattern.cwd else None
     env = {key: TextTemplate(value, table.names) for key, value in (pattern.env or {}).items()}
+    terms = TermsTemplate(pattern.terms, table.names)
     tasks = []
     for row in table.rows:
         values = dict(zip(table.names, row, strict=True))
@@ -228,6 +298,7 @@ def _fill_pattern(pattern: Task, table: Table) -> list[Task]:
                 timeout_s=pattern.timeout_s,
                 parameters=values,
                 tags=pattern.tags,
+                terms=terms.fill(values),
             )
         )
     return tasks

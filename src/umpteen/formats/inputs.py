@@ -96,6 +96,8 @@ def names_files(arguments: Sequence[str]) -> bool:
     if first == "-" or (os.path.exists(first) and not os.path.isdir(first)):
         for other in arguments[1:]:
             if _VALUES.fullmatch(other) and not os.path.exists(other):
+                if _is_program(first):
+                    return False
                 hint = f"values go with a command: umpteen run 'python sim.py {{x}}' {other}"
                 raise InputError(f"{other!r} cannot stand beside the job file {first!r}", hint)
         return True
@@ -103,13 +105,16 @@ def names_files(arguments: Sequence[str]) -> bool:
         return False
     if first.lower().endswith(_JOB_EXTENSIONS):
         raise _no_such_file(first, first)
-    if shutil.which(first) or len(arguments) > 1:
+    if shutil.which(first) or (len(arguments) > 1 and _VALUES.fullmatch(arguments[1])):
         return False
     if os.path.isdir(first):
         raise InputError(f"{first!r} is a directory", "give a job file, or a command")
-    if "/" in first:
-        raise _no_such_file(first, first)
-    return False
+    raise _no_such_file(first, first)
+
+
+def _is_program(path: str) -> bool:
+    is_job_file = path.lower().endswith(_JOB_EXTENSIONS)
+    return not is_job_file and os.path.isfile(path) and os.access(path, os.X_OK)
 
 
 def _no_such_file(name: str, path: str, hint: str = _FILE_HINT) -> InputError:

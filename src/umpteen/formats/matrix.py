@@ -249,7 +249,10 @@ def iterate_csv(source: Source) -> Iterator[tuple[int, list[str]]]:
     """
     text = source.data.decode()
     reader = csv.reader(
-        io.StringIO(text, newline=""), delimiter=_delimiter(source, text), strict=True
+        io.StringIO(text, newline=""),
+        delimiter=_delimiter(source, text),
+        skipinitialspace=True,
+        strict=True,
     )
     header: list[str] | None = None
     try:

@@ -16,6 +16,7 @@ import msgspec
 from umpteen.errors import InputError, nearest_hint
 from umpteen.formats.documents import Document, Path, Place, Source
 from umpteen.formats.entries import (
+    AfterEntry,
     Draft,
     Duration,
     Entry,
@@ -27,6 +28,7 @@ from umpteen.formats.entries import (
 )
 from umpteen.formats.matrix import iterate_csv
 from umpteen.formats.placeholders import Template, TextTemplate
+from umpteen.formats.terms import show_value
 from umpteen.job import Task, check_job_name
 from umpteen.names import automatic_name
 from umpteen.settings import Setting
@@ -34,6 +36,7 @@ from umpteen.settings import Setting
 __all__ = ["JOB_KEYS", "TASK_KEYS", "explain_invalid", "read_csv", "read_native"]
 
 _Count = Annotated[int, msgspec.Meta(ge=1)]
+_Whole = Annotated[int, msgspec.Meta(ge=0, le=2**31)]
 
 
 class _JobEntry(TaskDefaults, forbid_unknown_fields=True, kw_only=True):
@@ -46,26 +49,37 @@ class _JobEntry(TaskDefaults, forbid_unknown_fields=True, kw_only=True):
     executor: Any = None
     deadline: Duration = None
     grace: Duration = None
+    canary: _Whole | None = None
+    max_failures: _Whole | None = None
+    fail_fast: bool | None = None
 
 
 TASK_KEYS = tuple(field.name for field in msgspec.structs.fields(TaskEntry))
 JOB_KEYS = ("tasks", *(field.name for field in msgspec.structs.fields(_JobEntry)))
 
-_LATER = frozenset(
-    "after retries cpus memory gpus needs priority expect file_syncs results_lines max_failures "
-    "fail_fast canary".split()
-)
+_LATER = frozenset(["needs", "file_syncs", "results_lines"])
 _EXPECTED = {
+    "after": "a name, a list of names, or a mapping of names to outcomes",
+    "canary": "a whole number of at least 0",
     "cmd": "a text",
     "command": "a text or a list of words",
+    "cpus": "a whole number of at least 1",
     "cwd": "a text",
     "deadline": "a duration such as 90, 15m or 2h",
     "env": "a mapping of names to values",
+    "expect": "a text or a list of texts",
+    "fail_fast": "true or false",
+    "gpus": "a whole number of at least 0",
     "grace": "a duration such as 10s",
     "local_results_dir": "a text",
+    "max_failures": "a whole number of at least 0",
+    "memory": "a size such as 512M or 4G",
     "name": "a text",
     "nprocs": "a whole number of at least 1",
+    "output_limit": "a size such as 512M or 4G",
+    "priority": "a whole number",
     "remote_output_path": "a text",
+    "retries": "a number, a rule or a list of rules",
     "runs": "a list of runs",
     "shell": "true or false",
     "slots": "a whole number of at least 1",
@@ -112,14 +126,14 @@ def _read_head(document: Document) -> _JobEntry:
 
 
 def _read_entries(document: Document) -> list[Entry]:
-    entries: list[Entry]
-    try:
-        entries = document.convert("tasks", list[PlainEntry | str])
-    except msgspec.ValidationError:
+    entries: list[Entry] = []
+    for kind in (list[PlainEntry | str], list[AfterEntry | str], list[TaskEntry | str]):
         try:
-            entries = document.convert("tasks", list[TaskEntry | str])
+            entries = document.convert("tasks", kind)
+            break
         except msgspec.ValidationError as error:
-            raise explain_invalid(document, error, ("tasks",), TASK_KEYS) from None
+            if kind == list[TaskEntry | str]:
+                raise explain_invalid(document, error, ("tasks",), TASK_KEYS) from None
     if document.is_text:
         _refuse_numbers(document, entries)
     return entries
@@ -152,7 +166,7 @@ def explain_invalid(
     label = _name_task(document, steps)
     if steps and isinstance(steps[-1], int) and key in ("tasks", "runs"):
         subject, expected, label = f"item {steps[-1]} of {key!r}", "a mapping or a command", ""
-    shown = _show(place.value) if place else "this"
+    shown = show_value(place.value) if place else "this"
     return InputError(
         f"{subject} must be {expected}, not {shown}{label}",
         file=document.source.name,
@@ -188,18 +202,6 @@ def _name_task(document: Document, steps: list[str | int]) -> str:
     return ""
 
 
-def _show(value: Any) -> str:
-    if isinstance(value, (dict, list)):
-        kind = "a mapping" if isinstance(value, dict) else "a list"
-        return kind if value else f"an empty {kind[2:]}"
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    text = str(value)
-    if _NUMBER.fullmatch(text):
-        return text
-    return repr(text if len(text) <= 40 else text[:37] + "...") if value != "" else "nothing"
-
-
 def _read_settings(document: Document, head: _JobEntry) -> dict[str, Setting]:
     found: dict[str, Any] = {}
     if head.slots and head.nprocs and head.slots != head.nprocs:
@@ -217,6 +219,8 @@ def _read_settings(document: Document, head: _JobEntry) -> dict[str, Setting]:
         found["deadline_s"] = parse_duration_field("deadline", head.deadline)
     if head.grace is not None:
         found["grace_s"] = parse_duration_field("grace", head.grace)
+    guards = {key: getattr(head, key) for key in ("canary", "max_failures", "fail_fast")}
+    found.update((key, value) for key, value in guards.items() if value is not None)
     return {key: Setting(value, document.source.name) for key, value in found.items()}
 
 
@@ -226,7 +230,9 @@ def _parse_results(given: Any) -> dict[str, Any]:
         return {"address": given}
     if not isinstance(given, Mapping):
         hint = "write results: /shared/runs/{name}"
-        raise InputError(f"'results' must be an address, not {_show(given)}", hint, field="results")
+        raise InputError(
+            f"'results' must be an address, not {show_value(given)}", hint, field="results"
+        )
     spec = given.get("class_spec")
     if spec is not None and spec not in _RESULTS:
         hint = nearest_hint(str(spec), _RESULTS)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from umpteen.errors import InputError, nearest_hint
 from umpteen.names import encode_value
 
-__all__ = ["Template", "TextTemplate"]
+__all__ = ["Template", "TextTemplate", "refuse_placeholders"]
 
 _IDENTIFIER = re.compile(r"\{([A-Za-z_]\w*)(?::raw)?\}")
 _BARE = re.compile(r"[A-Za-z0-9_@%+:./-]+")
@@ -62,6 +62,20 @@ class Template:
         if self._words is None:
             return self._text.fill(values)
         return [word.fill(values) for word in self._words]
+
+
+def refuse_placeholders(command: str) -> None:
+    """Raises InputError for a `{word}` of a command that is given no values.
+
+    What stands in single quotes (of awk, say) is the command's own, and so is `${word}`.
+    """
+    bare = re.sub(r"'[^']*'", "", command)
+    if match := re.search(r"(?<!\$)" + _IDENTIFIER.pattern, bare):
+        name = match[1]
+        raise InputError(
+            f"the command has {{{name}}}, and {name!r} has no values",
+            f"give them behind it, such as {name}=1..5, or a table: --from values.csv",
+        )
 
 
 class TextTemplate:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import json
+import operator
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -36,12 +37,14 @@ from umpteen.formats.inputs import Inputs, choose_job_name, names_files
 from umpteen.formats.lines import read_lines
 from umpteen.formats.matrix import build_product, parse_words, read_table
 from umpteen.formats.native import read_csv, read_native
+from umpteen.formats.placeholders import refuse_placeholders
 from umpteen.formats.sc import read_sc
+from umpteen.graph import GraphError, build_graph
 from umpteen.job import Job, Task, check_job_name
 from umpteen.names import find_bad_name
-from umpteen.settings import DEFAULTS, Setting, merge_settings
+from umpteen.settings import DEFAULTS, Setting, Settings, merge_settings
 
-__all__ = ["read_job"]
+__all__ = ["read_job", "read_names"]
 
 _YAML = (".yaml", ".yml")
 _JSON_LIST = re.compile(rb'\[(?:\s*[\[{\]]|"|\s*\n)')
@@ -64,7 +67,8 @@ def read_job(
 
     arguments: a job file, a run file and a tasks file, `-`, or a command with `key=values`.
     table: a file of rows for the command. flags: by the names of settings.DEFAULTS, and
-    `timeout_s`, `env` and `cwd` for all tasks. Raises InputError.
+    `timeout_s`, `env`, `cwd`, and `retries`, `cpus`, `memory`, `gpus` and `output_limit` as
+    Terms has them, for all tasks. Raises InputError.
     """
     task_flags = {key: flag.value for key, flag in flags.items() if key not in DEFAULTS}
     _check_arguments(arguments)
@@ -73,21 +77,34 @@ def read_job(
     chosen = check_job_name(name) if name is not None else _choose_name(draft, run, arguments[0])
     hint = "tables are looked for beside the job file"
     read = functools.partial(inputs.open, folder=draft.source.folder, hint=hint)
+    settings = _merge_settings(draft, run, flags)
+    canary = settings.canary
     try:
-        frame = build_frame(_join_defaults(draft, run), task_flags, read)
+        frame = build_frame(_join_defaults(draft, run), task_flags, read, canary=canary > 0)
     except InputError as error:
         raise _locate_default(error, draft, run) from None
     tasks, origins = build_tasks(draft, frame)
     _check_names(draft, tasks, origins)
-    flag_settings = {key: flag for key, flag in flags.items() if key in DEFAULTS}
-    settings = merge_settings(draft.settings, run.settings if run else {}, flag_settings)
+    _check_dependencies(draft, tasks, origins, canary)
     return Job(chosen, tasks, settings, inputs.digest(), draft.is_part)
+
+
+def read_names(file: str, name: str | None = None) -> tuple[str, str | None]:
+    """The name of the job that a job file or run file is for, and the address it gives, if any.
+
+    name: what the job is called in place of what the file says. Raises InputError.
+    """
+    draft = _read_source(Inputs(None).open(file))
+    chosen = check_job_name(name) if name is not None else _choose_name(draft, None, file)
+    given = draft.settings.get("address")
+    return chosen, str(given.value).replace("{name}", chosen) if given else None
 
 
 def _open_inputs(stdin: BinaryIO | None, given: list[Any]) -> Inputs:
     """Inputs whose digest begins with what is not in a file."""
     inputs = Inputs(stdin)
-    inputs.add(json.dumps([__version__, *given], sort_keys=True).encode())
+    text = json.dumps([__version__, *given], sort_keys=True, default=msgspec.to_builtins)
+    inputs.add(text.encode())
     return inputs
 
 
@@ -122,6 +139,8 @@ def _read_command(arguments: Sequence[str], table: str | None, inputs: Inputs) -
     if arguments[1:]:
         tables.append(parse_words(arguments[1:]))
     matrix = build_product(tables) if tables else None
+    if not tables:
+        refuse_placeholders(arguments[0])
     return Draft(Source("", b""), entries=[TaskEntry(command=arguments[0], matrix=matrix)])
 
 
@@ -229,6 +248,17 @@ def _locate_default(error: InputError, draft: Draft, run: Draft | None) -> Input
     return locate_error(run if run and given_by_run else draft, error, None)
 
 
+def _merge_settings(draft: Draft, run: Draft | None, flags: Mapping[str, Setting]) -> Settings:
+    """Flags over the run file over the tasks file; `fail_fast` stops at the first failure."""
+    given = {key: flag for key, flag in flags.items() if key in DEFAULTS}
+    layers = [draft.settings, run.settings if run else {}, given]
+    settings = merge_settings(*layers)
+    if settings.fail_fast and not settings.max_failures:
+        implied = Setting(1, settings.sources["fail_fast"])
+        settings = merge_settings(*layers, {"max_failures": implied})
+    return settings
+
+
 def _check_names(draft: Draft, tasks: Sequence[Task], origins: Sequence[int] | None) -> None:
     """Raises InputError, with the line, for the first name that cannot be."""
     names = [task.name for task in tasks]
@@ -247,3 +277,28 @@ def _check_names(draft: Draft, tasks: Sequence[Task], origins: Sequence[int] | N
         hint = "the name must hold what differs: " + "-".join(f"{{{key}}}" for key in parameters)
     error = InputError(bad.message, hint, field="name")
     raise locate_error(draft, error, origins[position] if origins else position, label=False)
+
+
+def _check_dependencies(
+    draft: Draft, tasks: Sequence[Task], origins: Sequence[int] | None, canary: int
+) -> None:
+    """Raises InputError, with the line, for an unknown name in an `after`, and for a cycle."""
+    if not any(map(operator.attrgetter("terms"), tasks)) or _are_all_after_earlier(tasks):
+        return
+    try:
+        build_graph(tasks, canary)
+    except GraphError as error:
+        index = origins[error.position] if origins else error.position
+        raise locate_error(draft, error, index) from None
+
+
+def _are_all_after_earlier(tasks: Sequence[Task]) -> bool:
+    """Whether each `after` names tasks further up alone: nothing can be wrong then."""
+    above = set()
+    for task in tasks:
+        if task.terms is not None:
+            for name, _ in task.terms.after:
+                if name not in above:
+                    return False
+        above.add(task.name)
+    return True

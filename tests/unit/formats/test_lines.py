@@ -38,3 +38,21 @@ def test_lines_that_are_no_commands_are_refused(data: bytes, problem: str) -> No
     with pytest.raises(InputError) as caught:
         read_lines(Source("a.txt", data))
     assert caught.value.message.startswith(problem)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "command"),
+    [
+        ("sim.py", b"import os\n", "python3 sim.py"),
+        ("fit.R", b"x <- 1\n", "Rscript fit.R"),
+        ("a.txt", b"#!/bin/sh -e\nls\n", "sh a.txt"),
+        ("a", b"#!/usr/bin/env python3\nls\n", "python3 a"),
+    ],
+)
+def test_lines_of_a_script_are_refused_with_what_runs_it(
+    name: str, data: bytes, command: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        read_lines(Source(name, data))
+    assert caught.value.message == f"{name}: is a script, not a list of commands"
+    assert caught.value.hint == f"to run it as one task: umpteen run '{command}'"

@@ -133,6 +133,7 @@ def test_matrix_of_a_wrong_shape_is_refused(given: Any) -> None:
     [
         ("p.csv", b'a,b\n1,x y\n\n02,"p,q"\n'),
         ("p.csv", b"a;b\r\n1;x y\r\n02;p,q\r\n"),
+        ("p.csv", b'a, b\n1, x y\n02, "p,q"\n'),
         ("p.tsv", b"a\tb\n1\tx y\n02\tp,q\n"),
         ("p.json", b'[{"a": 1, "b": "x y"}, {"a": "02", "b": "p,q"}]'),
         ("p.jsonl", b'{"a": 1, "b": "x y"}\n{"a": "02", "b": "p,q"}\n'),

@@ -203,6 +203,11 @@ def test_native_csv_columns_are_parameters(read: Read) -> None:
     ]
 
 
+def test_native_csv_blanks_behind_a_delimiter_are_skipped(read: Read) -> None:
+    job = read('command, lr, note\necho {lr} {note}, 0.10, "a, b"\n', "a.csv")
+    assert job.tasks[0].command == "echo 0.10 'a, b'"
+
+
 def test_native_misspelt_key_names_line_task_and_the_right_one(read: Read) -> None:
     text = "slots: 2\ntasks:\n  - command: a\n  - name: train\n    comand: b\n"
     error = refuse(read, text)
@@ -222,7 +227,7 @@ def test_native_misspelt_key_in_json_lines_names_the_line(read: Read) -> None:
     assert error.message == "a.jsonl, line 3: unknown key 'comand' in task 1"
 
 
-@pytest.mark.parametrize("key", ["after", "retries", "cpus", "file_syncs", "canary"])
+@pytest.mark.parametrize("key", ["needs", "file_syncs", "results_lines"])
 def test_native_key_of_a_later_version_says_so(read: Read, key: str) -> None:
     in_task = refuse(read, f"tasks:\n- command: a\n  {key}: 3\n")
     assert in_task.message.startswith(

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from umpteen.errors import InputError
-from umpteen.formats.placeholders import Template, TextTemplate
+from umpteen.formats.placeholders import Template, TextTemplate, refuse_placeholders
 
 SHELLS = [shell for shell in ("sh", "bash", "dash", "busybox") if shutil.which(shell)]
 POSITIONS = [
@@ -168,3 +168,18 @@ def test_text_template_name_with_unknown_placeholder_is_refused() -> None:
 
 def test_text_template_other_text_keeps_unknown_braces() -> None:
     assert TextTemplate("{a} ${x} {x}", ["x"]).fill({"x": "1"}) == "{a} ${x} 1"
+
+
+@pytest.mark.parametrize(
+    "command", ["echo", "awk '{x}' f", "echo ${x} {a,b} {} {1}", "echo '{x}'\"a\"'{y}'"]
+)
+def test_placeholders_of_the_command_itself_are_left_alone(command: str) -> None:
+    refuse_placeholders(command)
+
+
+@pytest.mark.parametrize("command", ["echo {x}", 'echo "{x}"', "echo '{y}' {x:raw}", "a${y}{x}"])
+def test_placeholders_without_values_are_refused(command: str) -> None:
+    with pytest.raises(InputError) as caught:
+        refuse_placeholders(command)
+    assert caught.value.message == "the command has {x}, and 'x' has no values"
+    assert "x=1..5" in str(caught.value.hint)

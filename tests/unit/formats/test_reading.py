@@ -128,8 +128,32 @@ def test_reading_standard_input() -> None:
 
 
 def test_reading_a_command_alone() -> None:
-    job = read_job(["python sim.py {x} ${HOME}"])
-    assert (job.name, job.tasks) == ("sim", [Task("python sim.py {x} ${HOME}")])
+    command = "python sim.py '{x}' ${HOME}"
+    job = read_job([command])
+    assert (job.name, job.tasks) == ("sim", [Task(command)])
+
+
+def test_reading_a_command_with_placeholders_and_no_values_is_refused() -> None:
+    assert refuse(["sim.py {x}"]).message == "the command has {x}, and 'x' has no values"
+
+
+def test_reading_a_word_that_is_no_file_and_no_program_is_refused() -> None:
+    write("sweep", "tasks: [a]")
+    error = refuse(["swep"])
+    assert (error.message, error.hint) == ("no such file: 'swep'", "did you mean 'sweep'?")
+    assert read_job(["true"]).tasks == [Task("true")]
+
+
+def test_reading_a_program_with_values_is_a_command() -> None:
+    Path(write("throw", "#!/bin/sh\n")).chmod(0o755)
+    job = read_job(["./throw", "n=1..3"])
+    assert (job.name, [task.name for task in job.tasks]) == ("throw", ["n=1", "n=2", "n=3"])
+    assert {str(task.command) for task in job.tasks} == {"./throw"}
+
+
+def test_reading_a_job_file_that_may_be_executed_takes_no_values() -> None:
+    Path(write("a.yaml", "tasks: [a]")).chmod(0o755)
+    assert "cannot stand beside the job file" in refuse(["a.yaml", "n=1..3"]).message
 
 
 def test_reading_a_command_with_values() -> None:
@@ -181,7 +205,8 @@ def test_reading_second_file_must_exist() -> None:
         (["python", "a.py"], "neither a job file nor key=values"),
         (["a \udcff"], "is not UTF-8"),
         (["sim {x}", "x="], "'x' has no values"),
-        (["a\0b"], "NUL"),
+        (["a\0b"], "no such file"),
+        (["a b\0"], "NUL"),
     ],
 )
 def test_reading_wrong_arguments_are_refused(arguments: list[str], problem: str) -> None:

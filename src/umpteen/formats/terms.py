@@ -1,0 +1,360 @@
+"""On what terms tasks run: what `after`, `retries`, weights and guards say, as Terms.
+
+Takes plain values of any syntax, in YAML all of them text. Knows no file and no place in one.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from fractions import Fraction
+from typing import Annotated, Any
+
+import msgspec
+
+from umpteen.errors import InputError, SettingsError, nearest_hint
+from umpteen.formats.matrix import value_text
+from umpteen.formats.placeholders import TextTemplate
+from umpteen.graph import OUTCOMES
+from umpteen.job import Retry, Terms
+from umpteen.settings import parse_duration_s
+
+__all__ = [
+    "TermsEntry",
+    "TermsTemplate",
+    "build_terms",
+    "build_terms_after",
+    "parse_after",
+    "parse_memory",
+    "parse_retries",
+    "parse_size",
+    "parse_terms",
+    "show_value",
+]
+
+_MOST = 2**31
+_MOST_BYTES = 2**63
+_LEAST_MEMORY = 1 << 20
+_MOST_RETRIES = 1000
+_NONE = Terms()
+
+_NUMBER = re.compile(r"[-+]?[\d.]+")
+_WHOLE = re.compile(r"-?[0-9]{1,18}")
+_SIZE = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,18})?)\s*(?:([KMGTP])(?:i?B)?|B)?", re.IGNORECASE)
+_FACTOR = re.compile(r"x\s*([0-9]{1,9}(?:\.[0-9]{1,9})?)", re.IGNORECASE)
+_NO_WAIT = re.compile(r"0+(?:\.0+)?\s*[smhd]?")
+_EXIT_CODE = re.compile(r"exit_code[ :]\s*([0-9]{1,3})(?:\s*-\s*([0-9]{1,3}))?")
+_SIGNAL = re.compile(r"(?:signal[ :]\s*(?:SIG)?|SIG)([0-9]{1,2}|[A-Z][A-Z0-9]*)", re.IGNORECASE)
+_CONDITIONS = ("failed", "any", "timed_out", "out_of_memory", "output_limit", "lost")
+_SIZE_WORDS = "a size such as 512M or 4G"
+_RULE_WORDS = {
+    "when": "a condition or a list of conditions",
+    "times": f"a whole number from 1 to {_MOST_RETRIES}",
+    "wait": "a duration such as 0, 5s or 1m",
+    "memory": "a factor such as x2, or a size such as 8G",
+    "alone": "true or false",
+}
+_RETRIES_HINT = "write retries: 3, or retries: {when: timed_out, times: 3}"
+
+_Whole = Annotated[int, msgspec.Meta(ge=0, le=_MOST)]
+_Count = Annotated[int, msgspec.Meta(ge=1, le=_MOST)]
+_Size = str | int | float | None
+
+
+class TermsEntry(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, gc=False):
+    """The keys of a task, or of a job for all its tasks, that say on what terms it runs."""
+
+    after: Any = None
+    retries: Any = None
+    cpus: _Count | None = None
+    memory: _Size = None
+    gpus: _Whole | None = None
+    priority: Annotated[int, msgspec.Meta(ge=-_MOST, le=_MOST)] | None = None
+    expect: str | list[Any] | None = None
+    output_limit: _Size = None
+
+
+class _Rule(msgspec.Struct):
+    """One rule of `retries`."""
+
+    when: str | list[str] = "failed"
+    times: Annotated[int, msgspec.Meta(ge=1, le=_MOST_RETRIES)] = 1
+    wait: str | int | float = 1
+    memory: str | int | float | None = None
+    alone: bool = False
+
+
+def parse_terms(entry: TermsEntry) -> dict[str, Any]:
+    """What is said, by the names of Terms; raises InputError with the field."""
+    said = {}
+    for key, parse in _PARSERS.items():
+        value = getattr(entry, key)
+        if value is not None:
+            said[key] = parse(value)
+    return said
+
+
+def build_terms(said: Mapping[str, Any]) -> Terms | None:
+    """The terms; None where there are none."""
+    if not said:
+        return None
+    terms = Terms(**said)
+    return None if terms == _NONE else terms
+
+
+def build_terms_after(given: Iterable[str | tuple[str, ...]]) -> dict[Any, Terms]:
+    """For each `after`, the terms of a task that has no others; raises InputError."""
+    names: dict[Any, None] = dict.fromkeys(given)
+    is_text = set(map(type, names)) <= {str} and "" not in names and "\0" not in "".join(names)
+    # One empty list for all: each its own would be half of what such a task takes.
+    none: list[Any] = _NONE.expect
+    if is_text:
+        return {name: Terms([(name, "succeeded")], none, None, None, 0, none) for name in names}
+    return {
+        name: Terms(parse_after(list(name) if isinstance(name, tuple) else name)) for name in names
+    }
+
+
+class TermsTemplate:
+    """Terms with placeholders in `after`, as in names, and in `expect`.
+
+    Raises InputError for an unknown placeholder in `after`.
+    """
+
+    def __init__(self, terms: Terms | None, names: Sequence[str]) -> None:
+        self._terms = terms
+        self._after: list[tuple[TextTemplate, str]] = []
+        self._expect: list[TextTemplate] = []
+        if terms is None or not names:
+            return
+        texts = [*(name for name, _ in terms.after), *terms.expect]
+        if not any("{" in text for text in texts):
+            return
+        try:
+            self._after = [(TextTemplate(n, names, for_name=True), o) for n, o in terms.after]
+        except InputError as error:
+            raise InputError(error.message, error.hint, field="after") from None
+        self._expect = [TextTemplate(path, names) for path in terms.expect]
+
+    def fill(self, values: Mapping[str, str]) -> Terms | None:
+        """The terms for one row."""
+        if self._terms is None or not (self._after or self._expect):
+            return self._terms
+        after = [(name.fill(values), outcome) for name, outcome in self._after]
+        return msgspec.structs.replace(
+            self._terms,
+            after=list(dict.fromkeys(after)),
+            expect=[path.fill(values) for path in self._expect],
+        )
+
+
+# --- after, expect ------------------------------------------------------------------------
+
+
+def parse_after(given: Any) -> list[tuple[str, str]]:
+    """(name or pattern, outcome), each once; raises InputError."""
+    pairs: list[tuple[str, str]] = []
+    for item in given if isinstance(given, list) else [given]:
+        if isinstance(item, str) or not isinstance(item, Mapping):
+            pairs.append((_parse_name(item), OUTCOMES[0]))
+        else:
+            pairs.extend((_parse_name(n), _parse_outcome(n, o)) for n, o in item.items())
+    return list(dict.fromkeys(pairs))
+
+
+def _parse_name(given: Any) -> str:
+    name = value_text(given, "the names in 'after'", "after")
+    if not name:
+        raise InputError("'after' has an empty name", "give it the name of a task", field="after")
+    return name
+
+
+def _parse_outcome(name: str, given: Any) -> str:
+    if given in OUTCOMES:
+        return str(given)
+    raise InputError(
+        f"{name!r} in 'after' must be succeeded, any or failed, not {show_value(given)}",
+        nearest_hint(str(given), OUTCOMES),
+        field="after",
+    )
+
+
+def _parse_expect(given: str | list[Any]) -> list[str]:
+    items = given if isinstance(given, list) else [given]
+    paths = [value_text(path, "the values of 'expect'", "expect") for path in items]
+    if "" in paths:
+        raise InputError("'expect' has an empty path", field="expect")
+    return paths
+
+
+# --- sizes --------------------------------------------------------------------------------
+
+
+def parse_size(given: str | float) -> int | None:
+    """Bytes in `4096`, `100K`, `512M`, `1.5GB`, `4GiB` or `2T`, by powers of 1024.
+
+    None where it is no size.
+    """
+    match = _SIZE.fullmatch(str(given).strip())
+    if not match:
+        return None
+    size = int(Fraction(match[1]) * 1024 ** (" KMGTP".index((match[2] or " ").upper())))
+    return size if size < _MOST_BYTES else None
+
+
+def parse_memory(given: str | float) -> int:
+    """Bytes; a number without a unit is refused where it is too small to be one of bytes.
+
+    Raises InputError.
+    """
+    text = str(given).strip()
+    size = parse_size(text)
+    if size is None:
+        raise _wrong("memory", _SIZE_WORDS, given)
+    if size < (_LEAST_MEMORY if _NUMBER.fullmatch(text) else 1):
+        number = text.rstrip("BKMGTPbkmgtpi ")
+        hint = f"write a unit: {number}M or {number}G" if size else None
+        raise InputError(f"a memory of {size} bytes is too little", hint, field="memory")
+    return size
+
+
+def _parse_output_limit(given: str | float) -> int | None:
+    """Bytes; 0 is no limit, in place of the job's."""
+    size = parse_size(given)
+    if size is None:
+        raise _wrong("output_limit", _SIZE_WORDS, given)
+    return size or None
+
+
+# --- retries ------------------------------------------------------------------------------
+
+
+def parse_retries(given: Any) -> list[Retry]:
+    """The rules of a number, a rule or a list of rules; raises InputError."""
+    if isinstance(given, Mapping):
+        return [_parse_rule(given)]
+    if isinstance(given, list):
+        return [_parse_rule(rule) for rule in given]
+    if isinstance(given, bool) or not _WHOLE.fullmatch(str(given).strip()):
+        words = "a number, a rule or a list of rules"
+        raise _wrong("retries", words, given, _RETRIES_HINT)
+    times = int(given)
+    if not 0 <= times <= _MOST_RETRIES:
+        raise _wrong("retries", f"from 0 to {_MOST_RETRIES}", given)
+    return [Retry(["failed"], times)] if times else []
+
+
+def _parse_rule(given: Any) -> Retry:
+    if not isinstance(given, Mapping):
+        message = f"a rule of 'retries' must be a mapping, not {show_value(given)}"
+        raise InputError(message, _RETRIES_HINT, field="retries")
+    for key in given:
+        if key not in _RULE_WORDS:
+            hint = nearest_hint(str(key), _RULE_WORDS)
+            raise InputError(f"unknown key {str(key)!r} in 'retries'", hint, field="retries")
+    try:
+        rule = msgspec.convert(given, _Rule, strict=False)
+    except msgspec.ValidationError as error:
+        found = re.search(r"\$\.(\w+)", str(error))
+        raise _wrong_rule(found[1] if found else "when", given) from None
+    factor, memory = _parse_more_memory(rule, given)
+    return Retry(
+        _parse_conditions(rule, given),
+        times=rule.times,
+        wait_s=_parse_wait_s(rule, given),
+        memory_factor=factor,
+        memory=memory,
+        alone=rule.alone,
+    )
+
+
+def _parse_conditions(rule: _Rule, given: Mapping[str, Any]) -> list[str]:
+    texts = [rule.when] if isinstance(rule.when, str) else rule.when
+    if not texts:
+        raise _wrong_rule("when", given)
+    return list(dict.fromkeys(map(_parse_condition, texts)))
+
+
+def _parse_condition(text: str) -> str:
+    """As Retry has it: `any` is `failed`, `exit_code 75` and `signal KILL` have their numbers."""
+    text = text.strip()
+    if text in _CONDITIONS:
+        return "failed" if text == "any" else text
+    if match := _EXIT_CODE.fullmatch(text):
+        low, high = int(match[1]), int(match[2] or match[1])
+        if low <= high <= 255:
+            return f"exit_code:{low}-{high}" if match[2] else f"exit_code:{low}"
+    elif (match := _SIGNAL.fullmatch(text)) and (number := _find_signal(match[1])):
+        return f"signal:{number}"
+    hint = nearest_hint(text, [*_CONDITIONS, "exit_code 75", "exit_code 1-9", "signal KILL"])
+    raise InputError(f"unknown condition {text!r} in 'retries'", hint, field="retries")
+
+
+def _find_signal(name: str) -> int:
+    """Its number; 0 where there is no such signal."""
+    if name.isdigit():
+        return int(name) if int(name) < signal.NSIG else 0
+    found = getattr(signal, f"SIG{name.upper()}", 0)
+    return int(found) if isinstance(found, signal.Signals) else 0
+
+
+def _parse_wait_s(rule: _Rule, given: Mapping[str, Any]) -> float:
+    if _NO_WAIT.fullmatch(str(rule.wait).strip()):
+        return 0.0
+    try:
+        return parse_duration_s(rule.wait)
+    except SettingsError:
+        raise _wrong_rule("wait", given) from None
+
+
+def _parse_more_memory(rule: _Rule, given: Mapping[str, Any]) -> tuple[float, int | None]:
+    """(what the memory is multiplied by, the memory in bytes)."""
+    if rule.memory is None:
+        return 1.0, None
+    if match := _FACTOR.fullmatch(str(rule.memory).strip()):
+        if float(match[1]) >= 1:
+            return float(match[1]), None
+        raise InputError("a retry cannot have less memory than x1", field="retries")
+    if parse_size(rule.memory) is None:
+        raise _wrong_rule("memory", given)
+    try:
+        return 1.0, parse_memory(rule.memory)
+    except InputError as error:
+        raise InputError(error.message, error.hint, field="retries") from None
+
+
+def _wrong_rule(key: str, given: Mapping[str, Any]) -> InputError:
+    return _wrong("retries", _RULE_WORDS[key], given.get(key), subject=f"{key!r} of a retry")
+
+
+def _wrong(
+    field: str, words: str, value: Any, hint: str | None = None, *, subject: str = ""
+) -> InputError:
+    message = f"{subject or repr(field)} must be {words}, not {show_value(value)}"
+    return InputError(message, hint, field=field)
+
+
+def show_value(value: Any) -> str:
+    """A value of a file, as an error shows it."""
+    if isinstance(value, (dict, list)):
+        kind = "a mapping" if isinstance(value, dict) else "a list"
+        return kind if value else f"an empty {kind[2:]}"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    text = str(value)
+    if _NUMBER.fullmatch(text):
+        return text
+    return repr(text if len(text) <= 40 else text[:37] + "...") if value != "" else "nothing"
+
+
+_PARSERS: dict[str, Callable[[Any], Any]] = {
+    "after": parse_after,
+    "retries": parse_retries,
+    "cpus": int,
+    "memory": parse_memory,
+    "gpus": int,
+    "priority": int,
+    "expect": _parse_expect,
+    "output_limit": _parse_output_limit,
+}
