@@ -5,17 +5,21 @@ The table, `--json` and the page show this and work out nothing themselves.
 
 from __future__ import annotations
 
-import math
-import time
+import itertools
 from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from umpteen.estimate import estimate_range
 from umpteen.executors.base import QUEUED, RUNNING
 from umpteen.history import History
+from umpteen.lease import find_trouble
 from umpteen.task import Record
 
 __all__ = ["Failure", "JobStatus", "RunningTask", "build_status", "estimate_left_s", "list_living"]
+
+_RATE_WINDOW_S = 30.0
+_LEAST_BUSY = 0.01
 
 
 class RunningTask(msgspec.Struct, frozen=True):
@@ -59,6 +63,7 @@ class JobStatus(msgspec.Struct, frozen=True):
     last_end_s: float
     left_s: tuple[float, float] | None = None
     rate: float = 0.0
+    trouble: str = ""
 
     @property
     def finished(self) -> int:
@@ -106,7 +111,15 @@ def build_status(history: History, living: set[str]) -> JobStatus:
         seconds=history.seconds,
         started_s=history.job.get("created", 0.0),
         last_end_s=history.last_end_s,
+        trouble=_find_trouble(history, living),
     )
+
+
+def _find_trouble(history: History, living: set[str]) -> str:
+    """What keeps the job from going on: as its runners here say, else as the store says."""
+    tokens = {history.batches[name].token for name in living} - {""}
+    told = [find_trouble(token) for token in sorted(tokens)]
+    return next((text for text in [*told, *history.troubles.values()] if text), "")
 
 
 def _judge(counts: Mapping[str, int], total: int, *, is_living: bool) -> str:
@@ -118,26 +131,39 @@ def _judge(counts: Mapping[str, int], total: int, *, is_living: bool) -> str:
 
 
 def estimate_left_s(
-    status: JobStatus, samples: Sequence[float], rate: float
+    status: JobStatus, samples: Sequence[float], rate: float, now_s: float
 ) -> tuple[float, float] | None:
     """A range for the seconds until all tasks have ended, meant to hold in 8 of 10 cases.
 
-    samples: durations of tasks that ended, seconds. rate: ends a second, as observed. The
-    spread of a sum of n durations grows with the root of n.
+    samples: durations of tasks that ended lately, seconds, the newest last. rate: ends a second,
+    over the last 30 s. now_s: since 1970. None where nothing is known: no task has ended yet, or
+    none runs and none ends.
     """
-    left = status.counts["waiting"] + status.counts["running"]
-    if not left or not samples or rate <= 0:
+    running = [max(0.0, now_s - task.start_s) for task in status.running]
+    waiting = status.counts["waiting"] + status.counts["running"] - len(running)
+    if not samples or waiting + len(running) <= 0 or not (running or rate > 0):
         return None
-    mean = sum(samples) / len(samples)
-    variance = sum((value - mean) ** 2 for value in samples) / len(samples)
-    elapsed = time.time()
-    under_way = sum(min(mean, elapsed - task.start_s) for task in status.running)
-    by_rate = left / rate
-    by_work = (left * mean - under_way) / max(1, min(status.slots, left))
-    likely = max(by_rate if left > status.slots * 2 else 0.0, by_work, 0.0)
-    spread = 1.28 * math.sqrt(variance * left) / max(1, min(status.slots, left))
-    spread += 0.1 * likely
-    return max(0.0, likely - spread), likely + spread
+    busy = _measure_busy(running, samples, rate, status.slots) if waiting > 0 else 1.0
+    return estimate_range(
+        samples, running, max(0, waiting), status.slots, of=status.finished, busy=busy
+    )
+
+
+def _measure_busy(
+    running: Sequence[float], samples: Sequence[float], rate: float, slots: int
+) -> float:
+    """The share of the last 30 s, or of the last samples, that slots have worked.
+
+    It is short of 1 where tasks are so short that starting them takes longer, and where the
+    runner holds some back.
+    """
+    count = min(len(samples), int(rate * _RATE_WINDOW_S))
+    if count < 1:
+        return 1.0
+    window = count / rate
+    latest = itertools.islice(samples, len(samples) - count, None)
+    work = sum(latest) + sum(min(elapsed, window) for elapsed in running)
+    return min(1.0, max(_LEAST_BUSY, work / (window * max(1, slots))))
 
 
 def describe_end(record: Record) -> str:
@@ -154,4 +180,6 @@ def describe_end(record: Record) -> str:
         return record.reason
     if record.signal is not None:
         return f"signal {record.signal}"
+    if record.exit_code is None:
+        return "not started"
     return f"exit {record.exit_code}"

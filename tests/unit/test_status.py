@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tests.support.store import put_hand_in, put_start
 from umpteen.executors.base import ENDED, QUEUED, RUNNING, UNKNOWN
@@ -114,40 +111,58 @@ def test_status_of_a_dead_runner_counts_nothing_as_running(store: DirectoryStore
 # --- how long it may take -----------------------------------------------------------------------
 
 
+NOW = 1_000_000.0
+
+
+def estimate(status: JobStatus, samples: list[float], rate: float) -> tuple[float, float]:
+    found = estimate_left_s(status, samples, rate, NOW)
+    assert found is not None
+    return found
+
+
+def make_running(*elapsed: float) -> list[RunningTask]:
+    return [RunningTask(n, n, NOW - seconds, "1") for n, seconds in enumerate(elapsed)]
+
+
 @pytest.mark.parametrize(
     ("waiting", "samples", "rate"), [(0, [1.0], 1.0), (5, [], 1.0), (5, [1.0], 0.0)]
 )
-def test_estimate_of_what_cannot_be_known_is_none(
+def test_time_left_that_cannot_be_known_is_none(
     waiting: int, samples: list[float], rate: float
 ) -> None:
-    assert estimate_left_s(make_status(counts={"waiting": waiting}), samples, rate) is None
+    assert estimate_left_s(make_status(counts={"waiting": waiting}), samples, rate, NOW) is None
 
 
-def test_estimate_of_equal_tasks_is_their_time_over_the_slots() -> None:
-    low, high = estimate_left_s(make_status(counts={"waiting": 100}), [1.0] * 50, 2.0) or (0, 0)
+def test_time_left_of_equal_tasks_is_their_time_over_the_slots() -> None:
+    low, high = estimate(make_status(counts={"waiting": 100}), [1.0] * 50, 2.0)
     assert low < 50 < high
     assert high - low <= 12
 
 
-@given(
-    st.integers(1, 10_000),
-    st.lists(st.floats(0.001, 10_000), min_size=1, max_size=50),
-    st.floats(0.001, 10_000),
-    st.integers(1, 100),
-)
-def test_estimate_is_a_range_of_what_can_be(
-    waiting: int, samples: list[float], rate: float, slots: int
-) -> None:
-    status = make_status(counts={"waiting": waiting}, slots=slots)
-    low, high = estimate_left_s(status, samples, rate) or (-1.0, -1.0)
-    assert 0 <= low <= high
+def test_time_left_of_tasks_that_take_longer_to_start_goes_by_the_rate() -> None:
+    low, high = estimate(make_status(counts={"waiting": 1000}), [0.001] * 1000, 100.0)
+    assert 8 < low < high < 13
 
 
-def test_estimate_counts_what_running_tasks_have_done() -> None:
-    running = [RunningTask(index=0, slot=0, start_s=time.time() - 9, batch="1")]
-    fresh = estimate_left_s(make_status(counts={"running": 1}), [10.0], 0.1) or (0, 0)
-    later = make_status(counts={"running": 1}, running=running)
-    assert (estimate_left_s(later, [10.0], 0.1) or (0, 99))[1] < fresh[1] / 2
+def test_time_left_is_known_where_no_task_ended_for_long() -> None:
+    status = make_status(counts={"running": 2}, running=make_running(100, 200))
+    low, high = estimate(status, [3600.0, 3700.0, 3650.0], 0.0)
+    assert 3000 < low < 3700 < high
+
+
+def test_time_left_counts_what_running_tasks_have_done() -> None:
+    samples = [10.0, 10.1, 9.9, 10.2, 10.0, 9.8]
+    fresh = estimate(make_status(counts={"running": 1}, running=make_running(0)), samples, 0.1)
+    later = estimate(make_status(counts={"running": 1}, running=make_running(9)), samples, 0.1)
+    assert later[1] < fresh[1] / 2
+
+
+def test_time_left_by_a_clock_set_back_is_that_of_tasks_just_begun() -> None:
+    ahead, fresh = (
+        make_status(counts={"running": 2}, running=make_running(*elapsed))
+        for elapsed in ((-5000.0, -3.0), (0.0, 0.0))
+    )
+    assert estimate(ahead, [1.0, 2.0], 0.1) == estimate(fresh, [1.0, 2.0], 0.1)
 
 
 @pytest.mark.parametrize(
