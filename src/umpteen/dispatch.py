@@ -7,13 +7,21 @@ from __future__ import annotations
 
 import collections
 import difflib
+import fnmatch
 import os
 import time
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 
+from umpteen.cancelling import (
+    is_cancelled,
+    is_open,
+    put_cancel_mark,
+    record_cancelled,
+    refuse_adopted,
+)
 from umpteen.errors import (
     EXIT_SOME_FAILED,
     EXIT_SUCCEEDED,
@@ -23,25 +31,40 @@ from umpteen.errors import (
     StoreError,
 )
 from umpteen.executors.base import UNKNOWN, Executor, open_executor
-from umpteen.executors.local import LocalExecutor
+from umpteen.graph import build_graph
 from umpteen.hand_in import hand_in, hand_in_lock, open_job_folder
-from umpteen.history import BatchHistory, History
-from umpteen.job import Job, Task
-from umpteen.plan import Plan, build_plan
+from umpteen.history import SKIPPED, BatchHistory, History
+from umpteen.job import Job, Task, Terms
+from umpteen.machine import read_capacity
+from umpteen.plan import Chosen, Plan, build_plan
 from umpteen.process import usable_cores
-from umpteen.registry import find_address, register
+from umpteen.registry import find_address, forget, register
+from umpteen.removal import Removed, measure_job, remove_job, remove_rest
 from umpteen.results.directory import open_store
+from umpteen.settings import DEFAULTS, Settings
 from umpteen.status import JobStatus, build_status, estimate_left_s, list_living
-from umpteen.task import Record
+from umpteen.task import IS_FINAL, STATES, Record
+from umpteen.where import Where
+from umpteen.why import Why, build_why
 
 __all__ = [
+    "Removal",
     "Submission",
+    "cancel",
+    "choose_where",
+    "collect",
+    "detach",
     "exit_code",
+    "explain",
     "find_task",
     "open_history",
     "outputs_folder",
+    "plan_removal",
     "plan_run",
+    "read_facts",
     "read_status",
+    "remove",
+    "retry",
     "settle",
     "submit",
     "watch",
@@ -50,6 +73,8 @@ __all__ = [
 _POLL_S = 0.2
 _RATE_WINDOW_S = 30.0
 _UNKNOWN_S = 60.0
+_CANCEL_S = 10.0  # beyond the grace, for records to be written
+_HEARD_S = 5.0  # by when a runner has seen the mark
 _MOST_DEATHS = 5  # of runners in a row, without a task that ended between them
 
 
@@ -60,6 +85,8 @@ def settle(job: Job, folder: str) -> Job:
         if not _is_utf8(path):
             raise SettingsError(f"the folder's name {path!r} is not UTF-8", "use another folder")
     open_executor(settings.executor, settings.executor_options)  # refused before all else
+    if settings.executor == "local":
+        _refuse_impossible(job.tasks)
     address = open_store(settings.address.replace("{name}", job.name)).address
     sources = dict(settings.sources)
     slots = settings.slots
@@ -70,6 +97,37 @@ def settle(job: Job, folder: str) -> Job:
         settings, address=address, slots=slots, sources=sources, submitted_from=folder
     )
     return msgspec.structs.replace(job, settings=settings)
+
+
+def detach(job: Job) -> Job:
+    """The settled job, to be run by what goes on without this process."""
+    settings = job.settings
+    if settings.executor != "local":  # the others do so by themselves
+        return job
+    options = {**settings.executor_options, "detach": True}
+    settings = msgspec.structs.replace(settings, executor_options=options)
+    return msgspec.structs.replace(job, settings=settings)
+
+
+def _refuse_impossible(tasks: Sequence[Task]) -> None:
+    """Raises InputError for a task that needs what this machine does not have."""
+    needing = [task for task in tasks if task.terms is not None]
+    if not needing:
+        return
+    here = read_capacity()
+    for position, task in enumerate(needing):
+        terms = task.terms or Terms()
+        for wanted, most, what in (
+            (terms.cpus or 0, here.cpus, "cpus"),
+            (terms.gpus, len(here.gpus), "gpus"),
+            ((terms.memory or 0) >> 20, here.memory >> 20, "MB of memory"),
+        ):
+            if wanted > most:
+                name = task.name or str(position)
+                raise InputError(
+                    f"task {name!r} needs {wanted} {what}; this machine has {most}",
+                    "UMPTEEN_GPUS says how many there are" if what == "gpus" else None,
+                )
 
 
 def _is_utf8(text: str) -> bool:
@@ -140,9 +198,16 @@ class _Liveness:
 
 
 def plan_run(
-    job: Job, rerun: str = "default", liveness: _Liveness | None = None
+    job: Job, rerun: str = "default", liveness: _Liveness | None = None, only: Chosen | None = None
 ) -> tuple[Plan, History]:
     """What `submit` would do, and the history it goes by; nothing is written."""
+    history = _read_history(job)
+    liveness = liveness or _Liveness()
+    return build_plan(job, history, liveness.list_living(history), rerun, only), history
+
+
+def _read_history(job: Job) -> History:
+    """What the job's store knows. Raises InputError where it holds another job."""
     history = History(open_store(job.settings.address))
     history.refresh()
     if history.job and history.job["name"] != job.name:
@@ -150,32 +215,58 @@ def plan_run(
             f"{history.store.address} holds the job {history.job['name']!r}",
             f"use --name {history.job['name']}, or other --results",
         )
-    liveness = liveness or _Liveness()
-    return build_plan(job, history, liveness.list_living(history), rerun), history
+    return history
 
 
 class Submission:
-    """A job that this process handed in, or found handed in: what `watch` looks at."""
+    """A job that this process handed in, or found handed in: what `watch` looks at.
+
+    only: the tasks that are to have their turn, where that is not all of them. cancelling: the
+    indices of tasks that are to be ended, where it is that.
+    """
 
     def __init__(
-        self, plan: Plan, history: History, executor: Executor, batches: Sequence[str]
+        self,
+        settings: Settings,
+        history: History,
+        executor: Executor,
+        batches: Sequence[str],
+        plan: Plan | None = None,
     ) -> None:
-        self.why, self.total, self.running = plan.why, plan.total, plan.running
-        self.done, self.dropped = plan.done, len(plan.dropped)
-        self.left_failed = plan.left_failed
-        self.history, self.executor, self.batches = history, executor, batches
-        self.settings, self.source_digest = plan.job.settings, plan.job.source_digest
+        self.settings, self.history = settings, history
+        self.executor, self.batches = executor, batches
+        self.why: dict[str, int] = plan.why if plan else {}
+        self.total = plan.total if plan else history.count - len(history.dropped)
+        self.running = plan.running if plan else 0
+        succeeded = history.counts()["succeeded"]
+        self.done, self.dropped = (plan.done, len(plan.dropped)) if plan else (succeeded, 0)
+        self.left_failed = plan.left_failed if plan else 0
+        self.source_digest = plan.job.source_digest if plan else ""
         self.deaths, self.waiting = 0, -1
-        self.is_interrupted, self.goes_on = False, True
+        self.is_interrupted = False
+        self.only: Chosen | None = None
+        self.cancelling: Sequence[int] | None = None
         self.liveness = _Liveness()
 
     @property
     def is_own(self) -> bool:
-        """Whether a runner of this process is at it: it ends when this process does."""
-        return bool(self.batches) and isinstance(self.executor, LocalExecutor)
+        """Whether what runs it ends when this process does."""
+        return bool(self.batches) and self.executor.is_attached
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing was handed in, and nobody is at what was asked for."""
+        return not self.batches and not self.running
+
+    @property
+    def left_over(self) -> int:
+        """Tasks that changed while a batch had them: somebody has to hand them in after it."""
+        return len(self.history.stale - self.history.dropped)
 
 
-def submit(job: Job, rerun: str = "default", liveness: _Liveness | None = None) -> Submission:
+def submit(
+    job: Job, rerun: str = "default", liveness: _Liveness | None = None, only: Chosen | None = None
+) -> Submission:
     """Hand in what is to run of a settled job.
 
     Raises StoreError where the store cannot be written, BackendError where the executor
@@ -183,20 +274,253 @@ def submit(job: Job, rerun: str = "default", liveness: _Liveness | None = None) 
     """
     executor = open_executor(job.settings.executor, job.settings.executor_options)
     store = open_store(job.settings.address)
-    plan_run(job, rerun, liveness)  # refuses what cannot be before anything is written
+    _read_history(job)  # refuses what cannot be before anything is written
     open_job_folder(store, job)
     register(job.name, store.address)
     with hand_in_lock(store):
-        plan, history = plan_run(job, rerun, liveness)
+        plan, history = plan_run(job, rerun, liveness, only)
         batches = (
             [] if plan.is_empty else hand_in(plan, history, executor, _attempts(plan, history))
         )
     history.take_recent()  # what failed before is not news
     history.refresh()
-    submission = Submission(plan, history, executor, batches)
+    submission = Submission(job.settings, history, executor, batches, plan)
     submission.liveness = liveness or _Liveness()
-    submission.goes_on = rerun in ("default", "all", "rest")
+    if only is not None or rerun not in ("default", "all", "rest"):
+        submission.only = _only_of(plan)
     return submission
+
+
+def choose_where(where: Where, job: Job) -> Chosen:
+    """The tasks of a job for which an expression holds, by what is known before they run.
+
+    Raises InputError where it asks for a parameter that none has.
+    """
+    where.check(task.parameters for task in job.tasks)
+
+    def only(index: int, task: Task) -> bool:
+        return where(
+            {
+                "name": task.name or str(index),
+                "index": index,
+                "tags": task.tags or [],
+                "parameters": task.parameters or {},
+            }
+        )
+
+    return only
+
+
+def _only_of(plan: Plan) -> Chosen:
+    """The tasks of a plan: what it left out stays out when a batch is handed in again."""
+    again = {i for batch in plan.again for i in plan.history.unfinished(batch)}
+    handed = again.union(plan.to_run)
+    return lambda index, _: index in handed
+
+
+def collect(name: str) -> Submission:
+    """A job that was handed in, to be watched; what nobody is at any more is handed in again.
+
+    What is handed in goes on without this process. Raises InputError where there is no such job.
+    """
+    history = open_history(name)
+    settings = _read_settings(history, detach=True)
+    if history.hand_ins and not history.counts()["waiting"]:  # to look closer takes time
+        executor = open_executor(settings.executor, settings.executor_options)
+        return Submission(settings, history, executor, [])
+    return submit(_read_back(history, settings), "rest")
+
+
+def retry(
+    name: str,
+    tasks: Sequence[str] = (),
+    where: Where | None = None,
+    *,
+    detach: bool = False,
+    slots: int | None = None,
+    change: Callable[[Task], Task] | None = None,
+) -> Submission:
+    """Run again what did not succeed, with what was skipped after it; no job file is needed.
+
+    tasks: names, patterns or indices, which run again even where they succeeded. where: which
+    ones, by their facts (see `read_facts`). slots: how many at once, where not as before.
+    change: makes of each task what it is to be this time. Raises InputError.
+    """
+    history = open_history(name)
+    settings = _read_settings(history, detach=detach)
+    if slots is not None:
+        settings = msgspec.structs.replace(settings, slots=slots)
+    job = _read_back(history, settings)
+    wanted = _choose(job, history, tasks, where)
+    if change is not None:
+        changed = [change(task) if task.name in wanted else task for task in job.tasks]
+        if settings.executor == "local":
+            _refuse_impossible(changed)
+        job = msgspec.structs.replace(job, tasks=changed)
+    return submit(job, "all" if tasks else "failed", only=lambda _, task: task.name in wanted)
+
+
+def _choose(
+    job: Job,
+    history: History,
+    tasks: Sequence[str],
+    where: Where | None,
+) -> set[str]:
+    """Names of the tasks that are meant, and of those that were skipped after them."""
+    names = [task.name for task in job.tasks]
+    wanted = set(_find_names(history, names, tasks)) if tasks else set(names)
+    if where is not None:
+        where.check(task.parameters for task in job.tasks)
+        wanted &= {fact["name"] for fact in read_facts(history) if where(fact)}
+    graph = build_graph(job.tasks, job.settings.canary) if len(wanted) < len(names) else None
+    if graph is not None:
+        positions = {position for position, name in enumerate(names) if name in wanted}
+        behind = {names[position] for position in graph.list_behind(positions)}
+        for index, task in enumerate(history.read_tasks()):
+            if task.name in behind and history.states[index] == SKIPPED:
+                wanted.add(task.name)
+    return wanted
+
+
+def _find_names(history: History, names: Sequence[str], tasks: Sequence[str]) -> Iterator[str]:
+    """Of the tasks given by name, pattern or index. Raises InputError for one that is not there."""
+    known = set(names)
+    for given in tasks:
+        if given in known:
+            yield given
+        elif found := fnmatch.filter(names, given):
+            yield from found
+        else:
+            name = find_task(history, given)[1].name
+            if name not in known:
+                raise InputError(f"{name!r} is not in the job any more")
+            yield name
+
+
+def read_facts(history: History) -> list[dict[str, Any]]:
+    """What is known of each task that counts, for expressions and tables.
+
+    name, index, state, tags, parameters; of its newest attempt (None or 0 where there is none)
+    attempt, exit_code, signal, reason, seconds, cpu_s, peak_mb, start_s, end_s, stdout_bytes,
+    stderr_bytes, and `record` and `token` themselves.
+    """
+    newest = history.read_newest()
+    running = {task.index for task in read_status(history).running}
+    facts = []
+    for index, task in enumerate(history.read_tasks()):
+        if index in history.dropped:
+            continue
+        token, record = newest.get(index, ("", None))
+        shown = record or Record(index, "", 0, "")
+        facts.append(
+            {
+                "name": task.name,
+                "index": index,
+                "state": "running" if index in running else STATES[history.states[index]],
+                "tags": task.tags or [],
+                "parameters": task.parameters or {},
+                "attempt": shown.attempt,
+                "exit_code": shown.exit_code,
+                "signal": shown.signal,
+                "reason": shown.reason,
+                "seconds": shown.seconds,
+                "cpu_s": shown.cpu_s,
+                "peak_mb": round(shown.peak_kb / 1024, 1),
+                "start_s": shown.start_s,
+                "end_s": shown.end_s,
+                "stdout_bytes": shown.stdout_bytes,
+                "stderr_bytes": shown.stderr_bytes,
+                "record": record,
+                "token": token,
+                "task": task,
+            }
+        )
+    return facts
+
+
+def cancel(name: str, tasks: Sequence[str] = ()) -> Submission:
+    """End a job, or some tasks of it; `watch` ends when all of them are recorded as cancelled.
+
+    tasks: names, patterns or indices. Raises InputError where there is no such job or task.
+    """
+    history = open_history(name)
+    settings = _read_settings(history, detach=True)
+    executor = open_executor(settings.executor, settings.executor_options)
+    submission = Submission(settings, history, executor, [])
+    meant = _list_meant(history, tasks)
+    submission.cancelling = [index for index in meant if is_open(history, index)]
+    submission.done = sum(IS_FINAL[history.states[index]] for index in meant)
+    if submission.cancelling:
+        with hand_in_lock(history.store):
+            history.refresh()
+            chosen = [index for index in submission.cancelling if is_open(history, index)]
+            refuse_adopted(history, chosen)
+            put_cancel_mark(history, chosen if tasks else None)
+        _hasten(history, submission.liveness.list_living(history))
+    return submission
+
+
+def _list_meant(history: History, tasks: Sequence[str]) -> list[int]:
+    """The tasks given, else all that count."""
+    found: Iterable[int] = range(history.count)
+    if tasks:
+        names = {task.name: index for index, task in enumerate(history.read_tasks())}
+        found = sorted({names[name] for name in _find_names(history, list(names), tasks)})
+    return [index for index in found if index not in history.dropped]
+
+
+def _hasten(history: History, living: set[str]) -> None:
+    """Have those that are at it look at the mark now."""
+    handles: dict[str, list[str]] = collections.defaultdict(list)
+    for batch in map(history.batches.__getitem__, living):
+        handles[batch.executor or "local"] += batch.handles
+    for name, asked in handles.items():
+        open_executor(name, {}).cancel(asked)
+
+
+def _watch_cancel(submission: Submission) -> Iterator[JobStatus]:
+    """Until what was cancelled is recorded; what nobody is at is recorded by this process.
+
+    What waits is recorded when its turn would have been, so it is not waited for for long.
+    """
+    history, left = submission.history, list(submission.cancelling or ())
+    began_s = time.monotonic()
+    limit_s = submission.settings.grace_s + _UNKNOWN_S + _CANCEL_S
+    recorded: set[str] = set()
+    while True:
+        living = submission.liveness.list_living(history)
+        history.refresh()
+        status = build_status(history, living)
+        yield status
+        left = [index for index in left if is_open(history, index)]
+        names = list(history.batches)
+        batches = {names[history.batch_of[index]] for index in left}
+        if lost := batches - living - recorded:
+            recorded |= lost
+            with hand_in_lock(history.store):
+                record_cancelled(history, lost, set(left))
+            submission.history = history = History(history.store)  # looks into ended ones, too
+            continue
+        are_running = not {task.index for task in status.running}.isdisjoint(left)
+        took_s = time.monotonic() - began_s
+        is_over = took_s > (limit_s if are_running else _HEARD_S)
+        if is_over or not batches & living or submission.is_interrupted:
+            return
+        submission.executor.wait(_POLL_S)
+
+
+def _read_settings(history: History, *, detach: bool) -> Settings:
+    """What the job was handed in with last; without a deadline, which was that time's."""
+    given = dict(history.job.get("settings", {}))
+    newest = next((h for h in reversed(history.hand_ins) if h.executor), None)
+    if newest:
+        known = {"cwd": "submitted_from"}
+        given.update({known.get(key, key): value for key, value in newest.settings.items()})
+        given["executor"] = newest.executor
+    given.update(address=history.store.address, deadline_s=None, sources={})
+    if given.get("executor", "local") == "local":
+        given["executor_options"] = {"detach": True} if detach else {}
+    return msgspec.convert({**DEFAULTS, **given}, Settings)
 
 
 def _attempts(plan: Plan, history: History) -> dict[int, tuple[int, str]]:
@@ -216,29 +540,33 @@ def watch(submission: Submission) -> Iterator[JobStatus]:
     """Looks at the job, one every 0.2 s, until nobody is at it any more.
 
     What a batch left when it ended is handed in again, until every task has had its turn,
-    unless `submission.is_interrupted` was set meanwhile. Raises StoreError where the runner gave up on the store, BackendError where it
-    was killed again and again.
+    unless `submission.is_interrupted` was set meanwhile. Raises StoreError where the runner gave
+    up on the store, BackendError where it was killed again and again.
     """
+    if submission.cancelling is not None:
+        yield from _watch_cancel(submission)
+        return
     while True:
         yield from _watch_until_ended(submission)
-        if submission.is_interrupted or not submission.goes_on or _is_over(submission):
+        if submission.is_interrupted or _is_over(submission):
             return
         if not submission.history.counts()["waiting"]:  # to look closer takes all tasks' room
             return
-        again = submit(_read_back(submission), "rest", submission.liveness)
-        again.deaths, again.waiting = submission.deaths, submission.waiting
-        if not again.batches and not again.running:
+        job = _read_back(submission.history, submission.settings, submission.source_digest)
+        again = submit(job, "rest", submission.liveness, submission.only)
+        if again.is_idle:
             return
+        again.deaths, again.waiting = submission.deaths, submission.waiting
+        again.only = submission.only
         submission.__dict__.update(again.__dict__)
 
 
-def _read_back(submission: Submission) -> Job:
+def _read_back(history: History, settings: Settings, source_digest: str = "") -> Job:
     """The job as the store has it: every task in its newest form."""
-    history = submission.history
     tasks = [
         task for index, task in enumerate(history.read_tasks()) if index not in history.dropped
     ]
-    return Job(history.job["name"], tasks, submission.settings, submission.source_digest)
+    return Job(history.job["name"], tasks, settings, source_digest)
 
 
 def _watch_until_ended(submission: Submission) -> Iterator[JobStatus]:
@@ -249,30 +577,21 @@ def _watch_until_ended(submission: Submission) -> Iterator[JobStatus]:
         history.refresh()
         status = build_status(history, living)
         rate = pace.observe(status)
-        left_s = estimate_left_s(status, history.samples, rate)
+        left_s = estimate_left_s(status, history.samples, rate, time.time())
         yield msgspec.structs.replace(status, left_s=left_s, rate=rate)
         is_ours_over = not _is_starting(submission)
         if is_ours_over and (not living or submission.is_interrupted):
             return
-        if isinstance(submission.executor, LocalExecutor):
-            submission.executor.wait(_POLL_S)
-        else:
-            time.sleep(_POLL_S)
+        submission.executor.wait(_POLL_S)
 
 
 def _is_starting(submission: Submission) -> bool:
-    executor = submission.executor
-    if isinstance(executor, LocalExecutor) and submission.batches:
-        return executor.read_ending()[0] is None
-    return False
+    return submission.executor.read_ending()[0] is None
 
 
 def _is_over(submission: Submission) -> bool:
     """Whether there is nothing more to do for this process, as far as its own runner goes."""
-    executor = submission.executor
-    if not isinstance(executor, LocalExecutor):
-        return True
-    returned, complaint = executor.read_ending()
+    returned, complaint = submission.executor.read_ending()
     if returned == StoreError.exit_code:
         message, _, hint = complaint.removeprefix("error: ").partition("\n\nhint: ")
         raise StoreError(message or "the runner gave up on the store", hint or None)
@@ -285,7 +604,8 @@ def _is_over(submission: Submission) -> bool:
                 f"the runner died {submission.deaths} times", "run it again to go on",
                 returned=returned, last_lines=complaint or None,
             )  # fmt: skip
-    return bool(submission.settings.deadline_s) and bool(submission.batches)
+    has_deadline = bool(submission.settings.deadline_s) and bool(submission.batches)
+    return has_deadline or is_cancelled(submission.history)
 
 
 class _Pace:
@@ -306,6 +626,65 @@ class _Pace:
 def exit_code(status: JobStatus) -> int:
     """0 where every task succeeded, else 1."""
     return EXIT_SUCCEEDED if status.state == "succeeded" else EXIT_SOME_FAILED
+
+
+class Removal(NamedTuple):
+    """What `remove` would remove: the outputs in these folders below the address, and the job.
+
+    outside: how many tasks have their outputs elsewhere, where they stay.
+    """
+
+    name: str
+    history: History
+    folders: list[str]
+    outside: int
+
+    def measure(self) -> int:
+        """The bytes of it."""
+        return measure_job(self.history.store.address, self.folders)
+
+
+def plan_removal(name: str) -> Removal:
+    """Raises InputError where there is no such job, or somebody is or may be at it."""
+    history = open_history(name)
+    _refuse_running(history)
+    address = history.store.address
+    folders, outside = [], 0
+    for task in history.read_tasks():
+        base = open_store(task.output).address if task.output else f"{address}/{task.name}"
+        folder = os.path.relpath(base, address)
+        if folder == "." or folder.startswith(".."):
+            outside += 1
+        else:
+            folders.append(folder)
+    return Removal(history.job.get("name", name), history, folders, outside)
+
+
+def _refuse_running(history: History) -> None:
+    status = read_status(history)
+    if status.state in ("running", "unknown"):
+        is_known = status.state == "running"
+        state = "is running" if is_known else "may be running on another machine"
+        raise InputError(f"{status.name!r} {state}", f"umpteen cancel {status.name} ends it first")
+
+
+def remove(removal: Removal) -> Removed:
+    """Remove a job with what it wrote, nothing else. Raises InputError and StoreError."""
+    history = removal.history
+    with hand_in_lock(history.store):
+        history.refresh()
+        _refuse_running(history)
+        removed = remove_job(history.store.address, removal.folders)
+    remove_rest(history.store.address)
+    forget(history.store.address)
+    return removed
+
+
+def explain(name: str, task: str) -> Why:
+    """Why a task of a job is as it is. Raises InputError where there is no such job or task."""
+    history = open_history(name)
+    index, _ = find_task(history, task)
+    return build_why(history, index, _Liveness().list_living(history))
 
 
 def find_task(history: History, wanted: str) -> tuple[int, Task]:

@@ -5,6 +5,7 @@ Written whenever a verb opens a store; a help for finding jobs by name, never th
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -15,7 +16,7 @@ from umpteen.errors import InputError, nearest_hint
 from umpteen.results.base import JOB
 from umpteen.results.directory import open_store, parse_address
 
-__all__ = ["Entry", "find_address", "list_entries", "register"]
+__all__ = ["Entry", "find_address", "forget", "is_job", "list_entries", "list_names", "register"]
 
 _RESULTS_FOLDER = "umpteen-results"
 
@@ -35,8 +36,7 @@ def _folder() -> str:
 
 def register(name: str, address: str) -> None:
     """Remember a job; silently not, where the data folder cannot be written."""
-    digest = hashlib.blake2b(address.encode(), digest_size=8).hexdigest()
-    path = os.path.join(_folder(), digest + ".json")
+    path = _path(address)
     temporary = f"{path}.{os.getpid()}.new"
     try:
         os.makedirs(_folder(), exist_ok=True)
@@ -47,10 +47,26 @@ def register(name: str, address: str) -> None:
         return
 
 
+def forget(address: str) -> None:
+    """No longer remember what is at an address; silently not, where that cannot be."""
+    with contextlib.suppress(OSError):
+        os.unlink(_path(address))
+
+
+def _path(address: str) -> str:
+    digest = hashlib.blake2b(address.encode(), digest_size=8).hexdigest()
+    return os.path.join(_folder(), digest + ".json")
+
+
+def list_names() -> list[str]:
+    """The name of every job that is still where it was seen, each once, in order."""
+    return sorted({entry.name for entry in list_entries()})
+
+
 def list_entries() -> list[Entry]:
     """Every job that is still where it was seen, the newest first; others are forgotten."""
     entries = {entry.address: entry for entry in _list_beside()}
-    for name in _list_names(_folder()):
+    for name in _list_files(_folder()):
         path = os.path.join(_folder(), name)
         try:
             with open(path, encoding="utf-8") as file:
@@ -65,7 +81,7 @@ def list_entries() -> list[Entry]:
     return sorted(entries.values(), key=lambda entry: -entry.seen_s)
 
 
-def _list_names(folder: str) -> list[str]:
+def _list_files(folder: str) -> list[str]:
     try:
         return [name for name in os.listdir(folder) if name.endswith(".json")]
     except OSError:
@@ -94,7 +110,7 @@ def find_address(name: str) -> str:
     there is no such job, or several of that name.
     """
     for candidate in (name, os.path.join(_RESULTS_FOLDER, name)):
-        if ("/" in candidate or os.path.isdir(candidate)) and _is_job(candidate):
+        if ("/" in candidate or os.path.isdir(candidate)) and is_job(candidate):
             return parse_address(candidate)
     entries = list_entries()
     found = [entry.address for entry in entries if entry.name == name]
@@ -110,5 +126,7 @@ def find_address(name: str) -> str:
     raise InputError(f"no job named {name!r} here or in the registry", hint)
 
 
-def _is_job(address: str) -> bool:
-    return open_store(address).read(JOB) is not None
+def is_job(address: str) -> bool:
+    """Whether there is a job at that address. Raises SettingsError where it cannot be one."""
+    folder, _, name = JOB.rpartition("/")
+    return name in open_store(address).list(folder)

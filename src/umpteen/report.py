@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from umpteen.history import History
@@ -22,13 +22,19 @@ __all__ = [
     "read_failure",
     "render_ago",
     "render_bar",
+    "render_cancel",
+    "render_change",
     "render_counts",
     "render_dry_run",
     "render_end",
     "render_failures",
+    "render_goes_on",
+    "render_leave",
     "render_left",
+    "render_nothing_to_retry",
     "render_plan",
     "render_seconds",
+    "render_size",
     "render_start",
     "render_table",
     "shorten_path",
@@ -60,6 +66,16 @@ def render_left(left_s: tuple[float, float] | None) -> str:
     size, unit = next(pair for pair in _UNITS_S if high >= pair[0] * (1 if pair[1] == "s" else 1.5))
     low, high = round(low / size), max(1, round(high / size))
     return f"{high} {unit} left" if low >= high else f"{low}–{high} {unit} left"
+
+
+def render_size(size: int) -> str:
+    """Bytes in the unit a person would choose: `812 bytes`, `1.2 MB`."""
+    value, unit = float(size), "bytes"
+    for unit in ("bytes", "KB", "MB", "GB", "TB"):
+        if value < 1000 or unit == "TB":
+            break
+        value /= 1000
+    return f"{value:.0f} {unit}" if value >= 10 or unit == "bytes" else f"{value:.1f} {unit}"
 
 
 def render_ago(then_s: float) -> str:
@@ -95,12 +111,59 @@ def shorten_path(path: str) -> str:
     return path.removeprefix(here)
 
 
-def render_start(status: JobStatus) -> str:
-    """The first line of a run."""
+def render_start(status: JobStatus, *, is_left: bool = False) -> str:
+    """The first line of a run; is_left: of one that nobody watches."""
     tasks = "1 task" if status.total == 1 else f"{status.total:,} tasks"
+    first = f"{status.name}: {tasks}, {status.slots} at a time on this machine"
+    if is_left:
+        return first + "; nothing needs to stay open"
+    return f"{first}, results in {shorten_path(status.address)}"
+
+
+def render_leave(status: JobStatus, left_over: int) -> list[str]:
+    """How to come back to a job that nobody watches. left_over: tasks for a later run."""
+    lines = [f"  watch     umpteen collect {_quote(status.name)}"]
+    if left_over:
+        what = f"the {left_over:,} that changed while a former run has them"
+        lines.append(f"  later     {what}: the same command once that has ended, or collect")
+    return lines
+
+
+def render_cancel(status: JobStatus, found: Mapping[str, Any]) -> list[str]:
+    """What became of a cancel; `found` as its --json has it."""
+    cancelled, before, left = found["cancelled"], found["ended_before"], found["left"]
+    meanwhile = found["ended_meanwhile"]
+    never = found["never_starts"]
+    if not cancelled and not left and not meanwhile and not never:
+        return [f"{status.name}: nothing to cancel, {before:,} had ended before"]
+    words = [(never, "will not start"), (meanwhile, "ended meanwhile")]
+    words += [(before, "had ended before"), (left, "still running")]
+    said = "".join(f", {count:,} {word}" for count, word in words if count)
+    lines = [f"{status.name}: {cancelled:,} cancelled{said}"]
+    if cancelled:
+        lines.append(f"  again     umpteen retry {_quote(status.name)}")
+    if left:
+        lines.append("  left      their runner does not answer; it ends them as soon as it can")
+    return lines
+
+
+def render_nothing_to_retry(status: JobStatus, *, is_chosen: bool) -> list[str]:
+    """Why a retry has nothing to do. is_chosen: where only some tasks were meant."""
+    if is_chosen:
+        return [f"{status.name}: nothing to retry, no task that did not succeed is like that"]
+    lines = [f"{status.name}: nothing to retry, {render_counts(status)}"]
+    if waiting := status.counts["waiting"]:
+        name = _quote(status.name)
+        lines.append(f"  again     umpteen collect {name}   runs the {waiting:,} that did not run")
+    return lines
+
+
+def render_goes_on(status: JobStatus) -> str:
+    """What to say to somebody who stops watching."""
+    name = _quote(status.name)
     return (
-        f"{status.name}: {tasks}, {status.slots} at a time on this machine, "
-        f"results in {shorten_path(status.address)}"
+        f"{status.name} goes on without this terminal.  "
+        f"umpteen collect {name}  comes back,  umpteen cancel {name}  ends it."
     )
 
 
@@ -110,16 +173,23 @@ def render_plan(done: int, running: int, why: dict[str, int]) -> str:
         (done, "done before"),
         (running, "being run already"),
         (why.get("failed", 0), "failed before and run again"),
+        (why.get("skipped", 0), "skipped before"),
         (why.get("changed", 0), "changed"),
         (why.get("unfinished", 0), "not finished before"),
         (why.get("succeeded", 0), "succeeded before and run again"),
         (why.get("new", 0), "new"),
+        (why.get("needed", 0), "needed by them"),
     ]
     return ", ".join(f"{n:,} {word}" for n, word in words if n)
 
 
-def render_end(status: JobStatus, seconds: float, work_s: float) -> list[str]:
-    """The last lines of a run: how it ended, where the results are, how to go on."""
+def render_end(
+    status: JobStatus, seconds: float, work_s: float, *, is_whole: bool = True
+) -> list[str]:
+    """The last lines of a run: how it ended, where the results are, how to go on.
+
+    is_whole: whether the command that ends here runs all there is to run.
+    """
     counts = {**status.counts}
     waiting = counts.pop("waiting") + counts.pop("running")
     words = [f"{n:,} {state.replace('_', ' ')}" for state, n in counts.items() if n]
@@ -131,11 +201,24 @@ def render_end(status: JobStatus, seconds: float, work_s: float) -> list[str]:
         f"{status.name}: {', '.join(words) or 'no tasks'} in {took}",
         f"  results   {shorten_path(status.address)}",
     ]
-    if status.not_succeeded or waiting:
-        runs = [f"the {status.not_succeeded:,} that failed"] if status.not_succeeded else []
-        runs += [f"the {waiting:,} that did not run"] if waiting else []
+    name, failed = _quote(status.name), _name_failed(status)
+    if waiting and is_whole:
+        runs = [failed] * bool(failed) + [f"the {waiting:,} that did not run"]
         lines.append(f"  again     the same command runs {' and '.join(runs)}")
+        return lines
+    if failed:
+        lines.append(f"  again     umpteen retry {name}     runs {failed}")
+    if waiting:
+        lines.append(f"  again     umpteen collect {name}   runs the {waiting:,} that did not run")
     return lines
+
+
+def _name_failed(status: JobStatus) -> str:
+    """`the 3 that failed`; empty where all that ended succeeded."""
+    count = status.not_succeeded
+    others = status.counts["cancelled"] + status.counts["skipped"]
+    word = "did not succeed" if others else "failed"
+    return f"the {count:,} that {word}" if count else ""
 
 
 def read_failure(history: History, batch: str, record: Record) -> Failure:
@@ -165,22 +248,35 @@ def _last_line(path: str) -> str:
 def render_failures(job: str, failures: Sequence[Failure], width: int = 0) -> list[str]:
     """A line each: state, name, how it ended, its last line of stderr, what to type for all.
 
-    `width`: of the terminal; what is too much for it is cut from the last line of stderr
-    first, then from the name. 0 cuts nothing.
+    `width`: of the terminal. What is too much for it is cut; where even that does not do, what
+    to type is told of the newest failure alone, below. 0 aligns and cuts nothing.
     """
     rows = [_failure_cells(job, failure) for failure in failures]
-    widths = [max((len(row[column]) for row in rows), default=0) for column in range(5)]
-    if width:
-        spare = width - sum(widths) - 2 * (len(widths) - 1) - 1
-        for column in (3, 1, 2):  # the command is there to be copied: it stays whole
-            cut = min(-min(spare, 0), max(0, widths[column] - _LEAST))
-            widths[column] -= cut
-            spare += cut
-    return [
-        " "
-        + "  ".join(_cut(cell, w).ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
+    if not width or not rows:
+        return [" " + "  ".join(cell for cell in row if cell) for row in rows]
+    widths = _fit([max(map(len, column)) for column in zip(*rows, strict=True)], width)
+    if widths is not None:
+        return [_align(row, widths) for row in rows]
+    newest = rows[-1][-1]
+    rows = [row[:-1] for row in rows]
+    widest = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    widths = _fit(widest, width) or widest
+    return [*(_align(row, widths) for row in rows), f"   {newest}"]
+
+
+def _fit(widths: list[int], width: int) -> list[int] | None:
+    """The columns narrowed to fit, the third first; None where they cannot be."""
+    spare = width - sum(widths) - 2 * (len(widths) - 1) - 1
+    for column in (2, 1):  # the command is there to be copied: it stays whole
+        cut = min(-min(spare, 0), max(0, widths[column] - _LEAST))
+        widths = [w - cut if place == column else w for place, w in enumerate(widths)]
+        spare += cut
+    return widths if spare >= 0 else None
+
+
+def _align(row: Sequence[str], widths: Sequence[int]) -> str:
+    cells = (_cut(cell, w).ljust(w) for cell, w in zip(row, widths, strict=True))
+    return " " + "  ".join(cells).rstrip()
 
 
 def _failure_cells(job: str, failure: Failure) -> list[str]:
@@ -188,7 +284,8 @@ def _failure_cells(job: str, failure: Failure) -> list[str]:
     command += " --stderr" if failure.has_stderr else ""
     state = failure.state.replace("_", " ")
     name = _CONTROL.sub("?", failure.name)
-    return [state, name, failure.reason, failure.last_line, command]
+    how = f"{failure.reason}   {failure.last_line}" if failure.last_line else failure.reason
+    return [state, name, how, command]
 
 
 def _cut(text: str, width: int) -> str:
@@ -227,6 +324,7 @@ def status_to_dict(status: JobStatus) -> dict[str, Any]:
         "seconds": round(status.seconds, 3),
         "started_s": status.started_s,
         "last_end_s": status.last_end_s,
+        "trouble": status.trouble,
         "left_s": list(status.left_s) if status.left_s else None,
     }
 
@@ -247,7 +345,7 @@ def render_dry_run(plan: Plan) -> list[str]:
             before, now = getattr(change.before, field), getattr(change.now, field)
             if before != now:
                 lines.append(
-                    f"  changed   {change.now.name}: {field}   {_show_change(before, now)}"
+                    f"  changed   {change.now.name}: {field}   {render_change(before, now)}"
                 )
     if len(plan.changes) > 10:
         lines.append(f"  changed   … and {len(plan.changes) - 10:,} more")
@@ -287,8 +385,8 @@ def plan_to_dict(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _show_change(before: Any, now: Any) -> str:
-    """Both forms, without the words they begin and end with alike."""
+def render_change(before: Any, now: Any) -> str:
+    """Two forms of a command or the like, without the words they begin and end with alike."""
     old, new = _words(before), _words(now)
     if old == new:
         return f"{before!r}  →  {now!r}"  # blanks alone

@@ -17,7 +17,7 @@ from umpteen.executors.local import LocalExecutor
 from umpteen.formats import read_job
 from umpteen.hand_in import open_job_folder
 from umpteen.plan import build_batches
-from umpteen.results.base import batch_key
+from umpteen.results.base import CANCEL, batch_key
 from umpteen.results.directory import open_store
 from umpteen.settings import Setting
 
@@ -129,10 +129,10 @@ class TestExecutor:
         executor = open_one()
         handles = list(executor.submit(address, numbers, 8).values())
         wait_until(lambda: len(list(tmp_path.glob("begun.*"))) == 8)
+        open_store(address).replace(CANCEL, b'{"upto":8}')
         open_one().cancel(handles)
         wait_for_end(executor, handles)
-        ends = [(record["state"], record.get("reason")) for record in list_records(Path(address))]
-        assert ends == [("waiting", "interrupted")] * 8
+        assert [record["state"] for record in list_records(Path(address))] == ["cancelled"] * 8
         assert (Path(address) / "0/stdout").read_text() == "asked\n"
 
     def test_cancel_of_what_has_ended_does_nothing(

@@ -11,6 +11,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,8 +24,11 @@ PAGES = [
     ROOT / "README.md",
     ROOT / "docs" / "quickstart.md",
     ROOT / "docs" / "job-files.md",
+    ROOT / "docs" / "leaving.md",
+    ROOT / "docs" / "python.md",
 ]
 _TIME = re.compile(r"(under )?\d[\d.]*(e-\d+)? (s|min|h)\b( ago)?|just now")
+_PLACE = re.compile(r"at \d\d:\d\d on [^\s,]+")
 _SLOTS = re.compile(r"\d+ at a time")
 
 
@@ -43,9 +47,10 @@ def test_examples_of_a_page_run_as_shown(page: Path, umpteen: Umpteen) -> None:
 def _put_command(umpteen: Umpteen) -> None:
     folder = umpteen.home / "bin"
     folder.mkdir()
-    script = folder / "umpteen"
-    script.write_text(f'#!/bin/sh\nexec {shlex.join(umpteen.command)} "$@"\n', encoding="utf-8")
-    script.chmod(0o755)
+    for name, command in (("umpteen", umpteen.command), ("python", [sys.executable])):
+        script = folder / name
+        script.write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n', encoding="utf-8")
+        script.chmod(0o755)
 
 
 def _read_steps(text: str) -> Iterator[tuple[str, int, list[str]]]:
@@ -81,4 +86,5 @@ def _run(umpteen: Umpteen, command: str, code: int, shown: list[str]) -> None:
 
 def _level(line: str) -> str:
     """The line without what differs from run to run."""
-    return " ".join(_SLOTS.sub("N at a time", _TIME.sub("TIME", line)).split())
+    line = _PLACE.sub("THEN AND THERE", _TIME.sub("TIME", line))
+    return " ".join(_SLOTS.sub("N at a time", line).split())

@@ -150,3 +150,39 @@ def test_logs_of_sc_outputs_elsewhere_are_found(umpteen: Umpteen) -> None:
     assert umpteen("run", "b.json", "--name", "job").returncode == 0
     assert len(list_records(umpteen.folder / "out")) == 1
     assert read_logs(umpteen, "out/", "0") == b"away\n"
+
+
+# --- attempts ---------------------------------------------------------------------------------
+
+
+def test_logs_of_an_attempt_are_those_of_that_one(umpteen: Umpteen) -> None:
+    for _ in range(2):
+        umpteen("run", "echo $UMPTEEN_ATTEMPT; exit 1", "--name", "job", "--retries", "1")
+    for number in range(1, 5):
+        assert read_logs(umpteen, "job", "0", "--attempt", str(number)) == b"%d\n" % number
+
+
+def test_logs_of_an_attempt_that_is_not_there_name_those_that_are(umpteen: Umpteen) -> None:
+    umpteen("run", "exit 1", "--name", "job", "--retries", "1")
+    done = umpteen("logs", "job", "0", "--attempt", "3")
+    assert done.returncode == 2
+    assert done.stderr == "error: 0 has no attempt 3\n\nhint: its attempts are 1, 2\n"
+
+
+def test_logs_json_has_every_attempt(umpteen: Umpteen) -> None:
+    umpteen("run", "echo $UMPTEEN_ATTEMPT; exit 1", "--name", "job", "--retries", "1")
+    shown = json.loads(umpteen("logs", "job", "0", "--json").stdout)
+    assert [each["stdout"] for each in shown["attempts"]] == ["1\n", "2\n"]
+    assert [each["record"]["attempt"] for each in shown["attempts"]] == [1, 2]
+    assert shown["stdout"] == "2\n"
+
+
+def test_logs_of_a_task_that_runs_again_are_the_newest(umpteen: Umpteen) -> None:
+    umpteen.write("job.txt", "echo $UMPTEEN_ATTEMPT; [ -e go ] && touch began && sleep 600\n")
+    umpteen("run", "job.txt")
+    umpteen.write("go", "")
+    umpteen("run", "job.txt", "--detach")
+    wait_until((umpteen.folder / "began").exists)
+    wait_until(lambda: read_logs(umpteen, "job", "0") == b"2\n")
+    assert read_logs(umpteen, "job", "0", "--attempt", "1") == b"1\n"
+    assert read_logs(umpteen, "job", "0", "--attempt", "2") == b"2\n"

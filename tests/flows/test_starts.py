@@ -6,6 +6,8 @@ import json
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.support.command import Umpteen
 from tests.support.wait import wait_until
 
@@ -104,7 +106,10 @@ def test_batch_that_was_closed_does_not_start(umpteen: Umpteen) -> None:
     assert not (umpteen.folder / "ran").exists()
 
 
-def test_batch_under_the_cancel_mark_is_recorded_as_cancelled(umpteen: Umpteen) -> None:
+@pytest.mark.parametrize(("flags", "code"), [([], 0), (["--strict"], 1)])
+def test_batch_under_the_cancel_mark_is_recorded_as_cancelled(
+    umpteen: Umpteen, flags: list[str], code: int
+) -> None:
     store = store_of(umpteen, "echo again >> ran")
     earlier = store / ".umpteen/records/1/1-abcdef.jsonl"
     with earlier.open("a") as file:
@@ -112,6 +117,6 @@ def test_batch_under_the_cancel_mark_is_recorded_as_cancelled(umpteen: Umpteen) 
     (umpteen.folder / "ran").unlink()
     (store / ".umpteen/cancel").write_text('{"upto":1}')
 
-    assert umpteen("batch", store / ".umpteen/batches/1.json").returncode == 0
+    assert umpteen("batch", store / ".umpteen/batches/1.json", *flags).returncode == code
     assert not (umpteen.folder / "ran").exists()
     assert [e["state"] for e in read_events(store) if "task" in e] == ["cancelled"]

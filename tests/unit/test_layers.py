@@ -17,13 +17,14 @@ LEVELS = [
     "_version errors task",
     # The stores stand beside `results.base`: they know words and leaves only, and `history`,
     # which plans are made from, reads them.
-    "job settings process records names results results.*",
-    "formats formats.* history plan staging unpack",
-    "runner lane lease starts adopt agent executors executors.base",
-    "executors.* hand_in status registry",
+    "job settings process records names retries machine graph where results results.*",
+    "formats formats.* history estimate plan staging unpack removal",
+    "runner lane lease starts tickets adopt agent executors executors.base",
+    "executors.* hand_in status registry why cancelling",
     "dispatch report",
-    "web web.*",
+    "export sentences web web.*",
     "cli cli.* __main__",
+    "api",
 ]
 LEVEL_OF = {name: level for level, names in enumerate(LEVELS) for name in names.split()}
 # The modules of one level at the top of the package are one folder up to here ...

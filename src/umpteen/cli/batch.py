@@ -11,7 +11,7 @@ import click
 import msgspec
 
 from umpteen.adopt import DEFAULT_SLOTS, build_batch_id
-from umpteen.errors import SettingsError
+from umpteen.errors import InputError, SettingsError
 from umpteen.formats import read_job
 from umpteen.job import Job
 from umpteen.process import build_runner_command
@@ -38,7 +38,11 @@ def batch_command(file: str, *, strict: bool, take_over: bool) -> None:
 
     Exit code: 0 when every outcome is recorded, whatever the outcomes are.
     """
+    if not os.path.exists(file):
+        raise InputError(f"no such file: {file!r}", "give a batch file, such as 0.json")
     job = read_job([file])
+    if not job.is_part:
+        raise InputError(f"{file} is no batch file: it has no 'runs'", f"umpteen run {file}")
     with contextlib.suppress(SettingsError):  # an address that the runner will refuse
         register(job.name, parse_address(job.settings.address))
     flags = ["--strict"] * strict + ["--take-over"] * take_over

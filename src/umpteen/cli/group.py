@@ -9,7 +9,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,25 +18,33 @@ from umpteen.errors import (
     EXIT_INTERRUPTED,
     EXIT_WRONG_USE,
     BackendError,
+    SettingsError,
     UmpteenError,
     nearest_hint,
 )
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 __all__ = ["VERBS", "VerbGroup", "program", "run_program"]
 
 # verb: (its group in --help, what it does)
 VERBS = {
     "run": ("jobs", "Run a file of commands, or one command with values."),
+    "collect": ("jobs", "Watch a job that runs already, to its end."),
     "status": ("jobs", "Show how a job stands."),
     "ls": ("jobs", "List the jobs of this user."),
     "logs": ("jobs", "Print what a task wrote to stdout or stderr."),
     "results": ("jobs", "List the files that tasks left as results."),
+    "why": ("jobs", "Say why a task has failed, or has not run."),
+    "retry": ("jobs", "Run again what did not succeed."),
+    "cancel": ("jobs", "End a job, or some tasks of it."),
+    "export": ("jobs", "Write a row a task: parameters, outcome, metrics."),
+    "rm": ("jobs", "Remove a job and all its outputs."),
     "batch": ("batches", "Run one batch file on this machine."),
+    "completion": ("shell", "Print what makes a shell complete verbs, flags and job names."),
 }
 _LATER = {
-    "collect": "run the same command again: it joins the job",
-    "retry": "run the same command again: it runs what failed",
-    "cancel": "press Ctrl-C in the terminal that runs the job",
     "split": "umpteen run takes the batch file as it is",
 }
 
@@ -61,15 +69,25 @@ class VerbGroup(click.Group):
         )
         return command
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """The verbs that begin like that, none loaded, and the flags of `umpteen` itself."""
+        from click.shell_completion import CompletionItem
+
+        found = [CompletionItem(v, help=text) for v, (_, text) in VERBS.items()]
+        found = [item for item in found if item.value.startswith(incomplete)]
+        return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Answers an unknown verb with the nearest ones."""
+        if ctx.resilient_parsing:  # to complete words
+            return super().resolve_command(ctx, args)
         if args[0] in _LATER:
-            raise UmpteenError(f"{args[0]!r} is not there yet in this version", _LATER[args[0]])
+            raise SettingsError(f"{args[0]!r} is not there yet in this version", _LATER[args[0]])
         if args[0] not in VERBS and not args[0].startswith("-"):
             hint = nearest_hint(args[0], VERBS)
-            raise UmpteenError(f"there is no verb {args[0]!r}", hint)
+            raise SettingsError(f"there is no verb {args[0]!r}", hint)
         return super().resolve_command(ctx, args)
 
     def format_commands(
@@ -135,8 +153,8 @@ def _translate(error: click.ClickException) -> UmpteenError:
     if isinstance(error, click.NoSuchOption) and error.ctx:
         options = [name for p in error.ctx.command.get_params(error.ctx) for name in p.opts]
         hint = nearest_hint(error.option_name, [o for o in options if o.startswith("--")])
-        return UmpteenError(f"there is no flag {error.option_name}", hint)
-    return UmpteenError(error.format_message().rstrip("."), hint)
+        return SettingsError(f"there is no flag {error.option_name}", hint)
+    return SettingsError(error.format_message().rstrip("."), hint)
 
 
 def _show_error(error: UmpteenError, arguments: Sequence[str], *, is_debug: bool) -> int:

@@ -10,7 +10,7 @@ from umpteen.dispatch import read_status
 from umpteen.errors import UmpteenError
 from umpteen.history import History
 from umpteen.registry import Entry, list_entries
-from umpteen.report import render_ago, render_table, status_to_dict
+from umpteen.report import render_ago, render_table, shorten_path, status_to_dict
 from umpteen.results.directory import open_store
 from umpteen.status import JobStatus
 
@@ -28,14 +28,18 @@ Examples:
 @click.option("--json", "as_json", is_flag=True, help="As a JSON array.")
 def ls_command(*, as_json: bool) -> int:
     """List the jobs that were opened by this user, the newest first, wherever they are."""
-    found = [(entry, status) for entry in list_entries() if (status := _read(entry))]
+    found = [status for entry in list_entries() if (status := _read(entry))]
+    found.sort(key=lambda status: -status.started_s)
     if as_json:
-        click.echo(json.dumps([status_to_dict(status) for _, status in found]))
+        click.echo(json.dumps([status_to_dict(status) for status in found]))
         return 0
     if not found:
         click.echo("no jobs yet: umpteen run … starts one", err=True)
         return 0
     head = ["name", "executor", "tasks", "done", "failed", "running", "started", "state"]
+    names = [status.name for status in found]
+    has_twins = len(set(names)) < len(names)  # told apart by where they are
+    head += ["results"] * has_twins
     rows = [
         [
             status.name,
@@ -46,8 +50,9 @@ def ls_command(*, as_json: bool) -> int:
             f"{status.counts['running']:,}",
             render_ago(status.started_s),
             status.state,
+            *([shorten_path(status.address)] if has_twins else []),
         ]
-        for _, status in found
+        for status in found
     ]
     for line in render_table(head, rows, right="llrrrr"):
         click.echo(line)

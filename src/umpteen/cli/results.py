@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import click
 
+from umpteen.cli.options import job_argument
 from umpteen.dispatch import open_history, outputs_folder
 from umpteen.history import History
 from umpteen.report import shorten_path
@@ -24,7 +25,7 @@ Examples:
   umpteen results sweep
   umpteen results sweep --json | jq -r '.folder'""",
 )
-@click.argument("name")
+@job_argument
 @click.option("--json", "as_json", is_flag=True, help="One object a task: name, state, files.")
 def results_command(name: str, *, as_json: bool) -> int:
     """List the result files of the job NAME, one path a line."""

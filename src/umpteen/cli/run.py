@@ -9,26 +9,26 @@ from typing import Any
 
 import click
 
-from umpteen.cli.view import open_view, stop_signals
-from umpteen.dispatch import Submission, exit_code, plan_run, settle, submit, watch
-from umpteen.errors import EXIT_INTERRUPTED, SettingsError
-from umpteen.executors.local import LocalExecutor
+from umpteen.cli.options import (
+    complete_file,
+    read_duration,
+    read_memory,
+    read_size,
+    read_where,
+    watch_options,
+)
+from umpteen.cli.view import show_leave, stop_signals
+from umpteen.cli.watch import watch_to_end
+from umpteen.dispatch import choose_where, detach, plan_run, settle, submit
+from umpteen.errors import EXIT_SUCCEEDED, SettingsError
 from umpteen.formats import read_job
-from umpteen.job import Job
+from umpteen.job import Job, Retry
+from umpteen.plan import Chosen
 from umpteen.report import plan_to_dict, render_dry_run
-from umpteen.settings import Setting, parse_duration_s
-from umpteen.status import JobStatus
+from umpteen.settings import Setting
+from umpteen.where import Where
 
 __all__ = ["run_command"]
-
-
-def _duration(_: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
-    if value is None:
-        return None
-    try:
-        return parse_duration_s(value)
-    except SettingsError as error:
-        raise SettingsError(f"{parameter.opts[0]}: {error}", error.hint) from error
 
 
 @click.command(
@@ -42,16 +42,24 @@ Examples:
   umpteen run 'python sim.py {lr}' --from params.csv --timeout 15m
   ls *.png | sed 's/.*/convert & &.jpg/' | umpteen run - --name thumbnails""",
 )
-@click.argument("job", nargs=-1, required=True, metavar="JOB...")
-@click.option("--name", help="The job's name; else the file's stem.")
+@click.argument("job", nargs=-1, required=True, metavar="JOB...", shell_complete=complete_file)
+@click.option("--name", help="The job's name; else the stem of its file, script or program.")
 @click.option("--prefix", help="Name the job by this and the time (UTC).")
 @click.option("--from", "table", metavar="TABLE", help="A CSV, TSV or JSON table of values.")
 @click.option("--results", metavar="ADDRESS", help="Where outputs go; {name} is the job's name.")
 @click.option("--slots", "--nprocs", type=click.IntRange(min=1), help="Tasks at once.")
 @click.option("--executor", help="Where tasks run (this version: local).")
-@click.option("--timeout", callback=_duration, help="Of one task: 90, 15m, 2h.")
-@click.option("--deadline", callback=_duration, help="Of the whole job.")
-@click.option("--grace", callback=_duration, help="Between TERM and KILL (10s).")
+@click.option("--timeout", callback=read_duration, help="Of one task: 90, 15m, 2h.")
+@click.option("--deadline", callback=read_duration, help="Of the whole job.")
+@click.option("--grace", callback=read_duration, help="Between TERM and KILL (10s).")
+@click.option("--retries", type=click.IntRange(min=0), help="How often what fails is tried again.")
+@click.option("--cpus", type=click.IntRange(min=1), help="Cores that each task needs.")
+@click.option("--memory", callback=read_memory, help="That each task needs: 512M, 4G.")
+@click.option("--gpus", type=click.IntRange(min=0), help="GPUs that each task needs.")
+@click.option("--output-limit", callback=read_size, help="Of stdout and stderr of a task: 100M.")
+@click.option("--max-failures", type=click.IntRange(min=0), help="Start nothing after so many.")
+@click.option("--fail-fast", is_flag=True, default=None, help="End all at the first failure.")
+@click.option("--canary", type=click.IntRange(min=0), help="Of each template, run so many first.")
 @click.option("--env", multiple=True, metavar="KEY=VALUE", help="A variable for every task.")
 @click.option("--cwd", help="The folder that tasks start in.")
 @click.option(
@@ -60,48 +68,36 @@ Examples:
     default="default",
     help="What of a job that ran before runs again (what has not succeeded, or changed).",
 )
+@click.option("--only", callback=read_where, metavar="EXPR", help="Tasks such as lr<0.1 or tag=a.")
 @click.option("--dry-run", is_flag=True, help="Only say what would run, and why.")
-@click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors.")
-@click.option("--json", "as_json", is_flag=True, help="One event a line on stdout.")
+@click.option("--detach", is_flag=True, help="Come back at once; the job needs no terminal.")
+@watch_options
 def run_command(job: tuple[str, ...], *, quiet: bool, as_json: bool, **options: Any) -> int:
     """Run the tasks of a JOB and keep all their outputs.
 
     JOB is a job file (YAML, JSON, JSON-lines, CSV, or one command per line), a run file and a
     tasks file, - for standard input, or a command template followed by its values.
 
-    Running it again runs only what is not done. Exit code: 0 if every task succeeded, 1 if
-    not, 2 for wrong input, 3 if the results cannot be written, 130 if interrupted.
+    Running it again runs only what is not done. Exit code: 0 if every task succeeded (with
+    --detach: if it was handed in), 1 if not, 2 for wrong input, 3 if the results cannot be
+    written, 130 if interrupted.
     """
-    began = time.monotonic()
+    began_s = time.monotonic()
     read = _read(job, options)
+    only = _choose(options["only"], read)
     if options["dry_run"]:
-        return _show_plan(read, options["rerun"], as_json=as_json)
+        return _show_plan(read, options["rerun"], only, as_json=as_json)
     with stop_signals() as stop:
-        submission = submit(read, options["rerun"])
-        del read  # a million tasks take room, and the store has them
-        view = open_view(submission, quiet=quiet, as_json=as_json)
-        interrupted = 0
-        status: JobStatus | None = None
-        with view:
-            for status in watch(submission):
-                view.show(status)
-                if stop.count > interrupted:
-                    interrupted = stop.count
-                    if not _interrupt(submission, at_once=stop.count > 1):
-                        break
-                    view.tell_interrupted(stop.count)
-        assert status is not None
-        view.show_end(status, time.monotonic() - began, is_interrupted=interrupted > 0)
-    return EXIT_INTERRUPTED if interrupted else exit_code(status)
+        submission = submit(read, options["rerun"], only=only)
+        del read, only  # a million tasks take room, and the store has them
+        if options["detach"] and not submission.is_idle:
+            show_leave(submission, quiet=quiet, as_json=as_json)
+            return EXIT_SUCCEEDED
+        return watch_to_end(submission, stop, began_s, quiet=quiet, as_json=as_json)
 
 
-def _interrupt(submission: Submission, *, at_once: bool) -> bool:
-    """End our own runner's tasks; False where the job is another's, and goes on without us."""
-    submission.is_interrupted = True
-    if submission.is_own and isinstance(submission.executor, LocalExecutor):
-        submission.executor.order_end(at_once=at_once)
-        return True
-    return False
+def _choose(where: Where | None, job: Job) -> Chosen | None:
+    return None if where is None else choose_where(where, job)
 
 
 def _read(arguments: tuple[str, ...], options: dict[str, Any]) -> Job:
@@ -113,7 +109,8 @@ def _read(arguments: tuple[str, ...], options: dict[str, Any]) -> Job:
         name=name,
         stdin=sys.stdin.buffer,
     )
-    return settle(job, os.getcwd())
+    job = settle(job, os.getcwd())
+    return detach(job) if options["detach"] else job
 
 
 def _choose_name(options: dict[str, Any]) -> str | None:
@@ -134,12 +131,24 @@ def _collect_flags(options: dict[str, Any]) -> dict[str, Setting]:
         "deadline": "deadline_s",
         "grace": "grace_s",
         "cwd": "cwd",
+        "cpus": "cpus",
+        "memory": "memory",
+        "gpus": "gpus",
+        "output_limit": "output_limit",
+        "max_failures": "max_failures",
+        "fail_fast": "fail_fast",
+        "canary": "canary",
     }
     flags = {
-        setting: Setting(options[option], f"--{option}")
+        setting: Setting(options[option], f"--{option.replace('_', '-')}")
         for option, setting in names.items()
         if options[option] is not None
     }
+    if options["cwd"] and not os.path.isdir(os.path.expanduser(options["cwd"])):
+        raise SettingsError(f"--cwd {options['cwd']!r} is no folder")
+    if options["retries"] is not None:
+        rules = [Retry(["failed"], times=options["retries"])] * (options["retries"] > 0)
+        flags["retries"] = Setting(rules, "--retries")
     if options["env"]:
         flags["env"] = Setting(dict(_split(pair) for pair in options["env"]), "--env")
     return flags
@@ -152,8 +161,8 @@ def _split(pair: str) -> tuple[str, str]:
     return key, value
 
 
-def _show_plan(job: Job, rerun: str, *, as_json: bool) -> int:
-    plan, _ = plan_run(job, rerun)
+def _show_plan(job: Job, rerun: str, only: Chosen | None, *, as_json: bool) -> int:
+    plan, _ = plan_run(job, rerun, only=only)
     if as_json:
         import msgspec
 

@@ -8,6 +8,7 @@ import sys
 
 import click
 
+from umpteen.cli.options import job_argument
 from umpteen.dispatch import exit_code, open_history, read_status
 from umpteen.report import (
     read_failure,
@@ -17,6 +18,7 @@ from umpteen.report import (
     shorten_path,
     status_to_dict,
 )
+from umpteen.task import shell_command
 
 __all__ = ["status_command"]
 
@@ -31,7 +33,7 @@ Examples:
   umpteen status my-job
   umpteen status ./umpteen-results/my-job --json""",
 )
-@click.argument("name")
+@job_argument
 @click.option(
     "--failures",
     default=_SHOWN,
@@ -61,10 +63,13 @@ def status_command(name: str, failures: int, *, as_json: bool) -> int:
     click.echo(f"{status.name}: {status.state}, {render_counts(status)}")
     click.echo(f"  results   {shorten_path(status.address)}")
     click.echo(f"  started   {render_ago(status.started_s)}")
+    if status.trouble:
+        click.echo(f"  trouble   {status.trouble}")
+    again = shell_command([status.name])
     if status.state == "unknown":
-        click.echo("  again     only another machine knows; the same command finds out in 60 s")
+        click.echo(f"  again     umpteen collect {again}   finds out within 60 s whether it is run")
     if status.state == "unfinished":
-        click.echo("  again     the command that started it goes on with it")
+        click.echo(f"  again     umpteen collect {again}   goes on with it")
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
     for line in render_failures(status.name, shown, width):
         click.echo(line)

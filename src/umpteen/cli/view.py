@@ -3,30 +3,43 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import shutil
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Self
 
-from umpteen.dispatch import Submission
+from umpteen.dispatch import Submission, read_status
 from umpteen.report import (
     read_failure,
     render_bar,
     render_counts,
     render_end,
     render_failures,
+    render_goes_on,
+    render_leave,
     render_left,
+    render_nothing_to_retry,
     render_plan,
     render_start,
     status_to_dict,
 )
 from umpteen.status import Failure, JobStatus
 
-__all__ = ["LiveView", "StopSignals", "View", "open_view", "stop_signals"]
+__all__ = [
+    "LiveView",
+    "StopSignals",
+    "View",
+    "open_view",
+    "show_idle",
+    "show_leave",
+    "stop_signals",
+]
 
 _PLAIN_S = 5.0
 _JSON_S = 1.0
@@ -48,6 +61,9 @@ class StopSignals:
 def stop_signals() -> Iterator[StopSignals]:
     """Count signals instead of dying of them."""
     stop = StopSignals()
+    if threading.current_thread() is not threading.main_thread():  # only that one hears them
+        yield stop
+        return
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     heard = [n for n in numbers if signal.getsignal(n) is not signal.SIG_IGN]  # as under nohup
     before = {number: signal.signal(number, stop.add) for number in heard}
@@ -64,6 +80,8 @@ def open_view(submission: Submission, *, quiet: bool, as_json: bool) -> View:
         return JsonView(submission)
     if quiet:
         return View(submission)
+    if "ipykernel" in sys.modules:
+        return NotebookView(submission)
     return LiveView(submission) if sys.stderr.isatty() else PlainView(submission)
 
 
@@ -108,9 +126,9 @@ class View:
     def end_lines(self, status: JobStatus, seconds: float, *, is_interrupted: bool) -> list[str]:
         """The lines under a run, whatever came before them."""
         if is_interrupted and not self.submission.is_own:
-            return [f"{status.name} goes on without this terminal; the same command joins it again"]
+            return [render_goes_on(status)]
         work_s = max(0.0, self.history.seconds - self.work_before_s)
-        lines = render_end(status, seconds, work_s)
+        lines = render_end(status, seconds, work_s, is_whole=self.submission.only is None)
         if is_interrupted:
             lines[0] = "interrupted. " + lines[0]
         return lines
@@ -121,8 +139,29 @@ def _say(line: str) -> None:
     sys.stderr.flush()
 
 
-def _head(submission: Submission, status: JobStatus) -> list[str]:
-    lines = [render_start(status)]
+def show_idle(submission: Submission, *, is_chosen: bool, quiet: bool, as_json: bool) -> None:
+    """That there is nothing to run again. is_chosen: where only some tasks were meant."""
+    status = read_status(submission.history)
+    if as_json:
+        JsonView(submission).show_end(status, 0.0, is_interrupted=False)
+    elif not quiet:
+        for line in render_nothing_to_retry(status, is_chosen=is_chosen):
+            _say(line)
+
+
+def show_leave(submission: Submission, *, quiet: bool, as_json: bool) -> None:
+    """What there is to say where nobody watches: all of it at once."""
+    status = read_status(submission.history)
+    if as_json:
+        JsonView(submission).tell_started(status)
+    elif not quiet:
+        lines = _head(submission, status, is_left=True)
+        for line in (*lines, *render_leave(status, submission.left_over)):
+            _say(line)
+
+
+def _head(submission: Submission, status: JobStatus, *, is_left: bool = False) -> list[str]:
+    lines = [render_start(status, is_left=is_left)]
     if set(submission.why) != {"new"} or submission.done or submission.running:
         again = render_plan(submission.done, submission.running, submission.why)
         lines.append(f"  {again or 'nothing to run'}")
@@ -137,6 +176,7 @@ class PlainView(View):
     def __init__(self, submission: Submission) -> None:
         super().__init__(submission)
         self.next_s = time.monotonic() + _PLAIN_S
+        self.trouble = ""
 
     def show(self, status: JobStatus) -> None:
         """A line if it is time for one, and one for each new failure."""
@@ -145,6 +185,9 @@ class PlainView(View):
             self.is_started = True
             for line in _head(self.submission, status):
                 _say(line)
+        if status.trouble != self.trouble:
+            self.trouble = status.trouble
+            _say(f"{status.name}: {status.trouble or 'goes on'}")
         for line in render_failures(status.name, self.take_failures()):
             _say(line)
         if time.monotonic() >= self.next_s and status.state == "running":
@@ -175,10 +218,7 @@ class JsonView(View):
         """Events since the last look."""
         super().show(status)
         if not self.is_started:
-            self.is_started = True
-            submission = self.submission
-            plan = {"run": submission.why, "done": submission.done, "running": submission.running}
-            self._emit("started", status_to_dict(status), **plan)
+            self.tell_started(status)
         for failure in self.take_failures():
             fields = ("index", "name", "state", "reason", "last_line")
             self._emit("failed", {field: getattr(failure, field) for field in fields})
@@ -192,9 +232,51 @@ class JsonView(View):
             "ended", status_to_dict(status), wall_s=round(seconds, 3), interrupted=is_interrupted
         )
 
+    def tell_started(self, status: JobStatus) -> None:
+        """The opening event: what was handed in, and why."""
+        self.is_started = True
+        submission = self.submission
+        plan = {"run": submission.why, "done": submission.done, "running": submission.running}
+        self._emit("started", status_to_dict(status), **plan)
+
     def _emit(self, event: str, content: dict[str, Any], **more: Any) -> None:
         sys.stdout.write(json.dumps({"event": event, **content, **more}) + "\n")
         sys.stdout.flush()
+
+
+class NotebookView(View):
+    """One output of a notebook's cell, replaced at each look."""
+
+    def __init__(self, submission: Submission) -> None:
+        super().__init__(submission)
+        self.output: Any = None
+        self.head: list[str] = []
+
+    def show(self, status: JobStatus) -> None:
+        """The bar, the counts, and the newest failures."""
+        super().show(status)
+        if not self.is_started:
+            self.is_started = True
+            self.head = _head(self.submission, status)
+        self.failures = [*self.failures, *self.take_failures()][-_SHOWN_FAILURES:]
+        left = render_left(status.left_s)
+        bar = f" {render_bar(status, 30)}  {render_counts(status)}   {left}".rstrip()
+        self._put([*self.head, bar, *render_failures(status.name, self.failures, 110)])
+
+    def show_end(self, status: JobStatus, seconds: float, *, is_interrupted: bool) -> None:
+        """The closing lines in place of the bar."""
+        self.failures = [*self.failures, *self.take_failures()][-_SHOWN_FAILURES:]
+        failures = render_failures(status.name, self.failures, 110)
+        closing = self.end_lines(status, seconds, is_interrupted=is_interrupted)
+        self._put([*self.head, *failures, *closing])
+
+    def _put(self, lines: list[str]) -> None:
+        display: Any = importlib.import_module("IPython.display").display
+        shown = {"text/plain": "\n".join(lines)}
+        if self.output is None:
+            self.output = display(shown, raw=True, display_id=True)
+        else:
+            self.output.update(shown, raw=True)
 
 
 class LiveView(View):
@@ -259,8 +341,8 @@ class LiveView(View):
         if left := render_left(status.left_s):
             line.append(f"   {left}", style="yellow")
         parts: list[Any] = [line]
-        if self.note:
-            parts.append(Text(" " + self.note, style="yellow"))
+        for note in filter(None, (self.note, status.trouble)):
+            parts.append(Text(" " + note, style="yellow"))
         if self.failures:
             parts.append(self._draw_failures(status))
         return Group(*parts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import importlib
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -49,7 +50,25 @@ class Executor(abc.ABC):
 
     @abc.abstractmethod
     def cancel(self, handles: Sequence[str]) -> None:
-        """End what the handles stand for; what is not there any more is no error."""
+        """Make haste with what the cancel mark in the store says; what has ended is no error."""
+
+    # What follows is for executors whose runner is a child of this process.
+
+    @property
+    def is_attached(self) -> bool:
+        """Whether what was submitted ends when this process does."""
+        return False
+
+    def wait(self, timeout_s: float) -> None:
+        """Wait until there may be news, or `timeout_s` seconds."""
+        time.sleep(timeout_s)
+
+    def order_end(self, *, at_once: bool) -> None:  # noqa: B027 -- nothing to do for most
+        """Have what is attached end its tasks: kindly, or at once."""
+
+    def read_ending(self) -> tuple[int | None, str]:
+        """(exit code of what this process started, None while it lives; what it complained of)."""
+        return 0, ""
 
 
 def open_executor(name: str, options: Mapping[str, Any]) -> Executor:

@@ -7,7 +7,6 @@ import os
 import select
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from typing import IO, Any
@@ -62,7 +61,7 @@ class LocalExecutor(Executor):
         """Start the runner; its lease is held before it lives, so that no look is too early."""
         token = os.urandom(6).hex()
         lease = Lease.create(token, address, slots)
-        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 -- read when the runner has ended
+        self._stderr = open(f"{lease.folder}/complaints", "w+b")  # noqa: SIM115 -- read at the end
         command = [
             *build_runner_command(), address, _name_batches(batches),
             f"--token={token}", f"--lease-fd={lease.lock}",
@@ -94,11 +93,16 @@ class LocalExecutor(Executor):
         return polled
 
     def cancel(self, handles: Sequence[str]) -> None:
-        """Ask the runners of the handles to end their tasks kindly."""
+        """Have the runners of the handles look at the mark now, not within seconds."""
         for handle in set(handles):
             if _poll_one(handle) == RUNNING and (pid := find_runner(parse_handle(handle)[2])):
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGTERM)
+                    os.kill(pid, signal.SIGUSR1)
+
+    @property
+    def is_attached(self) -> bool:
+        """Whether the runner ends when this process does."""
+        return not self.options.get("detach")
 
     def order_end(self, *, at_once: bool) -> None:
         """Have the runner of this process end its tasks: kindly, or at once."""
@@ -124,7 +128,7 @@ class LocalExecutor(Executor):
     def read_ending(self) -> tuple[int | None, str]:
         """(exit code of the runner of this process, None while it lives; what it complained of)."""
         if not self.runner:
-            return None, ""
+            return 0, ""
         returned = self.runner.poll()
         if returned is None or not self._stderr:
             return returned, ""

@@ -1,0 +1,86 @@
+"""Cancelling, as the store sees it: the mark, and records of what nobody runs.
+
+Knows neither executors nor who lives; the rules are those of docs/leaving.md.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import msgspec
+
+from umpteen.errors import InputError
+from umpteen.history import History
+from umpteen.lease import end_leftovers
+from umpteen.process import read_machine
+from umpteen.records import build_line
+from umpteen.results.base import CANCEL
+from umpteen.starts import Opener, read_cancel_mark
+from umpteen.task import IS_FINAL, NUMBER_OF, TaskState
+
+__all__ = ["is_cancelled", "is_open", "put_cancel_mark", "record_cancelled", "refuse_adopted"]
+
+_CANCELLED = TaskState.CANCELLED.value
+
+
+def is_open(history: History, index: int) -> bool:
+    """Whether a task was handed in, and has not come to an end."""
+    return history.batch_of[index] >= 0 and not IS_FINAL[history.states[index]]
+
+
+def is_cancelled(history: History) -> bool:
+    """Whether the mark stands at the newest batch: then nothing more is to be handed in."""
+    return 0 < _newest(history) <= read_cancel_mark(history.store).upto
+
+
+def _newest(history: History) -> int:
+    return max((int(batch) for batch in history.batches if batch.isdigit()), default=0)
+
+
+def refuse_adopted(history: History, chosen: Sequence[int]) -> None:
+    """Raises InputError for tasks of a batch file from elsewhere, which no mark can name."""
+    names = list(history.batches)
+    if any(not names[history.batch_of[index]].isdigit() for index in chosen):
+        raise InputError(
+            f"{history.job.get('name')!r} was started by `umpteen batch`",
+            "press Ctrl-C where it runs, or end it with kill",
+        )
+
+
+def put_cancel_mark(history: History, chosen: Sequence[int] | None) -> None:
+    """Raise the mark to the newest batch, for all tasks or those chosen.
+
+    The caller holds the hand-in lock.
+    """
+    newest = _newest(history)
+    mark = read_cancel_mark(history.store)
+    tasks = {str(index): upto for index, upto in mark.tasks.items()}
+    if chosen is None:
+        content = {"upto": max(mark.upto, newest), "tasks": tasks}
+    else:
+        content = {"upto": mark.upto, "tasks": {**tasks, **dict.fromkeys(map(str, chosen), newest)}}
+    history.store.replace(CANCEL, msgspec.json.encode(content))
+
+
+def record_cancelled(history: History, batches: set[str], chosen: set[int]) -> None:
+    """As a runner would, in a start of its own of each batch that none is at.
+
+    The caller holds the hand-in lock. Raises StoreError.
+    """
+    store = history.store
+    end_leftovers(store.address)
+    opener = Opener(store, os.urandom(6).hex(), read_machine(), take_over=False)
+    for batch in sorted(batches):
+        opened = opener.open(batch)
+        if opened is None:
+            continue
+        for position in [*opened.alone, *opened.todo]:
+            index = opened.view.indices[position]
+            if index in chosen and not opened.is_done(position):
+                record = opener.build_record(opened, position, _CANCELLED, "")
+                opened.states[position] = NUMBER_OF[_CANCELLED]
+                opened.left -= 1
+                opened.file.append(record.to_line().encode() + b"\n")
+        opened.file.append(build_line(opened.build_end()))
+        opened.file.close()

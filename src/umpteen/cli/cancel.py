@@ -1,0 +1,82 @@
+"""`umpteen cancel`: end a job, or some tasks of it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from typing import Any
+
+import click
+
+from umpteen.cli.options import job_argument
+from umpteen.cli.view import stop_signals
+from umpteen.dispatch import Submission, cancel, watch
+from umpteen.errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, EXIT_SUCCEEDED
+from umpteen.report import render_cancel, render_counts, status_to_dict
+from umpteen.status import JobStatus
+from umpteen.task import IS_FINAL, STATES
+
+__all__ = ["cancel_command"]
+
+_SAY_S = 2.0
+
+
+@click.command(
+    "cancel",
+    short_help="End a job, or some tasks of it.",
+    epilog="""\b
+Examples:
+  umpteen cancel sweep
+  umpteen cancel sweep train-0.1-7 'eval-*'""",
+)
+@job_argument
+@click.argument("tasks", nargs=-1, metavar="[TASK]...")
+@click.option("--json", "as_json", is_flag=True, help="What was cancelled, as one JSON object.")
+def cancel_command(name: str, tasks: tuple[str, ...], *, as_json: bool) -> int:
+    """End the job NAME, or those TASKs of it (names, patterns or indices), and wait for it.
+
+    What runs is ended with all its children (TERM, the grace, KILL) and keeps what it
+    printed; what waits never starts. Exit code: 0, even where all had ended before.
+    """
+    with stop_signals() as stop:
+        submission = cancel(name, tasks)
+        chosen = list(submission.cancelling or ())
+        status: JobStatus | None = None
+        said_s = time.monotonic()
+        for status in watch(submission):
+            submission.is_interrupted = stop.count > 0
+            if not as_json and status.counts["running"] and time.monotonic() - said_s > _SAY_S:
+                said_s = time.monotonic()
+                click.echo(f"{status.name}: {render_counts(status)}", err=True)
+        assert status is not None
+    found = _count(submission, status, chosen)
+    if as_json:
+        click.echo(json.dumps({**found, "status": status_to_dict(status)}))
+    else:
+        for line in render_cancel(status, found):
+            click.echo(line, err=True)
+    if submission.is_interrupted:
+        return EXIT_INTERRUPTED
+    return EXIT_SOME_FAILED if found["left"] else EXIT_SUCCEEDED
+
+
+def _count(submission: Submission, status: JobStatus, chosen: list[int]) -> dict[str, Any]:
+    """How many were cancelled, and what became of the others.
+
+    never_starts: of those that wait, and are recorded as cancelled when their turn would be.
+    left: of those that still run.
+    """
+    history = submission.history
+    states = Counter(STATES[history.states[index]] for index in chosen)
+    running = {task.index for task in status.running}
+    open_ones = [index for index in chosen if not IS_FINAL[history.states[index]]]
+    left = len(running.intersection(open_ones))
+    return {
+        "name": history.job.get("name", ""),
+        "cancelled": states["cancelled"],
+        "never_starts": len(open_ones) - left,
+        "ended_meanwhile": len(chosen) - len(open_ones) - states["cancelled"],
+        "ended_before": submission.done,
+        "left": left,
+    }

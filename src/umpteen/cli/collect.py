@@ -1,0 +1,67 @@
+"""`umpteen collect`: come back to a job that was handed in before."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from umpteen.cli.options import complete_file, complete_name, watch_options
+from umpteen.cli.view import stop_signals
+from umpteen.cli.watch import watch_to_end
+from umpteen.dispatch import collect
+from umpteen.errors import InputError
+from umpteen.formats import read_names
+from umpteen.registry import find_address, is_job
+from umpteen.results.directory import parse_address
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+__all__ = ["collect_command"]
+
+
+def _complete(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    names = complete_name(context, parameter, incomplete)
+    return names or complete_file(context, parameter, incomplete)
+
+
+@click.command(
+    "collect",
+    short_help="Watch a job that runs already, to its end.",
+    epilog="""\b
+Examples:
+  umpteen collect sweep
+  umpteen collect run.yaml --name my-job""",
+)
+@click.argument("job", metavar="NAME|FILE", shell_complete=_complete)
+@click.option("--name", help="The job's name, where FILE is a job file or a run file.")
+@watch_options
+def collect_command(job: str, name: str | None, *, quiet: bool, as_json: bool) -> int:
+    """Watch the job NAME, or the one of a job file or run file, until it has ended.
+
+    Ctrl-C only stops watching. What nobody is at any more, because its runner was killed, is
+    handed in again. Exit codes are those of run.
+    """
+    began_s = time.monotonic()
+    with stop_signals() as stop:
+        submission = collect(_find(job, name))
+        return watch_to_end(submission, stop, began_s, quiet=quiet, as_json=as_json)
+
+
+def _find(job: str, name: str | None) -> str:
+    """The address of the job that is meant. Raises InputError."""
+    if name is None:
+        try:
+            return find_address(job)
+        except InputError:
+            if not os.path.isfile(job):
+                raise
+    found, address = read_names(job, name)
+    if address is not None and is_job(address):
+        return parse_address(address)
+    return find_address(found)

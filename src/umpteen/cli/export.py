@@ -1,0 +1,85 @@
+"""`umpteen export`: the job as a table for other programs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import sys
+from collections.abc import Iterable
+from typing import IO, Any
+
+import click
+import msgspec
+
+from umpteen.cli.options import job_argument
+from umpteen.dispatch import open_history
+from umpteen.errors import SettingsError, StoreError
+from umpteen.export import Table, read_table
+
+__all__ = ["export_command"]
+
+_SHOWN = 10
+
+
+@click.command(
+    "export",
+    short_help="Write a row a task: parameters, outcome, metrics.",
+    epilog="""\b
+Examples:
+  umpteen export sweep --csv > sweep.csv
+  umpteen export sweep --json --output sweep.jsonl""",
+)
+@job_argument
+@click.option("--csv", "as_csv", is_flag=True, help="As CSV with a head (the default).")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option("--output", metavar="FILE", help="Into a file, whole or not at all; else to stdout.")
+def export_command(name: str, *, as_csv: bool, as_json: bool, output: str | None) -> int:
+    """Write a row for each task of the job NAME: name, state, parameters, how its newest attempt
+    went, and the numbers in the results/metrics.json that it wrote (`{"loss": {"test": 0.1}}`
+    becomes the column loss.test).
+    """
+    if as_csv and as_json:
+        raise SettingsError("--csv and --json exclude each other", "give one of them")
+    table = read_table(open_history(name))
+    if output is None:
+        file = io.TextIOWrapper(sys.stdout.buffer, "utf-8", newline="")
+        try:
+            _write(file, table, as_json=as_json)
+        finally:
+            file.detach()
+    else:
+        _put(output, table, as_json=as_json)
+    for line in table.complaints[:_SHOWN]:
+        click.echo(line, err=True)
+    if len(table.complaints) > _SHOWN:
+        click.echo(f"… and {len(table.complaints) - _SHOWN:,} more", err=True)
+    return 0
+
+
+def _put(path: str, table: Table, *, as_json: bool) -> None:
+    """Raises StoreError where it cannot be written."""
+    temporary = f"{path}.{os.getpid()}.new"
+    try:
+        with open(temporary, "w", encoding="utf-8", newline="") as file:
+            _write(file, table, as_json=as_json)
+        os.replace(temporary, path)
+    except OSError as error:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+        raise StoreError(f"could not write {path}: {error.strerror}", path=path) from error
+
+
+def _write(file: IO[str], table: Table, *, as_json: bool) -> None:
+    if as_json:
+        encode = msgspec.json.Encoder().encode
+        file.writelines(encode(row).decode() + "\n" for row in table.rows)
+        return
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(table.columns)
+    writer.writerows(_build_cells(row.values()) for row in table.rows)
+
+
+def _build_cells(values: Iterable[Any]) -> list[Any]:
+    return [json.dumps(value) if isinstance(value, (list, bool)) else value for value in values]

@@ -1,0 +1,85 @@
+"""`umpteen retry`: run again what did not succeed, without the job's file."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import click
+import msgspec
+
+from umpteen.cli.options import (
+    job_argument,
+    read_duration,
+    read_memory,
+    read_where,
+    watch_options,
+)
+from umpteen.cli.view import show_idle, show_leave, stop_signals
+from umpteen.cli.watch import watch_to_end
+from umpteen.dispatch import retry
+from umpteen.errors import EXIT_SUCCEEDED
+from umpteen.job import Task, Terms
+
+__all__ = ["retry_command"]
+
+
+@click.command(
+    "retry",
+    short_help="Run again what did not succeed.",
+    epilog="""\b
+Examples:
+  umpteen retry sweep
+  umpteen retry sweep --where 'state=timed_out and lr<0.1' --timeout 2h
+  umpteen retry sweep prep 'train-*-7'""",
+)
+@job_argument
+@click.argument("tasks", nargs=-1, metavar="[TASK]...")
+@click.option("--where", callback=read_where, metavar="EXPR", help="Of these, only such tasks.")
+@click.option("--timeout", callback=read_duration, help="Of one task, from now on: 90, 15m, 2h.")
+@click.option("--memory", callback=read_memory, help="That each needs from now on: 512M, 8G.")
+@click.option("--slots", type=click.IntRange(min=1), help="Tasks at once.")
+@click.option("--detach", is_flag=True, help="Come back at once; the job needs no terminal.")
+@watch_options
+def retry_command(
+    name: str, tasks: tuple[str, ...], *, quiet: bool, as_json: bool, **options: Any
+) -> int:
+    """Run again what failed, timed out, was cancelled or skipped of the job NAME.
+
+    With TASKs (names, patterns or indices) these run again, whatever became of them. With
+    either, what was skipped because of them runs after them. Exit codes are those of run.
+    """
+    began_s = time.monotonic()
+    with stop_signals() as stop:
+        submission = retry(
+            name, tasks, options["where"],
+            detach=options["detach"], slots=options["slots"], change=_build_change(options),
+        )  # fmt: skip
+        if submission.is_idle:
+            is_chosen = bool(tasks) or options["where"] is not None
+            show_idle(submission, is_chosen=is_chosen, quiet=quiet, as_json=as_json)
+            return EXIT_SUCCEEDED
+        if options["detach"]:
+            show_leave(submission, quiet=quiet, as_json=as_json)
+            return EXIT_SUCCEEDED
+        return watch_to_end(submission, stop, began_s, quiet=quiet, as_json=as_json)
+
+
+class _Change:
+    """What flags make of a task."""
+
+    def __init__(self, timeout_s: float | None, memory: int | None) -> None:
+        self.timeout_s, self.memory = timeout_s, memory
+
+    def __call__(self, task: Task) -> Task:
+        if self.timeout_s is not None:
+            task = msgspec.structs.replace(task, timeout_s=self.timeout_s)
+        if self.memory is not None:
+            terms = msgspec.structs.replace(task.terms or Terms(), memory=self.memory)
+            task = msgspec.structs.replace(task, terms=terms)
+        return task
+
+
+def _build_change(options: dict[str, Any]) -> _Change | None:
+    timeout_s, memory = options["timeout"], options["memory"]
+    return None if timeout_s is None and memory is None else _Change(timeout_s, memory)

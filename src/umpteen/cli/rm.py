@@ -1,0 +1,58 @@
+"""`umpteen rm`: remove a job and all its outputs."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from umpteen.cli.options import job_argument
+from umpteen.dispatch import Removal, plan_removal, remove
+from umpteen.errors import EXIT_SOME_FAILED, EXIT_SUCCEEDED, SettingsError
+from umpteen.report import render_size, shorten_path
+from umpteen.task import shell_command
+
+__all__ = ["rm_command"]
+
+
+@click.command(
+    "rm",
+    short_help="Remove a job and all its outputs.",
+    epilog="""\b
+Examples:
+  umpteen rm sweep
+  umpteen rm ./umpteen-results/sweep --yes""",
+)
+@job_argument
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+def rm_command(name: str, *, yes: bool) -> int:
+    """Remove the job NAME with everything that umpteen wrote for it, after asking.
+
+    Only what lies in the job's own folder is removed, no link is followed, and files that
+    umpteen did not write are left.
+    """
+    removal = plan_removal(name)
+    if not yes and not _ask(removal):
+        return EXIT_SOME_FAILED
+    removed = remove(removal)
+    address = removal.history.store.address
+    click.echo(f"{removal.name}: removed, {removed.tasks:,} tasks had outputs", err=True)
+    if removal.outside:
+        click.echo(f"  left      {removal.outside:,} tasks have outputs elsewhere", err=True)
+    if removed.left:
+        click.echo(f"  left      {removed.left:,} files that umpteen did not write", err=True)
+    if os.path.isdir(address):
+        what = "the link" if os.path.islink(address) else "it is not empty:"
+        click.echo(f"  left      {what} {shorten_path(address)}", err=True)
+    return EXIT_SUCCEEDED
+
+
+def _ask(removal: Removal) -> bool:
+    """Raises SettingsError where nobody can answer."""
+    if not sys.stdin.isatty():
+        again = f"umpteen rm {shell_command([removal.name])} --yes"
+        raise SettingsError("rm asks before it removes, and there is no terminal", again)
+    tasks = len(removal.history.states) - len(removal.history.dropped)
+    size, where = render_size(removal.measure()), shorten_path(removal.history.store.address)
+    return click.confirm(f"Remove {removal.name}: {tasks:,} tasks, {size} in {where}?", err=True)

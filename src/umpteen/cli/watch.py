@@ -1,0 +1,41 @@
+"""What `run`, `collect` and `retry` have in common: show a job until it ends."""
+
+from __future__ import annotations
+
+import time
+
+from umpteen.cli.view import StopSignals, open_view
+from umpteen.dispatch import Submission, exit_code, watch
+from umpteen.errors import EXIT_INTERRUPTED
+from umpteen.status import JobStatus
+
+__all__ = ["watch_to_end"]
+
+
+def watch_to_end(
+    submission: Submission, stop: StopSignals, began_s: float, *, quiet: bool, as_json: bool
+) -> int:
+    """Show the job until nobody is at it; the exit code. began_s: as `time.monotonic()` has it."""
+    view = open_view(submission, quiet=quiet, as_json=as_json)
+    interrupted = 0
+    status: JobStatus | None = None
+    with view:
+        for status in watch(submission):
+            view.show(status)
+            if stop.count > interrupted:
+                interrupted = stop.count
+                if not _interrupt(submission, at_once=stop.count > 1):
+                    break
+                view.tell_interrupted(stop.count)
+    assert status is not None
+    view.show_end(status, time.monotonic() - began_s, is_interrupted=interrupted > 0)
+    return EXIT_INTERRUPTED if interrupted else exit_code(status)
+
+
+def _interrupt(submission: Submission, *, at_once: bool) -> bool:
+    """End our own runner's tasks; False where the job is another's, and goes on without us."""
+    submission.is_interrupted = True
+    if submission.is_own:
+        submission.executor.order_end(at_once=at_once)
+        return True
+    return False

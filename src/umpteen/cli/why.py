@@ -1,0 +1,37 @@
+"""`umpteen why`: what became of a task, and what to type next."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from umpteen.cli.options import job_argument
+from umpteen.dispatch import explain
+from umpteen.sentences import render_why, why_to_dict
+
+__all__ = ["why_command"]
+
+
+@click.command(
+    "why",
+    short_help="Say why a task has failed, or has not run.",
+    epilog="""\b
+Examples:
+  umpteen why sweep train-0.1-7
+  umpteen why sweep 12 --json""",
+)
+@job_argument
+@click.argument("task")
+@click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
+def why_command(name: str, task: str, *, as_json: bool) -> int:
+    """Say how TASK (its name or index) of the job NAME stands: its attempts, what it waits for,
+    whether it has changed, and what to type next.
+    """
+    why = explain(name, task)
+    if as_json:
+        click.echo(json.dumps(why_to_dict(why)))
+        return 0
+    for line in render_why(why):
+        click.echo(line)
+    return 0

@@ -1,0 +1,128 @@
+"""A job as one table: a row a task, its parameters, its newest attempt, and what it measured.
+
+Reads records, and each task's `results/metrics.json`; writes nothing.
+"""
+
+from __future__ import annotations
+
+import collections
+import datetime as dt
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from umpteen.dispatch import outputs_folder, read_facts
+from umpteen.history import History
+
+__all__ = ["METRICS", "Table", "list_rows", "read_table"]
+
+METRICS = "results/metrics.json"
+_FIRST = ("name", "index", "state")
+_LAST = (
+    *("attempt", "exit_code", "signal", "reason", "seconds", "cpu_s", "peak_mb"),
+    *("start", "end", "stdout_bytes"),
+)
+_PARAMETER, _METRIC = "param.", "metric."
+
+
+class Table(NamedTuple):
+    """columns: their names, in order; each row has all of them, None where there is nothing.
+
+    complaints: of metrics that could not be read, one a task.
+    """
+
+    columns: list[str]
+    rows: Iterator[dict[str, Any]]
+    complaints: list[str]
+
+
+def list_rows(history: History) -> Iterator[dict[str, Any]]:
+    """A row for each task that counts, with the same keys in each."""
+    return read_table(history).rows
+
+
+def read_table(history: History) -> Table:
+    """The table of a job, as it stands now."""
+    facts = read_facts(history)
+    complaints: list[str] = []
+    metrics = [_read_metrics(history, fact, complaints) for fact in facts]
+    parameters = _name_columns(_PARAMETER, [fact["parameters"] for fact in facts], metrics)
+    measured = _name_columns(_METRIC, metrics, [fact["parameters"] for fact in facts])
+    columns = [*_FIRST, *parameters.values(), *_LAST, *measured.values()]
+    rows = (
+        _build_row(columns, fact, parameters, found, measured)
+        for fact, found in zip(facts, metrics, strict=True)
+    )
+    return Table(columns, rows, complaints)
+
+
+def _name_columns(
+    prefix: str, given: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]]
+) -> dict[str, str]:
+    """The column of each name in `given`: the name itself, where no other column has it."""
+    names = dict.fromkeys(name for each in given for name in each)
+    taken = {*_FIRST, *_LAST, *(name for each in others for name in each)}
+    return {name: prefix + name if name in taken else name for name in names}
+
+
+def _build_row(
+    columns: Sequence[str],
+    fact: Mapping[str, Any],
+    parameters: Mapping[str, str],
+    found: Mapping[str, Any],
+    measured: Mapping[str, str],
+) -> dict[str, Any]:
+    row: dict[str, Any] = dict.fromkeys(columns)
+    for name in _FIRST:
+        row[name] = fact[name]
+    for name, value in fact["parameters"].items():
+        row[parameters[name]] = value
+    if fact["record"] is not None:
+        for name in _LAST:
+            row[name] = fact[name] if name in fact else _show_time(fact[name + "_s"])
+    for name, value in found.items():
+        row[measured[name]] = value
+    return row
+
+
+def _show_time(then_s: float) -> str:
+    """`2026-11-21T14:03:22.512Z`."""
+    then = dt.datetime.fromtimestamp(then_s, dt.UTC)
+    return then.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+# --- metrics ----------------------------------------------------------------------------
+
+
+def _read_metrics(
+    history: History, fact: Mapping[str, Any], complaints: list[str]
+) -> dict[str, Any]:
+    """The object that a task wrote, flat; empty where it wrote none."""
+    record = fact["record"]
+    if record is None:
+        return {}
+    path = os.path.join(outputs_folder(history, fact["task"], fact["token"], record), METRICS)
+    try:
+        with open(path, "rb") as file:
+            content = json.loads(file.read())
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        complaints.append(f"{fact['name']}: {METRICS} left out: {error}")
+        return {}
+    if not isinstance(content, dict):
+        complaints.append(f"{fact['name']}: {METRICS} left out: it is no JSON object")
+        return {}
+    return dict(_flatten(content))
+
+
+def _flatten(content: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """`{"a": {"b": 1}}` as `a.b`."""
+    waiting = collections.deque(content.items())
+    while waiting:
+        name, value = waiting.popleft()
+        if isinstance(value, dict):
+            waiting.extendleft((f"{name}.{key}", value[key]) for key in reversed(value))
+        else:
+            yield name, value

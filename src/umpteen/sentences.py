@@ -1,0 +1,169 @@
+"""Why a task is as it is, in sentences: a `Why` as lines of text and as JSON."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from umpteen.report import render_change, render_seconds
+from umpteen.status import describe_end
+from umpteen.task import IS_FINAL, REASON_INTERRUPTED, STATES, Record, shell_command
+from umpteen.why import Attempt, Blocker, Why
+
+__all__ = ["render_why", "why_to_dict"]
+
+_SHOWN_BLOCKERS = 3
+
+
+def render_why(why: Why) -> list[str]:
+    """How a task stands, in sentences, with what to type; then its attempts, if several."""
+    lines = [_say_state(why), *_list_commands(why)]
+    if why.before is not None:
+        change = render_change(why.before, why.command)
+        lines.append(f"  changed   since attempt {why.attempts[-1].record.attempt}: {change}")
+    lines += [f"  lacks     it needs {what}" for what in why.lacks]
+    if len(why.attempts) > 1 or (why.attempts and why.state == "waiting"):
+        lines += [f"  attempt   {_say_attempt(attempt)}" for attempt in why.attempts]
+    if why.batch:
+        who = f"runner {why.runner} on {why.host}" if why.runner else "no runner yet"
+        alive = "" if why.is_alive or not why.runner else ", which has ended"
+        lines.append(f"  batch     {why.batch}, {who}{alive}")
+    return lines
+
+
+def why_to_dict(why: Why) -> dict[str, Any]:
+    """The same as `--json` shows it; records as they are on disk."""
+    shown: dict[str, Any] = msgspec.structs.asdict(why)
+    shown["attempts"] = [_attempt_to_dict(attempt) for attempt in why.attempts]
+    shown["blockers"] = [
+        {
+            **msgspec.structs.asdict(blocker),
+            "attempt": _attempt_to_dict(blocker.attempt) if blocker.attempt else None,
+        }
+        for blocker in why.blockers
+    ]
+    return shown
+
+
+def _attempt_to_dict(attempt: Attempt) -> dict[str, Any]:
+    shown = {**attempt.record.to_dict(), "runner": attempt.runner, "host": attempt.host}
+    return {**shown, "lost": True} if attempt.is_lost else shown
+
+
+def _say_state(why: Why) -> str:
+    """One sentence."""
+    name, last = why.name, why.attempts[-1] if why.attempts else None
+    if why.is_dropped:
+        return f"{name} is not in the job any more; what it left is kept."
+    if why.state == "running":
+        since = f"{_render_time(why.start_s)} ({render_seconds(time.time() - why.start_s)})"
+        return f"{name} runs since {since}, in slot {why.slot} on {why.host}, process {why.pid}."
+    if why.state in ("waiting", "skipped"):
+        return _say_waiting(why, last)
+    if last is None:
+        return f"{name}: {why.state}."
+    if why.state == "cancelled":
+        record = last.record
+        ran = _say_took(record) or ", before it began"
+        reason = f": {record.reason}" if record.reason else ""
+        return f"{name} was cancelled at {_render_time(record.end_s)}{ran}{reason}."
+    return f"{name} {_say_end(last)}{_say_took(last.record)}."
+
+
+def _say_waiting(why: Why, last: Attempt | None) -> str:
+    if why.blockers:
+        return f"{why.name} has not run: {_say_blockers(why.blockers)}."
+    if why.state == "skipped":
+        reason = f": {last.record.reason}" if last and last.record.reason else ""
+        return f"{why.name} was skipped{reason}; what it is after has changed since."
+    if not why.batch:
+        return f"{why.name} has not run: it was never handed in."
+    if not why.is_alive:
+        return f"{why.name} has not come to an end, and nobody is at it any more."
+    if last and last.record.retry:
+        return f"{why.name} {_say_end(last)}, and is tried again by its rules."
+    return f"{why.name} has not run: it waits for a free slot."
+
+
+def _say_blockers(blockers: Sequence[Blocker]) -> str:
+    said = [_say_blocker(blocker) for blocker in blockers[:_SHOWN_BLOCKERS]]
+    more = len(blockers) - len(said)
+    return "it waits for " + ", and for ".join(said) + (f", and {more:,} more" if more else "")
+
+
+def _say_blocker(blocker: Blocker) -> str:
+    if not IS_FINAL[STATES.index(blocker.state)]:
+        return f"{blocker.name}, which has not ended"
+    how = _say_end(blocker.attempt) if blocker.attempt else blocker.state
+    if blocker.by:
+        return f"{blocker.by[0]}, which was skipped because {blocker.name} {how}"
+    if blocker.outcome == "failed":
+        return f"{blocker.name} to fail, which {how}"
+    return f"{blocker.name}, which {how}"
+
+
+def _say_end(attempt: Attempt) -> str:
+    """`failed (exit 2) at 14:03 on n17`."""
+    record = attempt.record
+    where = f" on {attempt.host}" if attempt.host else ""
+    verb = "was " if record.state in ("cancelled", "skipped") else ""
+    state = record.state.replace("_", " ")
+    how = "" if record.state == "succeeded" else f" ({describe_end(record)})"
+    return f"{verb}{state}{how} at {_render_time(record.end_s)}{where}"
+
+
+def _say_attempt(attempt: Attempt) -> str:
+    record = attempt.record
+    if attempt.is_lost:
+        began = _render_time(record.start_s)
+        return f"{record.attempt} was lost: it began at {began}, and its runner died"
+    if record.reason == REASON_INTERRUPTED:
+        when = _render_time(record.end_s)
+        return f"{record.attempt} was interrupted at {when}{_say_took(record)}"
+    again = ", and was tried again by its rules" if record.retry else ""
+    return f"{record.attempt} {_say_end(attempt)}{_say_took(record)}{again}"
+
+
+def _say_took(record: Record) -> str:
+    """`, after 2 s`; empty where it took no time."""
+    return f", after {render_seconds(record.seconds)}" if record.seconds >= 0.01 else ""
+
+
+def _list_commands(why: Why) -> list[str]:
+    """What to type next."""
+    job, name = _quote(why.job), _quote(why.name)
+    if why.is_dropped or why.state in ("running", "succeeded"):
+        return []
+    ended = [b for b in why.blockers if b.state not in ("waiting", "skipped", "succeeded")]
+    if ended and why.state in ("waiting", "skipped"):
+        other = _quote(ended[0].name)
+        behind = f"{ended[0].name}{_name_behind(ended[0].behind)}"
+        return [
+            f"  umpteen logs {job} {other} --stderr",
+            f"  umpteen retry {job} {other}     runs {behind}",
+        ]
+    if why.state in ("failed", "timed_out"):
+        again = f"  umpteen retry {job} {name}     runs it again{_name_behind(why.behind)}"
+        return [f"  umpteen logs {job} {name} --stderr", again]
+    if why.state == "cancelled":
+        return [f"  umpteen retry {job} {name}     runs it{_name_behind(why.behind)}"]
+    if why.state == "waiting" and not why.is_alive:
+        return [f"  umpteen collect {job}     runs what has not run"]
+    return []
+
+
+def _name_behind(count: int) -> str:
+    return f" and the {count:,} {'task' if count == 1 else 'tasks'} behind it" if count else ""
+
+
+def _render_time(then_s: float) -> str:
+    """`14:03` today, else with its date; by the clock of this machine."""
+    then, now = time.localtime(then_s), time.localtime()
+    return time.strftime("%H:%M" if then[:3] == now[:3] else "%Y-%m-%d %H:%M", then)
+
+
+def _quote(word: str) -> str:
+    return shell_command([word])

@@ -1,0 +1,262 @@
+"""Why a task is as it is: its attempts, what it waits for, and who is at it.
+
+A job's history in, one `Why` out; `report` makes sentences of it. Reads only the records of the
+tasks that it speaks of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from umpteen.graph import FREE, OUTCOMES, Graph, build_graph, link
+from umpteen.history import BatchHistory, History
+from umpteen.job import Task, Terms
+from umpteen.machine import Capacity, read_capacity
+from umpteen.records import list_starts, read_start
+from umpteen.results.base import running_key
+from umpteen.task import IS_FINAL, STATES, Record, build_digest, shell_command
+
+__all__ = ["Attempt", "Blocker", "Why", "build_why"]
+
+
+class Attempt(msgspec.Struct, frozen=True):
+    """One attempt: its record, the runner that made it, and the host it ran on.
+
+    is_lost: whether its runner died while it ran, so that the record says only when it began.
+    """
+
+    record: Record
+    runner: str
+    host: str
+    is_lost: bool = False
+
+
+class Blocker(msgspec.Struct, frozen=True):
+    """A task that another is after, and that has not come to the outcome asked for.
+
+    outcome: `succeeded`, `any` or `failed`. by: the names of tasks that pass on what became of
+    it, where it is not the next one; each was skipped. attempt: its newest, if any. behind: how
+    many tasks were skipped because of it.
+    """
+
+    name: str
+    state: str
+    outcome: str
+    by: list[str]
+    attempt: Attempt | None
+    behind: int
+
+
+class Why(msgspec.Struct, frozen=True):
+    """What is known of one task.
+
+    start_s: since when it runs, 0 where it does not. before: its command at its newest attempt,
+    where that has changed since. blockers: what it is after and is not as it must be; those
+    that came to their end first. lacks: what it needs and this machine does not have. is_alive:
+    whether somebody is at its batch. behind: how many tasks were skipped because of it.
+    """
+
+    job: str
+    name: str
+    index: int
+    state: str
+    command: str
+    is_dropped: bool
+    attempts: list[Attempt]
+    start_s: float
+    slot: int
+    pid: int
+    host: str
+    before: str | None
+    blockers: list[Blocker]
+    lacks: list[str]
+    batch: str
+    executor: str
+    runner: str
+    is_alive: bool
+    behind: int
+
+
+def build_why(history: History, index: int, living: set[str]) -> Why:
+    """What is known of a task of a job of which `living` batches are run by somebody."""
+    tasks = history.read_tasks()
+    task = tasks[index]
+    blame = _Blame(history, tasks)
+    found = blame.find(index)
+    wanted = {index, *(place for place, _, _ in found)}
+    attempts = _read_attempts(history, wanted, living)
+    batch = _find_batch(history, index)
+    row: list[float] = next((r for r in _list_running(history, batch, living) if r[0] == index), [])
+    shown = "running" if row else STATES[history.states[index]]
+    return Why(
+        job=history.job.get("name", ""),
+        name=task.name,
+        index=index,
+        state=shown,
+        command=shell_command(task.command),
+        is_dropped=index in history.dropped,
+        attempts=attempts[index],
+        start_s=row[2] if row else 0.0,
+        slot=int(row[1]) if row else -1,
+        pid=int(row[3]) if row else 0,
+        host=_read_host(history, batch),
+        before=_find_former(history, index, task, attempts[index]),
+        blockers=[
+            Blocker(
+                name=tasks[place].name,
+                state=STATES[history.states[place]],
+                outcome=outcome,
+                by=[tasks[i].name for i in by],
+                attempt=attempts[place][-1] if attempts[place] else None,
+                behind=blame.count_behind(place),
+            )
+            for place, outcome, by in found
+        ],
+        lacks=_list_lacks(task.terms or Terms(), read_capacity()),
+        batch=batch.batch if batch else "",
+        executor=batch.executor if batch else "",
+        runner=batch.token if batch else "",
+        is_alive=batch is not None and batch.batch in living,
+        behind=blame.count_behind(index),
+    )
+
+
+class _Blame:
+    """Which tasks keep another from running."""
+
+    def __init__(self, history: History, tasks: Sequence[Task]) -> None:
+        self.history = history
+        self.indices = [index for index in range(len(tasks)) if index not in history.dropped]
+        self.place = {index: place for place, index in enumerate(self.indices)}
+        canary = history.job.get("settings", {}).get("canary", 0)
+        self.graph: Graph | None = build_graph([tasks[index] for index in self.indices], canary)
+
+    def find(self, index: int) -> list[tuple[int, str, list[int]]]:
+        """(index of a task, the outcome asked of it, the tasks between it and this one)."""
+        doomed: list[tuple[int, str, list[int]]] = []
+        pending: list[tuple[int, str, list[int]]] = []
+        for other, outcome in self._list_unmet(index):
+            if IS_FINAL[self.history.states[other]]:
+                root, by = self._find_root(other)
+                doomed.append((root, outcome, by))
+            else:
+                pending.append((other, outcome, []))
+        return [*doomed, *pending]
+
+    def count_behind(self, index: int) -> int:
+        """How many tasks that are after this one were skipped."""
+        if self.graph is None or index not in self.place:
+            return 0
+        behind = self.graph.list_behind({self.place[index]})
+        states = (STATES[self.history.states[self.indices[place]]] for place in behind)
+        return sum(state == "skipped" for state in states)
+
+    def _find_root(self, index: int) -> tuple[int, list[int]]:
+        by: list[int] = []
+        while STATES[self.history.states[index]] == "skipped":
+            unmet = next((i for i, _ in self._list_unmet(index) if i not in by), None)
+            if unmet is None:
+                break
+            by.append(index)
+            index = unmet
+        return index, by
+
+    def _list_unmet(self, index: int) -> Iterator[tuple[int, str]]:
+        if self.graph is None or index not in self.place:
+            return
+        for place, outcome in _list_before(self.graph, self.place[index]):
+            other = self.indices[place]
+            if not _is_met(outcome, STATES[self.history.states[other]]):
+                yield other, outcome
+
+
+def _list_before(graph: Graph, place: int) -> Iterator[tuple[int, str]]:
+    """The tasks that one is after, each with the outcome asked of it."""
+    number = graph.behind[place]
+    if number < FREE:
+        yield link(number), OUTCOMES[0]
+    elif number != FREE:
+        for outcome in OUTCOMES:
+            yield from ((other, outcome) for other in getattr(graph.barriers[number], outcome))
+
+
+def _is_met(outcome: str, state: str) -> bool:
+    if outcome == "succeeded":
+        return state == "succeeded"
+    is_over = IS_FINAL[STATES.index(state)]
+    return is_over and (outcome == "any" or state not in ("succeeded", "skipped"))
+
+
+def _read_attempts(
+    history: History, wanted: set[int], living: set[str]
+) -> dict[int, list[Attempt]]:
+    """Of some tasks, oldest first; one that was lost has no more than its beginning."""
+    found: dict[int, list[Attempt]] = {index: [] for index in wanted}
+    for batch in history.batches.values():
+        if not any(not wanted.isdisjoint(part) for part in batch.indices):
+            continue
+        for key in list_starts(history.store, batch.batch):
+            start = read_start(history.store, batch.batch, key, history.here)
+            host = start.opened.get("host", "")
+            for record in start.records:
+                if record.task in wanted:
+                    found[record.task].append(Attempt(record, key.token, host))
+            if start.ended or batch.batch in living:
+                continue
+            known = {(record.task, round(record.start_s)) for record in start.records}
+            content = history.store.read(running_key(batch.batch, key))
+            for index, slot, start_s, *_ in (
+                msgspec.json.decode(content)["running"] if content else ()
+            ):
+                if index in wanted and (index, round(start_s)) not in known:
+                    number = found[index][-1].record.attempt + 1 if found[index] else 1
+                    record = Record(index, "", number, "running", start_s=start_s, slot=slot)
+                    found[index].append(Attempt(record, key.token, host, is_lost=True))
+    return found
+
+
+def _find_batch(history: History, index: int) -> BatchHistory | None:
+    number = history.batch_of[index]
+    return list(history.batches.values())[number] if number >= 0 else None
+
+
+def _list_running(
+    history: History, batch: BatchHistory | None, living: set[str]
+) -> list[list[float]]:
+    if batch is None or batch.batch not in living:
+        return []
+    return [row for row in history.list_running(batch) if not history.states[int(row[0])]]
+
+
+def _read_host(history: History, batch: BatchHistory | None) -> str:
+    if batch is None or not batch.starts:
+        return ""
+    start = read_start(history.store, batch.batch, batch.starts[-1].key, history.here)
+    return str(start.opened.get("host", ""))
+
+
+def _find_former(
+    history: History, index: int, task: Task, attempts: Sequence[Attempt]
+) -> str | None:
+    """The command of the newest attempt, where the task has changed since."""
+    digests = [attempt.record.digest for attempt in attempts if attempt.record.digest]
+    if not digests or digests[-1] == build_digest(task.command, task.env, task.cwd):
+        return None
+    for former in history.read_forms(index):
+        if digests[-1] == build_digest(former.command, former.env, former.cwd):
+            return shell_command(former.command)
+    return "(not known)"
+
+
+def _list_lacks(terms: Terms, here: Capacity) -> list[str]:
+    """`64 cpus (there are 2)` for each thing that there is not enough of."""
+    wanted = (
+        (terms.cpus or 0, here.cpus, "cpus"),
+        (terms.gpus, len(here.gpus), "gpus"),
+        ((terms.memory or 0) >> 20, here.memory >> 20, "MB of memory"),
+    )
+    return [
+        f"{count:,} {what} (there are {most:,})" for count, most, what in wanted if count > most
+    ]

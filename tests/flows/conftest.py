@@ -1,0 +1,27 @@
+"""A detached runner outlives the command that started it, but not its test."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.command import Umpteen
+from tests.support.sweep import list_processes
+
+
+@pytest.fixture
+def umpteen(tmp_path: Path) -> Iterator[Umpteen]:
+    """The installed command, in a folder and with a home of this test's own."""
+    folder, home = tmp_path / "work", tmp_path / "home"
+    folder.mkdir()
+    home.mkdir()
+    umpteen = Umpteen(folder, home)
+    yield umpteen
+    for pid in list_processes(umpteen) if umpteen.leases.exists() else ():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)

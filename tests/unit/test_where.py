@@ -1,0 +1,124 @@
+"""Expressions that choose tasks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from umpteen.errors import InputError
+from umpteen.where import PLAN_FIELDS, compile_where
+
+
+def facts(**more: Any) -> dict[str, Any]:
+    return {
+        "name": "lr=0.1,seed=7", "index": 3, "state": "failed", "tags": ["paper", "big"],
+        "parameters": {"lr": "0.10", "kind": "linear", "name": "p"},
+        "attempt": 2, "exit_code": 137, "signal": None, "reason": "", "seconds": 12.5,
+        "peak_mb": 4000.0, **more,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "state=failed",
+        "state==failed and exit_code = 137",
+        "exit_code>=137 and exit_code<=137",
+        "seconds>12 and not seconds>13",
+        "lr=0.1",
+        "lr<1e0",
+        "param.lr = .1",
+        "name=lr=0.1,seed=7",
+        "name~lr=*",
+        "name~'*seed=?'",
+        "param.name=p",
+        "kind='linear'",
+        'kind="linear" and index!=4',
+        "tag=paper and tag=big",
+        "tags~pap*",
+        "tag!=small",
+        "not (state=succeeded or index<3)",
+        "state=succeeded or state=failed and exit_code=137",
+        "signal!=9",
+        "reason=''",
+        "kind>k",
+        "not not index=3",
+    ],
+)
+def test_where_holds(text: str) -> None:
+    assert compile_where(text)(facts())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "state=succeeded",
+        "lr>0.1",
+        "tag!=paper",
+        "signal=9",
+        "signal<9",
+        "signal~*",
+        "name~seed*",
+        "kind=LINEAR",
+        "(state=failed or index=3) and exit_code=1",
+        "state=failed and exit_code=1 or index=9",
+        "seed=7",
+    ],
+)
+def test_where_does_not_hold(text: str) -> None:
+    assert not compile_where(text)(facts())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "at the start: here should be a field or a parameter"),
+        ("state", "after 'state': here should be one of = != < <= > >= ~"),
+        ("state failed", "after 'state': here should be one of"),
+        ("lr=", "after 'lr=': here should be a value"),
+        ("lr=1 lr=2", "after 'lr=1': here should be 'and', 'or' or the end"),
+        ("(lr=1", "after '(lr=1': here should be ')'"),
+        ("lr=1)", "after 'lr=1': here should be 'and', 'or' or the end"),
+        ("lr=1 and", "after 'lr=1 and': here should be a field"),
+        ("not", "after 'not'"),
+        ("x='a", "after 'x=': here should be a value"),
+        ("state=fail", "after 'state=': there is no state 'fail'"),
+    ],
+)
+def test_where_wrong_syntax_names_the_place(text: str, message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        compile_where(text)
+    assert message in str(caught.value)
+
+
+def test_where_of_a_parameter_that_no_task_has_is_refused() -> None:
+    where = compile_where("lr<1 and sed=3")
+    assert where.check([{"lr": "1"}, None, {"sed": "2"}]) is where
+    with pytest.raises(InputError) as caught:
+        where.check([{"lr": "1", "seed": "3"}])
+    assert "no task has 'sed'" in str(caught.value)
+    assert str(caught.value.hint).startswith("did you mean 'seed'")
+
+
+def test_where_before_a_run_knows_no_outcome() -> None:
+    assert compile_where("tag=paper and index=3", PLAN_FIELDS)(facts())
+    with pytest.raises(InputError, match="'seconds' is not known before a task has run"):
+        compile_where("index=3 and seconds>1", PLAN_FIELDS)
+
+
+@given(st.text(max_size=30))
+def test_where_never_fails_otherwise(text: str) -> None:
+    try:
+        where = compile_where(text)
+    except InputError:
+        return
+    assert where(facts()) in (True, False)
+
+
+@given(st.floats(-1e6, 1e6, allow_nan=False), st.floats(-1e6, 1e6, allow_nan=False))
+def test_where_compares_numbers_as_numbers(found: float, given_one: float) -> None:
+    where = compile_where(f"x<{given_one}")
+    assert where(facts(parameters={"x": str(found)})) == (found < given_one)
