@@ -146,8 +146,7 @@ def _tasks_put_beside(store: Store, number: int, plan: Plan) -> Iterator[None]:
         yield
         return
     store.delete(tasks_key(number))
-    lines = build_task_lines(plan)
-    writing = _Beside(lambda: store.create(tasks_key(number), lines))
+    writing = _Beside(lambda: store.create(tasks_key(number), build_task_lines(plan)))
     try:
         yield
     finally:

@@ -25,6 +25,7 @@ from umpteen.records import (
     trusted_size,
 )
 from umpteen.results.base import (
+    CANCEL,
     CLOSED,
     JOB,
     RecordsKey,
@@ -155,7 +156,7 @@ class History:
 
     states: by task index, the number of its state in STATES; `waiting` too where a runner is
     at it. stale: tasks that changed while a batch had their former self, whose outcome does
-    not count. samples: durations of tasks that ended lately, seconds.
+    not count. cancelled_upto: the number of the last batch that was cancelled. samples: durations of tasks that ended lately, seconds.
     """
 
     def __init__(self, store: DirectoryStore) -> None:
@@ -164,6 +165,7 @@ class History:
         self.job: dict[str, Any] = {}
         self.hand_ins: list[HandIn] = []
         self.batches: dict[str, BatchHistory] = {}
+        self.cancelled_upto = 0
         self.states = bytearray()
         self.dropped: set[int] = set()
         self.stale: set[int] = set()
@@ -188,8 +190,13 @@ class History:
         if not self.job:
             self._read_job()
         self._read_hand_ins()
+        self._read_cancel_mark()
         for batch in self.list_open():
             self._read_batch(batch)
+
+    def _read_cancel_mark(self) -> None:
+        if content := self.store.read(CANCEL):
+            self.cancelled_upto = int(self._decode(CANCEL, content, dict[str, Any])["upto"])
 
     def _read_job(self) -> None:
         try:

@@ -32,6 +32,7 @@ __all__ = [
 ]
 
 LOCAL_BATCH_CAP = 5000
+_LINES_AT_ONCE = 1000  # little enough that the encoder's memory is used again
 RERUN_CHOICES = ("default", "all", "failed", "changed", "none")
 
 # Which of a task's conditions make it run, by what --rerun says.
@@ -373,7 +374,7 @@ def _keep_lost_batches(
     """(batches that go in again, batches to close, what is left to put into new ones).
 
     A lost batch goes in again as it is if all its unfinished tasks are wanted and unchanged,
-    none of its tasks was dropped, and the settings are the same; else it is closed. Not where tasks wait for tasks of other batches
+    with the same settings; else it is closed. Not where tasks wait for tasks of other batches
     (`is_movable`), as those may have got new numbers.
     """
     again, closed = [], []
@@ -387,9 +388,7 @@ def _keep_lost_batches(
         wanted = set(to_run) if wanted is None else wanted
         same = batch.settings == build_settings(job) and not job.settings.deadline_s
         is_current = changed.isdisjoint(unfinished) and history.stale.isdisjoint(unfinished)
-        is_current = is_current and not any(
-            not history.dropped.isdisjoint(part) for part in batch.indices
-        )
+        is_current = is_current and not _is_spoilt(history, batch)
         if is_movable and same and is_current and wanted.issuperset(unfinished):
             again.append(batch)
             wanted.difference_update(unfinished)
@@ -399,6 +398,12 @@ def _keep_lost_batches(
         assert wanted is not None
         to_run = array("I", (index for index in to_run if index in wanted))
     return again, closed, to_run
+
+
+def _is_spoilt(history: History, batch: BatchHistory) -> bool:
+    """Whether a batch has tasks that were dropped, or was cancelled: as it is it cannot run."""
+    is_cancelled = batch.batch.isdigit() and int(batch.batch) <= history.cancelled_upto
+    return is_cancelled or any(not history.dropped.isdisjoint(part) for part in batch.indices)
 
 
 # --- batches ----------------------------------------------------------------------------------
@@ -426,6 +431,7 @@ def build_settings(job: Job) -> dict[str, Any]:
         "cwd": settings.submitted_from,
         "max_failures": settings.max_failures,
         "fail_fast": settings.fail_fast,
+        "canary": settings.canary,
     }
 
 
@@ -619,15 +625,14 @@ def _meets(outcome: str, state: str) -> bool:
     )
 
 
-def build_task_lines(plan: Plan) -> bytes:
-    """`tasks/K.jsonl`: what the hand-in adds, changes and drops."""
-    lines = _ENCODER.encode_lines(plan.added)
-    if not plan.changes and not plan.dropped and not plan.updates:
-        return lines
+def build_task_lines(plan: Plan) -> Iterator[bytes]:
+    """`tasks/K.jsonl` in parts: what the hand-in adds, changes and drops."""
+    for start in range(0, len(plan.added), _LINES_AT_ONCE):
+        yield _ENCODER.encode_lines(plan.added[start : start + _LINES_AT_ONCE])
     renewed = [*plan.changes, *plan.updates]
     changed = [TaskLine(**_fields(change.now), index=change.index) for change in renewed]
     gone = [TaskLine(command="", index=index, dropped=True) for index in plan.dropped]
-    return lines + _ENCODER.encode_lines([*changed, *gone])
+    yield _ENCODER.encode_lines([*changed, *gone])
 
 
 def _fields(task: Task) -> dict[str, Any]:

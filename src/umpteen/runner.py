@@ -738,7 +738,8 @@ class _Runner:
         """Those that the mark names one by one."""
         for ordinal, opened in self.open.items() if mark.tasks else ():
             for index, upto in mark.tasks.items():
-                if index in self.revoked or int(opened.view.batch) > upto:
+                batch = opened.view.batch
+                if index in self.revoked or not batch.isdigit() or int(batch) > upto:
                     continue
                 if index not in opened.view.indices:
                     continue

@@ -145,6 +145,7 @@ class JobMachine(RuleBasedStateMachine):
             history = self.read()
             plan = build_plan(job, history, {*self.queued, *self.living}, rerun)
             expected = {name for name in self.file if self.judge(name) in _RUNS[rerun]}
+            assert all(int(batch.batch) > self.upto for batch in plan.again)
             again = {name for batch in plan.again for name in self.left_of(batch.batch)}
             planned = {plan.by_index(index).name for index in plan.to_run} | again
             assert planned == expected, (planned, expected)

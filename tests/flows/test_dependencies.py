@@ -227,13 +227,19 @@ def test_tasks_added_while_the_job_runs_wait_for_those_that_run(
         )  # fmt: skip
 
 
-def put_batch(umpteen: Umpteen, number: int, name: str, command: str, **own: Any) -> None:
-    """One more batch of one task, like the first, for runners that are started by hand."""
+def put_batch(
+    umpteen: Umpteen, number: int, name: str, command: str, *, count: int = 1, **own: Any
+) -> None:
+    """One more batch, like the first, for runners that are started by hand."""
     folder = umpteen.store() / ".umpteen/batches"
     batch = json.loads((folder / "1.json").read_text())
     output = str(umpteen.store() / name)
-    batch["runs"] = [{"cmd": f"{command}; echo {name} >> ran", "remote_output_path": output}]
-    batch["umpteen"].update(batch=str(number), indices=str(number - 1), names=[name], **own)
+    batch["runs"] = [
+        {"cmd": f"{command}; echo {name} >> ran", "remote_output_path": f"{output}{n or ''}"}
+        for n in range(count)
+    ]
+    indices = f"{number - 1}-{number - 2 + count}"
+    batch["umpteen"].update(batch=str(number), indices=indices, names=[name] * count, **own)
     (folder / f"{number}.json").write_text(json.dumps(batch))
 
 
@@ -279,7 +285,8 @@ def test_runner_waits_for_a_batch_of_its_own_list_that_another_has(umpteen: Umpt
 def test_runner_waits_for_a_batch_that_another_has_not_come_to(umpteen: Umpteen) -> None:
     store = put_two_batches(umpteen)
     # A runner of the same store that is at something else, and has batch 1 still before it.
-    put_batch(umpteen, 3, "other", "touch other; until [ -e on ]; do sleep 0.02; done")
+    wait = "touch other; until [ -e on ]; do sleep 0.02; done"
+    put_batch(umpteen, 3, "other", wait, count=3, max_failures=9)  # so no other is opened early
     first = start_runner(umpteen, "3,1")
     wait_until((umpteen.folder / "other").exists)
     second = start_runner(umpteen, "2", UMPTEEN_STORE_PATIENCE_S="0")
@@ -287,7 +294,7 @@ def test_runner_waits_for_a_batch_that_another_has_not_come_to(umpteen: Umpteen)
     for name in ("on", "go"):
         umpteen.write(name, "")
     expect_both_to_end(first, second)
-    assert read_ran(umpteen) == ["other", "slow", "new"]
+    assert read_ran(umpteen) == ["other", "other", "other", "slow", "new"]
 
 
 def test_runner_gives_up_on_a_batch_that_nobody_runs(umpteen: Umpteen) -> None:

@@ -145,7 +145,7 @@ def test_task_that_this_machine_has_no_room_for_is_refused(
 
 
 def test_task_that_another_machine_has_no_room_for_fails_there(umpteen: Umpteen) -> None:
-    tasks = [
+    tasks: list[dict[str, Any]] = [
         {"name": "big", "command": "true", "gpus": 2},
         {"name": "next", "command": "true", "after": "big"},
         {"name": "free", "command": "true"},

@@ -20,6 +20,7 @@ from umpteen.lease import (
     find_lease,
     is_held,
     leases_folder,
+    list_living,
     local_lock,
 )
 from umpteen.process import boot_ticks
@@ -116,6 +117,17 @@ def test_lease_is_held_as_long_as_any_process_has_its_lock() -> None:
     helper.kill()
     helper.wait()
     assert is_held(TOKEN) is False
+
+
+def test_living_runners_are_those_of_the_store_that_hold_their_lease() -> None:
+    dead = Lease.create("c" * 12, ADDRESS, 1)
+    leases = [Lease.create(TOKEN, ADDRESS, 1), Lease.create(OTHER, "/elsewhere", 1)]
+    with local_lock("hand-in"):
+        die(dead)
+        assert list_living(ADDRESS) == {TOKEN}
+    for lease in leases:
+        lease.remove()
+    assert list_living(ADDRESS) == set()
 
 
 def test_lease_says_what_runs_in_its_slots() -> None:

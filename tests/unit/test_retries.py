@@ -187,7 +187,13 @@ def test_retry_memory_stays_where_the_rule_says_nothing_of_it() -> None:
     assert plan([rule("failed")], FAILED, memory=100).memory == 100
 
 
-def test_retry_factor_of_nothing_said_is_nothing_said() -> None:
+@pytest.mark.parametrize(("said", "then"), [(0, 2048), (5000, 10_000)])
+def test_retry_factor_is_of_what_was_said_else_of_what_it_took(said: int, then: int) -> None:
+    rules = [rule("out_of_memory", memory_factor=2)]
+    assert plan(rules, {**NO_MEMORY, "peak_kb": 1}, memory=said).memory == then
+
+
+def test_retry_factor_of_nothing_known_is_nothing_said() -> None:
     assert plan([rule("failed", memory_factor=2)], FAILED).memory is None
 
 

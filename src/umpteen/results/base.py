@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import abc
 import re
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple, Union
 
 __all__ = [
     "CANCEL",
@@ -17,6 +18,7 @@ __all__ = [
     "LOCK",
     "OWN_FOLDER",
     "SUMMARY",
+    "Content",
     "RecordsKey",
     "Store",
     "attempt_folder",
@@ -118,6 +120,10 @@ def parse_numbers(names: list[str], suffix: str) -> list[int]:
     return sorted(int(stem) for stem in stems if stem.isdigit())
 
 
+# Bytes, or parts of them, each of which is good until the next is asked for.
+Content = Union[bytes, bytearray, Iterable[Union[bytes, bytearray]]]
+
+
 class Store(abc.ABC):
     """What every results store can do; errors are StoreError, naming what was being done."""
 
@@ -132,7 +138,7 @@ class Store(abc.ABC):
         """The last `size` bytes of the file, or all of it; None if there is no such file."""
 
     @abc.abstractmethod
-    def create(self, key: str, content: bytes | bytearray) -> bool:
+    def create(self, key: str, content: Content) -> bool:
         """Put a file whole where none is; False, and nothing done, if there is one."""
 
     @abc.abstractmethod

@@ -9,10 +9,11 @@ import contextlib
 import errno
 import os
 import re
+import shutil
 from collections.abc import Iterator
 
 from umpteen.errors import SettingsError, StoreError
-from umpteen.results.base import JOB, Store
+from umpteen.results.base import JOB, Content, Store
 
 __all__ = ["DirectoryStore", "open_store", "parse_address"]
 
@@ -78,7 +79,7 @@ class DirectoryStore(Store):
             except (FileNotFoundError, NotADirectoryError):
                 return None
 
-    def create(self, key: str, content: bytes | bytearray) -> bool:
+    def create(self, key: str, content: Content) -> bool:
         """Put a file whole where none is; False, and nothing done, if there is one."""
         path = self.path(key)
         with self._explained("write", key):
@@ -90,7 +91,7 @@ class DirectoryStore(Store):
             except OSError as error:
                 if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS):
                     raise
-                return _create_without_links(path, content)
+                return _create_without_links(path, temporary)
             finally:
                 os.unlink(temporary)
         return True
@@ -114,7 +115,7 @@ class DirectoryStore(Store):
         with self._explained("remove", key), contextlib.suppress(FileNotFoundError):
             os.unlink(self.path(key))
 
-    def _write_beside(self, path: str, content: bytes | bytearray) -> str:
+    def _write_beside(self, path: str, content: Content) -> str:
         temporary = f"{path}.{os.urandom(4).hex()}.new"
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         mode = 0o600 if path.endswith(JOB) else 0o666  # settings may name what others must not see
@@ -125,7 +126,8 @@ class DirectoryStore(Store):
             fd = os.open(temporary, flags, mode)
         try:
             with os.fdopen(fd, "wb", buffering=0) as file:
-                _write_all(file.fileno(), content)
+                for part in [content] if isinstance(content, (bytes, bytearray)) else content:
+                    _write_all(file.fileno(), part)
         except BaseException:
             os.unlink(temporary)
             raise
@@ -152,17 +154,14 @@ _HINTS = {
 }
 
 
-def _create_without_links(path: str, content: bytes | bytearray) -> bool:
+def _create_without_links(path: str, temporary: str) -> bool:
     """For file systems that have no hard links: exclusive, but not put whole."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     try:
-        fd = os.open(path, flags, 0o666)
+        target = open(path, "xb")  # noqa: SIM115 -- that it is there already is an answer
     except FileExistsError:
         return False
-    try:
-        _write_all(fd, content)
-    finally:
-        os.close(fd)
+    with target, open(temporary, "rb") as source:
+        shutil.copyfileobj(source, target)
     return True
 
 
