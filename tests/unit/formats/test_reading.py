@@ -202,7 +202,7 @@ def test_reading_second_file_must_exist() -> None:
         ([], "nothing to run"),
         ([""], "nothing to run"),
         (["."], "is a directory"),
-        (["python", "a.py"], "neither a job file nor key=values"),
+        (["sh", "a.py"], "neither a job file nor key=values"),
         (["a \udcff"], "is not UTF-8"),
         (["sim {x}", "x="], "'x' has no values"),
         (["a\0b"], "no such file"),
