@@ -36,7 +36,7 @@ from umpteen.hand_in import hand_in, hand_in_lock, open_job_folder
 from umpteen.history import SKIPPED, BatchHistory, History
 from umpteen.job import Job, Task, Terms
 from umpteen.machine import read_capacity
-from umpteen.plan import Chosen, Plan, build_plan
+from umpteen.plan import Chosen, Past, Plan, build_plan
 from umpteen.process import usable_cores
 from umpteen.registry import find_address, forget, register
 from umpteen.removal import Removed, measure_job, remove_job, remove_rest
@@ -523,17 +523,24 @@ def _read_settings(history: History, *, detach: bool) -> Settings:
     return msgspec.convert({**DEFAULTS, **given}, Settings)
 
 
-def _attempts(plan: Plan, history: History) -> dict[int, tuple[int, str]]:
-    """The newest attempt of each task that runs again: its number, and its runner's token."""
+def _attempts(plan: Plan, history: History) -> dict[int, Past]:
+    """What each task that runs again has behind it."""
     if not history.count or set(plan.why) <= {"new"}:
         return {}
     before = [index for index in plan.to_run if index < history.count]
     found = history.read_records(before)
     return {
-        index: (records[-1][1].attempt, records[-1][0])
+        index: Past(records[-1][1].attempt, records[-1][0], _list_tries(records))
         for index, records in found.items()
         if records
     }
+
+
+def _list_tries(records: Sequence[tuple[str, Record]]) -> list[dict[str, Any]]:
+    """The attempts since the task last came to an end, so that none of its retries comes twice."""
+    over = [place for place, (_, record) in enumerate(records, 1) if record.is_final]
+    since = records[over[-1] if over else 0 :]
+    return [record.to_dict() for _, record in since if record.retry]
 
 
 def watch(submission: Submission) -> Iterator[JobStatus]:

@@ -21,7 +21,7 @@ from umpteen.executors.base import Executor
 from umpteen.history import HandedBatch, HandIn, History
 from umpteen.job import Job
 from umpteen.lease import local_lock
-from umpteen.plan import Plan, build_batches, build_settings, build_task_lines
+from umpteen.plan import Past, Plan, build_batches, build_settings, build_task_lines
 from umpteen.process import read_machine
 from umpteen.records import format_ranges
 from umpteen.results.base import (
@@ -111,7 +111,7 @@ def _settings(job: Job) -> dict[str, Any]:
 
 
 def hand_in(
-    plan: Plan, history: History, executor: Executor, attempts: Mapping[int, tuple[int, str]]
+    plan: Plan, history: History, executor: Executor, attempts: Mapping[int, Past]
 ) -> list[str]:
     """Write the plan into the store and submit its batches; their numbers.
 

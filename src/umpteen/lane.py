@@ -432,7 +432,7 @@ class _Lane:
             return task.attempt - 1, self.setup.token
         recorded = self._recorded(task.ordinal).get(task.index)
         if recorded is None and str(task.position) in task.batch.before:
-            attempt, token = task.batch.before[str(task.position)]
+            attempt, token = task.batch.before[str(task.position)][:2]
             recorded = (attempt, token)
         if recorded and not os.path.exists(f"{task.folder}/{attempt_folder(*recorded)}"):
             return recorded

@@ -24,6 +24,7 @@ __all__ = [
     "RERUN_CHOICES",
     "Change",
     "Chosen",
+    "Past",
     "Plan",
     "build_batches",
     "build_plan",
@@ -409,6 +410,16 @@ def _is_spoilt(history: History, batch: BatchHistory) -> bool:
 # --- batches ----------------------------------------------------------------------------------
 
 
+class Past(msgspec.Struct, frozen=True, array_like=True):
+    """What a batch says of a task that ran before: the number of its newest attempt, the runner
+    of that, and the records of attempts after which another was still to follow.
+    """
+
+    attempt: int
+    token: str
+    tries: list[dict[str, Any]] = []
+
+
 class _Run(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """One entry of a batch file's `runs`, with the seed's keys alone."""
 
@@ -436,11 +447,11 @@ def build_settings(job: Job) -> dict[str, Any]:
 
 
 def build_batches(
-    plan: Plan, address: str, first: int, attempts: Mapping[int, tuple[int, str]], now_s: float
+    plan: Plan, address: str, first: int, attempts: Mapping[int, Past], now_s: float
 ) -> Iterator[tuple[HandedBatch, bytearray]]:
     """The new batches, numbered from `first`, each with the content of its file.
 
-    A content is good until the next is asked for. attempts: for tasks that ran before, the number and the runner of their newest attempt.
+    A content is good until the next is asked for. attempts: of tasks that ran before.
     """
     links = _Links(plan, first) if plan.graph else None
     encoded = bytearray()  # new memory for each would cost as much as the encoding
@@ -458,7 +469,7 @@ def _build_batch(
     address: str,
     batch: str,
     indices: Sequence[int],
-    attempts: Mapping[int, tuple[int, str]],
+    attempts: Mapping[int, Past],
     now_s: float,
 ) -> dict[str, Any]:
     tasks = list(map(plan.by_index, indices))

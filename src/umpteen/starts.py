@@ -264,8 +264,10 @@ class Opener(NamedTuple):
     def _choose(self, opened: OpenBatch, starts: Sequence[Start]) -> None:
         """What is left to do after what earlier starts recorded."""
         view = opened.view
-        for position, (attempt, _) in view.before.items():
+        for position, (attempt, _, *tries) in view.before.items():
             opened.attempts[view.indices[int(position)]] = attempt
+            if tries and tries[0]:
+                opened.tries[view.indices[int(position)]] = tries[0]
         done = set()
         for record in (record for start in starts for record in start.records):
             made = opened.attempts.get(record.task, 0)

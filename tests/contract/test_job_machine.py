@@ -31,7 +31,7 @@ from umpteen.hand_in import hand_in, hand_in_lock, open_job_folder
 from umpteen.history import History
 from umpteen.job import Job, Task
 from umpteen.lease import Lease
-from umpteen.plan import build_plan
+from umpteen.plan import Past, build_plan
 from umpteen.process import read_machine
 from umpteen.records import build_line
 from umpteen.results.base import CANCEL
@@ -153,7 +153,7 @@ class JobMachine(RuleBasedStateMachine):
                 return
             before = history.read_records(i for i in plan.to_run if i < history.count)
             attempts = {
-                index: (records[-1][1].attempt, records[-1][0])
+                index: Past(records[-1][1].attempt, records[-1][0])
                 for index, records in before.items()
                 if records
             }

@@ -150,7 +150,9 @@ def test_retry_that_failed_for_good_starts_afresh_with_the_next_run(umpteen: Ump
 # --- interrupted while a task waits to be tried again -----------------------------------------
 
 
-def start_and_fail(umpteen: Umpteen, **more: Any) -> subprocess.Popen[str]:
+def start_and_fail(
+    umpteen: Umpteen, *, is_chain: bool = False, **more: Any
+) -> subprocess.Popen[str]:
     """A job whose first task has failed and waits for half a minute at least."""
     rule = {"when": "exit_code 1", "wait": "1m", **more}
     retries = [rule, {"when": "exit_code 2", "wait": 0}]
@@ -158,6 +160,8 @@ def start_and_fail(umpteen: Umpteen, **more: Any) -> subprocess.Popen[str]:
     others = {"command": "until [ -e go ]; do sleep 0.05; done; sleep 0.2"}
     umpteen.write("code.1", "1")
     job = {"slots": 3, "grace": 1, "tasks": [task, others, others]}
+    if is_chain:
+        job["tasks"] = [{**task, "name": "first"}, {"command": "true", "after": "first"}]
     umpteen.write("job.json", json.dumps(job))
     watcher = umpteen.start("run", "job.json")
     wait_until(lambda: umpteen.store().exists() and attempts_of(umpteen.store()))
@@ -198,6 +202,15 @@ def test_retry_goes_on_where_it_was_after_the_runner_has_gone(
     }
     assert outputs == {str(n): f"{n}\n" for n in range(1, len(codes) + 1)}
     assert (umpteen.store() / "0/stdout").read_text() == f"{len(codes) + 1}\n"
+
+
+def test_retry_counts_on_where_dependencies_make_a_new_batch(umpteen: Umpteen) -> None:
+    interrupt(umpteen, start_and_fail(umpteen, is_chain=True), "kill")
+    umpteen.write("code.2", "1")  # for which the rule is used up
+    again = umpteen("run", "job.json")
+    assert again.returncode == 1, again.stderr
+    assert attempts_of(umpteen.store()) == [(1, "failed", True), (2, "failed", False)]
+    assert [path.stem for path in umpteen.store().glob(".umpteen/batches/2.json")] == ["2"]
 
 
 def test_retry_is_alone_though_another_runner_makes_it(umpteen: Umpteen) -> None:

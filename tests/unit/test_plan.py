@@ -19,6 +19,7 @@ from umpteen.job import Job, Retry, Task, Terms
 from umpteen.plan import (
     LOCAL_BATCH_CAP,
     Chosen,
+    Past,
     Plan,
     build_batches,
     build_plan,
@@ -278,8 +279,8 @@ def test_batch_command_without_shell_is_quoted_for_others(store: DirectoryStore)
 def test_batch_has_the_attempts_made_before_and_the_deadline(store: DirectoryStore) -> None:
     put_job(store, "a", "b", states="SF")
     plan = build_plan(make_job("a", "b", deadline_s=60.0), read(store), set())
-    (batch,) = decode(plan, attempts={1: (4, "token")}, now_s=1000.0)
-    assert batch["umpteen"]["attempts"] == {"0": [4, "token"]}
+    (batch,) = decode(plan, attempts={1: Past(4, "token")}, now_s=1000.0)
+    assert batch["umpteen"]["attempts"] == {"0": [4, "token", []]}
     assert batch["umpteen"]["deadline_s"] == 1060
 
 
