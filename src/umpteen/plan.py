@@ -559,8 +559,12 @@ class _Links:
         assert plan.graph is not None
         self.plan, self.graph, self.history = plan, plan.graph, plan.history
         self.indices = plan.indices
-        self.place = {index: place for place, index in enumerate(plan.to_run)}
-        self.position = {index: position for position, index in enumerate(plan.indices)}
+        # By index, its place in what runs and in the job: for a new job no table is needed.
+        is_new = isinstance(plan.to_run, range) and isinstance(plan.indices, range)
+        places = ((index, place) for place, index in enumerate(plan.to_run))
+        positions = ((index, position) for position, index in enumerate(plan.indices))
+        self.place: Sequence[int] | dict[int, int] = plan.to_run if is_new else dict(places)
+        self.position: Sequence[int] | dict[int, int] = plan.indices if is_new else dict(positions)
         self.first, self.known = first, list(plan.history.batches)
         self.made: dict[int, tuple[dict[str, str], set[str]]] = {}
 
@@ -571,9 +575,8 @@ class _Links:
         waits: set[str] = set()
         for index in indices:
             behind = self.graph.behind[self.position[index]]
-            if behind < FREE and not self._is_over(self.indices[link(behind)]):
-                before = self.indices[link(behind)]
-                after.append(link(before))
+            if behind < FREE and not self._is_over(before := self.indices[-2 - behind]):
+                after.append(-2 - before)
                 waits.add(self._find_batch(before))
             elif behind != FREE and self._build(behind)[0]:
                 after.append(numbers.setdefault(behind, len(numbers)))

@@ -280,7 +280,8 @@ def _align(row: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def _failure_cells(job: str, failure: Failure) -> list[str]:
-    command = f"umpteen logs {_quote(job)} {_quote(failure.name)}"
+    verb = "why" if failure.state == "skipped" else "logs"  # it has written nothing
+    command = f"umpteen {verb} {_quote(job)} {_quote(failure.name)}"
     command += " --stderr" if failure.has_stderr else ""
     state = failure.state.replace("_", " ")
     name = _CONTROL.sub("?", failure.name)
