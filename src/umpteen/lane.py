@@ -115,6 +115,7 @@ class BatchView:
         self.after: list[int] = own.get("after", [])
         self.barriers: list[dict[str, str]] = own.get("barriers", [])
         self.waits: list[str] = own.get("waits", [])
+        self.has_priorities: bool = own.get("priorities", False)
         self.max_failures: int = own.get("max_failures", 0)
         self.fail_fast: bool = own.get("fail_fast", False)
 

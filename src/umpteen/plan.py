@@ -501,6 +501,8 @@ def _build_batch(
             for position, index in enumerate(indices)
             if index in attempts
         }
+    if plan.graph and any(t.terms is not None and t.terms.priority for t in tasks):
+        own["priorities"] = True
     if settings.max_failures:
         own.update(max_failures=settings.max_failures, fail_fast=settings.fail_fast)
     if settings.deadline_s:

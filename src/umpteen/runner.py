@@ -414,7 +414,7 @@ class _Runner:
         self.did_fail |= any(state != _SUCCEEDED for state in opened.finals.values())
         self.has_graph |= view.has_graph
         self.has_rules |= any("retries" in extra for extra in (view.common, *view.extras.values()))
-        self.queue.is_tight |= bool(view.max_failures)
+        self.queue.is_tight |= bool(view.max_failures) or view.has_priorities
         if view.has_graph:
             for index, state in opened.finals.items():
                 if state != _SUCCEEDED:

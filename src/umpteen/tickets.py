@@ -6,6 +6,7 @@ reads and writes nothing. Standard library alone.
 
 from __future__ import annotations
 
+import bisect
 import heapq
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -155,7 +156,12 @@ class Queue:
 
     def _line_up(self, key: _Key, *, first: bool = False) -> None:
         line = self.lines.setdefault(self.needs_of.get(key), deque())
-        line.appendleft(key) if first else line.append(key)
+        if first:
+            line.appendleft(key)
+        elif self.is_tight and line and key < line[-1]:  # else it would wait behind lesser ones
+            line.insert(bisect.bisect_left(line, key), key)
+        else:
+            line.append(key)
 
     def _put_behind(self, given: Mapping[str, str], keys: list[_Key]) -> None:
         content = tuple(given.get(name, "") for name in (*_OUTCOMES, "doomed"))

@@ -168,6 +168,19 @@ def test_task_that_another_machine_has_no_room_for_fails_there(umpteen: Umpteen)
 # --- order ------------------------------------------------------------------------------------
 
 
+def test_priority_holds_for_what_was_waiting_for_others(umpteen: Umpteen) -> None:
+    lows = "".join(f"- {{name: low-{n}, command: echo low >> ran}}\n" for n in range(20))
+    umpteen.write(
+        "job.yaml",
+        "slots: 1\ntasks:\n"
+        "- {name: prep, command: sleep 0.1; echo prep >> ran}\n"
+        + lows
+        + "- {name: high, command: echo high >> ran, priority: 9, after: prep}\n",
+    )
+    assert umpteen("run", "job.yaml").returncode == 0
+    assert (umpteen.folder / "ran").read_text().split() == ["prep", "high", *["low"] * 20]
+
+
 def test_priority_decides_who_goes_first(umpteen: Umpteen) -> None:
     umpteen.write(
         "job.yaml",

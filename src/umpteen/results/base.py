@@ -17,7 +17,6 @@ __all__ = [
     "JOB",
     "LOCK",
     "OWN_FOLDER",
-    "SUMMARY",
     "Content",
     "RecordsKey",
     "Store",
@@ -40,7 +39,6 @@ OWN_FOLDER = ".umpteen"
 JOB = ".umpteen/job.json"
 CANCEL = ".umpteen/cancel"
 LOCK = ".umpteen/lock"
-SUMMARY = ".umpteen/summary.json"
 CLOSED = "closed"  # in the records folder of a batch
 
 _RECORDS_NAME = re.compile(r"(\d+)-([0-9a-f]+)\.jsonl")
