@@ -140,10 +140,8 @@ def _read(
             name = name or read_job([job], flags=flags).name
             job = [Task(job, matrix=dict(values or {}))]
         planned = _read_values(job, name, flags)
-    if detach and planned.settings.executor == "local":
-        settings = msgspec.structs.replace(planned.settings, executor_options={"detach": True})
-        planned = msgspec.structs.replace(planned, settings=settings)
-    return dispatch.settle(planned, os.getcwd())
+    settled = dispatch.settle(planned, os.getcwd())
+    return dispatch.detach(settled) if detach else settled
 
 
 def _read_values(

@@ -17,11 +17,9 @@ from umpteen.process import read_machine
 from umpteen.records import build_line
 from umpteen.results.base import CANCEL
 from umpteen.starts import Opener, read_cancel_mark
-from umpteen.task import IS_FINAL, NUMBER_OF, TaskState
+from umpteen.task import IS_FINAL
 
 __all__ = ["is_cancelled", "is_open", "put_cancel_mark", "record_cancelled", "refuse_adopted"]
-
-_CANCELLED = TaskState.CANCELLED.value
 
 
 def is_open(history: History, index: int) -> bool:
@@ -75,12 +73,6 @@ def record_cancelled(history: History, batches: set[str], chosen: set[int]) -> N
         opened = opener.open(batch)
         if opened is None:
             continue
-        for position in [*opened.alone, *opened.todo]:
-            index = opened.view.indices[position]
-            if index in chosen and not opened.is_done(position):
-                record = opener.build_record(opened, position, _CANCELLED, "")
-                opened.states[position] = NUMBER_OF[_CANCELLED]
-                opened.left -= 1
-                opened.file.append(record.to_line().encode() + b"\n")
+        opener.record_cancelled(opened, only=chosen)
         opened.file.append(build_line(opened.build_end()))
         opened.file.close()

@@ -16,19 +16,16 @@ import msgspec
 
 from umpteen.errors import InputError, nearest_hint
 from umpteen.job import Task
+from umpteen.task import FREE, OUTCOMES, link
 
 __all__ = [
-    "FREE",
-    "OUTCOMES",
     "Barrier",
     "Graph",
     "GraphError",
     "build_graph",
-    "link",
     "list_by_priority",
 ]
 
-OUTCOMES = ("succeeded", "any", "failed")
 _HINTED = 5000  # names are compared for a hint up to so many
 _WILD = re.compile(r"[*?\[]")
 _After = tuple[tuple[str, str], ...]
@@ -54,14 +51,6 @@ class Barrier(msgspec.Struct, frozen=True, gc=False):
         yield from self.succeeded
         yield from self.any
         yield from self.failed
-
-
-FREE = -1  # in place of a barrier: behind none
-
-
-def link(position: int) -> int:
-    """What stands for one task in place of a barrier, and the other way round."""
-    return -2 - position
 
 
 def _list_before(barriers: list[Barrier], behind: int) -> Iterator[int]:

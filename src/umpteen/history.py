@@ -374,6 +374,16 @@ class History:
                     self._failures.append((batch, record))
                     self._fresh = [*self._fresh[-_RECENT:], (batch, record)]
 
+    def read_settings(self) -> dict[str, Any]:
+        """What the job was handed in with last, by the names of Settings."""
+        given = dict(self.job.get("settings", {}))
+        newest = next((h for h in reversed(self.hand_ins) if h.executor), None)
+        if newest:
+            known = {"cwd": "submitted_from"}
+            given.update({known.get(key, key): value for key, value in newest.settings.items()})
+            given["executor"] = newest.executor
+        return given
+
     # --- asking -------------------------------------------------------------------------
 
     @property

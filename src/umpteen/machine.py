@@ -14,7 +14,14 @@ from typing import NamedTuple
 
 from umpteen.process import usable_cores
 
-__all__ = ["Capacity", "OutOfMemoryWatch", "is_memory_short", "read_capacity"]
+__all__ = [
+    "Capacity",
+    "OutOfMemoryWatch",
+    "in_mb",
+    "is_memory_short",
+    "list_lacks",
+    "read_capacity",
+]
 
 _LEAST_SHARE, _LEAST_BYTES = 0.05, 256 << 20  # of memory that must be free to start a task
 _WINDOW_S = 2.0
@@ -36,6 +43,24 @@ class Capacity(NamedTuple):
 def read_capacity() -> Capacity:
     """Of this machine, as far as this process may use it."""
     return Capacity(usable_cores(), min(_total_memory(), _cgroup_limit()), _list_gpus())
+
+
+def list_lacks(cpus: int, gpus: int, memory: int, here: Capacity) -> list[tuple[int, int, str]]:
+    """(what is wanted, what there is at most, of what) where there is not enough."""
+    wanted = (
+        (cpus, here.cpus, "cpus"),
+        (gpus, len(here.gpus), "gpus"),
+        (memory, here.memory, "bytes of memory"),
+    )
+    return [lack for lack in wanted if lack[0] > lack[1]]
+
+
+def in_mb(lack: tuple[int, int, str]) -> tuple[int, int, str]:
+    """A lack as people are told of it: memory in MB, what is wanted rounded up."""
+    wanted, most, what = lack
+    if what != "bytes of memory":
+        return lack
+    return -(-wanted >> 20), most >> 20, "MB of memory"
 
 
 def _total_memory() -> int:

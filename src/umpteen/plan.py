@@ -13,11 +13,20 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from umpteen.graph import FREE, OUTCOMES, Barrier, Graph, build_graph, link, list_by_priority
+from umpteen.graph import Barrier, Graph, build_graph, list_by_priority
 from umpteen.history import SKIPPED, SUCCEEDED, BatchHistory, HandedBatch, History, TaskLine
 from umpteen.job import Job, Task
 from umpteen.records import format_ranges
-from umpteen.task import FORMAT_VERSION, IS_FINAL, STATES, shell_command
+from umpteen.task import (
+    FORMAT_VERSION,
+    FREE,
+    IS_FINAL,
+    OUTCOMES,
+    STATES,
+    link,
+    meets,
+    shell_command,
+)
 
 __all__ = [
     "LOCAL_BATCH_CAP",
@@ -604,7 +613,7 @@ class _Links:
             for position in getattr(barrier, outcome):
                 index = self.plan.indices[position]
                 if self._is_over(index):
-                    if not _meets(outcome, STATES[self.history.states[index]]):
+                    if not meets(outcome, STATES[self.history.states[index]]):
                         given["doomed"] = self._explain(position, index)
                     continue
                 left.append(index)
@@ -629,16 +638,6 @@ class _Links:
     def _explain(self, position: int, index: int) -> str:
         task = self.plan.by_index(index)
         return f"after {task.name or position}, which {STATES[self.history.states[index]]}"
-
-
-def _meets(outcome: str, state: str) -> bool:
-    if outcome == "any":
-        return True
-    return (
-        (state == "succeeded")
-        if outcome == "succeeded"
-        else (state not in ("succeeded", "skipped"))
-    )
 
 
 def build_task_lines(plan: Plan) -> Iterator[bytes]:

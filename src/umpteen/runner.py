@@ -57,7 +57,7 @@ from umpteen.process import (
 from umpteen.records import RecordsFile, build_line, list_starts, parse_ranges, read_start
 from umpteen.results.base import JOB, running_key, scratch_folder
 from umpteen.results.directory import DirectoryStore, open_store
-from umpteen.retries import plan_retry
+from umpteen.retries import Again, plan_retry
 from umpteen.starts import CancelMark, OpenBatch, Opener, read_batch, read_cancel_mark
 from umpteen.task import (
     NUMBER_OF,
@@ -409,8 +409,7 @@ class _Runner:
         view = opened.view
         if view.deadline_s:
             self.deadline_s = min(self.deadline_s, time.monotonic() + view.deadline_s - time.time())
-        failures = sum(state in _FAILURES for state in opened.finals.values())
-        self.failures += failures
+        self.failures += sum(state in _FAILURES for state in opened.finals.values())
         self.did_fail |= any(state != _SUCCEEDED for state in opened.finals.values())
         self.has_graph |= view.has_graph
         self.has_rules |= any("retries" in extra for extra in (view.common, *view.extras.values()))
@@ -446,9 +445,13 @@ class _Runner:
         needs = build_needs(terms, alone=alone) or Needs()
         tries = opened.tries.get(opened.view.indices[position], ())
         if again := plan_retry(terms.get("retries", ()), tries, needs.memory):
-            memory = min(again.memory or 0, self.capacity.memory)
-            needs = needs._replace(memory=memory, alone=alone or again.alone)
+            needs = self._adapt(needs, again)
         return needs if any(needs) else None
+
+    def _adapt(self, needs: Needs, again: Again) -> Needs:
+        """What the next attempt needs; as much memory as there is has to do."""
+        memory = min(again.memory or 0, self.capacity.memory)
+        return needs._replace(memory=memory, alone=needs.alone or again.alone)
 
     def _build_ticket(self, ordinal: int, position: int, devices: int) -> bytes:
         opened = self.open[ordinal]
@@ -602,7 +605,7 @@ class _Runner:
             opened.attempts[index] = record["attempt"]
             opened.own_attempts.add(index)
             if not self.is_fed:
-                needs = needs._replace(memory=again.memory or 0, alone=again.alone)
+                needs = self._adapt(needs, again)
                 at_s = time.monotonic() + again.wait_s
                 self.queue.come_back(key, at_s, needs if any(needs) else None)
         return build_line(record)[:-1], "retry" in record

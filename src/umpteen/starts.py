@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any, NamedTuple
 
 from umpteen.errors import StoreError
@@ -168,17 +168,25 @@ class Opener(NamedTuple):
             self.record_cancelled(opened)
         return opened
 
-    def record_cancelled(self, opened: OpenBatch, reason: str = "") -> None:
-        """Record everything that this start has not run as cancelled."""
-        left = [p for p in [*opened.alone, *opened.todo] if not opened.is_done(p)]
-        lines = [
-            self.build_record(opened, position, TaskState.CANCELLED.value, reason).to_line() + "\n"
-            for position in left
-        ]
-        for position in left:
-            opened.states[position] = NUMBER_OF[TaskState.CANCELLED.value]
+    def record_cancelled(
+        self, opened: OpenBatch, reason: str = "", only: Container[int] | None = None
+    ) -> None:
+        """Record what this start has not run, or `only` these task indices of it, as cancelled."""
+        indices = opened.view.indices
+        chosen = {
+            position
+            for position in [*opened.alone, *opened.todo]
+            if not opened.is_done(position) and (only is None or indices[position] in only)
+        }
+        lines = []
+        for position in sorted(chosen):
+            record = self.build_record(opened, position, TaskState.CANCELLED.value, reason)
+            lines.append(record.to_line() + "\n")
+            opened.states[position] = NUMBER_OF[record.state]
         opened.file.append("".join(lines).encode())
-        opened.alone, opened.todo, opened.left = [], [], 0
+        opened.alone = [position for position in opened.alone if position not in chosen]
+        opened.todo = [position for position in opened.todo if position not in chosen]
+        opened.left = 0 if only is None else opened.left - len(chosen)
 
     def must_yield(self, opened: OpenBatch) -> bool:
         """Whether a later start has taken this batch over, or it was closed."""

@@ -15,8 +15,10 @@ from typing import Any, NamedTuple
 
 __all__ = [
     "FORMAT_VERSION",
+    "FREE",
     "IS_FINAL",
     "NUMBER_OF",
+    "OUTCOMES",
     "REASON_DEADLINE",
     "REASON_INTERRUPTED",
     "REASON_KILLED_ITS_RUNNER",
@@ -28,6 +30,8 @@ __all__ = [
     "TaskState",
     "build_digest",
     "build_environment",
+    "link",
+    "meets",
     "shell_command",
 ]
 
@@ -76,6 +80,27 @@ class TaskState(str, enum.Enum):
 STATES = tuple(state.value for state in TaskState)
 NUMBER_OF = {state: number for number, state in enumerate(STATES)}
 IS_FINAL = tuple(state.is_final for state in TaskState)
+
+
+# What may be asked of a task that another is after.
+OUTCOMES = ("succeeded", "any", "failed")
+
+# In place of a barrier: behind none.
+FREE = -1
+
+
+def link(number: int) -> int:
+    """What stands for one task in place of a barrier, and the other way round."""
+    return -2 - number
+
+
+def meets(outcome: str, state: str) -> bool:
+    """Whether a task that came to its end in `state` is what was asked of it."""
+    if outcome == "any":
+        return True
+    if outcome == "succeeded":
+        return state == TaskState.SUCCEEDED.value
+    return state not in (TaskState.SUCCEEDED.value, TaskState.SKIPPED.value)
 
 
 class Record(NamedTuple):

@@ -12,21 +12,18 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, Callable, NamedTuple
 
-from umpteen.machine import Capacity
+from umpteen.machine import Capacity, list_lacks
 from umpteen.records import parse_ranges
-from umpteen.task import IS_FINAL, NUMBER_OF, STATES, TaskState
+from umpteen.task import FREE, IS_FINAL, NUMBER_OF, OUTCOMES, STATES, TaskState, link, meets
 
 __all__ = ["Needs", "Queue", "Taken", "Tasks", "Unrun", "build_needs"]
 
 _UNKNOWN = 0xFF
-_FREE = -1
 _SUCCEEDED = NUMBER_OF[TaskState.SUCCEEDED.value]
-_SKIPPED = NUMBER_OF[TaskState.SKIPPED.value]
 _HOW = tuple(
     {"timed_out": "timed out", "cancelled": "was cancelled", "skipped": "was skipped"}.get(s, s)
     for s in STATES
 )
-_OUTCOMES = ("succeeded", "any", "failed")
 _PASSED_MOST = 2  # times the slots: so many may start before a task that waits for room
 _Key = tuple[int, int]  # a batch's place in the runner's list, a task's place in the batch
 
@@ -50,9 +47,9 @@ class Tasks(NamedTuple):
     """The tasks of one batch that are to run, by position.
 
     needs: of those that need anything. after: by position, the number of the barrier that a
-    task is behind, -1, or -2 - the index of the one task whose success it waits for; empty
-    where none waits. barriers: each with indices as ranges by
-    outcome, or with `doomed`: why it will never open.
+    task is behind, FREE, or the `link` of the index of the one task whose success it waits
+    for; empty where none waits. barriers: each with indices as ranges by outcome, or with
+    `doomed`: why it will never open.
     """
 
     todo: Sequence[int]
@@ -91,9 +88,9 @@ class _Barrier:
 class Queue:
     """The tasks of open batches that have not started.
 
-    slots: how many may run at once. name_of: tells a task's name by its index. is_tight: a task is given out only when a slot is free for
-    it; else as many as are asked for, to wait in a pipe. unrun: tasks that will never start,
-    for the caller to take from here.
+    slots: how many may run at once. name_of: tells a task's name by its index. is_tight: a task
+    is given out only when a slot is free for it; else as many as are asked for, to wait in a
+    pipe. unrun: tasks that will never start, for the caller to take from here.
     """
 
     def __init__(self, capacity: Capacity, slots: int, name_of: Callable[[int], str]) -> None:
@@ -126,29 +123,22 @@ class Queue:
             key = (ordinal, position)
             if position in tasks.needs and not self._note_needs(key, tasks.needs[position]):
                 continue
-            barrier = tasks.after[position] if tasks.after else _FREE
-            if barrier == _FREE:
+            barrier = tasks.after[position] if tasks.after else FREE
+            if barrier == FREE:
                 self._line_up(key)
             else:
                 behind.setdefault(barrier, []).append(key)
         for number, keys in behind.items():
-            is_link = number < _FREE
-            given = {"succeeded": str(-2 - number)} if is_link else tasks.barriers[number]
+            is_link = number < FREE
+            given = {"succeeded": str(link(number))} if is_link else tasks.barriers[number]
             self._put_behind(given, keys)
 
     def _note_needs(self, key: _Key, needs: Needs) -> bool:
         """False, and the task unrun, where the machine can never have what it needs."""
-        here = self.capacity
-        wanted = (
-            (needs.cpus, here.cpus, "cpus"),
-            (needs.gpus, len(here.gpus), "gpus"),
-            (needs.memory, here.memory, "bytes of memory"),
-        )
-        for number, most, what in wanted:
-            if number > most:
-                reason = f"needs {number} {what}, and this machine has {most}"
-                self.unrun.append(Unrun(*key, TaskState.FAILED.value, reason))
-                return False
+        for wanted, most, what in list_lacks(needs.cpus, needs.gpus, needs.memory, self.capacity):
+            reason = f"needs {wanted} {what}, and this machine has {most}"
+            self.unrun.append(Unrun(*key, TaskState.FAILED.value, reason))
+            return False
         self.needs_of[key] = needs
         self.is_tight = True
         self.counts_cpus |= needs.cpus > 0
@@ -164,11 +154,11 @@ class Queue:
             line.append(key)
 
     def _put_behind(self, given: Mapping[str, str], keys: list[_Key]) -> None:
-        content = tuple(given.get(name, "") for name in (*_OUTCOMES, "doomed"))
+        content = tuple(given.get(name, "") for name in (*OUTCOMES, "doomed"))
         barrier = self.shared.get(content)
         if barrier is None:
             barrier = self.shared[content] = _Barrier(given.get("doomed", ""))
-            for outcome, ranges in zip(_OUTCOMES, content):
+            for outcome, ranges in zip(OUTCOMES, content):
                 for index in (index for part in parse_ranges(ranges) for index in part):
                     self._wait_for(barrier, outcome, index)
         barrier.waiting += keys
@@ -185,7 +175,7 @@ class Queue:
 
     def _judge(self, barrier: _Barrier, outcome: str, index: int, state: int) -> None:
         """Note where what a task came to is not what was asked of it."""
-        if not barrier.reason and not _meets(outcome, state):
+        if not barrier.reason and not meets(outcome, STATES[state]):
             barrier.reason = f"after {self.name_of(index)}, which {_HOW[state]}"
 
     def come_back(self, key: _Key, at_s: float, needs: Needs | None) -> None:
@@ -317,11 +307,3 @@ class Queue:
     def until_due_s(self, now_s: float) -> float:
         """Seconds until a task comes back; infinite where none does."""
         return max(0.0, self.due[0][0] - now_s) if self.due else float("inf")
-
-
-def _meets(outcome: str, state: int) -> bool:
-    if outcome == "any":
-        return True
-    if outcome == "succeeded":
-        return state == _SUCCEEDED
-    return state not in (_SUCCEEDED, _SKIPPED)

@@ -10,13 +10,23 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from umpteen.graph import FREE, OUTCOMES, Graph, build_graph, link
+from umpteen.graph import Graph, build_graph
 from umpteen.history import BatchHistory, History
 from umpteen.job import Task, Terms
-from umpteen.machine import Capacity, read_capacity
+from umpteen.machine import Capacity, in_mb, list_lacks, read_capacity
 from umpteen.records import list_starts, read_start
 from umpteen.results.base import running_key
-from umpteen.task import IS_FINAL, STATES, Record, build_digest, shell_command
+from umpteen.task import (
+    FREE,
+    IS_FINAL,
+    OUTCOMES,
+    STATES,
+    Record,
+    build_digest,
+    link,
+    meets,
+    shell_command,
+)
 
 __all__ = ["Attempt", "Blocker", "Why", "build_why"]
 
@@ -114,7 +124,7 @@ def build_why(history: History, index: int, living: set[str]) -> Why:
             )
             for place, outcome, by in found
         ],
-        lacks=_list_lacks(task.terms or Terms(), read_capacity()),
+        lacks=_say_lacks(task.terms or Terms(), read_capacity()),
         batch=batch.batch if batch else "",
         executor=batch.executor if batch else "",
         runner=batch.token if batch else "",
@@ -130,7 +140,7 @@ class _Blame:
         self.history = history
         self.indices = [index for index in range(len(tasks)) if index not in history.dropped]
         self.place = {index: place for place, index in enumerate(self.indices)}
-        canary = history.job.get("settings", {}).get("canary", 0)
+        canary = history.read_settings().get("canary", 0)
         self.graph: Graph | None = build_graph([tasks[index] for index in self.indices], canary)
 
     def find(self, index: int) -> list[tuple[int, str, list[int]]]:
@@ -168,7 +178,8 @@ class _Blame:
             return
         for place, outcome in _list_before(self.graph, self.place[index]):
             other = self.indices[place]
-            if not _is_met(outcome, STATES[self.history.states[other]]):
+            state = self.history.states[other]
+            if not (IS_FINAL[state] and meets(outcome, STATES[state])):
                 yield other, outcome
 
 
@@ -180,13 +191,6 @@ def _list_before(graph: Graph, place: int) -> Iterator[tuple[int, str]]:
     elif number != FREE:
         for outcome in OUTCOMES:
             yield from ((other, outcome) for other in getattr(graph.barriers[number], outcome))
-
-
-def _is_met(outcome: str, state: str) -> bool:
-    if outcome == "succeeded":
-        return state == "succeeded"
-    is_over = IS_FINAL[STATES.index(state)]
-    return is_over and (outcome == "any" or state not in ("succeeded", "skipped"))
 
 
 def _read_attempts(
@@ -250,13 +254,7 @@ def _find_former(
     return "(not known)"
 
 
-def _list_lacks(terms: Terms, here: Capacity) -> list[str]:
+def _say_lacks(terms: Terms, here: Capacity) -> list[str]:
     """`64 cpus (there are 2)` for each thing that there is not enough of."""
-    wanted = (
-        (terms.cpus or 0, here.cpus, "cpus"),
-        (terms.gpus, len(here.gpus), "gpus"),
-        ((terms.memory or 0) >> 20, here.memory >> 20, "MB of memory"),
-    )
-    return [
-        f"{count:,} {what} (there are {most:,})" for count, most, what in wanted if count > most
-    ]
+    lacks = list_lacks(terms.cpus or 0, terms.gpus, terms.memory or 0, here)
+    return [f"{wanted:,} {what} (there are {most:,})" for wanted, most, what in map(in_mb, lacks)]

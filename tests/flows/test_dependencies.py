@@ -19,9 +19,9 @@ from tests.support.command import Umpteen
 from tests.support.store import list_records
 from tests.support.sweep import kill
 from tests.support.wait import wait_until
-from umpteen.graph import link
 from umpteen.plan import LOCAL_BATCH_CAP
 from umpteen.process import build_runner_command
+from umpteen.task import link
 
 PORTABLE = {"UMPTEEN_PORTABLE": "1"}
 SEED = os.environ.get("UMPTEEN_SWEEP_SEED") or str(int(time.time()))

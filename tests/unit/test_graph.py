@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from umpteen.graph import FREE, Graph, GraphError, build_graph, link, list_by_priority
+from umpteen.graph import Graph, GraphError, build_graph, list_by_priority
 from umpteen.job import Task, Terms
+from umpteen.task import FREE, link
 
 
 def make(name: str, *after: str, priority: int = 0, template: int = 0) -> Task:

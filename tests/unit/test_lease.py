@@ -184,7 +184,7 @@ def test_end_leftovers_ends_the_session_of_a_task_and_what_is_left_of_it(start: 
 def test_end_leftovers_spares_a_process_that_has_the_pid_by_now(start: Start) -> None:
     stranger = start("sleep", "600")
     lease = Lease.create(TOKEN, ADDRESS, 1)
-    put_slot(lease, stranger.pid, boot_ticks() - 100_000)
+    put_slot(lease, stranger.pid, boot_ticks() // 2)
     die(lease)
     assert end_leftovers(ADDRESS) == [TOKEN]
     assert stranger.poll() is None

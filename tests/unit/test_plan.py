@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.store import put_hand_in, put_start
-from umpteen.graph import GraphError, link
+from umpteen.graph import GraphError
 from umpteen.history import History
 from umpteen.job import Job, Retry, Task, Terms
 from umpteen.plan import (
@@ -28,6 +28,7 @@ from umpteen.plan import (
 )
 from umpteen.results.directory import DirectoryStore
 from umpteen.settings import Setting, merge_settings
+from umpteen.task import link
 
 
 @pytest.fixture

@@ -16,9 +16,9 @@ import msgspec
 from umpteen.errors import InputError, SettingsError, nearest_hint
 from umpteen.formats.matrix import value_text
 from umpteen.formats.placeholders import TextTemplate
-from umpteen.graph import OUTCOMES
 from umpteen.job import Retry, Terms
 from umpteen.settings import parse_duration_s
+from umpteen.task import OUTCOMES
 
 __all__ = [
     "TermsEntry",
