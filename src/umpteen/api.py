@@ -18,7 +18,7 @@ from typing import Any, overload
 
 import msgspec
 
-from umpteen import dispatch
+from umpteen import dispatch, lookup
 from umpteen.cli.view import stop_signals
 from umpteen.cli.watch import watch_to_end
 from umpteen.errors import EXIT_INTERRUPTED, InputError
@@ -116,7 +116,7 @@ def collect(name: str, *, progress: bool = True) -> OpenJob:
 
 def open_job(name: str) -> OpenJob:
     """A job by its name or the address of its results. Raises InputError where there is none."""
-    return OpenJob(dispatch.open_history(name).store.address)
+    return OpenJob(lookup.open_history(name).store.address)
 
 
 def _read(
@@ -203,7 +203,7 @@ class TaskResult:
     @property
     def path(self) -> str:
         """The folder of its outputs."""
-        return dispatch.outputs_folder(
+        return lookup.outputs_folder(
             self._job.history, self._facts["task"], self._facts["token"], self.record
         )
 
@@ -239,7 +239,7 @@ class OpenJob:
 
     def __init__(self, address: str) -> None:
         self.address = address
-        self.history = dispatch.open_history(address)
+        self.history = lookup.open_history(address)
         self.name: str = self.history.job.get("name", "")
 
     def __repr__(self) -> str:
@@ -249,7 +249,7 @@ class OpenJob:
     def status(self) -> JobStatus:
         """How it stands now."""
         self.history.refresh()
-        return dispatch.read_status(self.history)
+        return lookup.read_status(self.history)
 
     @property
     def ok(self) -> bool:
@@ -258,7 +258,7 @@ class OpenJob:
 
     def __iter__(self) -> Iterator[TaskResult]:
         self.history.refresh()
-        return iter([TaskResult(self, facts) for facts in dispatch.read_facts(self.history)])
+        return iter([TaskResult(self, facts) for facts in lookup.read_facts(self.history)])
 
     def __len__(self) -> int:
         return self.status().total

@@ -6,8 +6,6 @@ Each verb is a short list of named steps. Nothing here prints.
 from __future__ import annotations
 
 import collections
-import difflib
-import fnmatch
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,6 +13,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from umpteen.batches import Past
 from umpteen.cancelling import (
     is_cancelled,
     is_open,
@@ -30,20 +29,29 @@ from umpteen.errors import (
     SettingsError,
     StoreError,
 )
-from umpteen.executors.base import UNKNOWN, Executor, open_executor
+from umpteen.executors.base import Executor, open_executor
 from umpteen.graph import build_graph
 from umpteen.hand_in import hand_in, hand_in_lock, open_job_folder
-from umpteen.history import SKIPPED, BatchHistory, History
+from umpteen.history import SKIPPED, History
 from umpteen.job import Job, Task, Terms
+from umpteen.lookup import (
+    UNKNOWN_S,
+    Liveness,
+    find_names,
+    find_task,
+    open_history,
+    read_facts,
+    read_status,
+)
 from umpteen.machine import in_mb, list_lacks, read_capacity
-from umpteen.plan import Chosen, Past, Plan, build_plan
+from umpteen.plan import Chosen, Plan, build_plan
 from umpteen.process import usable_cores
-from umpteen.registry import find_address, forget, register
+from umpteen.registry import forget, register
 from umpteen.removal import Removed, measure_job, remove_job, remove_rest
 from umpteen.results.directory import open_store
 from umpteen.settings import DEFAULTS, Settings
-from umpteen.status import JobStatus, build_status, estimate_left_s, list_living
-from umpteen.task import IS_FINAL, STATES, Record
+from umpteen.status import JobStatus, build_status, estimate_left_s
+from umpteen.task import IS_FINAL, Record
 from umpteen.where import Where
 from umpteen.why import Why, build_why
 
@@ -56,13 +64,8 @@ __all__ = [
     "detach",
     "exit_code",
     "explain",
-    "find_task",
-    "open_history",
-    "outputs_folder",
     "plan_removal",
     "plan_run",
-    "read_facts",
-    "read_status",
     "remove",
     "retry",
     "settle",
@@ -73,7 +76,6 @@ __all__ = [
 _POLL_S = 0.2
 _RATE_WINDOW_S = 30.0
 _ESTIMATE_S = 1.0  # how often the time left is worked out: of a thousand slots it takes 16 ms
-_UNKNOWN_S = 60.0
 _CANCEL_S = 10.0  # beyond the grace, for records to be written
 _HEARD_S = 5.0  # by when a runner has seen the mark
 _MOST_DEATHS = 5  # of runners in a row, without a task that ended between them
@@ -135,71 +137,12 @@ def _is_utf8(text: str) -> bool:
     return True
 
 
-def open_history(name: str) -> History:
-    """What the store of a job knows, the job given by its name or its address.
-
-    Raises InputError where there is no such job.
-    """
-    address = find_address(name)
-    history = History(open_store(address))
-    history.refresh()
-    register(history.job.get("name", name), address)
-    return history
-
-
-def read_status(history: History) -> JobStatus:
-    """How the job stands now."""
-    liveness = _Liveness()
-    living = liveness.list_living(history)
-    status = build_status(history, living)
-    if living and living <= liveness.seen.keys():  # and one look does not tell
-        return msgspec.structs.replace(status, state="unknown")
-    return status
-
-
-class _Liveness:
-    """Which batches somebody is at: what the executors say, asked once for all.
-
-    Where they cannot know (another machine's runner), a batch lives until its files have not
-    changed for 60 s by our clock; its runner replaces one every 15 s.
-    """
-
-    def __init__(self) -> None:
-        self.seen: dict[str, tuple[Any, float]] = {}
-
-    def list_living(self, history: History) -> set[str]:
-        handles: dict[str, list[str]] = collections.defaultdict(list)
-        open_batches = history.list_open()
-        for batch in open_batches:
-            handles[batch.executor or "local"] += batch.handles
-        polled: dict[str, str] = {}
-        for name, asked in handles.items():
-            polled.update(open_executor(name, {}).poll(asked))
-        living = list_living(history, polled)
-        for batch in open_batches:
-            unknown = any(polled.get(handle) == UNKNOWN for handle in batch.handles)
-            if unknown and batch.batch not in living and self._has_changed(history, batch):
-                living.add(batch.batch)
-        return living
-
-    def _has_changed(self, history: History, batch: BatchHistory) -> bool:
-        if not history.unfinished(batch):
-            return False
-        found = (history.list_running(batch), [start.offset for start in batch.starts])
-        before, since_s = self.seen.get(batch.batch, (None, 0.0))
-        now = time.monotonic()
-        if found != before:
-            self.seen[batch.batch] = (found, now)
-            return True
-        return now - since_s < _UNKNOWN_S
-
-
 def plan_run(
-    job: Job, rerun: str = "default", liveness: _Liveness | None = None, only: Chosen | None = None
+    job: Job, rerun: str = "default", liveness: Liveness | None = None, only: Chosen | None = None
 ) -> tuple[Plan, History]:
     """What `submit` would do, and the history it goes by; nothing is written."""
     history = _read_history(job)
-    liveness = liveness or _Liveness()
+    liveness = liveness or Liveness()
     return build_plan(job, history, liveness.list_living(history), rerun, only), history
 
 
@@ -243,7 +186,7 @@ class Submission:
         self.is_interrupted = False
         self.only: Chosen | None = None
         self.cancelling: Sequence[int] | None = None
-        self.liveness = _Liveness()
+        self.liveness = Liveness()
 
     @property
     def is_own(self) -> bool:
@@ -262,7 +205,7 @@ class Submission:
 
 
 def submit(
-    job: Job, rerun: str = "default", liveness: _Liveness | None = None, only: Chosen | None = None
+    job: Job, rerun: str = "default", liveness: Liveness | None = None, only: Chosen | None = None
 ) -> Submission:
     """Hand in what is to run of a settled job.
 
@@ -282,7 +225,7 @@ def submit(
     history.take_recent()  # what failed before is not news
     history.refresh()
     submission = Submission(job.settings, history, executor, batches, plan)
-    submission.liveness = liveness or _Liveness()
+    submission.liveness = liveness or Liveness()
     if only is not None or rerun not in ("default", "all", "rest"):
         submission.only = _only_of(plan)
     return submission
@@ -365,7 +308,7 @@ def _choose(
 ) -> set[str]:
     """Names of the tasks that are meant, and of those that were skipped after them."""
     names = [task.name for task in job.tasks]
-    wanted = set(_find_names(history, names, tasks)) if tasks else set(names)
+    wanted = set(find_names(history, names, tasks)) if tasks else set(names)
     if where is not None:
         where.check(task.parameters for task in job.tasks)
         wanted &= {fact["name"] for fact in read_facts(history) if where(fact)}
@@ -377,62 +320,6 @@ def _choose(
             if task.name in behind and history.states[index] == SKIPPED:
                 wanted.add(task.name)
     return wanted
-
-
-def _find_names(history: History, names: Sequence[str], tasks: Sequence[str]) -> Iterator[str]:
-    """Of the tasks given by name, pattern or index. Raises InputError for one that is not there."""
-    known = set(names)
-    for given in tasks:
-        if given in known:
-            yield given
-        elif found := fnmatch.filter(names, given):
-            yield from found
-        else:
-            name = find_task(history, given)[1].name
-            if name not in known:
-                raise InputError(f"{name!r} is not in the job any more")
-            yield name
-
-
-def read_facts(history: History) -> list[dict[str, Any]]:
-    """What is known of each task that counts, for expressions and tables.
-
-    name, index, state, tags, parameters; of its newest attempt (None or 0 where there is none)
-    attempt, exit_code, signal, reason, seconds, cpu_s, peak_mb, start_s, end_s, stdout_bytes,
-    stderr_bytes, and `record` and `token` themselves.
-    """
-    newest = history.read_newest()
-    running = {task.index for task in read_status(history).running}
-    facts = []
-    for index, task in enumerate(history.read_tasks()):
-        if index in history.dropped:
-            continue
-        token, record = newest.get(index, ("", None))
-        shown = record or Record(index, "", 0, "")
-        facts.append(
-            {
-                "name": task.name,
-                "index": index,
-                "state": "running" if index in running else STATES[history.states[index]],
-                "tags": task.tags or [],
-                "parameters": task.parameters or {},
-                "attempt": shown.attempt,
-                "exit_code": shown.exit_code,
-                "signal": shown.signal,
-                "reason": shown.reason,
-                "seconds": shown.seconds,
-                "cpu_s": shown.cpu_s,
-                "peak_mb": round(shown.peak_kb / 1024, 1),
-                "start_s": shown.start_s,
-                "end_s": shown.end_s,
-                "stdout_bytes": shown.stdout_bytes,
-                "stderr_bytes": shown.stderr_bytes,
-                "record": record,
-                "token": token,
-                "task": task,
-            }
-        )
-    return facts
 
 
 def cancel(name: str, tasks: Sequence[str] = ()) -> Submission:
@@ -462,7 +349,7 @@ def _list_meant(history: History, tasks: Sequence[str]) -> list[int]:
     found: Iterable[int] = range(history.count)
     if tasks:
         names = {task.name: index for index, task in enumerate(history.read_tasks())}
-        found = sorted({names[name] for name in _find_names(history, list(names), tasks)})
+        found = sorted({names[name] for name in find_names(history, list(names), tasks)})
     return [index for index in found if index not in history.dropped]
 
 
@@ -482,7 +369,7 @@ def _watch_cancel(submission: Submission) -> Iterator[JobStatus]:
     """
     history, left = submission.history, list(submission.cancelling or ())
     began_s = time.monotonic()
-    limit_s = submission.settings.grace_s + _UNKNOWN_S + _CANCEL_S
+    limit_s = submission.settings.grace_s + UNKNOWN_S + _CANCEL_S
     recorded: set[str] = set()
     while True:
         living = submission.liveness.list_living(history)
@@ -686,34 +573,4 @@ def explain(name: str, task: str) -> Why:
     """Why a task of a job is as it is. Raises InputError where there is no such job or task."""
     history = open_history(name)
     index, _ = find_task(history, task)
-    return build_why(history, index, _Liveness().list_living(history))
-
-
-def find_task(history: History, wanted: str) -> tuple[int, Task]:
-    """A task by its name, else by its index. Raises InputError where there is none such."""
-    tasks = history.read_tasks()
-    for index, task in enumerate(tasks):
-        if task.name == wanted:
-            return index, task
-    if wanted.isdigit() and int(wanted) < len(tasks):
-        return int(wanted), tasks[int(wanted)]
-    raise InputError(
-        f"no task {wanted!r} in {history.job.get('name')!r}", _hint_task(wanted, tasks)
-    )
-
-
-def _hint_task(wanted: str, tasks: Sequence[Task]) -> str:
-    names = [task.name for task in tasks[:20000]]
-    near = difflib.get_close_matches(wanted, names, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"its tasks are {names[0]} to {names[-1]}"
-
-
-def outputs_folder(history: History, task: Task, token: str, record: Record | None) -> str:
-    """Where the outputs of an attempt are: what was set aside since is below `attempts/`."""
-    base = open_store(task.output).address if task.output else history.store.path(task.name)
-    if record is None:
-        return base
-    if record.outputs and os.path.isdir(f"{base}/{record.outputs}"):
-        return f"{base}/{record.outputs}"
-    aside = f"{base}/attempts/{record.attempt}-{token}"
-    return aside if os.path.isdir(aside) else base
+    return build_why(history, index, Liveness().list_living(history))

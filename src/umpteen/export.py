@@ -12,8 +12,8 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from umpteen.dispatch import outputs_folder, read_facts
 from umpteen.history import History
+from umpteen.lookup import outputs_folder, read_facts
 
 __all__ = ["METRICS", "Table", "list_rows", "read_table"]
 

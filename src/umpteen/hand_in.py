@@ -16,12 +16,13 @@ from typing import Any
 
 import msgspec
 
+from umpteen.batches import Past, build_batches, build_task_lines
 from umpteen.errors import StoreError
 from umpteen.executors.base import Executor
 from umpteen.history import HandedBatch, HandIn, History
 from umpteen.job import Job
 from umpteen.lease import local_lock
-from umpteen.plan import Past, Plan, build_batches, build_settings, build_task_lines
+from umpteen.plan import Plan, build_settings
 from umpteen.process import read_machine
 from umpteen.records import format_ranges
 from umpteen.results.base import (

@@ -1,4 +1,4 @@
-"""Decides what is to run: Job and history in, batches out. Pure: touches no file.
+"""Decides what is to run: Job and history in, a Plan out. Pure: touches no file.
 
 A task is known again by its name, and skipped only if its command, declared environment and
 directory are what they were when it succeeded.
@@ -8,41 +8,25 @@ from __future__ import annotations
 
 import collections
 from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 
-from umpteen.graph import Barrier, Graph, build_graph, list_by_priority
-from umpteen.history import SKIPPED, SUCCEEDED, BatchHistory, HandedBatch, History, TaskLine
+from umpteen.graph import Graph, build_graph, list_by_priority
+from umpteen.history import SKIPPED, SUCCEEDED, BatchHistory, History
 from umpteen.job import Job, Task
-from umpteen.records import format_ranges
-from umpteen.task import (
-    FORMAT_VERSION,
-    FREE,
-    IS_FINAL,
-    OUTCOMES,
-    STATES,
-    link,
-    meets,
-    shell_command,
-)
+from umpteen.task import FREE, IS_FINAL
 
 __all__ = [
-    "LOCAL_BATCH_CAP",
     "RERUN_CHOICES",
     "Change",
     "Chosen",
-    "Past",
     "Plan",
-    "build_batches",
     "build_plan",
     "build_settings",
-    "build_task_lines",
 ]
 
-LOCAL_BATCH_CAP = 5000
-_LINES_AT_ONCE = 1000  # little enough that the encoder's memory is used again
 RERUN_CHOICES = ("default", "all", "failed", "changed", "none")
 
 # Which of a task's conditions make it run, by what --rerun says.
@@ -416,27 +400,6 @@ def _is_spoilt(history: History, batch: BatchHistory) -> bool:
     return is_cancelled or any(not history.dropped.isdisjoint(part) for part in batch.indices)
 
 
-# --- batches ----------------------------------------------------------------------------------
-
-
-class Past(msgspec.Struct, frozen=True, array_like=True):
-    """What a batch says of a task that ran before: the number of its newest attempt, the runner
-    of that, and the records of attempts after which another was still to follow.
-    """
-
-    attempt: int
-    token: str
-    tries: list[dict[str, Any]] = []
-
-
-class _Run(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """One entry of a batch file's `runs`, with the seed's keys alone."""
-
-    cmd: str
-    remote_output_path: str
-    local_results_dir: str | None = None
-
-
 def build_settings(job: Job) -> dict[str, Any]:
     """What of a job's settings its batches depend on, but for the deadline.
 
@@ -453,205 +416,3 @@ def build_settings(job: Job) -> dict[str, Any]:
         "fail_fast": settings.fail_fast,
         "canary": settings.canary,
     }
-
-
-def build_batches(
-    plan: Plan, address: str, first: int, attempts: Mapping[int, Past], now_s: float
-) -> Iterator[tuple[HandedBatch, bytearray]]:
-    """The new batches, numbered from `first`, each with the content of its file.
-
-    A content is good until the next is asked for. attempts: of tasks that ran before.
-    """
-    links = _Links(plan, first) if plan.graph else None
-    encoded = bytearray()  # new memory for each would cost as much as the encoding
-    for number, start in enumerate(range(0, len(plan.to_run), LOCAL_BATCH_CAP), first):
-        indices = plan.to_run[start : start + LOCAL_BATCH_CAP]
-        content = _build_batch(plan, address, str(number), indices, attempts, now_s)
-        if links:
-            content["umpteen"].update(links.describe(indices, str(number)))
-        _ENCODER.encode_into(content, encoded)
-        yield HandedBatch(str(number), content["umpteen"]["indices"]), encoded
-
-
-def _build_batch(
-    plan: Plan,
-    address: str,
-    batch: str,
-    indices: Sequence[int],
-    attempts: Mapping[int, Past],
-    now_s: float,
-) -> dict[str, Any]:
-    tasks = list(map(plan.by_index, indices))
-    names = [task.name for task in tasks]
-    if not any(names):
-        names = list(map(str, indices))
-    elif not all(names):
-        names = [name or str(index) for name, index in zip(names, indices, strict=True)]
-    runs, extras = _build_runs(tasks, names, address + "/")
-    common: dict[str, Any] = {}
-    if len(extras) == len(tasks) > 1 and all(extra == extras["0"] for extra in extras.values()):
-        common, extras = extras["0"], {}
-    settings = plan.job.settings
-    own: dict[str, Any] = {
-        "version": FORMAT_VERSION,
-        "job": plan.job.name,
-        "batch": batch,
-        "indices": format_ranges(indices),
-        "names": names,
-        "extras": extras,
-        "common": common,
-        "status_file": settings.status_file,
-        "grace_s": settings.grace_s,
-        "cwd": settings.submitted_from,
-    }
-    if attempts:
-        own["attempts"] = {
-            str(position): attempts[index]
-            for position, index in enumerate(indices)
-            if index in attempts
-        }
-    if plan.graph and any(t.terms is not None and t.terms.priority for t in tasks):
-        own["priorities"] = True
-    if settings.max_failures:
-        own.update(max_failures=settings.max_failures, fail_fast=settings.fail_fast)
-    if settings.deadline_s:
-        own["deadline_s"] = now_s + settings.deadline_s
-    return {"nprocs": settings.slots, "remote_output_path": address, "runs": runs, "umpteen": own}
-
-
-def _build_runs(
-    tasks: list[Task], names: list[str], prefix: str
-) -> tuple[list[_Run], dict[str, dict[str, Any]]]:
-    """(a batch's `runs`, what some of them have beside that, by position)."""
-    commands = [task.command for task in tasks if isinstance(task.command, str)]
-    more = [
-        t.env
-        or t.cwd
-        or t.timeout_s
-        or t.output
-        or t.results_dir
-        or (t.terms is not None and t.terms.are_told)
-        for t in tasks
-    ]
-    if len(commands) == len(tasks) and not any(more):
-        # Nearly all jobs, and of a million tasks half the time of the other way.
-        return list(map(_Run, commands, map(prefix.__add__, names))), {}
-    runs = [
-        _Run(shell_command(task.command), task.output or prefix + name, task.results_dir)
-        for task, name in zip(tasks, names, strict=True)
-    ]
-    extras = {
-        str(place): extra for place, task in enumerate(tasks) if (extra := _build_extra(task))
-    }
-    return runs, extras
-
-
-def _build_extra(task: Task) -> dict[str, Any]:
-    extra: dict[str, Any] = {}
-    if not isinstance(task.command, str):
-        extra["argv"] = task.command
-    if task.env:
-        extra["env"] = task.env
-    if task.cwd is not None:
-        extra["cwd"] = task.cwd
-    if task.timeout_s is not None:
-        extra["timeout_s"] = task.timeout_s
-    if task.terms is not None and task.terms.are_told:
-        for field in ("retries", "cpus", "memory", "gpus", "expect", "output_limit"):
-            if value := getattr(task.terms, field):
-                extra[field] = value
-    return extra
-
-
-class _Links:
-    """What batches say of tasks that wait for others."""
-
-    def __init__(self, plan: Plan, first: int) -> None:
-        assert plan.graph is not None
-        self.plan, self.graph, self.history = plan, plan.graph, plan.history
-        self.indices = plan.indices
-        # By index, its place in what runs and in the job: for a new job no table is needed.
-        is_new = isinstance(plan.to_run, range) and isinstance(plan.indices, range)
-        places = ((index, place) for place, index in enumerate(plan.to_run))
-        positions = ((index, position) for position, index in enumerate(plan.indices))
-        self.place: Sequence[int] | dict[int, int] = plan.to_run if is_new else dict(places)
-        self.position: Sequence[int] | dict[int, int] = plan.indices if is_new else dict(positions)
-        self.first, self.known = first, list(plan.history.batches)
-        self.made: dict[int, tuple[dict[str, str], set[str]]] = {}
-
-    def describe(self, indices: Sequence[int], batch: str) -> dict[str, Any]:
-        """What tasks are after, as in Graph but by index, `barriers`, and batches waited for."""
-        numbers: dict[int, int] = {}
-        after: list[int] = []
-        waits: set[str] = set()
-        for index in indices:
-            behind = self.graph.behind[self.position[index]]
-            if behind < FREE and not self._is_over(before := self.indices[-2 - behind]):
-                after.append(-2 - before)
-                waits.add(self._find_batch(before))
-            elif behind != FREE and self._build(behind)[0]:
-                after.append(numbers.setdefault(behind, len(numbers)))
-            else:
-                after.append(FREE)
-        waits.update(other for barrier in numbers for other in self.made[barrier][1])
-        return {
-            "graph": True,
-            "after": after if after.count(FREE) < len(after) else [],
-            "barriers": [self.made[barrier][0] for barrier in numbers],
-            "waits": sorted(waits - {batch}, key=int),
-        }
-
-    def _build(self, number: int) -> tuple[dict[str, str], set[str]]:
-        """A barrier without what is met already, empty where nothing is left; its batches."""
-        if number in self.made:
-            return self.made[number]
-        barrier = self.graph.barriers[number] if number >= 0 else Barrier([link(number)], [], [])
-        given: dict[str, str] = {}
-        batches: set[str] = set()
-        for outcome in OUTCOMES:
-            left = []
-            for position in getattr(barrier, outcome):
-                index = self.plan.indices[position]
-                if self._is_over(index):
-                    if not meets(outcome, STATES[self.history.states[index]]):
-                        given["doomed"] = self._explain(position, index)
-                    continue
-                left.append(index)
-                batches.add(self._find_batch(index))
-            if left:
-                given[outcome] = format_ranges(sorted(left))
-        self.made[number] = (
-            ({"doomed": given["doomed"]}, set()) if "doomed" in given else (given, batches)
-        )
-        return self.made[number]
-
-    def _is_over(self, index: int) -> bool:
-        if index in self.place or index >= self.history.count:
-            return False
-        return IS_FINAL[self.history.states[index]]
-
-    def _find_batch(self, index: int) -> str:
-        if index in self.place:
-            return str(self.first + self.place[index] // LOCAL_BATCH_CAP)
-        return self.known[self.history.batch_of[index]]
-
-    def _explain(self, position: int, index: int) -> str:
-        task = self.plan.by_index(index)
-        return f"after {task.name or position}, which {STATES[self.history.states[index]]}"
-
-
-def build_task_lines(plan: Plan) -> Iterator[bytes]:
-    """`tasks/K.jsonl` in parts: what the hand-in adds, changes and drops."""
-    for start in range(0, len(plan.added), _LINES_AT_ONCE):
-        yield _ENCODER.encode_lines(plan.added[start : start + _LINES_AT_ONCE])
-    renewed = [*plan.changes, *plan.updates]
-    changed = [TaskLine(**_fields(change.now), index=change.index) for change in renewed]
-    gone = [TaskLine(command="", index=index, dropped=True) for index in plan.dropped]
-    yield _ENCODER.encode_lines([*changed, *gone])
-
-
-def _fields(task: Task) -> dict[str, Any]:
-    return {field: getattr(task, field) for field in task.__struct_fields__}
-
-
-_ENCODER = msgspec.json.Encoder()

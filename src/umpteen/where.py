@@ -1,6 +1,6 @@
 """Expressions that choose tasks: `state=failed and (exit_code=137 or peak_mb>4000)`.
 
-Text in, a test of one task's facts out (see `dispatch.read_facts`). A descent by hand over a
+Text in, a test of one task's facts out (see `lookup.read_facts`). A descent by hand over a
 grammar of five lines; nothing is ever evaluated as code.
 
     any   = all { "or" all }                  name  = a field, or a parameter of the task

@@ -10,13 +10,13 @@ import pytest
 
 from tests.support.store import list_records
 from tests.support.wait import wait_until
+from umpteen.batches import build_batches
 from umpteen.dispatch import plan_run, settle
 from umpteen.errors import SettingsError
 from umpteen.executors.base import ENDED, QUEUED, RUNNING, UNKNOWN, Executor, open_executor
 from umpteen.executors.local import LocalExecutor
 from umpteen.formats import read_job
 from umpteen.hand_in import open_job_folder
-from umpteen.plan import build_batches
 from umpteen.results.base import CANCEL, batch_key
 from umpteen.results.directory import open_store
 from umpteen.settings import Setting

@@ -26,12 +26,13 @@ from hypothesis.stateful import (
     rule,
 )
 
+from umpteen.batches import Past
 from umpteen.executors.base import Abilities, Executor
 from umpteen.hand_in import hand_in, hand_in_lock, open_job_folder
 from umpteen.history import History
 from umpteen.job import Job, Task
 from umpteen.lease import Lease
-from umpteen.plan import Past, build_plan
+from umpteen.plan import build_plan
 from umpteen.process import read_machine
 from umpteen.records import build_line
 from umpteen.results.base import CANCEL

@@ -13,19 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.store import put_hand_in, put_start
+from umpteen.batches import LOCAL_BATCH_CAP, Past, build_batches, build_task_lines
 from umpteen.graph import GraphError
 from umpteen.history import History
 from umpteen.job import Job, Retry, Task, Terms
-from umpteen.plan import (
-    LOCAL_BATCH_CAP,
-    Chosen,
-    Past,
-    Plan,
-    build_batches,
-    build_plan,
-    build_settings,
-    build_task_lines,
-)
+from umpteen.plan import Chosen, Plan, build_plan, build_settings
 from umpteen.results.directory import DirectoryStore
 from umpteen.settings import Setting, merge_settings
 from umpteen.task import link

@@ -14,9 +14,9 @@ import click
 import msgspec
 
 from umpteen.cli.options import job_argument
-from umpteen.dispatch import open_history
 from umpteen.errors import SettingsError, StoreError
 from umpteen.export import Table, read_table
+from umpteen.lookup import open_history
 
 __all__ = ["export_command"]
 

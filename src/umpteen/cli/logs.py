@@ -12,10 +12,10 @@ from typing import Any
 import click
 
 from umpteen.cli.options import job_argument
-from umpteen.dispatch import find_task, open_history, outputs_folder, read_status
 from umpteen.errors import EXIT_SOME_FAILED, EXIT_SUCCEEDED, InputError, SettingsError
 from umpteen.history import History
 from umpteen.job import Task
+from umpteen.lookup import find_task, open_history, outputs_folder, read_status
 from umpteen.task import STATES, Record, TaskState
 
 __all__ = ["logs_command"]

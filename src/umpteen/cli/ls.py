@@ -6,9 +6,9 @@ import json
 
 import click
 
-from umpteen.dispatch import read_status
 from umpteen.errors import UmpteenError
 from umpteen.history import History
+from umpteen.lookup import read_status
 from umpteen.registry import Entry, list_entries
 from umpteen.report import render_ago, render_table, shorten_path, status_to_dict
 from umpteen.results.directory import open_store

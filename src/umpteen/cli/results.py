@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import click
 
 from umpteen.cli.options import job_argument
-from umpteen.dispatch import open_history, outputs_folder
 from umpteen.history import History
+from umpteen.lookup import open_history, outputs_folder
 from umpteen.report import shorten_path
 from umpteen.task import STATES
 

@@ -9,7 +9,8 @@ import sys
 import click
 
 from umpteen.cli.options import job_argument
-from umpteen.dispatch import exit_code, open_history, read_status
+from umpteen.dispatch import exit_code
+from umpteen.lookup import open_history, read_status
 from umpteen.report import (
     read_failure,
     render_ago,

@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Self
 
-from umpteen.dispatch import Submission, read_status
+from umpteen.dispatch import Submission
+from umpteen.lookup import read_status
 from umpteen.report import (
     read_failure,
     render_bar,

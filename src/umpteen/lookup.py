@@ -1,0 +1,185 @@
+"""Finds jobs and tasks by what people call them, and tells what is known of them now.
+
+What the verbs share that only look: a store's history, how its job stands, the facts of its
+tasks, and where their outputs are.
+"""
+
+from __future__ import annotations
+
+import collections
+import difflib
+import fnmatch
+import os
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+
+from umpteen.errors import InputError
+from umpteen.executors.base import UNKNOWN, open_executor
+from umpteen.history import BatchHistory, History
+from umpteen.job import Task
+from umpteen.registry import find_address, register
+from umpteen.results.directory import open_store
+from umpteen.status import JobStatus, build_status, list_living
+from umpteen.task import STATES, Record
+
+__all__ = [
+    "UNKNOWN_S",
+    "Liveness",
+    "find_names",
+    "find_task",
+    "open_history",
+    "outputs_folder",
+    "read_facts",
+    "read_status",
+]
+
+UNKNOWN_S = 60.0  # by when what does not change is taken to be dead
+
+
+def open_history(name: str) -> History:
+    """What the store of a job knows, the job given by its name or its address.
+
+    Raises InputError where there is no such job.
+    """
+    address = find_address(name)
+    history = History(open_store(address))
+    history.refresh()
+    register(history.job.get("name", name), address)
+    return history
+
+
+def read_status(history: History) -> JobStatus:
+    """How the job stands now."""
+    liveness = Liveness()
+    living = liveness.list_living(history)
+    status = build_status(history, living)
+    if living and living <= liveness.seen.keys():  # and one look does not tell
+        return msgspec.structs.replace(status, state="unknown")
+    return status
+
+
+class Liveness:
+    """Which batches somebody is at: what the executors say, asked once for all.
+
+    Where they cannot know (another machine's runner), a batch lives until its files have not
+    changed for 60 s by our clock; its runner replaces one every 15 s.
+    """
+
+    def __init__(self) -> None:
+        self.seen: dict[str, tuple[Any, float]] = {}
+
+    def list_living(self, history: History) -> set[str]:
+        """The batches that somebody is at, or may be."""
+        handles: dict[str, list[str]] = collections.defaultdict(list)
+        open_batches = history.list_open()
+        for batch in open_batches:
+            handles[batch.executor or "local"] += batch.handles
+        polled: dict[str, str] = {}
+        for name, asked in handles.items():
+            polled.update(open_executor(name, {}).poll(asked))
+        living = list_living(history, polled)
+        for batch in open_batches:
+            unknown = any(polled.get(handle) == UNKNOWN for handle in batch.handles)
+            if unknown and batch.batch not in living and self._has_changed(history, batch):
+                living.add(batch.batch)
+        return living
+
+    def _has_changed(self, history: History, batch: BatchHistory) -> bool:
+        if not history.unfinished(batch):
+            return False
+        found = (history.list_running(batch), [start.offset for start in batch.starts])
+        before, since_s = self.seen.get(batch.batch, (None, 0.0))
+        now = time.monotonic()
+        if found != before:
+            self.seen[batch.batch] = (found, now)
+            return True
+        return now - since_s < UNKNOWN_S
+
+
+def read_facts(history: History) -> list[dict[str, Any]]:
+    """What is known of each task that counts, for expressions and tables.
+
+    name, index, state, tags, parameters; of its newest attempt (None or 0 where there is none)
+    attempt, exit_code, signal, reason, seconds, cpu_s, peak_mb, start_s, end_s, stdout_bytes,
+    stderr_bytes, and `record` and `token` themselves.
+    """
+    newest = history.read_newest()
+    running = {task.index for task in read_status(history).running}
+    facts = []
+    for index, task in enumerate(history.read_tasks()):
+        if index in history.dropped:
+            continue
+        token, record = newest.get(index, ("", None))
+        shown = record or Record(index, "", 0, "")
+        facts.append(
+            {
+                "name": task.name,
+                "index": index,
+                "state": "running" if index in running else STATES[history.states[index]],
+                "tags": task.tags or [],
+                "parameters": task.parameters or {},
+                "attempt": shown.attempt,
+                "exit_code": shown.exit_code,
+                "signal": shown.signal,
+                "reason": shown.reason,
+                "seconds": shown.seconds,
+                "cpu_s": shown.cpu_s,
+                "peak_mb": round(shown.peak_kb / 1024, 1),
+                "start_s": shown.start_s,
+                "end_s": shown.end_s,
+                "stdout_bytes": shown.stdout_bytes,
+                "stderr_bytes": shown.stderr_bytes,
+                "record": record,
+                "token": token,
+                "task": task,
+            }
+        )
+    return facts
+
+
+def find_task(history: History, wanted: str) -> tuple[int, Task]:
+    """A task by its name, else by its index. Raises InputError where there is none such."""
+    tasks = history.read_tasks()
+    for index, task in enumerate(tasks):
+        if task.name == wanted:
+            return index, task
+    if wanted.isdigit() and int(wanted) < len(tasks):
+        return int(wanted), tasks[int(wanted)]
+    raise InputError(
+        f"no task {wanted!r} in {history.job.get('name')!r}", _hint_task(wanted, tasks)
+    )
+
+
+def _hint_task(wanted: str, tasks: Sequence[Task]) -> str:
+    names = [task.name for task in tasks[:20000]]
+    near = difflib.get_close_matches(wanted, names, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"its tasks are {names[0]} to {names[-1]}"
+
+
+def outputs_folder(history: History, task: Task, token: str, record: Record | None) -> str:
+    """Where the outputs of an attempt are: what was set aside since is below `attempts/`."""
+    base = open_store(task.output).address if task.output else history.store.path(task.name)
+    if record is None:
+        return base
+    if record.outputs and os.path.isdir(f"{base}/{record.outputs}"):
+        return f"{base}/{record.outputs}"
+    aside = f"{base}/attempts/{record.attempt}-{token}"
+    return aside if os.path.isdir(aside) else base
+
+
+def find_names(history: History, names: Sequence[str], tasks: Sequence[str]) -> Iterator[str]:
+    """Of the tasks given by name, pattern or index. Raises InputError for one that is not there."""
+    known = set(names)
+    for given in tasks:
+        if given in known:
+            yield given
+        elif found := fnmatch.filter(names, given):
+            yield from found
+        else:
+            name = find_task(history, given)[1].name
+            if name not in known:
+                raise InputError(f"{name!r} is not in the job any more")
+            yield name
