@@ -24,6 +24,7 @@ from umpteen.process import list_marked, list_processes, read_machine
 from umpteen.task import RUNNER_VARIABLE
 
 __all__ = [
+    "SYNCED",
     "Lease",
     "SlotEntry",
     "end_leftovers",
@@ -33,8 +34,11 @@ __all__ = [
     "leases_folder",
     "list_living",
     "local_lock",
+    "lock_file",
     "read_last_slots",
 ]
+
+SYNCED = "synced"  # the folder, beside the leases, of what was unpacked on this machine
 
 _SLOT = struct.Struct("<IIIIQd")
 _END_LIMIT_S = 20.0
@@ -166,13 +170,34 @@ def is_held(token: str) -> bool | None:
 @contextlib.contextmanager
 def local_lock(name: str) -> Iterator[None]:
     """Hold a lock that processes of this user on this machine share; waits until it is free."""
-    path = os.path.join(leases_folder(), name + ".lock")
-    fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
+    with lock_file(os.path.join(leases_folder(), name + ".lock")):
         yield
-    finally:
-        os.close(fd)
+
+
+@contextlib.contextmanager
+def lock_file(path: str, *, shared: bool = False) -> Iterator[None]:
+    """Hold a lock, made where there is none; waits until it is free.
+
+    shared: together with others who share it. Whoever holds it alone may remove the file.
+    """
+    while True:
+        fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+            if _is_at(path, fd):
+                os.utime(fd)  # what is old is forgotten
+                yield
+                return
+        finally:
+            os.close(fd)
+
+
+def _is_at(path: str, fd: int) -> bool:
+    """Whether the open file still has that name."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(fd))
+    except FileNotFoundError:
+        return False
 
 
 def find_runner(token: str) -> int | None:
@@ -232,7 +257,7 @@ def end_leftovers(address: str) -> list[str]:
     """
     dead = []
     folder, boot = leases_folder(), read_machine().boot
-    for token in sorted(os.listdir(folder)):
+    for token in sorted({*os.listdir(folder)} - {SYNCED}):
         found = find_lease(token)
         place = os.path.join(folder, token)
         if found is None or os.path.exists(os.path.join(place, "buried")):

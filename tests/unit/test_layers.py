@@ -17,9 +17,9 @@ LEVELS = [
     "_version errors task",
     # The stores stand beside `results.base`: they know words and leaves only, and `history`,
     # which plans are made from, reads them.
-    "job settings process records names retries machine graph where results results.*",
-    "formats formats.* history estimate plan batches staging unpack removal",
-    "runner lane lease starts tickets adopt agent executors executors.base",
+    "job settings process records names ignores retries machine graph where results results.*",
+    "formats formats.* history estimate plan batches removal",
+    "runner lane lease starts tickets adopt agent staging unpack executors executors.base",
     "executors.* hand_in status registry why cancelling",
     "lookup",
     "dispatch report",

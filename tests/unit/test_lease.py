@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from tests.support.wait import wait_until
 from umpteen.errors import StoreError
 from umpteen.lease import (
+    SYNCED,
     Lease,
     SlotEntry,
     end_leftovers,
@@ -22,6 +24,7 @@ from umpteen.lease import (
     leases_folder,
     list_living,
     local_lock,
+    lock_file,
 )
 from umpteen.process import boot_ticks
 
@@ -148,6 +151,31 @@ def test_local_lock_keeps_others_out_until_it_is_left(leases: Path) -> None:
     assert not is_locked(leases / "name.lock")
 
 
+def test_lock_file_may_be_shared(leases: Path) -> None:
+    path = leases_folder() + "/x.lock"
+    with lock_file(path, shared=True), lock_file(path, shared=True):
+        assert is_locked(leases / "x.lock")
+    assert not is_locked(leases / "x.lock")
+
+
+def test_lock_file_that_was_removed_while_waited_for_is_made_anew() -> None:
+    path = Path(leases_folder(), "x.lock")
+    held, entered = [], threading.Event()
+
+    def wait_for_it() -> None:
+        with lock_file(str(path)):
+            held.append(is_locked(path))
+            entered.set()
+
+    with lock_file(str(path)):
+        thread = threading.Thread(target=wait_for_it)
+        thread.start()
+        path.unlink()
+    assert entered.wait(20)
+    thread.join()
+    assert held == [True]
+
+
 def is_locked(path: Path) -> bool:
     with path.open() as file:
         try:
@@ -225,6 +253,14 @@ def test_end_leftovers_forgets_what_is_a_month_old(leases: Path) -> None:
     os.utime(leases / TOKEN, (month, month))
     end_leftovers(ADDRESS)
     assert not (leases / TOKEN).exists()
+
+
+def test_end_leftovers_leaves_what_was_synced(leases: Path) -> None:
+    synced = Path(leases_folder(), SYNCED)
+    synced.mkdir()
+    os.utime(synced, (1, 1))
+    end_leftovers(ADDRESS)
+    assert (leases / SYNCED).exists()
 
 
 def is_running(pid: int) -> bool:
