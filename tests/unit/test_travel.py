@@ -20,7 +20,8 @@ TRAVELS = {
     for name in (
         "_version errors task process runner lane lease starts tickets retries machine adopt agent"
         " records unpack"
-        " results results.base results.directory"
+        " results results.base results.directory results.opening results.remote results.segments"
+        " results.filesystem results.s3 results.sftp"
     ).split()
 }
 # What a module may take from the standard library of today that 3.9 does not have.
