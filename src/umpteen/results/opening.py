@@ -59,11 +59,9 @@ def open_store(address: str, options: dict[str, Any] | None = None) -> Store:
     address = parse_address(address)
     if not is_remote(address):
         return DirectoryStore(address)
-    _ = _read_options() if options is None else options
-    raise SettingsError(
-        f"results at {address.partition(':')[0]} are not supported yet by this version",
-        "use a folder, such as ./umpteen-results/{name}",
-    )
+    from umpteen.results.remote import RemoteStore
+
+    return RemoteStore(address, _read_options() if options is None else options)
 
 
 def _parse_remote(scheme: str, rest: str) -> str:
@@ -91,7 +89,9 @@ def _parse_remote(scheme: str, rest: str) -> str:
 
 
 def _check_scheme(scheme: str) -> None:
-    valid = set(_USUAL)
+    from umpteen.results.filesystem import known_schemes
+
+    valid = known_schemes().union(_USUAL)
     if scheme not in valid:
         raise SettingsError(f"results at {scheme}:// are not known", nearest_hint(scheme, valid))
 
