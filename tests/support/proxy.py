@@ -78,14 +78,13 @@ class FaultProxy:
         except OSError:
             _cut(writer)
             return
-        try:
+        with contextlib.suppress(asyncio.CancelledError):  # at the end of the test
             await asyncio.gather(
                 self._pump(reader, there[1], writer, is_request=True),
                 self._pump(there[0], writer, there[1], is_request=False),
             )
-        finally:
-            for each in (writer, there[1]):
-                each.close()
+        for each in (writer, there[1]):
+            each.close()
 
     async def _pump(
         self,

@@ -97,8 +97,9 @@ class FilesystemPlace(Place):
         self.opening: asyncio.Lock | None = None
         self.opened: Any = None
 
-    async def send(self, key: str, body: Body, *, is_new: bool) -> bool:
-        """One attempt to put a file; False where `is_new` and there is one."""
+    async def send(self, key: str, body: Body, *, mark: str) -> bool:
+        """One attempt to put a file; with a mark, False where there is one."""
+        is_new = mark != ""
         path = self._path(key)
         try:
             await self._write(path, body, is_new)

@@ -96,33 +96,36 @@ class Place(abc.ABC):
     """Where the files of a store are; keys are its keys. Errors are PlaceError.
 
     is_exclusive: whether a new file is made only where none is; None where only a trial tells.
+    keeps_marks: whether the mark of a new file can be asked for later.
     """
 
     is_exclusive: bool | None = None
+    keeps_marks = False
 
     async def put_new(self, key: str, body: Body) -> bool:
         """Put a file whole where none is; False, and nothing done, if there is one."""
+        mark = os.urandom(8).hex()
         attempts = 0
 
         async def send() -> bool:
             nonlocal attempts
             attempts += 1
-            return await self.send(key, body, is_new=True)
+            return await self.send(key, body, mark=mark)
 
         if await self.tried(send):
             return True
         # An attempt whose answer was lost may have been the one that made it.
-        if attempts == 1 or body.size > _COMPARED_BYTES:
+        if self.keeps_marks or attempts == 1 or body.size > _COMPARED_BYTES:
             return False
         return body.is_same(await self.get(key, 0, -1))
 
     async def put(self, key: str, body: Body) -> None:
         """Put a file whole, in place of what is there."""
-        await self.tried(lambda: self.send(key, body, is_new=False))
+        await self.tried(lambda: self.send(key, body, mark=""))
 
     @abc.abstractmethod
-    async def send(self, key: str, body: Body, *, is_new: bool) -> bool:
-        """One attempt to put a file; False where `is_new` and there is one."""
+    async def send(self, key: str, body: Body, *, mark: str) -> bool:
+        """One attempt to put a file; with a mark, False where there is one that has another."""
 
     @abc.abstractmethod
     async def get(self, key: str, offset: int, size: int) -> bytes | None:

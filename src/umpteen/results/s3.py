@@ -33,6 +33,7 @@ _WHOLE_BYTES = 64 * _MB  # what is larger goes in parts, so that a fault costs o
 _PART_BYTES, _PARTS_AT_ONCE, _MOST_PARTS = 8 * _MB, 4, 9_000
 _COPY_BYTES = 4096 * _MB  # S3 copies no more at once
 _NAMES_AT_ONCE = 1000
+_MARK = "umpteen-put"  # in the metadata of new files
 _CHUNK_BYTES = _MB
 
 _RENEW = "renew your credentials, then run the same command again"
@@ -75,6 +76,8 @@ _PASSING = {
 class S3Place(Place):
     """A bucket, or what is below a prefix of it."""
 
+    keeps_marks = True
+
     def __init__(self, address: str, options: dict[str, Any]) -> None:
         self.bucket, _, self.root = address.partition("://")[2].partition("/")
         options = dict(options)
@@ -97,26 +100,37 @@ class S3Place(Place):
         }
         self.filesystem: Any = None
 
-    async def send(self, key: str, body: Body, *, is_new: bool) -> bool:
-        """One attempt to put a file; False where `is_new` and there is one."""
-        condition = {"IfNoneMatch": "*"} if is_new else {}
+    async def send(self, key: str, body: Body, *, mark: str) -> bool:
+        """One attempt to put a file; with a mark, False where there is one that has another."""
+        if len(body.content) == body.size <= _CHUNK_BYTES:
+            content: Any = body.content  # a file would first be announced, and so cost more
+        else:
+            content = body.open()
         async with self._client() as client:
-            if len(body.content) == body.size <= _CHUNK_BYTES:
-                content: Any = body.content  # a file would first be announced, and so cost more
-            else:
-                content = body.open()
+            more = self._extra(client, "put_object")
+            if mark:
+                metadata = {**more.get("Metadata", {}), _MARK: mark}
+                more.update(IfNoneMatch="*", Metadata=metadata)
             try:
-                await client.put_object(
-                    **self._name(key), Body=content, **condition, **self._extra(client)
-                )
+                await client.put_object(**self._name(key), Body=content, **more)
             except Exception as error:
-                if is_new and _code(error) in {"PreconditionFailed", "412"}:
-                    return False
-                raise
+                if not mark or _code(error) not in {"PreconditionFailed", "412"}:
+                    raise
+                # aiohttp sends again, unasked, where a connection was closed: it may be ours.
+                return await self._read_mark(client, key) == mark
             finally:
                 if content is not body.content:
                     content.close()
         return True
+
+    async def _read_mark(self, client: Any, key: str) -> str:
+        try:
+            found = await client.head_object(**self._name(key))
+        except Exception as error:
+            if _code(error) in {"NoSuchKey", "404"}:  # it was there a moment ago
+                return ""
+            raise
+        return str(found.get("Metadata", {}).get(_MARK, ""))
 
     async def put(self, key: str, body: Body) -> None:
         """Put a file whole, in place of what is there."""
@@ -292,8 +306,16 @@ class S3Place(Place):
             return Trouble("the server's certificate is not trusted", CHECK_NETWORK)
         if isinstance(error, (exceptions.ConnectTimeoutError, exceptions.ReadTimeoutError)):
             return Trouble("no answer in time", CHECK_NETWORK, is_transient=True)
-        passing = (exceptions.HTTPClientError, exceptions.IncompleteReadError, PayloadError)
-        if isinstance(error, (*passing, exceptions.ResponseStreamingError)):
+        if isinstance(
+            error,
+            (
+                exceptions.ConnectionError,
+                exceptions.HTTPClientError,
+                exceptions.IncompleteReadError,
+                exceptions.ResponseStreamingError,
+                PayloadError,
+            ),
+        ):
             return Trouble("the connection was lost or refused", CHECK_NETWORK, is_transient=True)
         return judge_network(error) or Trouble(f"{type(error).__name__}: {error}")
 
@@ -322,7 +344,7 @@ class S3Place(Place):
         await self.filesystem.set_session()
         yield await self.filesystem.get_s3(self.bucket)
 
-    def _extra(self, client: Any, name: str = "put_object") -> dict[str, Any]:
+    def _extra(self, client: Any, name: str) -> dict[str, Any]:
         """What the options add to requests, such as encryption."""
         extra = {**self.filesystem.s3_additional_kwargs, **self.filesystem.req_kw}
         if not extra:
@@ -356,9 +378,13 @@ def _range(offset: int, size: int) -> dict[str, str]:
 
 
 def _code(error: Exception) -> str:
-    return str(getattr(error, "response", {}).get("Error", {}).get("Code", ""))
+    return str(_response(error).get("Error", {}).get("Code", ""))
 
 
 def _status(error: Exception) -> int:
-    metadata = getattr(error, "response", {}).get("ResponseMetadata", {})
-    return int(metadata.get("HTTPStatusCode", 0))
+    return int(_response(error).get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def _response(error: Exception) -> dict[str, Any]:
+    found = getattr(error, "response", None)  # errors of the connection have one too: None
+    return found if isinstance(found, dict) else {}

@@ -73,8 +73,9 @@ class SftpPlace(Place):
         self.opening: asyncio.Lock | None = None
         self.opened: Any = None
 
-    async def send(self, key: str, body: Body, *, is_new: bool) -> bool:
-        """One attempt to put a file; False where `is_new` and there is one."""
+    async def send(self, key: str, body: Body, *, mark: str) -> bool:
+        """One attempt to put a file; with a mark, False where there is one."""
+        is_new = mark != ""
         path = self._path(key)
         temporary = f"{path}.{os.urandom(4).hex()}.new"
         async with self._channel() as channel:
