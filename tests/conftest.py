@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.command import Umpteen
+from tests.support.proxy import FaultProxy
+from tests.support.s3 import PROGRAMS, S3, S3Server
+from tests.support.sftp import Sftp, SftpServer
 
 _FIRST = ["unit", "contract"]
 
@@ -44,7 +47,7 @@ def need() -> Callable[[str], str]:
     """`need("tmux")` is its path; without it the test is skipped, and fails where CI=true."""
 
     def need(program: str) -> str:
-        path = shutil.which(program)
+        path = shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
         if path is None and os.environ.get("CI") == "true":
             pytest.fail(f"{program} is missing: scripts/services installs it")
         if path is None:
@@ -52,3 +55,44 @@ def need() -> Callable[[str], str]:
         return path
 
     return need
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A real S3 server, for all tests of a run; ask for `s3`, which is skipped without one."""
+    with S3Server(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture
+def s3(need: Callable[[str], str], request: pytest.FixtureRequest) -> S3:
+    """An empty bucket on a real S3 server."""
+    for program in PROGRAMS:
+        need(program)
+    server: S3Server = request.getfixturevalue("s3_server")
+    return server.make_bucket()
+
+
+@pytest.fixture
+def s3_proxy(s3: S3) -> Iterator[FaultProxy]:
+    """A proxy before the S3 server, without a fault yet."""
+    with FaultProxy(s3.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="session")
+def sftp_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SftpServer]:
+    """A real SSH server, for all tests of a run; ask for `sftp`, which is skipped without one."""
+    program = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
+    assert program is not None
+    with SftpServer(tmp_path_factory.mktemp("sftp"), program) as server:
+        yield server
+
+
+@pytest.fixture
+def sftp(need: Callable[[str], str], request: pytest.FixtureRequest, tmp_path: Path) -> Sftp:
+    """An empty folder on a real SFTP server."""
+    need("sshd")
+    need("ssh-keygen")
+    server: SftpServer = request.getfixturevalue("sftp_server")
+    return Sftp(server.port, server.user, tmp_path, server.folder)

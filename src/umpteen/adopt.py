@@ -16,8 +16,8 @@ from typing import Any
 from umpteen.errors import InputError
 from umpteen.lease import local_lock
 from umpteen.records import format_ranges
-from umpteen.results.base import JOB, batch_key, handed_key, parse_numbers, tasks_key
-from umpteen.results.directory import DirectoryStore, open_store
+from umpteen.results.base import JOB, Store, batch_key, handed_key, parse_numbers, tasks_key
+from umpteen.results.opening import open_store
 from umpteen.task import FORMAT_VERSION
 
 __all__ = ["DEFAULT_SLOTS", "adopt_batch", "build_batch_id", "run_output"]
@@ -31,7 +31,7 @@ def build_batch_id(content: bytes) -> str:
     return hashlib.blake2b(content, digest_size=8).hexdigest()
 
 
-def adopt_batch(path: str, batch_id: str = "") -> tuple[DirectoryStore, list[str]]:
+def adopt_batch(path: str, batch_id: str = "") -> tuple[Store, list[str]]:
     """The store and the batch that a JSON file stands for; both are made if they are new.
 
     A file in a store's own `.umpteen/batches/` is that store's batch. `batch_id` replaces the
@@ -103,7 +103,7 @@ def run_output(top: str, run: dict[str, Any], number: int) -> str:
     return str(given).rstrip("/") if given else f"{top.rstrip('/')}/{number}"
 
 
-def _write(store: DirectoryStore, batch: str, parsed: dict[str, Any]) -> None:
+def _write(store: Store, batch: str, parsed: dict[str, Any]) -> None:
     """Put the job (if there is none), its tasks, the batch, and the hand-in that names it."""
     top = parsed["remote_output_path"].rstrip("/")
     name = os.path.basename(store.address)
@@ -181,7 +181,7 @@ def _task_name(top: str, output: str, number: int) -> str:
     return output[len(top) + 1 :] if output.startswith(top + "/") else str(number)
 
 
-def _read_commands(store: DirectoryStore, before: int) -> dict[str, tuple[int, Any]]:
+def _read_commands(store: Store, before: int) -> dict[str, tuple[int, Any]]:
     """By name, the index and the command of each task that earlier hand-ins put there.
 
     The command of one that was dropped since is empty, so that it is put there anew.

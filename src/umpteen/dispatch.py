@@ -48,7 +48,7 @@ from umpteen.plan import Chosen, Plan, build_plan
 from umpteen.process import usable_cores
 from umpteen.registry import forget, register
 from umpteen.removal import Removed, measure_job, remove_job, remove_rest
-from umpteen.results.directory import open_store
+from umpteen.results.opening import open_store
 from umpteen.settings import DEFAULTS, Settings
 from umpteen.status import JobStatus, build_status, estimate_left_s
 from umpteen.task import IS_FINAL, Record

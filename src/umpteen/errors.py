@@ -6,7 +6,7 @@ A failed task is data (a record), never one of these.
     ├── InputError          file, line, column, field            exit 2
     ├── SettingsError       a flag or setting that cannot be     exit 2
     ├── BackendError        transient, command, exit code, tail  exit 3
-    ├── StoreError          path, and what was being done        exit 3
+    ├── StoreError          path, transient, what was being done exit 3
     └── PoolError                                                exit 3
 """
 
@@ -108,9 +108,16 @@ class StoreError(UmpteenError):
 
     exit_code = EXIT_UNREACHABLE
 
-    def __init__(self, message: str, hint: str | None = None, *, path: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        hint: str | None = None,
+        *,
+        path: str | None = None,
+        transient: bool = False,
+    ) -> None:
         super().__init__(message, hint)
-        self.path = path
+        self.path, self.transient = path, transient
 
 
 class PoolError(UmpteenError):

@@ -29,6 +29,7 @@ from umpteen.results.base import (
     CLOSED,
     JOB,
     RecordsKey,
+    Store,
     batch_key,
     handed_key,
     handles_key,
@@ -39,7 +40,6 @@ from umpteen.results.base import (
     running_folder,
     tasks_key,
 )
-from umpteen.results.directory import DirectoryStore
 from umpteen.task import IS_FINAL, NUMBER_OF, STATES, Record
 
 __all__ = ["SKIPPED", "SUCCEEDED", "BatchHistory", "HandIn", "HandedBatch", "History", "TaskLine"]
@@ -159,7 +159,7 @@ class History:
     not count. cancelled_upto: the number of the last batch that was cancelled. samples: durations of tasks that ended lately, seconds.
     """
 
-    def __init__(self, store: DirectoryStore) -> None:
+    def __init__(self, store: Store) -> None:
         self.store = store
         self.here: Machine = read_machine()
         self.job: dict[str, Any] = {}

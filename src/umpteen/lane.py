@@ -32,8 +32,8 @@ from umpteen.process import (
     resolve_program,
 )
 from umpteen.records import list_starts, parse_ranges, read_start
-from umpteen.results.base import attempt_folder, scratch_folder
-from umpteen.results.directory import DirectoryStore, parse_address
+from umpteen.results.base import Store, attempt_folder, scratch_folder
+from umpteen.results.opening import parse_address
 from umpteen.task import (
     NUMBER_OF,
     REASON_DEADLINE,
@@ -133,7 +133,7 @@ class LaneSetup(NamedTuple):
     """What a lane is given: its slots, its ends of the pipes, and how batches are read."""
 
     slots: Sequence[int]
-    store: DirectoryStore
+    store: Store
     token: str
     lease: Lease
     tickets: int

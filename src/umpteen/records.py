@@ -1,4 +1,4 @@
-"""Records files: append lines, read them back, and fold the starts of a batch together.
+"""Records files: build lines, read them back, and fold the starts of a batch together.
 
 A line is a record (it has `task`) or an event: `start`, `synced`, `end`, `moved`. A torn or
 foreign line is passed over. Standard library alone.
@@ -7,7 +7,6 @@ foreign line is passed over. Standard library alone.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -16,7 +15,6 @@ from umpteen.results.base import RecordsKey, Store, parse_records_key, records_f
 from umpteen.task import Record
 
 __all__ = [
-    "RecordsFile",
     "Start",
     "build_line",
     "format_ranges",
@@ -105,35 +103,6 @@ def trusted_size(content: bytes, here: Machine) -> int:
         line = next(parse_lines(content[position:end]), {})  # empty where it is torn
         upto, end = int(line.get("upto", 0)), position
     return min(len(content), max(len(head), upto))
-
-
-class RecordsFile:
-    """The records file of one start, appended to by its runner alone.
-
-    What could not be written (a full disk) is kept in memory and written before anything
-    else; a line that was cut in the middle is ended first, so that it harms no other.
-    """
-
-    def __init__(self, path: str) -> None:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
-        self.fd = os.open(path, flags, 0o644)
-        self.path = path
-        self.size = 0
-        self.pending = b""
-        self.synced = 0
-
-    def append(self, lines: bytes) -> None:
-        """Write whole lines, after those that are pending; raises OSError and keeps them."""
-        self.pending += lines
-        while self.pending:
-            written = os.write(self.fd, self.pending)
-            self.size += written
-            self.pending = self.pending[written:]
-
-    def close(self) -> None:
-        """Close the file; nothing may be pending."""
-        os.close(self.fd)
 
 
 def format_ranges(numbers: Iterable[int]) -> str:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from umpteen.errors import InputError, nearest_hint
 from umpteen.results.base import JOB
-from umpteen.results.directory import open_store, parse_address
+from umpteen.results.opening import open_store, parse_address
 
 __all__ = ["Entry", "find_address", "forget", "is_job", "list_entries", "list_names", "register"]
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from umpteen.history import History
 from umpteen.plan import Plan
-from umpteen.results.directory import parse_address
+from umpteen.results.opening import parse_address
 from umpteen.status import Failure, JobStatus, describe_end
 from umpteen.task import Record, shell_command
 

@@ -54,9 +54,9 @@ from umpteen.process import (
     sync_filesystem,
     usable_cores,
 )
-from umpteen.records import RecordsFile, build_line, list_starts, parse_ranges, read_start
-from umpteen.results.base import JOB, running_key, scratch_folder
-from umpteen.results.directory import DirectoryStore, open_store
+from umpteen.records import build_line, list_starts, parse_ranges, read_start
+from umpteen.results.base import JOB, Appender, Store, running_key, scratch_folder
+from umpteen.results.opening import open_store
 from umpteen.retries import Again, plan_retry
 from umpteen.starts import CancelMark, OpenBatch, Opener, read_batch, read_cancel_mark
 from umpteen.task import (
@@ -161,7 +161,7 @@ def _run(options: _Options, token: str) -> int:
 class _Runner:
     def __init__(
         self,
-        store: DirectoryStore,
+        store: Store,
         batches: list[str],
         token: str,
         lease: Lease,
@@ -172,7 +172,7 @@ class _Runner:
         self.here: Machine = read_machine()
         self.opener = Opener(store, token, self.here, take_over)
         self.open: dict[int, OpenBatch] = {}
-        self.unsynced: list[RecordsFile] = []
+        self.unsynced: list[Appender] = []
         self.lanes: dict[int, int] = {}  # pid to the end of its control pipe
         self.stopping = self.crashed = self.is_cancelled = False
         self.did_fail = self.has_graph = self.has_rules = False
@@ -622,7 +622,7 @@ class _Runner:
         for ordinal in [ordinal for ordinal, opened in self.open.items() if not opened.left]:
             self._end_batch(ordinal)
 
-    def _append(self, file: RecordsFile, lines: bytes) -> None:
+    def _append(self, file: Appender, lines: bytes) -> None:
         try:
             file.append(lines)
         except OSError as error:
@@ -826,7 +826,7 @@ class _Runner:
             for file, size in self.syncer.take(wait=True):
                 self._append(file, build_line({"event": "synced", "upto": size}))
 
-    def _is_needed(self, file: RecordsFile) -> bool:
+    def _is_needed(self, file: Appender) -> bool:
         is_open = any(opened.file is file for opened in self.open.values())
         if is_open or file.pending or file.size > file.synced:
             return True
@@ -839,10 +839,10 @@ class _Syncer:
 
     def __init__(self) -> None:
         self.thread: threading.Thread | None = None
-        self.marks: list[tuple[RecordsFile, int]] = []
+        self.marks: list[tuple[Appender, int]] = []
         self.failed = False
 
-    def begin(self, marks: list[tuple[RecordsFile, int]]) -> None:
+    def begin(self, marks: list[tuple[Appender, int]]) -> None:
         """Start to sync all that was written so far, if nothing is being synced."""
         if self.thread is None:
             self.marks = marks
@@ -855,7 +855,7 @@ class _Syncer:
         except OSError:
             self.failed = True
 
-    def take(self, *, wait: bool) -> list[tuple[RecordsFile, int]]:
+    def take(self, *, wait: bool) -> list[tuple[Appender, int]]:
         """How far each file is on the disk by now; empty while that is not known."""
         if self.thread is None or (self.thread.is_alive() and not wait):
             return []

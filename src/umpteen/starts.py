@@ -19,7 +19,6 @@ from umpteen.lane import BatchView
 from umpteen.lease import is_held, read_last_slots
 from umpteen.process import Machine
 from umpteen.records import (
-    RecordsFile,
     Start,
     build_line,
     format_ranges,
@@ -28,13 +27,14 @@ from umpteen.records import (
 )
 from umpteen.results.base import (
     CANCEL,
+    Appender,
     RecordsKey,
+    Store,
     attempt_folder,
     batch_key,
     closed_key,
     records_key,
 )
-from umpteen.results.directory import DirectoryStore
 from umpteen.task import (
     FORMAT_VERSION,
     NUMBER_OF,
@@ -51,7 +51,7 @@ _EARLIER_S = 15.0  # how long an earlier start elsewhere is waited for
 _NOT_YET = 0xFF
 
 
-def read_batch(store: DirectoryStore, batch: str) -> BatchView:
+def read_batch(store: Store, batch: str) -> BatchView:
     """One batch file. Raises StoreError where there is none."""
     content = store.read(batch_key(batch))
     if content is None:
@@ -70,7 +70,7 @@ class CancelMark(NamedTuple):
         return batch.isdigit() and int(batch) <= self.upto
 
 
-def read_cancel_mark(store: DirectoryStore) -> CancelMark:
+def read_cancel_mark(store: Store) -> CancelMark:
     """The mark; one that is below every batch where there is none."""
     content = store.read(CANCEL)
     if content is None:
@@ -90,7 +90,7 @@ class OpenBatch:
     that another is to follow. own_attempts: indices of those that this start tried before.
     """
 
-    def __init__(self, view: BatchView, key: RecordsKey, file: RecordsFile) -> None:
+    def __init__(self, view: BatchView, key: RecordsKey, file: Appender) -> None:
         self.view, self.key, self.file = view, key, file
         self.todo: list[int] = []
         self.alone: list[int] = []
@@ -128,7 +128,7 @@ class OpenBatch:
 class Opener(NamedTuple):
     """Opens batches of one store for one runner."""
 
-    store: DirectoryStore
+    store: Store
     token: str
     here: Machine
     take_over: bool
@@ -154,7 +154,7 @@ class Opener(NamedTuple):
         if self._is_run_here(starts):
             return None
         key = RecordsKey(keys[-1].start + 1 if keys else 1, self.token)
-        opened = OpenBatch(view, key, RecordsFile(store.path(records_key(batch, key))))
+        opened = OpenBatch(view, key, store.open_records(records_key(batch, key)))
         opened.file.append(build_line(self._build_start(view)))
         if any(self.may_live(start) for start in starts):
             opened.fenced = True

@@ -18,7 +18,7 @@ from umpteen.executors.local import LocalExecutor
 from umpteen.formats import read_job
 from umpteen.hand_in import open_job_folder
 from umpteen.results.base import CANCEL, batch_key
-from umpteen.results.directory import open_store
+from umpteen.results.opening import open_store
 from umpteen.settings import Setting
 
 # The name that a user gives, and what it takes to let go of an executor in this process.

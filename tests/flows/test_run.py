@@ -533,3 +533,14 @@ def test_run_leaves_no_process_and_no_scratch(umpteen: Umpteen) -> None:
     assert not list(umpteen.store().glob(".umpteen/scratch/*"))
     assert not list(umpteen.store().glob(".umpteen/running/*"))
     assert not [path for path in umpteen.leases.iterdir() if path.is_dir()]
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["run", "true"]])
+def test_run_on_a_folder_loads_nothing_of_other_places(
+    umpteen: Umpteen, arguments: list[str]
+) -> None:
+    done = umpteen(*arguments, env={"PYTHONPROFILEIMPORTTIME": "1"})
+    assert done.returncode == 0
+    assert "umpteen.cli" in done.stderr
+    assert "fsspec" not in done.stderr
+    assert "umpteen.results.remote" not in done.stderr

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from tests.unit.test_task import RECORDS
 from umpteen.process import Machine
 from umpteen.records import (
-    RecordsFile,
     build_line,
     format_ranges,
     list_starts,
@@ -24,7 +23,7 @@ from umpteen.records import (
     trusted_size,
 )
 from umpteen.results.base import RecordsKey, records_key
-from umpteen.results.directory import DirectoryStore
+from umpteen.results.directory import DirectoryStore, RecordsFile
 from umpteen.task import Record
 
 HERE = Machine("machine", "boot", "host")

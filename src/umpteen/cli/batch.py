@@ -16,7 +16,7 @@ from umpteen.formats import read_job
 from umpteen.job import Job
 from umpteen.process import build_runner_command
 from umpteen.registry import register
-from umpteen.results.directory import parse_address
+from umpteen.results.opening import parse_address
 from umpteen.task import RUNNER_VARIABLE, shell_command
 
 __all__ = ["batch_command"]

@@ -15,7 +15,7 @@ from umpteen.dispatch import collect
 from umpteen.errors import InputError
 from umpteen.formats import read_names
 from umpteen.registry import find_address, is_job
-from umpteen.results.directory import parse_address
+from umpteen.results.opening import parse_address
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem

@@ -11,7 +11,7 @@ from umpteen.history import History
 from umpteen.lookup import read_status
 from umpteen.registry import Entry, list_entries
 from umpteen.report import render_ago, render_table, shorten_path, status_to_dict
-from umpteen.results.directory import open_store
+from umpteen.results.opening import open_store
 from umpteen.status import JobStatus
 
 __all__ = ["ls_command"]

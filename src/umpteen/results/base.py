@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import abc
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Union
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "JOB",
     "LOCK",
     "OWN_FOLDER",
+    "Appender",
     "Content",
     "RecordsKey",
     "Store",
@@ -122,10 +123,39 @@ def parse_numbers(names: list[str], suffix: str) -> list[int]:
 Content = Union[bytes, bytearray, Iterable[Union[bytes, bytearray]]]
 
 
+class Appender(abc.ABC):
+    """The records of one start as its runner writes them: it alone, line after line.
+
+    fd: of the file, -1 where it is none of this machine. pending: lines that are not in the
+    store yet. size: bytes that are. synced: how many of them are known to be on the disk.
+    """
+
+    fd: int = -1
+    pending: bytes
+    size: int
+    synced: int
+
+    @abc.abstractmethod
+    def append(self, lines: bytes) -> None:
+        """Write whole lines, after those that are pending; raises OSError and keeps them."""
+
+    @abc.abstractmethod
+    def flush(self) -> None:
+        """Put what is pending; raises OSError or StoreError and keeps it."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Write no more; nothing may be pending."""
+
+
 class Store(abc.ABC):
     """What every results store can do; errors are StoreError, naming what was being done."""
 
     address: str
+
+    @abc.abstractmethod
+    def path(self, key: str) -> str:
+        """Where the file is: a path, or an address."""
 
     @abc.abstractmethod
     def read(self, key: str, offset: int = 0, size: int = -1) -> bytes | None:
@@ -135,18 +165,69 @@ class Store(abc.ABC):
     def read_tail(self, key: str, size: int) -> bytes | None:
         """The last `size` bytes of the file, or all of it; None if there is no such file."""
 
+    def read_many(self, asked: Sequence[tuple[str, int, int]]) -> list[bytes | None]:
+        """`read` of each (key, offset, size); offset -n with size -1 is `read_tail` of n bytes."""
+        return [
+            self.read_tail(key, -offset) if offset < 0 else self.read(key, offset, size)
+            for key, offset, size in asked
+        ]
+
     @abc.abstractmethod
     def create(self, key: str, content: Content) -> bool:
         """Put a file whole where none is; False, and nothing done, if there is one."""
 
     @abc.abstractmethod
-    def replace(self, key: str, content: bytes) -> None:
+    def replace(self, key: str, content: Content) -> None:
         """Put a file whole, in place of what is there."""
+
+    @abc.abstractmethod
+    def open_records(self, key: str) -> Appender:
+        """New records of a start; OSError where they cannot be made."""
+
+    @abc.abstractmethod
+    def fetch(self, key: str, path: str) -> bool:
+        """Copy a file to `path` on this machine, put whole; False if there is no such file."""
+
+    def fetch_many(self, pairs: Sequence[tuple[str, str]]) -> list[bool]:
+        """`fetch` of each (key, path)."""
+        return [self.fetch(key, path) for key, path in pairs]
+
+    @abc.abstractmethod
+    def put(self, key: str, path: str) -> None:
+        """Copy the file at `path` of this machine into the store, put whole."""
+
+    def put_many(self, pairs: Sequence[tuple[str, str]]) -> None:
+        """`put` of each (key, path)."""
+        for key, path in pairs:
+            self.put(key, path)
+
+    @abc.abstractmethod
+    def move(self, source: str, target: str) -> None:
+        """Give a file, or a folder with all below it, another key; nothing if it is not there.
+
+        A move that was cut short has lost nothing: made again, it is completed.
+        """
+
+    @abc.abstractmethod
+    def delete(self, key: str) -> None:
+        """Remove a file, if it is there."""
+
+    def delete_many(self, keys: Sequence[str]) -> None:
+        """Remove files, those that are there."""
+        for key in keys:
+            self.delete(key)
+
+    @abc.abstractmethod
+    def walk(self, folder: str) -> list[tuple[str, int]]:
+        """Every file below a folder, in no order: its path relative to that, and its bytes."""
+
+    def list_many(self, folders: Sequence[str]) -> list[list[str]]:
+        """`list` of each folder."""
+        return [self.list(folder) for folder in folders]
 
     @abc.abstractmethod
     def list(self, folder: str) -> list[str]:
         """The names in a folder, in no order; none if there is no such folder."""
 
-    @abc.abstractmethod
-    def delete(self, key: str) -> None:
-        """Remove a file, if it is there."""
+    def close(self) -> None:  # noqa: B027 -- most have nothing to close
+        """Let go of connections; the store is not used any more."""

@@ -8,43 +8,46 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import re
 import shutil
 from collections.abc import Iterator
 
-from umpteen.errors import SettingsError, StoreError
-from umpteen.results.base import JOB, Content, Store
+from umpteen.errors import StoreError
+from umpteen.results.base import JOB, Appender, Content, Store
 
-__all__ = ["DirectoryStore", "open_store", "parse_address"]
-
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*)://")
+__all__ = ["DirectoryStore", "RecordsFile", "written_whole"]
 
 
-def parse_address(address: str) -> str:
-    """The absolute path of a folder address, or of a `file://` one.
+class RecordsFile(Appender):
+    """The records file of one start, appended to by its runner alone.
 
-    Raises SettingsError for every other scheme.
+    What could not be written (a full disk) is kept in memory and written before anything
+    else; a line that was cut in the middle is ended first, so that it harms no other.
     """
-    scheme = _SCHEME.match(address)
-    if scheme and scheme[1].lower() != "file":
-        raise SettingsError(
-            f"results at {scheme[0]} are not supported yet by this version",
-            "use a folder, such as ./umpteen-results/{name}",
-        )
-    if scheme:
-        from urllib.parse import unquote  # costs more to import than all else here
 
-        address = unquote(address[scheme.end() :])
-        if not address.startswith("/"):
-            raise SettingsError(
-                "a file:// address needs an absolute path", "write file:///folder/name"
-            )
-    return os.path.abspath(os.path.expanduser(address))
+    def __init__(self, path: str) -> None:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
+        self.fd = os.open(path, flags, 0o644)
+        self.path = path
+        self.size = 0
+        self.pending = b""
+        self.synced = 0
 
+    def append(self, lines: bytes) -> None:
+        """Write whole lines, after those that are pending; raises OSError and keeps them."""
+        self.pending += lines
+        while self.pending:
+            written = os.write(self.fd, self.pending)
+            self.size += written
+            self.pending = self.pending[written:]
 
-def open_store(address: str) -> DirectoryStore:
-    """The store at an address; nothing is made there yet. Raises SettingsError."""
-    return DirectoryStore(parse_address(address))
+    def flush(self) -> None:
+        """Write what is pending; raises OSError and keeps it."""
+        self.append(b"")
+
+    def close(self) -> None:
+        """Close the file; nothing may be pending."""
+        os.close(self.fd)
 
 
 class DirectoryStore(Store):
@@ -96,11 +99,55 @@ class DirectoryStore(Store):
                 os.unlink(temporary)
         return True
 
-    def replace(self, key: str, content: bytes) -> None:
+    def replace(self, key: str, content: Content) -> None:
         """Put a file whole, in place of what is there."""
         path = self.path(key)
         with self._explained("write", key):
             os.replace(self._write_beside(path, content), path)
+
+    def open_records(self, key: str) -> RecordsFile:
+        """New records of a start; OSError where they cannot be made."""
+        return RecordsFile(self.path(key))
+
+    def fetch(self, key: str, path: str) -> bool:
+        """Copy a file to `path` on this machine, put whole; False if there is no such file."""
+        with self._explained(f"copy to {path}", key):
+            try:
+                source = open(self.path(key), "rb")  # noqa: SIM115 -- closed by the next line
+            except (FileNotFoundError, NotADirectoryError):
+                return False
+            with source, written_whole(path) as temporary, open(temporary, "xb") as target:
+                shutil.copyfileobj(source, target)
+        return True
+
+    def put(self, key: str, path: str) -> None:
+        """Copy the file at `path` of this machine into the store, put whole."""
+        target = self.path(key)
+        with self._explained(f"copy {path} to", key), written_whole(target) as temporary:
+            shutil.copy(path, temporary)
+
+    def move(self, source: str, target: str) -> None:
+        """Give a file, or a folder with all below it, another key; nothing if it is not there."""
+        old, new = self.path(source), self.path(target)
+        with self._explained(f"move to {new}", source):
+            if os.path.lexists(old):
+                os.makedirs(os.path.dirname(new), exist_ok=True)
+                os.rename(old, new)
+
+    def delete(self, key: str) -> None:
+        """Remove a file, if it is there."""
+        with self._explained("remove", key), contextlib.suppress(FileNotFoundError):
+            os.unlink(self.path(key))
+
+    def walk(self, folder: str) -> list[tuple[str, int]]:
+        """Every file below a folder, in no order: its path relative to that, and its bytes.
+
+        A link is a file, whatever it points to.
+        """
+        found: list[tuple[str, int]] = []
+        with self._explained("list", folder):
+            _walk(self.path(folder), "", found)
+        return found
 
     def list(self, folder: str) -> list[str]:
         """The names in a folder, in no order; none if there is no such folder."""
@@ -109,11 +156,6 @@ class DirectoryStore(Store):
                 return os.listdir(self.path(folder))
             except (FileNotFoundError, NotADirectoryError):
                 return []
-
-    def delete(self, key: str) -> None:
-        """Remove a file, if it is there."""
-        with self._explained("remove", key), contextlib.suppress(FileNotFoundError):
-            os.unlink(self.path(key))
 
     def _write_beside(self, path: str, content: Content) -> str:
         temporary = f"{path}.{os.urandom(4).hex()}.new"
@@ -152,6 +194,34 @@ _HINTS = {
     errno.EROFS: "the file system is read-only: choose another folder with --results",
     errno.ENOTDIR: "something in that path is a file: choose another folder with --results",
 }
+
+
+@contextlib.contextmanager
+def written_whole(path: str) -> Iterator[str]:
+    """A temporary name beside `path`, which has that name if all went well; folders are made."""
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    temporary = f"{path}.{os.urandom(4).hex()}.new"
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+
+
+def _walk(folder: str, prefix: str, found: list[tuple[str, int]]) -> None:
+    try:
+        entries = os.scandir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    with entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                _walk(entry.path, f"{prefix}{entry.name}/", found)
+                continue
+            with contextlib.suppress(FileNotFoundError):  # gone in between
+                found.append((prefix + entry.name, entry.stat(follow_symlinks=False).st_size))
 
 
 def _create_without_links(path: str, temporary: str) -> bool:

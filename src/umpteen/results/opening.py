@@ -1,0 +1,109 @@
+"""Which results store an address stands for.
+
+Knows folders; what lies elsewhere is loaded where it is asked for, and only then. Standard
+library alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from typing import Any
+
+from umpteen.errors import SettingsError, nearest_hint
+from umpteen.results.base import Store
+from umpteen.results.directory import DirectoryStore
+
+__all__ = ["OPTIONS_VARIABLE", "is_remote", "open_store", "parse_address"]
+
+OPTIONS_VARIABLE = "UMPTEEN_RESULTS_OPTIONS"
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*)://")
+# Two spellings of one place must not be two jobs.
+_SPELLINGS = {"s3a": "s3", "ssh": "sftp", "gcs": "gs", "abfss": "abfs", "az": "abfs"}
+_USUAL = ("abfs", "file", "gs", "memory", "s3", "sfs", "sftp")
+
+
+def is_remote(address: str) -> bool:
+    """Whether an address is of another place than a folder of this machine."""
+    scheme = _SCHEME.match(address)
+    return scheme is not None and scheme[1].lower() != "file"
+
+
+def parse_address(address: str) -> str:
+    """An address as it is kept: the absolute path of a folder, else `scheme://…`.
+
+    Raises SettingsError where it can be none, or says what nobody may read: a password.
+    """
+    scheme = _SCHEME.match(address)
+    if scheme and scheme[1].lower() != "file":
+        return _parse_remote(scheme[1].lower(), address[scheme.end() :])
+    if scheme:
+        from urllib.parse import unquote  # costs more to import than all else here
+
+        address = unquote(address[scheme.end() :])
+        if not address.startswith("/"):
+            raise SettingsError(
+                "a file:// address needs an absolute path", "write file:///folder/name"
+            )
+    return os.path.abspath(os.path.expanduser(address))
+
+
+def open_store(address: str, options: dict[str, Any] | None = None) -> Store:
+    """The store at an address; nothing is made there yet. Raises SettingsError.
+
+    options: what the file system of another place is opened with, else what the environment
+    variable UMPTEEN_RESULTS_OPTIONS has, as JSON.
+    """
+    address = parse_address(address)
+    if not is_remote(address):
+        return DirectoryStore(address)
+    from umpteen.results.remote import RemoteStore
+
+    return RemoteStore(address, _read_options() if options is None else options)
+
+
+def _parse_remote(scheme: str, rest: str) -> str:
+    scheme = _SPELLINGS.get(scheme, scheme)
+    if scheme not in _USUAL:
+        _check_scheme(scheme)
+    host, slash, path = rest.partition("/")
+    if ":" in host.rpartition("@")[0]:
+        raise SettingsError(
+            f"the {scheme}:// address of the results has a password in it",
+            "leave it out: use a key, the environment, or `options` of the results",
+        )
+    if "?" in rest:
+        raise SettingsError(
+            f"the {scheme}:// address of the results has a '?' in it",
+            "what is to be said of the place goes into `options` of the results",
+        )
+    parts = [part for part in path.split("/") if part]
+    if not (host or (scheme == "memory" and parts)) or {".", ".."} & set(parts):
+        raise SettingsError(
+            f"the {scheme}:// address of the results has no place, or '.' or '..' in it",
+            f"write {scheme}://place/folder",
+        )
+    return f"{scheme}://{host}{slash if parts else ''}{'/'.join(parts)}"
+
+
+def _check_scheme(scheme: str) -> None:
+    from umpteen.results.filesystem import known_schemes
+
+    valid = known_schemes().union(_USUAL)
+    if scheme not in valid:
+        raise SettingsError(f"results at {scheme}:// are not known", nearest_hint(scheme, valid))
+
+
+def _read_options() -> dict[str, Any]:
+    """What the environment says; a value that cannot be read is not shown."""
+    try:
+        options = json.loads(os.environ.get(OPTIONS_VARIABLE) or "{}")
+    except ValueError:
+        options = None
+    if not isinstance(options, dict):
+        raise SettingsError(
+            f"{OPTIONS_VARIABLE} is no JSON object", 'write it like {"endpoint_url": "https://…"}'
+        )
+    return options

@@ -1,0 +1,218 @@
+"""What a place on the network is asked for by a results store that is there.
+
+A place knows requests, and which of its errors pass; nothing of jobs. Everything here runs in
+one event loop; each kind of place is a module of its own, which alone imports its library.
+"""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+import errno
+import io
+import itertools
+import os
+import random
+import time
+from collections.abc import Awaitable, Iterable, Sequence
+from typing import Any, BinaryIO, Callable, NamedTuple, TypeVar
+
+__all__ = [
+    "ASK_FOR_ACCESS",
+    "CHECK_NETWORK",
+    "CONNECT_S",
+    "IN_FLIGHT",
+    "READ_S",
+    "Body",
+    "Entry",
+    "Place",
+    "PlaceError",
+    "Trouble",
+    "gather",
+    "judge_network",
+]
+
+CONNECT_S, READ_S = 5.0, 20.0
+IN_FLIGHT = 32
+CHECK_NETWORK = "check the network and the address, then run the same command again"
+ASK_FOR_ACCESS = "these credentials may not do this: use others, or ask whoever owns the place"
+_ATTEMPTS = 6
+_PATIENCE_S = 60.0  # no attempt begins later than this after the first
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 5.0
+_COMPARED_BYTES = 64 * 1024 * 1024
+
+Answer = TypeVar("Answer")
+
+_NETWORK = {
+    errno.ECONNABORTED, errno.ECONNREFUSED, errno.ECONNRESET, errno.EHOSTUNREACH,
+    errno.ENETDOWN, errno.ENETUNREACH, errno.EPIPE, errno.ETIMEDOUT,
+}  # fmt: skip
+
+
+class Trouble(NamedTuple):
+    """Why a request failed, in words, and whether the same request may succeed later."""
+
+    reason: str
+    hint: str | None = None
+    is_transient: bool = False
+
+
+class PlaceError(Exception):
+    """A request failed for good."""
+
+    def __init__(self, trouble: Trouble) -> None:
+        super().__init__(trouble.reason)
+        self.trouble = trouble
+
+
+class Entry(NamedTuple):
+    """A name in a folder; size: bytes, 0 for a folder."""
+
+    name: str
+    size: int
+    is_folder: bool
+
+
+class Body(NamedTuple):
+    """What is to be put: bytes, or the file at `path` on this machine. size: bytes."""
+
+    content: bytes
+    path: str
+    size: int
+
+    def open(self) -> BinaryIO:
+        """It as a file, from its beginning; each attempt opens its own."""
+        return open(self.path, "rb") if self.path else io.BytesIO(self.content)
+
+    def is_same(self, content: bytes | None) -> bool:
+        """Whether it is these bytes."""
+        if content is None or len(content) != self.size:
+            return False
+        with self.open() as file:
+            return file.read() == content
+
+
+class Place(abc.ABC):
+    """Where the files of a store are; keys are its keys. Errors are PlaceError.
+
+    is_exclusive: whether a new file is made only where none is; None where only a trial tells.
+    keeps_marks: whether the mark of a new file can be asked for later.
+    """
+
+    is_exclusive: bool | None = None
+    keeps_marks = False
+
+    async def put_new(self, key: str, body: Body) -> bool:
+        """Put a file whole where none is; False, and nothing done, if there is one."""
+        mark = os.urandom(8).hex()
+        attempts = 0
+
+        async def send() -> bool:
+            nonlocal attempts
+            attempts += 1
+            return await self.send(key, body, mark=mark)
+
+        if await self.tried(send):
+            return True
+        # An attempt whose answer was lost may have been the one that made it.
+        if self.keeps_marks or attempts == 1 or body.size > _COMPARED_BYTES:
+            return False
+        return body.is_same(await self.get(key, 0, -1))
+
+    async def put(self, key: str, body: Body) -> None:
+        """Put a file whole, in place of what is there."""
+        await self.tried(lambda: self.send(key, body, mark=""))
+
+    @abc.abstractmethod
+    async def send(self, key: str, body: Body, *, mark: str) -> bool:
+        """One attempt to put a file; with a mark, False where there is one that has another."""
+
+    @abc.abstractmethod
+    async def get(self, key: str, offset: int, size: int) -> bytes | None:
+        """At most `size` bytes (-1: all) from `offset` on; offset -n: the last n bytes."""
+
+    @abc.abstractmethod
+    async def download(self, key: str, path: str) -> bool:
+        """Copy a file to this machine, put whole; False if there is no such file."""
+
+    @abc.abstractmethod
+    async def entries(self, folder: str) -> Sequence[Entry]:
+        """What is in a folder; nothing if there is no such folder."""
+
+    @abc.abstractmethod
+    async def walk(self, folder: str) -> Sequence[tuple[str, int]]:
+        """Every file below a folder: its path relative to that, and its bytes."""
+
+    @abc.abstractmethod
+    async def remove(self, key: str) -> None:
+        """Remove a file, if it is there."""
+
+    async def remove_many(self, keys: Sequence[str]) -> None:
+        """Remove files, those that are there."""
+        await gather(self.remove, ((key,) for key in keys))
+
+    @abc.abstractmethod
+    async def move(self, source: str, target: str) -> None:
+        """Give a file, or a folder with all below it, another key; nothing if it is not there."""
+
+    @abc.abstractmethod
+    def judge(self, error: Exception) -> Trouble:
+        """What an error of the library means."""
+
+    async def recover(self, error: Exception) -> None:  # noqa: B027 -- most have nothing to mend
+        """Before another attempt: what has to be made anew after such an error."""
+
+    async def close(self) -> None:  # noqa: B027 -- some have nothing to close
+        """Let go of connections."""
+
+    async def tried(self, call: Callable[[], Awaitable[Answer]]) -> Answer:
+        """What the call gives; tried again, with growing pauses, while its errors may pass."""
+        began_s = time.monotonic()
+        for attempt in itertools.count(1):
+            try:
+                return await call()
+            except PlaceError:
+                raise
+            except Exception as error:  # every library has its own; `judge` knows them
+                trouble = self.judge(error)
+                is_late = time.monotonic() - began_s > _PATIENCE_S
+                if not trouble.is_transient or attempt >= _ATTEMPTS or is_late:
+                    raise PlaceError(trouble) from error
+                await self.recover(error)
+            pause_s = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** (attempt - 1))
+            await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
+        raise AssertionError
+
+
+def judge_network(error: BaseException) -> Trouble | None:
+    """What an error of the system or its sockets means; None where it is of another kind."""
+    if isinstance(error, (TimeoutError, asyncio.TimeoutError)):
+        return Trouble("no answer in time", CHECK_NETWORK, is_transient=True)
+    if isinstance(error, (ConnectionError, EOFError)):
+        return Trouble("the connection was lost or refused", CHECK_NETWORK, is_transient=True)
+    if isinstance(error, OSError) and error.errno in _NETWORK:
+        return Trouble(os.strerror(error.errno or 0), CHECK_NETWORK, is_transient=True)
+    if isinstance(error, PermissionError):
+        return Trouble("permission denied", ASK_FOR_ACCESS)
+    return None
+
+
+async def gather(
+    call: Callable[..., Awaitable[Answer]], arguments: Iterable[tuple[Any, ...]]
+) -> list[Answer]:
+    """What the call gives for each, in order; some at once. The first error ends all."""
+    answers: dict[int, Answer] = {}
+    waiting = enumerate(arguments)
+
+    async def work() -> None:
+        for number, argument in waiting:
+            answers[number] = await call(*argument)
+
+    tasks = [asyncio.ensure_future(work()) for _ in range(IN_FLIGHT)]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    return [answers[number] for number in sorted(answers)]

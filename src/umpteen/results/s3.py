@@ -1,0 +1,390 @@
+"""Results on S3, or what speaks its protocol: one request for each thing that is asked.
+
+s3fs finds the credentials and the endpoint; requests go through its client, because its own
+methods ask more than once and forget the code of an error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any, BinaryIO
+
+from umpteen.results.directory import written_whole
+from umpteen.results.place import (
+    ASK_FOR_ACCESS,
+    CHECK_NETWORK,
+    CONNECT_S,
+    IN_FLIGHT,
+    READ_S,
+    Body,
+    Entry,
+    Place,
+    Trouble,
+    gather,
+    judge_network,
+)
+
+__all__ = ["S3Place"]
+
+_MB = 1024 * 1024
+_WHOLE_BYTES = 64 * _MB  # what is larger goes in parts, so that a fault costs one of them
+_PART_BYTES, _PARTS_AT_ONCE, _MOST_PARTS = 8 * _MB, 4, 9_000
+_COPY_BYTES = 4096 * _MB  # S3 copies no more at once
+_NAMES_AT_ONCE = 1000
+_MARK = "umpteen-put"  # in the metadata of new files
+_CHUNK_BYTES = _MB
+
+_RENEW = "renew your credentials, then run the same command again"
+_CHECK_KEYS = "check the key and the secret, in the environment or in `options` of the results"
+_MAKE_ROOM = "make room or ask for more, then run the same command again"
+_TROUBLES = {
+    "ExpiredToken": Trouble("the credentials have expired", _RENEW),
+    "InvalidAccessKeyId": Trouble("the server does not know this access key", _CHECK_KEYS),
+    "SignatureDoesNotMatch": Trouble("the secret does not fit the access key", _CHECK_KEYS),
+    "InvalidToken": Trouble("the session token is wrong", _CHECK_KEYS),
+    "RequestTimeTooSkewed": Trouble("the clock of this machine is wrong", "set the clock"),
+    "AccessDenied": Trouble("access denied", ASK_FOR_ACCESS),
+    "NoSuchBucket": Trouble("there is no such bucket", "make the bucket, or name another"),
+    "QuotaExceeded": Trouble("the quota of the place is used up", _MAKE_ROOM),
+    "PermanentRedirect": Trouble(
+        "the bucket is in another region",
+        "name it: AWS_DEFAULT_REGION, or `client_kwargs: {region_name: …}` in `options`",
+    ),
+}
+_SAME = {
+    "ExpiredTokenException": "ExpiredToken",
+    "RequestExpired": "ExpiredToken",
+    "TokenRefreshRequired": "ExpiredToken",
+    "AllAccessDisabled": "AccessDenied",
+    "AccountProblem": "AccessDenied",
+    "Forbidden": "AccessDenied",
+    "403": "AccessDenied",
+    "XMinioStorageFull": "QuotaExceeded",
+    "UserQuotaExceeded": "QuotaExceeded",
+    "AuthorizationHeaderMalformed": "PermanentRedirect",
+    "IllegalLocationConstraintException": "PermanentRedirect",
+}
+_PASSING = {
+    "SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded", "RequestTimeout",
+    "InternalError", "ServiceUnavailable", "IncompleteBody", "BadDigest", "OperationAborted",
+    "ConditionalRequestConflict", "429",
+}  # fmt: skip
+
+
+class S3Place(Place):
+    """A bucket, or what is below a prefix of it."""
+
+    keeps_marks = True
+
+    def __init__(self, address: str, options: dict[str, Any]) -> None:
+        self.bucket, _, self.root = address.partition("://")[2].partition("/")
+        options = dict(options)
+        config = {
+            "connect_timeout": float(options.pop("connect_timeout", CONNECT_S)),
+            "read_timeout": float(options.pop("read_timeout", READ_S)),
+            "max_pool_connections": 2 * IN_FLIGHT,
+            "retries": {"total_max_attempts": 1},  # trying again is ours
+            # Many servers that are not Amazon's refuse the checksums that are the default now.
+            "request_checksum_calculation": "when_required",
+            "response_checksum_validation": "when_required",
+        }
+        config.update(options.pop("config_kwargs", None) or {})
+        self.options = {
+            **options,
+            "config_kwargs": config,
+            "asynchronous": True,
+            "use_listings_cache": False,
+            "skip_instance_cache": True,
+        }
+        self.filesystem: Any = None
+
+    async def send(self, key: str, body: Body, *, mark: str) -> bool:
+        """One attempt to put a file; with a mark, False where there is one that has another."""
+        if len(body.content) == body.size <= _CHUNK_BYTES:
+            content: Any = body.content  # a file would first be announced, and so cost more
+        else:
+            content = body.open()
+        async with self._client() as client:
+            more = self._extra(client, "put_object")
+            if mark:
+                metadata = {**more.get("Metadata", {}), _MARK: mark}
+                more.update(IfNoneMatch="*", Metadata=metadata)
+            try:
+                await client.put_object(**self._name(key), Body=content, **more)
+            except Exception as error:
+                if not mark or _code(error) not in {"PreconditionFailed", "412"}:
+                    raise
+                # aiohttp sends again, unasked, where a connection was closed: it may be ours.
+                return await self._read_mark(client, key) == mark
+            finally:
+                if content is not body.content:
+                    content.close()
+        return True
+
+    async def _read_mark(self, client: Any, key: str) -> str:
+        try:
+            found = await client.head_object(**self._name(key))
+        except Exception as error:
+            if _code(error) in {"NoSuchKey", "404"}:  # it was there a moment ago
+                return ""
+            raise
+        return str(found.get("Metadata", {}).get(_MARK, ""))
+
+    async def put(self, key: str, body: Body) -> None:
+        """Put a file whole, in place of what is there."""
+        if body.size <= _WHOLE_BYTES:
+            await super().put(key, body)
+            return
+        upload = await self._ask("create_multipart_upload", **self._name(key))
+        name = {**self._name(key), "UploadId": upload["UploadId"]}
+        size = max(_PART_BYTES, -(-body.size // _MOST_PARTS))
+        room = asyncio.Semaphore(_PARTS_AT_ONCE)
+
+        async def send(number: int, start: int) -> dict[str, Any]:
+            async with room:
+                with body.open() as file:
+                    file.seek(start)
+                    content = file.read(size)
+                part = await self._ask("upload_part", **name, PartNumber=number, Body=content)
+                return {"PartNumber": number, "ETag": part["ETag"]}
+
+        await self._complete(name, send, range(0, body.size, size))
+
+    async def _complete(self, name: dict[str, Any], send: Any, starts: range) -> None:
+        try:
+            parts = await gather(send, enumerate(starts, start=1))
+            await self._ask("complete_multipart_upload", **name, MultipartUpload={"Parts": parts})
+        except BaseException:
+            with contextlib.suppress(Exception):
+                await self._ask("abort_multipart_upload", **name)
+            raise
+
+    async def get(self, key: str, offset: int, size: int) -> bytes | None:
+        """At most `size` bytes (-1: all) from `offset` on; offset -n: the last n bytes."""
+
+        async def get() -> bytes | None:
+            async with self._client() as client:
+                asked = _range(offset, size)
+                try:
+                    answer = await client.get_object(**self._name(key), **asked)
+                except Exception as error:
+                    if _code(error) in {"NoSuchKey", "404"}:
+                        return None
+                    if _code(error) in {"InvalidRange", "416"}:
+                        return b""
+                    raise
+                async with answer["Body"]:
+                    content: bytes = await answer["Body"].read()
+                return content if size else b""
+
+        return await self.tried(get)
+
+    async def download(self, key: str, path: str) -> bool:
+        """Copy a file to this machine, put whole; False if there is no such file."""
+
+        async def get() -> bool:
+            async with self._client() as client:
+                try:
+                    answer = await client.get_object(**self._name(key))
+                except Exception as error:
+                    if _code(error) in {"NoSuchKey", "404"}:
+                        return False
+                    raise
+                async with answer["Body"]:
+                    with written_whole(path) as temporary, _create(temporary) as file:
+                        async for chunk in answer["Body"].iter_chunks(_CHUNK_BYTES):
+                            file.write(chunk)
+            return True
+
+        return await self.tried(get)
+
+    async def entries(self, folder: str) -> list[Entry]:
+        """What is in a folder; nothing if there is no such folder."""
+        prefix = self._prefix(folder)
+        entries = []
+        async for page in self._pages(Prefix=prefix, Delimiter="/"):
+            for each in page.get("CommonPrefixes", ()):
+                entries.append(Entry(each["Prefix"][len(prefix) : -1], 0, is_folder=True))
+            for each in page.get("Contents", ()):
+                entries.append(Entry(each["Key"][len(prefix) :], each["Size"], is_folder=False))
+        return [entry for entry in entries if entry.name]
+
+    async def walk(self, folder: str) -> list[tuple[str, int]]:
+        """Every file below a folder: its path relative to that, and its bytes."""
+        prefix = self._prefix(folder)
+        found = []
+        async for page in self._pages(Prefix=prefix):
+            for each in page.get("Contents", ()):
+                found.append((each["Key"][len(prefix) :], each["Size"]))
+        # Other tools mark a folder by an empty file whose name ends with `/`.
+        return [(name, size) for name, size in found if name and not name.endswith("/")]
+
+    async def remove(self, key: str) -> None:
+        """Remove a file, if it is there."""
+        await self._ask("delete_object", **self._name(key))
+
+    async def remove_many(self, keys: Any) -> None:
+        """Remove files, those that are there."""
+
+        async def remove(start: int) -> None:
+            named = [{"Key": self._path(key)} for key in keys[start : start + _NAMES_AT_ONCE]]
+            answer = await self._ask(
+                "delete_objects", Bucket=self.bucket, Delete={"Objects": named, "Quiet": True}
+            )
+            left = {each["Key"] for each in answer.get("Errors", ())}
+            start_of_key = len(self._prefix(""))
+            await gather(self.remove, ((path[start_of_key:],) for path in left))
+
+        await gather(remove, ((start,) for start in range(0, len(keys), _NAMES_AT_ONCE)))
+
+    async def move(self, source: str, target: str) -> None:
+        """Copy all of it, then remove the old; nothing if it is not there."""
+        found = await self.walk(source)
+        if not found:
+            if await self._copy(source, target, 0):
+                await self.remove(source)
+            return
+        await gather(
+            self._copy, ((f"{source}/{name}", f"{target}/{name}", size) for name, size in found)
+        )
+        await self.remove_many([f"{source}/{name}" for name, _ in found])
+
+    async def _copy(self, source: str, target: str, size: int) -> bool:
+        origin = {"CopySource": self._name(source)}
+
+        async def copy() -> bool:
+            async with self._client() as client:
+                try:
+                    await client.copy_object(
+                        **self._name(target), **origin, **self._extra(client, "copy_object")
+                    )
+                except Exception as error:
+                    if _code(error) in {"NoSuchKey", "404"}:
+                        return False
+                    raise
+            return True
+
+        if size <= _COPY_BYTES:
+            return await self.tried(copy)
+        upload = await self._ask("create_multipart_upload", **self._name(target))
+        name = {**self._name(target), "UploadId": upload["UploadId"]}
+
+        async def send(number: int, start: int) -> dict[str, Any]:
+            end = min(size, start + _COPY_BYTES // 4)
+            part = {"PartNumber": number, "CopySourceRange": f"bytes={start}-{end - 1}"}
+            answer = await self._ask("upload_part_copy", **name, **origin, **part)
+            return {"PartNumber": number, "ETag": answer["CopyPartResult"]["ETag"]}
+
+        await self._complete(name, send, range(0, size, _COPY_BYTES // 4))
+        return True
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        filesystem, self.filesystem = self.filesystem, None
+        if filesystem is not None and filesystem._s3 is not None:  # noqa: SLF001
+            await filesystem._s3creator.__aexit__(None, None, None)  # noqa: SLF001
+
+    def judge(self, error: Exception) -> Trouble:
+        """What an error of botocore, or of the connection below it, means."""
+        from aiohttp import ClientError as PayloadError
+        from botocore import exceptions
+
+        code, status = _code(error), _status(error)
+        if isinstance(error, exceptions.ClientError):
+            if code in _PASSING or status == 429 or status >= 500:
+                reason = f"the server answered {status or code}"
+                return Trouble(reason, CHECK_NETWORK, is_transient=True)
+            found = _TROUBLES.get(_SAME.get(code, code))
+            return found or Trouble(f"the server answered {code or status}")
+        if isinstance(error, (exceptions.NoCredentialsError, exceptions.PartialCredentialsError)):
+            return Trouble("no credentials were found", _CHECK_KEYS)
+        if isinstance(error, exceptions.ProfileNotFound):
+            return Trouble("there is no such profile", _CHECK_KEYS)
+        if isinstance(error, exceptions.SSLError):
+            return Trouble("the server's certificate is not trusted", CHECK_NETWORK)
+        if isinstance(error, (exceptions.ConnectTimeoutError, exceptions.ReadTimeoutError)):
+            return Trouble("no answer in time", CHECK_NETWORK, is_transient=True)
+        if isinstance(
+            error,
+            (
+                exceptions.ConnectionError,
+                exceptions.HTTPClientError,
+                exceptions.IncompleteReadError,
+                exceptions.ResponseStreamingError,
+                PayloadError,
+            ),
+        ):
+            return Trouble("the connection was lost or refused", CHECK_NETWORK, is_transient=True)
+        return judge_network(error) or Trouble(f"{type(error).__name__}: {error}")
+
+    async def _ask(self, name: str, **arguments: Any) -> Any:
+        async def ask() -> Any:
+            async with self._client() as client:
+                return await getattr(client, name)(**arguments, **self._extra(client, name))
+
+        return await self.tried(ask)
+
+    async def _pages(self, **asked: Any) -> AsyncIterator[dict[str, Any]]:
+        more: dict[str, Any] = {}
+        while True:
+            page = await self._ask("list_objects_v2", Bucket=self.bucket, **asked, **more)
+            yield page
+            if not page.get("IsTruncated"):
+                return
+            more = {"ContinuationToken": page["NextContinuationToken"]}
+
+    @contextlib.asynccontextmanager
+    async def _client(self) -> AsyncIterator[Any]:
+        if self.filesystem is None:
+            from s3fs import S3FileSystem
+
+            self.filesystem = S3FileSystem(**self.options, loop=asyncio.get_running_loop())
+        await self.filesystem.set_session()
+        yield await self.filesystem.get_s3(self.bucket)
+
+    def _extra(self, client: Any, name: str) -> dict[str, Any]:
+        """What the options add to requests, such as encryption."""
+        extra = {**self.filesystem.s3_additional_kwargs, **self.filesystem.req_kw}
+        if not extra:
+            return {}
+        allowed: dict[str, Any] = self.filesystem._filter_kwargs(  # noqa: SLF001
+            getattr(client, name), extra
+        )
+        return allowed
+
+    def _path(self, key: str) -> str:
+        return "/".join(part for part in (self.root, key) if part)
+
+    def _prefix(self, folder: str) -> str:
+        path = self._path(folder)
+        return f"{path}/" if path else ""
+
+    def _name(self, key: str) -> dict[str, str]:
+        return {"Bucket": self.bucket, "Key": self._path(key)}
+
+
+def _create(path: str) -> BinaryIO:
+    return open(path, "xb")
+
+
+def _range(offset: int, size: int) -> dict[str, str]:
+    if offset < 0:
+        return {"Range": f"bytes={offset}"}
+    if size >= 0:
+        return {"Range": f"bytes={offset}-{offset + max(size, 1) - 1}"}
+    return {"Range": f"bytes={offset}-"} if offset else {}
+
+
+def _code(error: Exception) -> str:
+    return str(_response(error).get("Error", {}).get("Code", ""))
+
+
+def _status(error: Exception) -> int:
+    return int(_response(error).get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def _response(error: Exception) -> dict[str, Any]:
+    found = getattr(error, "response", None)  # errors of the connection have one too: None
+    return found if isinstance(found, dict) else {}

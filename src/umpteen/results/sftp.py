@@ -1,0 +1,277 @@
+"""Results behind an SSH server: files of a folder there, put whole by link and rename.
+
+sshfs makes the connection and its channels; files are written through those, because its own
+methods put nothing whole and look at more than they need.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import socket
+import stat
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from umpteen.errors import SettingsError
+from umpteen.results.base import JOB
+from umpteen.results.directory import written_whole
+from umpteen.results.place import (
+    ASK_FOR_ACCESS,
+    CHECK_NETWORK,
+    CONNECT_S,
+    READ_S,
+    Body,
+    Entry,
+    Place,
+    Trouble,
+    gather,
+    judge_network,
+)
+
+__all__ = ["SftpPlace"]
+
+_KEEPALIVES = 4  # without an answer, and the connection is given up
+_HOST = re.compile(r"(?:(?P<username>[^@]+)@)?(?P<host>\[[^\]]+\]|[^:]+)(?::(?P<port>\d+))?")
+_LOOK_THERE = "it may be full, or a part of that path a file: look there, or choose another folder"
+_CHECK_LOGIN = "check user and keys: `ssh` or `sftp` to that host must work without a password"
+_ACCEPT_KEY = "accept it once with `ssh`, or name a file as `known_hosts` in `options`"
+_PART_BYTES = 4 * 1024 * 1024
+
+
+class SftpPlace(Place):
+    """A folder of an SFTP server. Paths are absolute; `/~/` at the start is its home."""
+
+    is_exclusive = True
+
+    def __init__(self, address: str, options: dict[str, Any]) -> None:
+        host, _, path = address.partition("://")[2].partition("/")
+        match = _HOST.fullmatch(host)
+        if match is None:
+            raise SettingsError(
+                "the sftp:// address of the results names no host", "write sftp://user@host/folder"
+            )
+        self.root = path[2:] if path.startswith("~/") else f"/{path}"
+        named = {key: value for key, value in match.groupdict().items() if value}
+        named["host"] = named["host"].strip("[]")
+        options = dict(options)
+        read_s = float(options.pop("read_timeout", READ_S))
+        self.options: dict[str, Any] = {
+            "connect_timeout": CONNECT_S,
+            "login_timeout": read_s,
+            "keepalive_interval": read_s / _KEEPALIVES,
+            "keepalive_count_max": _KEEPALIVES - 1,
+            "known_hosts": (),  # the user's own; sshfs would trust every host
+            **named,
+            **options,
+            "skip_instance_cache": True,
+        }
+        if "port" in self.options:
+            self.options["port"] = int(self.options["port"])
+        self.opening: asyncio.Lock | None = None
+        self.opened: Any = None
+
+    async def send(self, key: str, body: Body, *, mark: str) -> bool:
+        """One attempt to put a file; with a mark, False where there is one."""
+        is_new = mark != ""
+        path = self._path(key)
+        temporary = f"{path}.{os.urandom(4).hex()}.new"
+        async with self._channel() as channel:
+            try:
+                await _write(channel, temporary, body, is_private=key == JOB)
+                if not is_new:
+                    await _rename(channel, temporary, path)
+                    return True
+                made = await _link(channel, temporary, path, body)
+            except Exception:
+                with contextlib.suppress(Exception):
+                    await channel.remove(temporary)
+                raise
+            await channel.remove(temporary)
+        return made
+
+    async def get(self, key: str, offset: int, size: int) -> bytes | None:
+        """At most `size` bytes (-1: all) from `offset` on; offset -n: the last n bytes."""
+        from asyncssh.sftp import SFTPNoSuchFile
+
+        async def get() -> bytes | None:
+            async with self._channel() as channel:
+                try:
+                    async with channel.open(self._path(key), "rb") as file:
+                        start, count = offset, size
+                        if size < 0:
+                            end = (await file.stat()).size or 0
+                            start = max(0, end + offset) if offset < 0 else offset
+                            count = max(0, end - start)
+                        content: bytes = await file.read(count, start)
+                except SFTPNoSuchFile:
+                    return None
+            return content
+
+        return await self.tried(get)
+
+    async def download(self, key: str, path: str) -> bool:
+        """Copy a file to this machine, put whole; False if there is no such file."""
+        from asyncssh.sftp import SFTPNoSuchFile
+
+        async def get() -> bool:
+            async with self._channel() as channel:
+                try:
+                    with written_whole(path) as temporary:
+                        await channel.get(self._path(key), temporary)
+                except SFTPNoSuchFile:
+                    return False
+            return True
+
+        return await self.tried(get)
+
+    async def entries(self, folder: str) -> Sequence[Entry]:
+        """What is in a folder; nothing if there is no such folder."""
+        from asyncssh.sftp import SFTPNoSuchFile
+
+        async def read() -> Sequence[Any]:
+            async with self._channel() as channel:
+                try:
+                    found: Sequence[Any] = await channel.readdir(self._path(folder))
+                except SFTPNoSuchFile:
+                    return ()
+            return found
+
+        return [
+            Entry(each.filename, each.attrs.size or 0, stat.S_ISDIR(each.attrs.permissions or 0))
+            for each in await self.tried(read)
+            if each.filename not in {".", ".."}
+        ]
+
+    async def walk(self, folder: str) -> Sequence[tuple[str, int]]:
+        """Every file below a folder: its path relative to that, and its bytes."""
+        found: list[tuple[str, int]] = []
+        prefixes = [""]
+        while prefixes:
+            paths = [f"{folder}/{prefix}".strip("/") for prefix in prefixes]
+            levels = await gather(self.entries, ((path,) for path in paths))
+            below = [(p + e.name, e) for p, level in zip(prefixes, levels) for e in level]
+            found += [(path, entry.size) for path, entry in below if not entry.is_folder]
+            prefixes = [f"{path}/" for path, entry in below if entry.is_folder]
+        return found
+
+    async def remove(self, key: str) -> None:
+        """Remove a file, if it is there."""
+        from asyncssh.sftp import SFTPNoSuchFile
+
+        async def remove() -> None:
+            async with self._channel() as channel:
+                with contextlib.suppress(SFTPNoSuchFile):
+                    await channel.remove(self._path(key))
+
+        await self.tried(remove)
+
+    async def move(self, source: str, target: str) -> None:
+        """Rename it; nothing if it is not there."""
+        from asyncssh.sftp import SFTPNoSuchFile
+
+        old, new = self._path(source), self._path(target)
+
+        async def move() -> None:
+            async with self._channel() as channel:
+                try:
+                    await _rename(channel, old, new)
+                except SFTPNoSuchFile:
+                    if await channel.lexists(old):
+                        await channel.makedirs(new.rpartition("/")[0], exist_ok=True)
+                        await _rename(channel, old, new)
+
+        await self.tried(move)
+
+    async def recover(self, error: Exception) -> None:  # noqa: ARG002 -- the client knows better
+        """Have another connection made where this one is lost."""
+        if self.opened is not None and self.opened.client.is_closed():
+            self.opened = None
+
+    async def close(self) -> None:
+        """Let go of the connection."""
+        opened, self.opened = self.opened, None
+        if opened is not None:
+            await opened._pool.close()  # noqa: SLF001
+            await opened._stack.aclose()  # noqa: SLF001
+
+    def judge(self, error: Exception) -> Trouble:
+        """What an error of asyncssh, or of the connection below it, means."""
+        import asyncssh
+        from asyncssh import sftp
+
+        if isinstance(error, (asyncssh.PermissionDenied, PermissionError)):
+            return Trouble("the server refused the login", _CHECK_LOGIN)
+        if isinstance(error, asyncssh.HostKeyNotVerifiable):
+            return Trouble("the key of the host is not known here", _ACCEPT_KEY)
+        passing = (sftp.SFTPConnectionLost, sftp.SFTPNoConnection, asyncssh.ChannelOpenError)
+        if isinstance(error, (*passing, asyncssh.DisconnectError)):
+            return Trouble("the connection was lost or refused", CHECK_NETWORK, is_transient=True)
+        if isinstance(error, (sftp.SFTPPermissionDenied, sftp.SFTPWriteProtect)):
+            return Trouble("permission denied", ASK_FOR_ACCESS)
+        if isinstance(error, sftp.SFTPError):
+            return Trouble(f"the server says {error.reason!r}", _LOOK_THERE)
+        if isinstance(error, socket.gaierror):
+            return Trouble("no such host is known", CHECK_NETWORK, is_transient=True)
+        return judge_network(error) or Trouble(f"{type(error).__name__}: {error}")
+
+    def _path(self, key: str) -> str:
+        return f"{self.root.rstrip('/')}/{key}".rstrip("/") or "/"
+
+    @contextlib.asynccontextmanager
+    async def _channel(self) -> AsyncIterator[Any]:
+        if self.opening is None:
+            self.opening = asyncio.Lock()
+        async with self.opening:
+            if self.opened is None:
+                from sshfs import SSHFileSystem
+
+                self.opened = await asyncio.to_thread(SSHFileSystem, **self.options)
+            pool = self.opened._pool  # noqa: SLF001
+        async with pool.get() as channel:
+            yield channel
+
+
+async def _write(channel: Any, path: str, body: Body, *, is_private: bool) -> None:
+    from asyncssh.sftp import SFTPAttrs, SFTPNoSuchFile
+
+    attributes = SFTPAttrs(permissions=0o600) if is_private else SFTPAttrs()
+    with body.open() as source:
+        try:
+            target = await channel.open(path, "xb", attributes)
+        except SFTPNoSuchFile:
+            await channel.makedirs(path.rpartition("/")[0], exist_ok=True)
+            target = await channel.open(path, "xb", attributes)
+        async with target:
+            while part := source.read(_PART_BYTES):
+                await target.write(part)
+
+
+async def _link(channel: Any, temporary: str, path: str, body: Body) -> bool:
+    """Have the file under its name too, if none is there."""
+    from asyncssh import sftp
+
+    try:
+        await channel.link(temporary, path)
+    except (sftp.SFTPFailure, sftp.SFTPFileAlreadyExists):
+        if not await channel.lexists(path):
+            raise
+        return False
+    except sftp.SFTPOpUnsupported:  # exclusive, but not put whole
+        if await channel.lexists(path):
+            return False
+        await _write(channel, path, body, is_private=path.endswith(JOB))
+    return True
+
+
+async def _rename(channel: Any, old: str, new: str) -> None:
+    from asyncssh.sftp import SFTPNoSuchFile, SFTPOpUnsupported
+
+    try:
+        await channel.posix_rename(old, new)
+    except SFTPOpUnsupported:
+        with contextlib.suppress(SFTPNoSuchFile):
+            await channel.remove(new)
+        await channel.rename(old, new)

@@ -1,0 +1,389 @@
+"""What a store on S3 or SFTP does when the network or the server does not do its part."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.proxy import FaultProxy
+from tests.support.s3 import S3
+from tests.support.server import find_port
+from tests.support.sftp import Sftp
+from umpteen.errors import SettingsError, StoreError
+from umpteen.results.base import RecordsKey, Store, records_folder, records_key
+from umpteen.results.opening import open_store
+from umpteen.results.segments import SEGMENT_BYTES
+
+MB = 1024 * 1024
+
+
+@pytest.fixture
+def store(s3: S3, s3_proxy: FaultProxy) -> Iterator[Store]:
+    """A store on S3, behind the proxy."""
+    store = open_store(s3.address, s3.through(s3_proxy.port))
+    yield store
+    store.close()
+
+
+def open_with(s3: S3, **options: Any) -> Store:
+    return open_store(s3.address, {**s3.options, **options})
+
+
+def shown(error: pytest.ExceptionInfo[StoreError]) -> str:
+    """All that a user may be shown of an error."""
+    return f"{error.value} {error.value.hint} {error.value.to_dict()}"
+
+
+# --- how much is asked ------------------------------------------------------------------------
+
+
+def test_each_thing_asked_is_one_request(
+    store: Store, s3_proxy: FaultProxy, tmp_path: Path
+) -> None:
+    store.create("a/first", b"1")  # tries out once whether that is exclusive
+    assert s3_proxy.count() == {"PUT": 3, "HEAD": 1, "DELETE": 1}
+    assert store.create("a/second", b"2")
+    assert s3_proxy.count() == {"PUT": 1}
+    assert not store.create("a/second", b"2")  # where there is one: whose is it?
+    assert s3_proxy.count() == {"PUT": 1, "HEAD": 1}
+    store.replace("a/third", b"3")
+    assert s3_proxy.count() == {"PUT": 1}
+    for key in ("a/third", "a/none"):
+        store.read(key)
+        assert s3_proxy.count() == {"GET": 1}
+        store.read_tail(key, 10)
+        assert s3_proxy.count() == {"GET": 1}
+        store.fetch(key, str(tmp_path / "copy"))
+        assert s3_proxy.count() == {"GET": 1}
+        store.delete(key)
+        assert s3_proxy.count() == {"DELETE": 1}
+    for folder in ("a", "none", ""):
+        store.list(folder)
+        assert s3_proxy.count() == {"GET": 1}
+        store.walk(folder)
+        assert s3_proxy.count() == {"GET": 1}
+    store.put("a/fourth", str(tmp_path / "copy"))
+    assert s3_proxy.count() == {"PUT": 1}
+
+
+def test_many_are_asked_for_no_more_than_once_each(
+    store: Store, s3_proxy: FaultProxy, tmp_path: Path
+) -> None:
+    (tmp_path / "one").write_bytes(b"1")
+    keys = [f"a/{number}" for number in range(1500)]
+    store.put_many([(key, str(tmp_path / "one")) for key in keys])
+    assert s3_proxy.count() == {"PUT": 1500}
+    assert len(store.list("a")) == 1500
+    assert s3_proxy.count() == {"GET": 2}
+    assert store.read_many([(key, 0, -1) for key in keys[:50]]) == [b"1"] * 50
+    assert s3_proxy.count() == {"GET": 50}
+    store.delete_many(keys)
+    assert s3_proxy.count() == {"POST": 2}
+
+
+def test_records_without_news_cost_a_listing_alone(store: Store, s3_proxy: FaultProxy) -> None:
+    key = records_key("7", RecordsKey(1, "aa"))
+    records = store.open_records(key)
+    assert s3_proxy.count() == {}
+    for _ in range(3):
+        records.append(b"x" * SEGMENT_BYTES)
+        records.flush()
+    records.append(b"last\n")
+    records.flush()
+    assert s3_proxy.count() == {"PUT": 4}
+    store.list(records_folder("7"))
+    assert store.read(key, 3 * SEGMENT_BYTES) == b"last\n"
+    assert s3_proxy.count() == {"GET": 2}
+    store.list(records_folder("7"))
+    assert store.read(key, 3 * SEGMENT_BYTES + 5) == b""
+    assert s3_proxy.count() == {"GET": 1}
+    assert store.read(key, 3 * SEGMENT_BYTES + 5) == b""  # looks again, having read once
+    assert s3_proxy.count() == {"GET": 1}
+
+
+def test_many_at_once_wait_for_one_another_little(store: Store, s3_proxy: FaultProxy) -> None:
+    for number in range(64):
+        store.replace(f"a/{number}", b"x")
+    s3_proxy.latency_s = 0.1
+    began_s = time.monotonic()
+    store.read_many([(f"a/{number}", 0, -1) for number in range(64)])
+    assert time.monotonic() - began_s < 64 * 0.2 / 4
+
+
+# --- faults that pass -------------------------------------------------------------------------
+
+
+def use_everything(store: Store, folder: Path) -> None:
+    """All that a store can do, with answers that are checked."""
+    content = os.urandom(300_000)
+    (folder / "file").write_bytes(content)
+    for number in range(8):
+        assert store.create(f"a/{number}", b"%d" % number)
+        assert not store.create(f"a/{number}", b"other")
+        store.replace(f"b/{number}", content)
+    assert store.read_many([(f"a/{n}", 0, -1) for n in range(8)]) == [b"%d" % n for n in range(8)]
+    assert store.read("b/3") == content
+    assert store.read_tail("b/3", 1000) == content[-1000:]
+    store.put_many([(f"c/{number}", str(folder / "file")) for number in range(8)])
+    pairs = [(f"c/{number}", str(folder / f"copy{number}")) for number in range(8)]
+    assert store.fetch_many(pairs) == [True] * 8
+    assert all((folder / f"copy{number}").read_bytes() == content for number in range(8))
+    store.move("c", "d")
+    assert sorted(store.list("d")) == [str(number) for number in range(8)]
+    assert store.list("c") == []
+    store.delete_many([f"d/{number}" for number in range(8)])
+    assert len(store.walk("")) == 16
+
+
+def test_errors_of_a_fifth_of_requests_are_not_noticed(
+    store: Store, s3_proxy: FaultProxy, tmp_path: Path
+) -> None:
+    s3_proxy.errors = 0.2
+    use_everything(store, tmp_path)
+
+
+@pytest.mark.parametrize("status", [429, 500])
+def test_errors_of_other_kinds_pass_too(store: Store, s3_proxy: FaultProxy, status: int) -> None:
+    s3_proxy.errors, s3_proxy.status = 0.3, status
+    for number in range(10):
+        store.replace("a", b"%d" % number)
+        assert store.read("a") == b"%d" % number
+
+
+def test_resets_of_answers_are_not_noticed(
+    store: Store, s3_proxy: FaultProxy, tmp_path: Path
+) -> None:
+    s3_proxy.reset = 0.1
+    use_everything(store, tmp_path)
+
+
+def test_connections_that_are_refused_are_tried_again(
+    store: Store, s3_proxy: FaultProxy, tmp_path: Path
+) -> None:
+    s3_proxy.refuse = 0.3
+    use_everything(store, tmp_path)
+
+
+def test_a_pause_is_waited_out(s3: S3, s3_proxy: FaultProxy) -> None:
+    store = open_store(s3.address, {**s3.through(s3_proxy.port), "read_timeout": 0.5})
+    store.replace("a", b"x")
+    s3_proxy.blackhole = True
+    threading.Timer(2, lambda: setattr(s3_proxy, "blackhole", False)).start()
+    store.replace("a", b"y")
+    assert store.read("a") == b"y"
+    store.close()
+
+
+def test_create_whose_answer_was_lost_is_ours(store: Store, s3_proxy: FaultProxy) -> None:
+    assert store.create("a/first", b"1")
+    s3_proxy.reset = 1.0
+    s3_proxy.count()
+    threading.Timer(0.7, lambda: setattr(s3_proxy, "reset", 0.0)).start()
+    assert store.create("a/second", b"2")
+    assert s3_proxy.count()["PUT"] > 1
+
+
+def test_a_slow_line_is_no_silent_one(s3: S3, s3_proxy: FaultProxy, tmp_path: Path) -> None:
+    s3_proxy.rate_bytes_s = 5 * MB
+    store = open_store(s3.address, {**s3.through(s3_proxy.port), "read_timeout": 2})
+    content = os.urandom(16 * MB)  # more than twice what fits into the buffers on the way
+    store.replace("a", content)
+    assert store.fetch("a", str(tmp_path / "copy"))
+    assert (tmp_path / "copy").read_bytes() == content
+    store.close()
+
+
+# --- faults that stay -------------------------------------------------------------------------
+
+
+def test_a_server_that_is_silent_is_an_error_in_time(s3: S3, s3_proxy: FaultProxy) -> None:
+    s3_proxy.blackhole = True
+    store = open_store(s3.address, {**s3.through(s3_proxy.port), "read_timeout": 0.3})
+    began_s = time.monotonic()
+    with pytest.raises(StoreError) as caught:
+        store.read("a/b")
+    assert time.monotonic() - began_s < 15
+    assert caught.value.transient
+    assert "could not read" in caught.value.message
+    assert caught.value.path == f"{s3.address}/a/b"
+    store.close()
+
+
+def test_a_server_that_is_gone_is_an_error(s3: S3) -> None:
+    store = open_store(s3.address, s3.through(find_port()))
+    with pytest.raises(StoreError, match="connection was lost or refused") as caught:
+        store.replace("a", b"x")
+    assert caught.value.transient
+    assert "network" in (caught.value.hint or "")
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "reason", "hint"),
+    [
+        ({"secret": "hidden-word"}, "secret does not fit", "check the key"),
+        ({"key": "hidden-word"}, "does not know this access key", "check the key"),
+        ({"anon": True, "key": None, "secret": None}, "access denied", "may not do this"),
+    ],
+)
+def test_credentials_that_are_wrong_are_named_but_not_shown(
+    s3: S3, options: dict[str, Any], reason: str, hint: str
+) -> None:
+    store = open_with(s3, **options)
+    for call in (
+        lambda: store.read("a"),
+        lambda: store.replace("a", b"x"),
+        lambda: store.create("a", b"x"),
+        lambda: store.list("a"),
+        lambda: store.delete("a"),
+    ):
+        began_s = time.monotonic()
+        with pytest.raises(StoreError, match=reason) as caught:
+            call()
+        assert time.monotonic() - began_s < 5
+        assert hint in (caught.value.hint or "")
+        assert not caught.value.transient
+        assert "hidden-word" not in shown(caught)
+        assert "hidden-word" not in "".join(traceback.format_exception(caught.value))
+    store.close()
+
+
+def test_no_credentials_at_all_are_an_error(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nowhere")
+    store = open_store(s3.address, {"endpoint_url": s3.endpoint})
+    with pytest.raises(StoreError, match="no credentials were found"):
+        store.read("a")
+    store.close()
+
+
+def test_a_bucket_that_is_missing_is_an_error(s3: S3) -> None:
+    store = open_store("s3://no-such-bucket/a", s3.options)
+    for call in (
+        lambda: store.read("a"),
+        lambda: store.replace("a", b"x"),
+        lambda: store.list("a"),
+        lambda: store.walk("a"),
+    ):
+        with pytest.raises(StoreError, match="there is no such bucket") as caught:
+            call()
+        assert "make the bucket" in (caught.value.hint or "")
+        assert not caught.value.transient
+    store.close()
+
+
+def test_an_unknown_option_is_an_error_without_its_value(s3: S3) -> None:
+    store = open_with(s3, client_kwargs={"hidden_option": "hidden-word"})
+    with pytest.raises(StoreError) as caught:
+        store.read("a")
+    assert "hidden-word" not in shown(caught)
+    store.close()
+
+
+def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "gcsfs" else name)
+    with pytest.raises(SettingsError, match="results at gs:// need the package gcsfs") as caught:
+        open_store("gs://bucket/a", {})
+    assert caught.value.hint == "pip install 'umpteen[gs]'"
+
+
+# --- SFTP -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sftp_proxy(sftp: Sftp) -> Iterator[FaultProxy]:
+    """A proxy before the SFTP server."""
+    with FaultProxy(sftp.port) as proxy:
+        yield proxy
+
+
+def open_through(sftp: Sftp, proxy: FaultProxy, **options: Any) -> Store:
+    address = sftp.address.replace(f":{sftp.port}/", f":{proxy.port}/")
+    known = {"host_key_alias": f"[127.0.0.1]:{sftp.port}"}
+    return open_store(address, {**sftp.options, **known, **options})
+
+
+def test_sftp_connection_that_was_lost_is_made_again(
+    sftp: Sftp, sftp_proxy: FaultProxy, tmp_path: Path
+) -> None:
+    store = open_through(sftp, sftp_proxy)
+    assert store.read("a") is None
+    sftp_proxy.reset = 0.005
+    use_everything(store, tmp_path)
+    store.close()
+
+
+def test_sftp_server_that_falls_silent_is_an_error_in_time(
+    sftp: Sftp, sftp_proxy: FaultProxy
+) -> None:
+    store = open_through(sftp, sftp_proxy, read_timeout=0.4, connect_timeout=0.4)
+    store.replace("a", b"x")
+    sftp_proxy.blackhole = True
+    began_s = time.monotonic()
+    with pytest.raises(StoreError) as caught:
+        store.read("a")
+    assert time.monotonic() - began_s < 30
+    assert caught.value.transient
+    sftp_proxy.blackhole = False
+    assert store.read("a") == b"x"
+    store.close()
+
+
+def test_sftp_login_that_is_refused_is_named(sftp: Sftp, tmp_path: Path) -> None:
+    import asyncssh
+
+    asyncssh.generate_private_key("ssh-ed25519").write_private_key(str(tmp_path / "other"))
+    store = open_store(sftp.address, {**sftp.options, "client_keys": [str(tmp_path / "other")]})
+    with pytest.raises(StoreError, match="refused the login") as caught:
+        store.read("a")
+    assert "must work without a password" in (caught.value.hint or "")
+    store.close()
+
+
+def test_sftp_host_that_is_not_known_is_refused(sftp: Sftp, tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    store = open_store(sftp.address, {**sftp.options, "known_hosts": str(tmp_path / "empty")})
+    with pytest.raises(StoreError, match="key of the host is not known") as caught:
+        store.read("a")
+    assert "known_hosts" in (caught.value.hint or "")
+    store.close()
+
+
+# --- what is large ----------------------------------------------------------------------------
+
+
+def test_large_files_go_in_parts_and_little_memory(
+    s3: S3, s3_proxy: FaultProxy, tmp_path: Path
+) -> None:
+    program = f"""
+import resource
+from umpteen.results.opening import open_store
+store = open_store({s3.address!r}, {s3.through(s3_proxy.port)!r})
+store.replace("small", b"x")
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+store.replace("a", (b"%c" % (33 + n % 90) * {MB} for n in range(200)))
+store.create("b", (b"%c" % (33 + n % 90) * {MB} for n in range(200)))
+assert store.fetch("a", {str(tmp_path / "copy")!r})
+store.put("c", {str(tmp_path / "copy")!r})
+assert store.read("c", 150 * {MB} - 1, 2) == store.read("b", 150 * {MB} - 1, 2) != None
+assert sorted(store.walk("")) == [("a", 200 * {MB}), ("b", 200 * {MB}), ("c", 200 * {MB}), ("small", 1)]
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert done.stderr == ""
+    assert int(done.stdout) < 60, "MB more than before"
+    assert s3_proxy.count()["PUT"] > 50

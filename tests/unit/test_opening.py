@@ -1,0 +1,89 @@
+"""Which store an address stands for, and how it is kept."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from umpteen.errors import SettingsError
+from umpteen.results.directory import DirectoryStore
+from umpteen.results.opening import OPTIONS_VARIABLE, is_remote, open_store, parse_address
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("/a//b/../c/", "/a/c"),
+        ("file:///a%20b", "/a b"),
+        ("FILE:///a", "/a"),
+        ("S3://Bucket/a//b/", "s3://Bucket/a/b"),
+        ("s3a://bucket/", "s3://bucket"),
+        ("s3://bucket/a b/#1", "s3://bucket/a b/#1"),
+        ("ssh://user@host:2200//a/b", "sftp://user@host:2200/a/b"),
+        ("gcs://bucket/a", "gs://bucket/a"),
+        ("abfss://box@account.dfs.core.windows.net/a", "abfs://box@account.dfs.core.windows.net/a"),
+        ("memory://a/b", "memory://a/b"),
+        ("memory:///a/b", "memory:///a/b"),
+    ],
+)
+def test_address_is_kept_in_one_spelling(address: str, expected: str) -> None:
+    assert parse_address(address) == expected
+    assert parse_address(expected) == expected
+
+
+def test_address_of_a_folder_is_absolute() -> None:
+    assert parse_address("a/b") == os.path.abspath("a/b")
+    assert parse_address("~/a") == os.path.expanduser("~/a")
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("file://a", "absolute path"),
+        ("s3://", "has no place"),
+        ("s3:///a", "has no place"),
+        ("s3://bucket/a/../b", "'..'"),
+        ("abfs://box/a?sig=hidden", "'?'"),
+        ("sftp://user:hidden@host/a", "password"),
+        ("s3://AKIA:hidden@bucket/a", "password"),
+    ],
+)
+def test_address_that_cannot_be_is_refused_without_secrets(address: str, words: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        parse_address(address)
+    assert words in caught.value.message
+    assert caught.value.hint
+    assert "hidden" not in caught.value.message + caught.value.hint
+
+
+def test_address_of_an_unknown_scheme_names_the_nearest() -> None:
+    with pytest.raises(SettingsError) as caught:
+        parse_address("sfpt://host/a")
+    assert "sfpt://" in caught.value.message
+    assert "'sftp'" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [("a/b", False), ("/s3://a", False), ("file:///a", False), ("s3://b/a", True)],
+)
+def test_is_remote_is_so_for_other_places(address: str, expected: bool) -> None:
+    assert is_remote(address) is expected
+
+
+def test_open_store_of_a_folder_is_a_directory_store() -> None:
+    store = open_store("/a/b/")
+    assert isinstance(store, DirectoryStore)
+    assert store.address == "/a/b"
+
+
+@pytest.mark.parametrize("text", ["{hidden", '["hidden"]', '"hidden"'])
+def test_open_store_with_wrong_options_does_not_show_them(
+    monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setenv(OPTIONS_VARIABLE, text)
+    with pytest.raises(SettingsError) as caught:
+        open_store("memory://a")
+    assert OPTIONS_VARIABLE in caught.value.message
+    assert "hidden" not in caught.value.message + (caught.value.hint or "")
