@@ -21,7 +21,7 @@ from umpteen.executors.base import UNKNOWN, open_executor
 from umpteen.history import BatchHistory, History
 from umpteen.job import Task
 from umpteen.registry import find_address, register
-from umpteen.results.directory import open_store
+from umpteen.results.opening import open_store
 from umpteen.status import JobStatus, build_status, list_living
 from umpteen.task import STATES, Record
 
