@@ -17,7 +17,7 @@ from umpteen.errors import InputError
 from umpteen.lease import local_lock
 from umpteen.records import format_ranges
 from umpteen.results.base import JOB, Store, batch_key, handed_key, parse_numbers, tasks_key
-from umpteen.results.opening import open_store
+from umpteen.results.opening import open_store, parse_address
 from umpteen.task import FORMAT_VERSION
 
 __all__ = ["DEFAULT_SLOTS", "adopt_batch", "build_batch_id", "run_output"]
@@ -105,20 +105,25 @@ def run_output(top: str, run: dict[str, Any], number: int) -> str:
 
 def _write(store: Store, batch: str, parsed: dict[str, Any]) -> None:
     """Put the job (if there is none), its tasks, the batch, and the hand-in that names it."""
-    top = parsed["remote_output_path"].rstrip("/")
+    top = store.address
     name = os.path.basename(store.address)
     number = len(parse_numbers(store.list(".umpteen/handed"), ".json")) + 1
-    outputs = [run_output(top, run, place) for place, run in enumerate(parsed["runs"])]
+    written = parsed["remote_output_path"]
+    # Whole addresses, as others will look for them from elsewhere.
+    outputs = [
+        parse_address(run_output(written, run, place)) for place, run in enumerate(parsed["runs"])
+    ]
     names = [_task_name(top, output, place) for place, output in enumerate(outputs)]
     indices, lines = _number_tasks(parsed["runs"], names, outputs, _read_commands(store, number))
     order = sorted(range(len(indices)), key=indices.__getitem__)
     ranges = format_ranges(indices[place] for place in order)
     job = {"version": FORMAT_VERSION, "name": name, "created": round(time.time(), 3)}
-    store.create(JOB, _encode({**job, "settings": {"address": top}}))
+    slots = parsed.get("nprocs", DEFAULT_SLOTS)
+    store.create(JOB, _encode({**job, "settings": {"address": top, "slots": slots}}))
     store.delete(tasks_key(number))  # of a start that was killed before it handed in
     store.create(tasks_key(number), b"".join(_encode(line) + b"\n" for line in lines))
     content = {
-        "nprocs": parsed.get("nprocs", DEFAULT_SLOTS),
+        "nprocs": slots,
         "remote_output_path": top,
         "runs": [_build_run(parsed["runs"][place], outputs[place]) for place in order],
         "umpteen": {

@@ -87,6 +87,7 @@ _STORE_TROUBLE = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.ESTALE}
 )
 _RETRY_S = 1.0
+_ANSWERS_AT_ONCE = 150  # below PIPE_BUF together
 _ORPHAN_GRACE_S = 2.0
 _SIZES_S = 0.25  # how often the outputs of tasks with a limit are looked at
 _FRESH = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
@@ -214,6 +215,7 @@ class _Lane:
         self.limited: set[_Running] = set()  # those whose outputs may only be so large
         self.look_at_s = float("inf")
         self.revoked: set[tuple[int, int]] = set()
+        self.concluding: set[tuple[int, int]] = set()  # ended, and the store refused their files
         self.one_more = False
         self.retries: list[Callable[[], None]] = []
         self.retry_at_s = float("inf")
@@ -274,24 +276,30 @@ class _Lane:
         if not orders:  # the runner is gone
             self.watcher.remove_file(self.setup.control)
             self._end_all(END_KINDLY, _ORPHAN_GRACE_S)
+        spared = []
         for order, ordinal, position in ORDER.iter_unpack(orders):
             if order in (PAUSE, GO_ON):
                 self.paused, self.one_more = order == PAUSE, False
             elif order == ONE_MORE:
                 self.one_more = True
             elif order == CANCEL_ONE:
-                self._cancel(ordinal, position)
+                if not self._cancel(ordinal, position):
+                    spared.append(b"%d:%d" % (ordinal, position))
             elif order == KILL:
                 self._end_all(END_KINDLY, 0.0)
             else:
                 self._end_all(order, None)
+        for start in range(0, len(spared), _ANSWERS_AT_ONCE):
+            self._write_done(b"- " + b",".join(spared[start : start + _ANSWERS_AT_ONCE]) + b"\n")
 
-    def _cancel(self, ordinal: int, position: int) -> None:
-        """End one task if it runs here; else it shall not start here."""
+    def _cancel(self, ordinal: int, position: int) -> bool:
+        """End one task if it runs here; if not it shall never start here, which is False."""
         self.revoked.add((ordinal, position))
         for task in self.running.values():
             if (task.ordinal, task.position) == (ordinal, position):
                 self._end(task, _ENDINGS[CANCEL_ALL], None)
+                return True
+        return (ordinal, position) in self.concluding
 
     def _end_all(self, order: bytes, grace_s: float | None) -> None:
         self.closed = self.stopping = True
@@ -601,8 +609,10 @@ class _Lane:
                 self._report_kept(task, reason, error)
                 return
             else:
+                self.concluding.add((task.ordinal, task.position))
                 self._hold(lambda: self._conclude(task, reason), error)
                 return
+        self.concluding.discard((task.ordinal, task.position))
         self._report(task, record)
 
     def _leave_files(self, task: _Running, reason: str) -> Record:
@@ -732,12 +742,18 @@ def _find_missing(task: _Running) -> str:
     """The first file that the task should have left and has not; empty where all are there."""
     for path in task.batch.terms_of(task.position).get("expect", ()):
         is_result = path.startswith("results/")
-        place = os.path.join(task.folder if is_result else task.cwd or os.getcwd(), path)
-        if not os.path.lexists(place) and not (
-            any(sign in path for sign in "*?[") and glob.glob(place, recursive=True)
+        folder = task.folder if is_result else task.cwd or os.getcwd()
+        if not os.path.lexists(os.path.join(folder, path)) and not (
+            any(sign in path for sign in "*?[") and _has_match(folder, path)
         ):
             return str(path)
     return ""
+
+
+def _has_match(folder: str, pattern: str) -> bool:
+    # Not root_dir, which Python 3.9 does not have.
+    found = glob.iglob(os.path.join(glob.escape(folder), pattern), recursive=True)
+    return next(found, None) is not None
 
 
 def _is_over_limit(task: _Running) -> bool:

@@ -186,6 +186,8 @@ class _Runner:
         self.passed_over: set[str] = set()  # of our batches, those that somebody else has
         self.foreign: set[str] = set()
         self.revoked: set[int] = set()
+        self.recalling: dict[tuple[int, int], int] = {}  # lanes that may have it, or come to it
+        self.recalled: set[tuple[int, int]] = set()  # recorded, and a ticket is still about
         self.kills = OutOfMemoryWatch()
         self.paused_for: set[str] = set()
         self.trouble_s: float | None = None
@@ -423,7 +425,7 @@ class _Runner:
             self._learn_of(set(view.waits) - own)
         self.queue.open(ordinal, self._list_tasks(opened))
         self._cancel_tasks(read_cancel_mark(self.store))
-        if not opened.left:
+        if not opened.left and ordinal in self.open:
             self._end_batch(ordinal)
         return True
 
@@ -540,12 +542,18 @@ class _Runner:
                 self.trouble = rest.decode(errors="replace")
                 self.trouble_s = self.trouble_s or time.monotonic()
                 continue
+            if head == b"-":
+                self._take_back(rest)
+                continue
             if head == b"kept":
                 self.kept.append(rest.split(b" ", 2)[2] + b"\n")
                 continue
             self.trouble_s = None
             position, state, record = rest.split(b" ", 2)
             key = int(head), int(position)
+            if key in self.recalled:
+                self.recalled.discard(key)
+                continue
             self.queue.end(key)
             if int(state) in _FAILURES:
                 record, comes_back = self._review(key, record)
@@ -560,6 +568,7 @@ class _Runner:
             self._append(self.open[ordinal].file, b"\n".join(records) + b"\n")
             if not self.open[ordinal].left:
                 self._end_batch(ordinal)
+        self._settle_unrun()
 
     def _settle(self, opened: OpenBatch, position: int, state: int) -> None:
         """Note what a task came to, and what follows from that for others."""
@@ -627,6 +636,11 @@ class _Runner:
             file.append(lines)
         except OSError as error:
             self._suffer(error)
+
+    def _give_up(self, trouble: str) -> None:
+        """End kindly because of what will not pass."""
+        self.trouble, self.trouble_s = trouble, time.monotonic() - self.patience_s
+        self._stop(END_KINDLY)
 
     def _suffer(self, error: OSError) -> None:
         self._hold("store", is_on=True)
@@ -728,6 +742,9 @@ class _Runner:
         """Later starts, `closed`, and the cancel mark."""
         mark = read_cancel_mark(self.store)
         for opened in list(self.open.values()):
+            if opened.file.fd >= 0 and not os.fstat(opened.file.fd).st_nlink:
+                self._give_up(f"{self.store.address} was removed")
+                return
             if mark.has_batch(opened.view.batch):
                 self.is_cancelled = True
                 self._stop(CANCEL_ALL)
@@ -739,19 +756,38 @@ class _Runner:
 
     def _cancel_tasks(self, mark: CancelMark) -> None:
         """Those that the mark names one by one."""
-        for ordinal, opened in self.open.items() if mark.tasks else ():
+        for ordinal, opened in self.open.items():
+            batch = opened.view.batch
+            if mark.tasks == opened.marked or not batch.isdigit():
+                continue
+            opened.marked = mark.tasks
+            keys = set()
             for index, upto in mark.tasks.items():
-                batch = opened.view.batch
-                if index in self.revoked or not batch.isdigit() or int(batch) > upto:
-                    continue
-                if index not in opened.view.indices:
-                    continue
-                position = opened.view.indices.index(index)
-                self.revoked.add(index)
-                if self.queue.drop((ordinal, position)):
-                    self.queue.unrun.append(Unrun(ordinal, position, TaskState.CANCELLED.value, ""))
-                elif not opened.is_done(position):
-                    self._order(CANCEL_ONE, (ordinal, position))
+                if index not in self.revoked and int(batch) <= upto:
+                    position = opened.find_position(index)
+                    if position is not None:
+                        self.revoked.add(index)
+                        keys.add((ordinal, position))
+            waiting = self.queue.drop(keys)
+            self.queue.unrun += [Unrun(*key, TaskState.CANCELLED.value, "") for key in waiting]
+            for key in keys - waiting:
+                if not opened.is_done(key[1]):
+                    self.recalling[key] = len(self.lanes)
+                    self._order(CANCEL_ONE, key)
+        self._settle_unrun()
+
+    def _take_back(self, told: bytes) -> None:
+        """What a lane will never start; recorded once that is so of every lane."""
+        for pair in told.split(b","):
+            ordinal, position = map(int, pair.split(b":"))
+            key = ordinal, position
+            self.recalling[key] -= 1
+            opened = self.open.get(ordinal)
+            if self.recalling[key] or opened is None or opened.is_done(position):
+                continue
+            self.recalled.add(key)
+            self.queue.end(key)
+            self.queue.unrun.append(Unrun(*key, TaskState.CANCELLED.value, ""))
 
     # --- batches that others run --------------------------------------------------------
 

@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from umpteen.errors import StoreError
@@ -104,6 +104,14 @@ class OpenBatch:
         self.seconds = 0.0
         self.shown = b""
         self.shown_at_s = 0.0
+        self.marked: Mapping[int, int] = {}  # what of the cancel mark was seen to
+        self._positions: dict[int, int] = {}
+
+    def find_position(self, index: int) -> int | None:
+        """A task's place in the batch; None where it is not in it."""
+        if not self._positions:
+            self._positions = {each: place for place, each in enumerate(self.view.indices)}
+        return self._positions.get(index)
 
     def is_done(self, position: int) -> bool:
         """Whether this start has recorded the task."""
