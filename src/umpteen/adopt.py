@@ -20,7 +20,7 @@ from umpteen.results.base import JOB, Store, batch_key, handed_key, parse_number
 from umpteen.results.opening import open_store, parse_address
 from umpteen.task import FORMAT_VERSION
 
-__all__ = ["DEFAULT_SLOTS", "adopt_batch", "build_batch_id", "run_output"]
+__all__ = ["DEFAULT_SLOTS", "adopt_batch", "build_batch_id", "read_address", "run_output"]
 
 DEFAULT_SLOTS = 16
 _RUN_KEYS = ("cmd", "remote_output_path", "local_results_dir")
@@ -31,6 +31,19 @@ def build_batch_id(content: bytes) -> str:
     return hashlib.blake2b(content, digest_size=8).hexdigest()
 
 
+def read_address(path: str) -> str:
+    """The address of the store that a JSON file's batch is for. Raises as `adopt_batch`."""
+    folder = _find_own_store(path)
+    return folder or str(_read(path)[1]["remote_output_path"])
+
+
+def _find_own_store(path: str) -> str:
+    """The store that has the file among its batches; empty where none has."""
+    folder, name = os.path.split(os.path.abspath(path))
+    own = os.path.join(os.sep, ".umpteen", "batches")
+    return folder[: -len(own)] if folder.endswith(own) and name.endswith(".json") else ""
+
+
 def adopt_batch(path: str, batch_id: str = "") -> tuple[Store, list[str]]:
     """The store and the batch that a JSON file stands for; both are made if they are new.
 
@@ -38,10 +51,8 @@ def adopt_batch(path: str, batch_id: str = "") -> tuple[Store, list[str]]:
     hash of the content (where the content was YAML). Raises InputError, SettingsError and
     StoreError.
     """
-    folder, name = os.path.split(os.path.abspath(path))
-    own = os.path.join(".umpteen", "batches")
-    if folder.endswith(os.sep + own) and name.endswith(".json"):
-        return open_store(folder[: -len(own) - 1]), [name[: -len(".json")]]
+    if folder := _find_own_store(path):
+        return open_store(folder), [os.path.basename(path)[: -len(".json")]]
     content, parsed = _read(path)
     if "umpteen" in parsed:
         own_part = parsed["umpteen"]

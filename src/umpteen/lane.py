@@ -32,8 +32,8 @@ from umpteen.process import (
     resolve_program,
 )
 from umpteen.records import list_starts, parse_ranges, read_start
-from umpteen.results.base import Store, attempt_folder, scratch_folder
-from umpteen.results.opening import parse_address
+from umpteen.results.base import Store, attempt_folder, scratch_folder, spool_folder
+from umpteen.results.opening import OPTIONS_VARIABLE, is_remote, parse_address
 from umpteen.task import (
     NUMBER_OF,
     REASON_DEADLINE,
@@ -55,6 +55,7 @@ __all__ = [
     "FENCED",
     "GO_ON",
     "KILL",
+    "LEAVE",
     "ONE_MORE",
     "ORDER",
     "PAUSE",
@@ -72,7 +73,7 @@ AGAIN = 2  # the attempt before was this runner's, too
 
 # What a lane is told; the task it is about, where it is about one, as a ticket names it.
 ORDER = struct.Struct("<cxxxII")
-PAUSE, GO_ON, ONE_MORE = b"P", b"G", b"1"
+PAUSE, GO_ON, ONE_MORE, LEAVE = b"P", b"G", b"1", b"L"
 END_KINDLY, KILL, DEADLINE, CANCEL_ALL, CANCEL_ONE = b"T", b"K", b"D", b"X", b"C"
 _ENDINGS = {
     END_KINDLY: (TaskState.WAITING.value, REASON_INTERRUPTED),
@@ -131,10 +132,15 @@ class BatchView:
 
 
 class LaneSetup(NamedTuple):
-    """What a lane is given: its slots, its ends of the pipes, and how batches are read."""
+    """What a lane is given: its slots, its ends of the pipes, and how batches are read.
+
+    store: a folder of this machine, where it is not the job's own. spool: a folder for outputs
+    that go elsewhere than to a folder.
+    """
 
     slots: Sequence[int]
     store: Store
+    spool: str
     token: str
     lease: Lease
     tickets: int
@@ -158,6 +164,7 @@ class _Running:
         "folder",
         "index",
         "is_prepared",
+        "is_spooled",
         "kill_at_s",
         "limit",
         "made_results",
@@ -175,7 +182,7 @@ class _Running:
         "timeout_at_s",
     )  # fmt: skip
 
-    def __init__(self, slot: int, ticket: tuple[int, ...], batch: BatchView) -> None:
+    def __init__(self, slot: int, ticket: tuple[int, ...], batch: BatchView, spool: str) -> None:
         self.slot, self.batch = slot, batch
         self.ordinal, self.position, self.attempt, self.flags, self.devices = ticket
         self.is_prepared = False
@@ -184,7 +191,12 @@ class _Running:
         self.index = batch.indices[self.position]
         self.name = batch.names[self.position]
         self.output: str = batch.runs[self.position]["remote_output_path"]
-        self.folder = batch.folder(self.position)
+        self.is_spooled = is_remote(self.output)
+        self.folder = (
+            spool_folder(spool, self.index, self.attempt)
+            if self.is_spooled
+            else batch.folder(self.position)
+        )
         self.outputs = self.digest = self.results = ""
         self.made_results = False
         self.pid = 0
@@ -226,6 +238,7 @@ class _Lane:
         self.closed = self.paused = self.listening = self.stopping = False
         self.path = os.environ.get("PATH", os.defpath)
         ours = {line.split(b"=")[0] for line in build_environment("", "", 0, 0, 0, "", "")}
+        ours.add(OPTIONS_VARIABLE.encode())  # may have secrets
         self.inherited = [b"%s=%s" % pair for pair in os.environb.items() if pair[0] not in ours]
         self.scratch = setup.store.path(scratch_folder(setup.token))
         self.slot_results = {slot: self._new_results(slot) for slot in setup.slots}
@@ -267,7 +280,8 @@ class _Lane:
                 break
             self.one_more = False
             values = TICKET.unpack(ticket)
-            self._begin(_Running(self.free.pop(), values, self._batch(values[0])))
+            batch = self._batch(values[0])
+            self._begin(_Running(self.free.pop(), values, batch, self.setup.spool))
         if self.listening:
             self.watcher.remove_file(self.setup.tickets)
             self.listening = False
@@ -282,6 +296,8 @@ class _Lane:
                 self.paused, self.one_more = order == PAUSE, False
             elif order == ONE_MORE:
                 self.one_more = True
+            elif order == LEAVE:
+                self.closed = True
             elif order == CANCEL_ONE:
                 if not self._cancel(ordinal, position):
                     spared.append(b"%d:%d" % (ordinal, position))
@@ -405,7 +421,8 @@ class _Lane:
             return
         if task.flags & FENCED:
             task.outputs = attempt_folder(task.attempt, self.setup.token)
-            task.folder = f"{task.folder}/{task.outputs}"
+            if not task.is_spooled:
+                task.folder = f"{task.folder}/{task.outputs}"
         try:
             os.mkdir(task.folder)
         except FileNotFoundError:

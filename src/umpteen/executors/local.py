@@ -64,7 +64,7 @@ class LocalExecutor(Executor):
         self._stderr = open(f"{lease.folder}/complaints", "w+b")  # noqa: SIM115 -- read at the end
         command = [
             *build_runner_command(), address, _name_batches(batches),
-            f"--token={token}", f"--lease-fd={lease.lock}",
+            f"--token={token}", f"--lease-fd={lease.lock}", f"--slots={slots}",
         ]  # fmt: skip
         if not self.options.get("detach"):
             command.append("--watch-fd=0")
