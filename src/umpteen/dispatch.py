@@ -509,9 +509,10 @@ def _is_starting(submission: Submission) -> bool:
 def _is_over(submission: Submission) -> bool:
     """Whether there is nothing more to do for this process, as far as its own runner goes."""
     returned, complaint = submission.executor.read_ending()
-    if returned == StoreError.exit_code:
+    if returned in (StoreError.exit_code, SettingsError.exit_code):
         message, _, hint = complaint.removeprefix("error: ").partition("\n\nhint: ")
-        raise StoreError(message or "the runner gave up on the store", hint or None)
+        kind = StoreError if returned == StoreError.exit_code else SettingsError
+        raise kind(message or "the runner gave up on the store", hint or None)
     if returned:
         waiting = submission.history.counts()["waiting"]
         submission.deaths = submission.deaths + 1 if waiting == submission.waiting else 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 from typing import Any
 
 from umpteen.errors import SettingsError, nearest_hint
@@ -59,6 +60,10 @@ def open_store(address: str, options: dict[str, Any] | None = None) -> Store:
     address = parse_address(address)
     if not is_remote(address):
         return DirectoryStore(address)
+    if sys.flags.no_site:  # a runner, which starts without what only few of them need
+        import site
+
+        site.main()
     from umpteen.results.remote import RemoteStore
 
     return RemoteStore(address, _read_options() if options is None else options)
