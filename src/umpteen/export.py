@@ -60,10 +60,22 @@ def read_table(history: History) -> Table:
 def _name_columns(
     prefix: str, given: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]]
 ) -> dict[str, str]:
-    """The column of each name in `given`: the name itself, where no other column has it."""
+    """The column of each name in `given`: the name itself, where no other column has it.
+
+    Else with the prefix, as often as it takes.
+    """
     names = dict.fromkeys(name for each in given for name in each)
-    taken = {*_FIRST, *_LAST, *(name for each in others for name in each)}
-    return {name: prefix + name if name in taken else name for name in names}
+    others_names = {*_FIRST, *_LAST, *(name for each in others for name in each)}
+    taken = others_names | names.keys()
+    columns: dict[str, str] = {}
+    for name in names:
+        column = name
+        if name in others_names:
+            while column in taken:
+                column = prefix + column
+            taken.add(column)
+        columns[name] = column
+    return columns
 
 
 def _build_row(

@@ -67,6 +67,16 @@ def test_export_names_columns_apart_that_clash(umpteen: Umpteen) -> None:
     assert (row["param.lr"], row["metric.lr"], row["metric.seconds"]) == ("1", "4", "3")
 
 
+def test_export_gives_each_column_a_name_of_its_own(umpteen: Umpteen) -> None:
+    content = '{"seconds": 1, "metric": {"seconds": 2, "metric": {"seconds": 3}}, "ok": 4}'
+    umpteen("run", f"printf '{content}' > $RESULTS_DIR/metrics.json", "--name", "job", "-q")
+    head, row = csv.reader(io.StringIO(umpteen("export", "job").stdout))
+    assert len(set(head)) == len(head) == len(row)
+    cells = dict(zip(head, row, strict=True))
+    assert (cells["metric.seconds"], cells["metric.metric.seconds"], cells["ok"]) == ("2", "3", "4")
+    assert cells["metric.metric.metric.seconds"] == "1"
+
+
 @pytest.mark.parametrize("content", ["{", "[1]", "\\377", '{"a": 1'])
 def test_export_leaves_broken_metrics_out_and_names_the_task(
     umpteen: Umpteen, content: str
