@@ -6,11 +6,14 @@ import csv
 import io
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.command import Umpteen
+from umpteen.cli.export import _put
+from umpteen.export import Table
 
 MEASURES = """echo {lr}; printf '%s' '{"loss": {"test": 0.5, "by": [1, 2]}, "ok": true}' \
 > $UMPTEEN_RESULTS_DIR/metrics.json"""
@@ -86,6 +89,40 @@ def test_export_leaves_broken_metrics_out_and_names_the_task(
     assert done.returncode == 0
     assert done.stderr.startswith("0: results/metrics.json left out: ")
     assert len(read_json(done.stdout)) == 1
+
+
+@pytest.mark.parametrize("value", ['"\\ud800"', '[["\\ud800"]]'])
+def test_export_leaves_out_the_values_that_cannot_be_written(umpteen: Umpteen, value: str) -> None:
+    umpteen.write("metrics.json", f'{{"bad": {{"x": {value}}}, "ok": 1}}')
+    copy = "[ {n} = 2 ] || cp metrics.json $RESULTS_DIR; true"
+    umpteen("run", copy, "n=1,2", "--name", "job", "-q")
+    for flag, name in (("--json", "job.jsonl"), ("--csv", "job.csv")):
+        done = umpteen("export", "job", flag, "--output", name)
+        assert done.returncode == 0
+        assert done.stderr == (
+            "n=1: 'bad.x' of results/metrics.json left out: it cannot be written\n"
+        )
+    first, second = read_json((umpteen.folder / "job.jsonl").read_text())
+    assert (first["ok"], second["ok"]) == (1, None)
+    assert "bad.x" not in first
+    assert not list(umpteen.folder.glob("*.new"))
+
+
+def test_export_leaves_nothing_beside_a_file_that_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    table = Table(["name"], iter([{"name": "\ud800"}]), [])
+    with pytest.raises(UnicodeEncodeError):
+        _put("job.csv", table, as_json=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_export_into_a_folder_is_refused(umpteen: Umpteen) -> None:
+    umpteen("run", "true", "--name", "job", "-q")
+    done = umpteen("export", "job", "--output", ".")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: --output: '.' is a folder\n\nhint: give a file in it")
 
 
 def test_export_of_no_numbers_is_still_json(umpteen: Umpteen) -> None:
