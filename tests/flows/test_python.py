@@ -16,9 +16,9 @@ from tests.support.sweep import list_processes
 from tests.support.wait import wait_until
 
 
-def run_python(umpteen: Umpteen, text: str) -> subprocess.CompletedProcess[str]:
+def run_python(umpteen: Umpteen, text: str, *flags: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", "import umpteen\nfrom umpteen import *\n" + text],
+        [sys.executable, *flags, "-c", "import umpteen\nfrom umpteen import *\n" + text],
         cwd=umpteen.folder,
         env=umpteen.environment | {"PYTHONPATH": str(SOURCE)},
         stdin=subprocess.DEVNULL,
@@ -65,6 +65,22 @@ def test_python_submitted_job_outlives_its_process(umpteen: Umpteen) -> None:
     (umpteen.folder / "go").touch()
     lines = printed(umpteen, "job = collect('job'); print(job.ok, job[0].stdout)")
     assert lines[0] == "True done"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "run(['true', 'exit 1'], name='job', progress=False)",
+        "job = run('true', name='job', progress=False)",
+        "submit('sleep 0.5', name='job')",
+        "job = submit('sleep 0.5', name='job'); job.cancel()",
+        "submit('true', name='job').wait(); collect('job').retry()",
+    ],
+)
+def test_python_leaves_nothing_open(umpteen: Umpteen, text: str) -> None:
+    done = run_python(umpteen, text, "-X", "dev")
+    assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr
 
 
 def test_python_cancel_ends_what_runs(umpteen: Umpteen) -> None:
