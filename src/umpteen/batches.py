@@ -110,6 +110,8 @@ def _build_batch(
         own["priorities"] = True
     if settings.max_failures:
         own.update(max_failures=settings.max_failures, fail_fast=settings.fail_fast)
+    if settings.synced:
+        own["synced"] = settings.synced
     if settings.deadline_s:
         own["deadline_s"] = now_s + settings.deadline_s
     return {"nprocs": settings.slots, "remote_output_path": address, "runs": runs, "umpteen": own}

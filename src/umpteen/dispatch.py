@@ -6,7 +6,6 @@ Each verb is a short list of named steps. Nothing here prints.
 from __future__ import annotations
 
 import collections
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -32,7 +31,7 @@ from umpteen.errors import (
 )
 from umpteen.executors.base import Executor, open_executor
 from umpteen.graph import build_graph
-from umpteen.hand_in import hand_in, hand_in_lock, open_job_folder
+from umpteen.hand_in import hand_in, hand_in_lock, open_job_folder, put_syncs
 from umpteen.history import SKIPPED, History
 from umpteen.job import Job, Task, Terms
 from umpteen.lookup import (
@@ -48,9 +47,16 @@ from umpteen.machine import in_mb, list_lacks, read_capacity
 from umpteen.plan import Chosen, Plan, build_plan
 from umpteen.process import usable_cores
 from umpteen.registry import forget, register
-from umpteen.removal import Removed, measure_job, remove_job, remove_rest
+from umpteen.removal import (
+    Removed,
+    measure_far_job,
+    measure_job,
+    remove_far_job,
+    remove_job,
+    remove_rest,
+)
 from umpteen.results.base import Store
-from umpteen.results.opening import is_remote, open_store
+from umpteen.results.opening import is_remote, open_store, parse_address
 from umpteen.settings import DEFAULTS, Settings
 from umpteen.status import JobStatus, build_status, estimate_left_s
 from umpteen.task import IS_FINAL, Record
@@ -218,6 +224,7 @@ def submit(job: Job, rerun: str = "default", only: Chosen | None = None) -> Subm
     history = _read_history(job)  # refuses what cannot be before anything is written
     open_job_folder(history.store, job)
     register(job.name, history.store.address)
+    job = put_syncs(history.store, job)
     with hand_in_lock(history.store):
         history.refresh()
         return _hand_in(job, history, rerun, only)
@@ -569,7 +576,10 @@ class Removal(NamedTuple):
 
     def measure(self) -> int:
         """The bytes of it."""
-        return measure_job(self.history.store.address, self.folders)
+        store = self.history.store
+        if is_remote(store.address):
+            return measure_far_job(store, self.folders)
+        return measure_job(store.address, self.folders)
 
 
 def plan_removal(name: str) -> Removal:
@@ -579,12 +589,11 @@ def plan_removal(name: str) -> Removal:
     address = history.store.address
     folders, outside = [], 0
     for task in history.read_tasks():
-        base = open_store(task.output).address if task.output else f"{address}/{task.name}"
-        folder = os.path.relpath(base, address)
-        if folder == "." or folder.startswith(".."):
-            outside += 1
+        base = parse_address(task.output) if task.output else f"{address}/{task.name}"
+        if base.startswith(address + "/"):
+            folders.append(base[len(address) + 1 :])
         else:
-            folders.append(folder)
+            outside += 1
     return Removal(history.job.get("name", name), history, folders, outside)
 
 
@@ -602,7 +611,10 @@ def remove(removal: Removal) -> Removed:
     with hand_in_lock(history.store):
         history.refresh()
         _refuse_running(history)
-        removed = remove_job(history.store.address, removal.folders)
+        if is_remote(history.store.address):
+            removed = remove_far_job(history.store, removal.folders)
+        else:
+            removed = remove_job(history.store.address, removal.folders)
     remove_rest(history.store.address)
     forget(history.store.address)
     return removed

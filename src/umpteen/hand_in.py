@@ -35,12 +35,14 @@ from umpteen.results.base import (
     handed_key,
     handles_key,
     parse_numbers,
+    synced_key,
     tasks_key,
 )
-from umpteen.results.opening import OPTIONS_VARIABLE
+from umpteen.results.opening import OPTIONS_VARIABLE, is_remote
+from umpteen.staging import measure, pack
 from umpteen.task import FORMAT_VERSION
 
-__all__ = ["hand_in", "hand_in_lock", "open_job_folder"]
+__all__ = ["hand_in", "hand_in_lock", "open_job_folder", "put_syncs"]
 
 _OWNER = b'"machine":"%s","uid":%d,'
 _UNSTORED = ("sources", "results_options")
@@ -123,6 +125,27 @@ def open_job_folder(store: Store, job: Job) -> None:
 def _settings(job: Job) -> dict[str, Any]:
     settings: dict[str, Any] = msgspec.to_builtins(job.settings)
     return settings
+
+
+def put_syncs(store: Store, job: Job) -> Job:
+    """The job, once the folders that it syncs are in the store; what is there is not sent again.
+
+    Raises InputError for what cannot be packed.
+    """
+    settings = job.settings
+    if not settings.file_syncs:
+        return job
+    own = "" if is_remote(store.address) else store.address
+    exclude = [os.path.abspath("umpteen-results"), *([own] if own else [])]
+    there = set(store.list(os.path.dirname(synced_key(""))))
+    synced = []
+    for written, destination in settings.file_syncs:
+        source = os.path.join(settings.submitted_from, written)
+        digest = measure(source, exclude=exclude).digest
+        if os.path.basename(synced_key(digest)) not in there:
+            store.create(synced_key(digest), pack(source, digest, exclude=exclude))
+        synced.append((digest, destination))
+    return msgspec.structs.replace(job, settings=msgspec.structs.replace(settings, synced=synced))
 
 
 def hand_in(

@@ -45,6 +45,7 @@ from umpteen.task import (
     build_digest,
     build_environment,
 )
+from umpteen.unpack import synced_folder
 
 __all__ = [
     "AGAIN",
@@ -111,7 +112,8 @@ class BatchView:
         self.status_file: str = own.get("status_file", "status_code")
         self.grace_s: float = own.get("grace_s", 10.0)
         cwd: str = own.get("cwd") or ""
-        self.cwd = cwd if os.path.isdir(cwd) else None  # else where the runner is
+        self.synced: list[tuple[str, str | None]] = own.get("synced", [])
+        self.cwd = cwd if os.path.isdir(cwd) else self.find_synced()
         self.deadline_s: float | None = own.get("deadline_s")
         self.has_graph: bool = own.get("graph", False)
         self.after: list[int] = own.get("after", [])
@@ -120,6 +122,13 @@ class BatchView:
         self.has_priorities: bool = own.get("priorities", False)
         self.max_failures: int = own.get("max_failures", 0)
         self.fail_fast: bool = own.get("fail_fast", False)
+
+    def find_synced(self) -> str | None:
+        """The first folder that was synced; None is where the runner is."""
+        digest, destination = next(iter(self.synced), ("", None))
+        if not digest:
+            return None
+        return os.path.expanduser(destination) if destination else synced_folder(digest)
 
     def terms_of(self, position: int) -> dict[str, Any]:
         """What a task has beside its command and its place."""
@@ -527,6 +536,9 @@ class _Lane:
             task.results,
             task.output,
         )
+        if task.batch.synced:
+            folder = os.fsencode(task.batch.find_synced() or "")
+            variables.append(b"UMPTEEN_SYNCED=" + folder)
         if not env:
             return self.inherited + variables
         declared = _encode_environment(env)

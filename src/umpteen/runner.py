@@ -41,6 +41,7 @@ from umpteen.lane import (
     ORDER,
     PAUSE,
     TICKET,
+    BatchView,
     LaneSetup,
     run_lane,
 )
@@ -68,6 +69,7 @@ from umpteen.results.base import (
     running_key,
     scratch_folder,
     spool_folder,
+    synced_key,
 )
 from umpteen.results.directory import DirectoryStore
 from umpteen.results.opening import is_remote, open_store, parse_address
@@ -80,6 +82,7 @@ from umpteen.task import (
     TaskState,
 )
 from umpteen.tickets import Needs, Queue, Tasks, Unrun, build_needs
+from umpteen.unpack import place, unpack_once
 
 __all__ = ["main"]
 
@@ -256,6 +259,7 @@ class _Runner:
         self.passed_over: set[str] = set()  # of our batches, those that somebody else has
         self.foreign: set[str] = set()
         self.revoked: set[int] = set()
+        self.unpacked: set[tuple[str, str | None]] = set()
         self.recalling: dict[tuple[int, int], int] = {}  # lanes that may have it, or come to it
         self.recalled: set[tuple[int, int]] = set()  # recorded, and a ticket is still about
         self.kills = OutOfMemoryWatch()
@@ -505,6 +509,7 @@ class _Runner:
             if self.has_graph:
                 self._learn_of({batch})
             return True
+        self._unpack(opened.view)
         self.open[ordinal] = opened
         self.unsynced.append(opened.file)
         view = opened.view
@@ -527,6 +532,22 @@ class _Runner:
         if not opened.left and ordinal in self.open:
             self._end_batch(ordinal)
         return True
+
+    def _unpack(self, view: BatchView) -> None:
+        """Have on this machine what the batch's tasks run with; raises StoreError."""
+        for digest, destination in view.synced:
+            if (digest, destination) in self.unpacked:
+                continue
+            key = synced_key(digest)
+
+            def fetch(path: str, key: str = key) -> None:
+                if not self.store.fetch(key, path):
+                    raise StoreError(f"{self.store.path(key)} is gone", "run the job again")
+
+            content = unpack_once(digest, fetch)
+            if destination:
+                place(content, os.path.join(view.cwd or "", os.path.expanduser(destination)))
+            self.unpacked.add((digest, destination))
 
     def _list_tasks(self, opened: OpenBatch) -> Tasks:
         view = opened.view

@@ -36,7 +36,9 @@ class Settings(msgspec.Struct, frozen=True):
     executor: short name; executor_options: as its own settings have it. status_file: the
     name that results take for the exit code. deadline_s and grace_s: seconds. canary: tasks of
     each template that go first; max_failures: after so many nothing more starts; 0: neither.
-    fail_fast: nor does anything go on then. submitted_from: the folder where relative paths
+    fail_fast: nor does anything go on then. file_syncs: (folder here, where it is to be on a
+    machine) of each that is synced; synced: (digest, where it is to be) once it is in the
+    store. submitted_from: the folder where relative paths
     of commands begin.
     """
 
@@ -51,6 +53,8 @@ class Settings(msgspec.Struct, frozen=True):
     canary: int
     max_failures: int
     fail_fast: bool
+    file_syncs: list[tuple[str, str | None]]
+    synced: list[tuple[str, str | None]]
     submitted_from: str
     sources: dict[str, str]
 
@@ -67,6 +71,8 @@ DEFAULTS: dict[str, Any] = {
     "canary": 0,
     "max_failures": 0,
     "fail_fast": False,
+    "file_syncs": [],
+    "synced": [],
     "submitted_from": "",
 }
 

@@ -22,6 +22,7 @@ from umpteen.cli.watch import watch_to_end
 from umpteen.dispatch import choose_where, detach, plan_run, settle, submit
 from umpteen.errors import EXIT_SUCCEEDED, SettingsError
 from umpteen.formats import read_job
+from umpteen.formats.syncs import parse_sync
 from umpteen.job import Job, Retry
 from umpteen.plan import Chosen
 from umpteen.report import plan_to_dict, render_dry_run
@@ -69,6 +70,7 @@ Examples:
     help="What of a job that ran before runs again (what has not succeeded, or changed).",
 )
 @click.option("--only", callback=read_where, metavar="EXPR", help="Tasks such as lr<0.1 or tag=a.")
+@click.option("--sync", multiple=True, metavar="SRC[:DEST]", help="Have a folder where tasks run.")
 @click.option("--dry-run", is_flag=True, help="Only say what would run, and why.")
 @click.option("--detach", is_flag=True, help="Come back at once; the job needs no terminal.")
 @watch_options
@@ -149,6 +151,8 @@ def _collect_flags(options: dict[str, Any]) -> dict[str, Setting]:
     if options["retries"] is not None:
         rules = [Retry(["failed"], times=options["retries"])] * (options["retries"] > 0)
         flags["retries"] = Setting(rules, "--retries")
+    if options["sync"]:
+        flags["file_syncs"] = Setting([tuple(parse_sync(s)) for s in options["sync"]], "--sync")
     if options["env"]:
         flags["env"] = Setting(dict(_split(pair) for pair in options["env"]), "--env")
     return flags

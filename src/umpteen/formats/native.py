@@ -28,6 +28,7 @@ from umpteen.formats.entries import (
 )
 from umpteen.formats.matrix import iterate_csv
 from umpteen.formats.placeholders import Template, TextTemplate
+from umpteen.formats.syncs import parse_syncs
 from umpteen.formats.terms import show_value
 from umpteen.job import Task, check_job_name
 from umpteen.names import automatic_name
@@ -52,12 +53,13 @@ class _JobEntry(TaskDefaults, forbid_unknown_fields=True, kw_only=True):
     canary: _Whole | None = None
     max_failures: _Whole | None = None
     fail_fast: bool | None = None
+    file_syncs: Any = None
 
 
 TASK_KEYS = tuple(field.name for field in msgspec.structs.fields(TaskEntry))
 JOB_KEYS = ("tasks", *(field.name for field in msgspec.structs.fields(_JobEntry)))
 
-_LATER = frozenset(["needs", "file_syncs", "results_lines"])
+_LATER = frozenset(["needs", "results_lines"])
 _EXPECTED = {
     "after": "a name, a list of names, or a mapping of names to outcomes",
     "canary": "a whole number of at least 0",
@@ -221,6 +223,8 @@ def _read_settings(document: Document, head: _JobEntry) -> dict[str, Setting]:
         found["deadline_s"] = parse_duration_field("deadline", head.deadline)
     if head.grace is not None:
         found["grace_s"] = parse_duration_field("grace", head.grace)
+    if head.file_syncs is not None:
+        found["file_syncs"] = [tuple(sync) for sync in parse_syncs(head.file_syncs)]
     guards = {key: getattr(head, key) for key in ("canary", "max_failures", "fail_fast")}
     found.update((key, value) for key, value in guards.items() if value is not None)
     return {key: Setting(value, document.source.name) for key, value in found.items()}

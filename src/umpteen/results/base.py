@@ -34,6 +34,7 @@ __all__ = [
     "running_key",
     "scratch_folder",
     "spool_folder",
+    "synced_key",
     "tasks_key",
 ]
 
@@ -112,6 +113,11 @@ def scratch_folder(token: str) -> str:
 def spool_folder(spool: str, index: int, attempt: int) -> str:
     """Where a runner leaves one attempt's outputs, to be brought to where they belong."""
     return f"{spool}/{index}-{attempt}"
+
+
+def synced_key(digest: str) -> str:
+    """The archive of a folder that was synced."""
+    return f".umpteen/synced/{digest}.tar.gz"
 
 
 def attempt_folder(attempt: int, token: str) -> str:
