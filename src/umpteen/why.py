@@ -48,7 +48,8 @@ class Blocker(msgspec.Struct, frozen=True):
 
     outcome: `succeeded`, `any` or `failed`. by: the names of tasks that pass on what became of
     it, where it is not the next one; each was skipped. attempt: its newest, if any. behind: how
-    many tasks were skipped because of it.
+    many tasks were skipped because of it. is_canary: whether it goes first of its template, and is
+    not what the other (or the last of `by`) says that it is after.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Blocker(msgspec.Struct, frozen=True):
     by: list[str]
     attempt: Attempt | None
     behind: int
+    is_canary: bool = False
 
 
 class Why(msgspec.Struct, frozen=True):
@@ -121,6 +123,7 @@ def build_why(history: History, index: int, living: set[str]) -> Why:
                 by=[tasks[i].name for i in by],
                 attempt=attempts[place][-1] if attempts[place] else None,
                 behind=blame.count_behind(place),
+                is_canary=blame.is_canary(place, by[-1] if by else index),
             )
             for place, outcome, by in found
         ],
@@ -140,8 +143,10 @@ class _Blame:
         self.history = history
         self.indices = [index for index in range(len(tasks)) if index not in history.dropped]
         self.place = {index: place for place, index in enumerate(self.indices)}
+        counted = [tasks[index] for index in self.indices]
         canary = history.read_settings().get("canary", 0)
-        self.graph: Graph | None = build_graph([tasks[index] for index in self.indices], canary)
+        self.graph: Graph | None = build_graph(counted, canary)
+        self.said: Graph | None = build_graph(counted) if canary else self.graph
 
     def find(self, index: int) -> list[tuple[int, str, list[int]]]:
         """(index of a task, the outcome asked of it, the tasks between it and this one)."""
@@ -154,6 +159,13 @@ class _Blame:
             else:
                 pending.append((other, outcome, []))
         return [*doomed, *pending]
+
+    def is_canary(self, index: int, behind: int) -> bool:
+        """Whether one task waits for another only as that goes first of its template."""
+        if self.said is self.graph:
+            return False
+        before = self.said.before(self.place[behind]) if self.said else ()
+        return self.place[index] not in before
 
     def count_behind(self, index: int) -> int:
         """How many tasks that are after this one were skipped."""

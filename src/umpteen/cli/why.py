@@ -32,6 +32,6 @@ def why_command(name: str, task: str, *, as_json: bool) -> int:
     if as_json:
         click.echo(json.dumps(why_to_dict(why)))
         return 0
-    for line in render_why(why):
+    for line in render_why(why, name):
         click.echo(line)
     return 0
