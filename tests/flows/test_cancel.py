@@ -86,7 +86,7 @@ def test_cancel_ends_a_run_that_is_watched_elsewhere(umpteen: Umpteen) -> None:
     _, said = watcher.communicate(timeout=30)
     assert watcher.returncode == 1
     assert "job: 3 cancelled in" in said
-    assert "umpteen retry job     runs the 3 that did not succeed" in said
+    assert "umpteen retry job     runs the 3 that were cancelled" in said
 
 
 def test_cancel_of_a_job_that_nobody_runs_records_it(umpteen: Umpteen) -> None:

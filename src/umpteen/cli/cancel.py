@@ -54,7 +54,7 @@ def cancel_command(name: str, tasks: tuple[str, ...], *, as_json: bool) -> int:
     if as_json:
         click.echo(json.dumps({**found, "status": status_to_dict(status)}))
     else:
-        for line in render_cancel(status, found):
+        for line in render_cancel(status, name, found):
             click.echo(line, err=True)
     if submission.is_interrupted:
         return EXIT_INTERRUPTED

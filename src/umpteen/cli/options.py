@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from umpteen.errors import SettingsError, UmpteenError
+from umpteen.errors import InputError, SettingsError, UmpteenError
+from umpteen.registry import find_address, is_job
+from umpteen.report import shorten_path
+from umpteen.results.opening import parse_address
 from umpteen.settings import parse_duration_s
 from umpteen.where import FIELDS, PLAN_FIELDS, Where, compile_where
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
+    from umpteen.history import History
+
 __all__ = [
+    "call_job",
     "complete_file",
     "complete_name",
+    "find_job",
     "job_argument",
     "read_duration",
     "read_memory",
@@ -30,8 +38,49 @@ _Value = TypeVar("_Value")
 
 
 def job_argument(verb: _Verb) -> _Verb:
-    """The NAME of a job that was handed in, completed from the registry."""
-    return click.argument("name", shell_complete=complete_name)(verb)
+    """The NAME of a job that was handed in, completed from the registry.
+
+    The verb gets what stands for the job here: the word as it was typed, or for a job file the
+    name or the address of its job. So hints can repeat it.
+    """
+    return click.argument("name", shell_complete=complete_name, callback=_read_job)(verb)
+
+
+def _read_job(_: click.Context, __: click.Parameter, value: str) -> str:
+    return find_job(value)
+
+
+def find_job(word: str, name: str | None = None) -> str:
+    """What stands for a job that is given by its name, its address, or a job file or run file.
+
+    name: of the job, where it is not the one that the file says. Raises InputError.
+    """
+    if name is None and not (os.path.isfile(word) and not _is_known(word)):
+        return word
+    from umpteen.formats import read_names
+
+    found, address = read_names(word, name)
+    if address is not None and is_job(address):
+        return shorten_path(parse_address(address))
+    return found
+
+
+def _is_known(word: str) -> bool:
+    try:
+        find_address(word)
+    except InputError:
+        return False
+    return True
+
+
+def call_job(history: History) -> str:
+    """What to type for a job here: its name, where that is enough to find it, else its address."""
+    name, address = str(history.job.get("name", "")), history.store.address
+    try:
+        is_enough = find_address(name) == address
+    except UmpteenError:
+        is_enough = False
+    return name if is_enough else shorten_path(address)
 
 
 def complete_file(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:

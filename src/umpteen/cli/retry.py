@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -17,9 +18,12 @@ from umpteen.cli.options import (
 )
 from umpteen.cli.view import show_idle, show_leave, stop_signals
 from umpteen.cli.watch import watch_to_end
-from umpteen.dispatch import retry
+from umpteen.dispatch import Submission, explain, retry
 from umpteen.errors import EXIT_SUCCEEDED
+from umpteen.history import SKIPPED
 from umpteen.job import Task, Terms
+from umpteen.lookup import find_names
+from umpteen.task import shell_command
 
 __all__ = ["retry_command"]
 
@@ -57,12 +61,30 @@ def retry_command(
         )  # fmt: skip
         if submission.is_idle:
             is_chosen = bool(tasks) or options["where"] is not None
-            show_idle(submission, is_chosen=is_chosen, quiet=quiet, as_json=as_json)
+            show_idle(submission, name, is_chosen=is_chosen, quiet=quiet, as_json=as_json)
             return EXIT_SUCCEEDED
         if options["detach"]:
-            show_leave(submission, quiet=quiet, as_json=as_json)
+            show_leave(submission, name, quiet=quiet, as_json=as_json)
             return EXIT_SUCCEEDED
-        return watch_to_end(submission, stop, began_s, quiet=quiet, as_json=as_json)
+        code = watch_to_end(submission, stop, began_s, quiet=quiet, as_json=as_json, job=name)
+    if tasks and not (quiet or as_json):
+        _tell_blocker(submission, name, tasks)
+    return code
+
+
+def _tell_blocker(submission: Submission, job: str, tasks: Sequence[str]) -> None:
+    """Which task has to run again first, where one was skipped once more."""
+    history = submission.history
+    if SKIPPED not in history.states:
+        return
+    index_of = {task.name: index for index, task in enumerate(history.read_tasks())}
+    given = find_names(history, list(index_of), tasks)
+    task = next((name for name in given if history.states[index_of[name]] == SKIPPED), None)
+    blockers = explain(job, task).blockers if task else []
+    ended = [b.name for b in blockers if b.state not in ("waiting", "skipped", "succeeded")]
+    if ended:
+        words = shell_command(["umpteen", "retry", job, ended[0]])
+        click.echo(f"  first     {words}     {task} is after it", err=True)
 
 
 class _Change:

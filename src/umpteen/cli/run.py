@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from umpteen.cli.options import (
+    call_job,
     complete_file,
     read_duration,
     read_memory,
@@ -91,7 +92,7 @@ def run_command(job: tuple[str, ...], *, quiet: bool, as_json: bool, **options: 
         submission = submit(read, options["rerun"], only=only)
         del read, only  # a million tasks take room, and the store has them
         if options["detach"] and not submission.is_idle:
-            show_leave(submission, quiet=quiet, as_json=as_json)
+            show_leave(submission, call_job(submission.history), quiet=quiet, as_json=as_json)
             return EXIT_SUCCEEDED
         return watch_to_end(submission, stop, began_s, quiet=quiet, as_json=as_json)
 
