@@ -35,6 +35,10 @@ def render_why(why: Why, job: str) -> list[str]:
     if why.before is not None:
         change = render_change(why.before, why.command)
         lines.append(f"  changed   since attempt {why.attempts[-1].record.attempt}: {change}")
+    if why.missing:
+        lines.append(f"  missing   {why.missing}")
+    if why.instead:
+        lines.append(f"  instead   it left {why.instead}: that is what to write in `expect`")
     lines += [f"  lacks     it needs {what}" for what in why.lacks]
     if len(why.attempts) > 1 or (why.attempts and why.state == "waiting"):
         lines += [f"  attempt   {_say_attempt(attempt)}" for attempt in why.attempts]

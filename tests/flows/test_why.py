@@ -183,6 +183,21 @@ def test_why_dropped_says_so(umpteen: Umpteen) -> None:
     assert why(umpteen, "a")[0] == "a is not in the job any more; what it left is kept."
 
 
+def test_why_says_where_an_expected_file_was_looked_for(umpteen: Umpteen) -> None:
+    write(
+        umpteen, {"name": "a", "command": "echo 1 > $RESULTS_DIR/n", "expect": "n"},
+        {"name": "b", "command": "true", "expect": "results/n"},
+    )  # fmt: skip
+    umpteen("run", "job.json")
+    lines = why(umpteen, "a")
+    assert lines[0].startswith("a failed (did not leave n) at TIME")
+    assert lines[3:5] == [
+        f"  missing   {umpteen.folder}/n",
+        "  instead   it left results/n: that is what to write in `expect`",
+    ]
+    assert why(umpteen, "b")[3] == f"  missing   {umpteen.store()}/b/results/n"
+
+
 def test_why_names_what_this_machine_lacks(umpteen: Umpteen) -> None:
     write(umpteen, {"name": "a", "command": "false", "gpus": 2})
     umpteen("run", "job.json", env={"UMPTEEN_GPUS": "2"})
