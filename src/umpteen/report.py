@@ -20,6 +20,7 @@ from umpteen.task import Record, shell_command, tell_end
 __all__ = [
     "Folds",
     "choose_failures",
+    "cut_middle",
     "plan_to_dict",
     "read_failure",
     "render_ago",
@@ -82,7 +83,9 @@ def render_size(size: int) -> str:
 
 
 def render_ago(then_s: float) -> str:
-    """How long ago a time since 1970 was: `12 min ago`, `yesterday`."""
+    """How long ago a time since 1970 was: `12 min ago`, `yesterday`; empty for 0, not known."""
+    if not then_s:
+        return ""
     seconds = time.time() - then_s
     if seconds < 10:
         return "just now"
@@ -361,6 +364,14 @@ def _cut(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
+def cut_middle(text: str, width: int) -> str:
+    """The text in so many characters: its end, and as much of its beginning as there is room."""
+    if len(text) <= width:
+        return text
+    end = (width - 1) * 2 // 3
+    return text[: width - 1 - end] + "…" + text[len(text) - end :]
+
+
 def _quote(word: str) -> str:
     return shell_command([word])
 
@@ -394,7 +405,7 @@ def status_to_dict(status: JobStatus) -> dict[str, Any]:
         "started_s": status.started_s,
         "last_end_s": status.last_end_s,
         "trouble": status.trouble,
-        "left_s": list(status.left_s) if status.left_s else None,
+        "left_s": list(status.left_s) if status.left_s and status.finished < status.total else None,
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -26,12 +27,14 @@ __all__ = ["render_why", "why_to_dict"]
 _SHOWN_BLOCKERS = 3
 
 
-def render_why(why: Why, job: str) -> list[str]:
+def render_why(why: Why, job: str, width: int = 0) -> list[str]:
     """How a task stands, in sentences, with what to type; then its attempts, if several.
 
-    job: what to type for its job.
+    job: what to type for its job. width: of the terminal, for which the sentence is broken.
     """
-    lines = [_say_state(why), *_list_commands(why, _quote(job))]
+    said = _say_state(why)
+    sentence = textwrap.wrap(said, width, break_on_hyphens=False) if width else [said]
+    lines = [*sentence, *_list_commands(why, _quote(job))]
     if why.before is not None:
         change = render_change(why.before, why.command)
         lines.append(f"  changed   since attempt {why.attempts[-1].record.attempt}: {change}")

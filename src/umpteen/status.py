@@ -57,8 +57,8 @@ class Failure(msgspec.Struct, frozen=True):
 class JobStatus(msgspec.Struct, frozen=True):
     """One look at a job.
 
-    state: `running`, `succeeded`, `failed` (some tasks did not succeed), `unfinished` (nobody
-    is at it) or `unknown` (only another machine can tell; `run` finds out within 60 s). counts: by state, `running` among them. seconds: of work, all tasks
+    state: `running`, `succeeded`, `failed` (some tasks did not succeed), `empty` (it has none),
+    `unfinished` (nobody is at it) or `unknown` (only another machine can tell; `run` finds out within 60 s). counts: by state, `running` among them. seconds: of work, all tasks
     together. left_s: a range for what is left. rate: tasks that end in a second. started_s and last_end_s: since 1970.
     """
 
@@ -137,6 +137,8 @@ def _find_trouble(history: History, living: set[str]) -> str:
 def _judge(counts: Mapping[str, int], total: int, *, is_living: bool) -> str:
     if is_living:
         return "running"
+    if not total:
+        return "empty"
     if counts["waiting"] + counts["running"]:
         return "unfinished"
     return "succeeded" if counts["succeeded"] == total else "failed"

@@ -148,6 +148,17 @@ def test_status_of_an_interrupted_job_says_how_to_go_on(umpteen: Umpteen) -> Non
     assert "goes on with it" in done.stdout
 
 
+@pytest.mark.parametrize(
+    "verb", ["status", "results", "export", "collect", "retry", "cancel", "logs", "why", "rm"]
+)
+def test_status_and_others_take_the_job_file(umpteen: Umpteen, verb: str) -> None:
+    umpteen.write("sweep.yaml", "results: ./out/{name}\ntasks: ['true']\n")
+    umpteen("run", "sweep.yaml")
+    more = {"logs": ["0"], "why": ["0"], "rm": ["--yes"]}.get(verb, [])
+    done = umpteen(verb, "sweep.yaml", *more)
+    assert done.returncode == 0, done.stderr
+
+
 def test_status_by_address_works_from_anywhere(umpteen: Umpteen, tmp_path: Path) -> None:
     umpteen("run", "true", "--name", "job")
     assert umpteen("status", "umpteen-results/job").returncode == 0

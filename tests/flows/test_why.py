@@ -105,6 +105,29 @@ def test_why_repeats_the_address_that_was_typed(umpteen: Umpteen) -> None:
     assert "umpteen retry ./umpteen-results/job 0     runs it again" in done.stdout
 
 
+def test_why_breaks_a_long_sentence_for_the_terminal(umpteen: Umpteen) -> None:
+    tasks: list[dict[str, object]] = [
+        {"name": f"{'long-' * 8}{number}", "command": "false"} for number in range(3)
+    ]
+    after = [task["name"] for task in tasks]
+    write(umpteen, *tasks, {"name": "join", "command": "true", "after": after})
+    umpteen("run", "job.json")
+    lines = umpteen.at_terminal("why", "job", "join", columns=80)
+    sentence = lines[: next(i for i, line in enumerate(lines) if line.startswith("  umpteen"))]
+    assert len(sentence) > 2
+    assert max(map(len, sentence)) <= 80
+    assert " ".join(sentence) == umpteen("why", "job", "join").stdout.splitlines()[0]
+
+
+def test_why_of_a_pattern_says_that_it_takes_one_task(umpteen: Umpteen) -> None:
+    umpteen("run", "true", "n=1..3", "--name", "job")
+    for verb in ("why", "logs"):
+        done = umpteen(verb, "job", "n=*")
+        assert done.returncode == 2
+        assert f"no task 'n=*' in 'job': {verb} takes one task, no pattern" in done.stderr
+        assert "hint: cancel and retry take patterns" in done.stderr
+
+
 def test_why_running_and_waiting_say_who_is_at_it(umpteen: Umpteen) -> None:
     write(
         umpteen, {"name": "a", "command": WAIT}, {"name": "b", "command": "true", "after": "a"},

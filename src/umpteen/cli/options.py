@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -24,14 +26,19 @@ __all__ = [
     "call_job",
     "complete_file",
     "complete_name",
+    "complete_task",
     "find_job",
     "job_argument",
+    "one_task",
     "read_duration",
     "read_memory",
     "read_size",
     "read_where",
+    "refuse_loose",
     "watch_options",
 ]
+
+_COMPLETED, _COMPLETED_BYTES = 1000, 1 << 20
 
 _Verb = TypeVar("_Verb", bound=Callable[..., Any])
 _Value = TypeVar("_Value")
@@ -97,6 +104,54 @@ def complete_name(_: click.Context, __: click.Parameter, incomplete: str) -> lis
     from umpteen.registry import list_names
 
     return [CompletionItem(name) for name in list_names() if name.startswith(incomplete)]
+
+
+@contextlib.contextmanager
+def one_task(wanted: str, verb: str) -> Iterator[None]:
+    """That a task is not found is told as what it is, where a pattern was given."""
+    try:
+        yield
+    except InputError as error:
+        if not any(sign in wanted for sign in "*?[") or not error.message.startswith("no task"):
+            raise
+        message = f"{error}: {verb} takes one task, no pattern"
+        raise InputError(message, "cancel and retry take patterns") from None
+
+
+def refuse_loose(flag: str, where: Where | None, words: Sequence[str]) -> None:
+    """Raises SettingsError where the shell has taken an expression apart."""
+    begins = [place for place, word in enumerate(words) if word in ("and", "or", "not")]
+    if where is not None and begins:
+        whole = " ".join([where.text, *words[begins[0] :]])
+        hint = f"write {flag} {shlex.quote(whole)}"
+        raise SettingsError(f"{flag} takes one word, so the expression needs quotes", hint)
+
+
+def complete_task(
+    context: click.Context, _: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """The tasks of the job that begin like that, of the first so many."""
+    from click.shell_completion import CompletionItem
+
+    try:
+        names = _list_tasks(str(context.params["name"]))
+        return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+    except (UmpteenError, KeyError):
+        return []
+
+
+def _list_tasks(job: str) -> list[str]:
+    """Their names, from the beginning of what was handed in first: it has to be quick."""
+    import msgspec
+
+    from umpteen.history import TaskLine
+    from umpteen.results.base import tasks_key
+    from umpteen.results.opening import open_store
+
+    content = open_store(find_address(job)).read(tasks_key(1), size=_COMPLETED_BYTES) or b""
+    lines = content[: content.rfind(b"\n") + 1].splitlines()[:_COMPLETED]
+    tasks = [msgspec.json.decode(line, type=TaskLine) for line in lines]
+    return [task.name or str(index) for index, task in enumerate(tasks)]
 
 
 def watch_options(verb: _Verb) -> _Verb:

@@ -10,10 +10,12 @@ import click
 import msgspec
 
 from umpteen.cli.options import (
+    complete_task,
     job_argument,
     read_duration,
     read_memory,
     read_where,
+    refuse_loose,
     watch_options,
 )
 from umpteen.cli.view import show_idle, show_leave, stop_signals
@@ -38,7 +40,7 @@ Examples:
   umpteen retry sweep prep 'train-*-7'""",
 )
 @job_argument
-@click.argument("tasks", nargs=-1, metavar="[TASK]...")
+@click.argument("tasks", nargs=-1, metavar="[TASK]...", shell_complete=complete_task)
 @click.option("--where", callback=read_where, metavar="EXPR", help="Of these, only such tasks.")
 @click.option("--timeout", callback=read_duration, help="Of one task, from now on: 90, 15m, 2h.")
 @click.option("--memory", callback=read_memory, help="That each needs from now on: 512M, 8G.")
@@ -54,6 +56,7 @@ def retry_command(
     either, what was skipped because of them runs after them. Exit codes are those of run.
     """
     began_s = time.monotonic()
+    refuse_loose("--where", options["where"], tasks)
     with stop_signals() as stop:
         submission = retry(
             name, tasks, options["where"],

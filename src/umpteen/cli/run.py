@@ -16,6 +16,7 @@ from umpteen.cli.options import (
     read_memory,
     read_size,
     read_where,
+    refuse_loose,
     watch_options,
 )
 from umpteen.cli.view import show_leave, stop_signals
@@ -84,6 +85,7 @@ def run_command(job: tuple[str, ...], *, quiet: bool, as_json: bool, **options: 
     written, 130 if interrupted.
     """
     began_s = time.monotonic()
+    refuse_loose("--only", options["only"], job)
     read = _read(job, options)
     only = _choose(options["only"], read)
     if options["dry_run"]:
@@ -103,6 +105,10 @@ def _choose(where: Where | None, job: Job) -> Chosen | None:
 
 def _read(arguments: tuple[str, ...], options: dict[str, Any]) -> Job:
     name = _choose_name(options)
+    if loose := next((word for word in arguments[1:] if word.startswith("=")), None):
+        key = arguments[arguments.index(loose) - 1]
+        message = f"a value stands beside its name without blanks, not {key!r} {loose!r}"
+        raise SettingsError(message, "write rate=0.1,0.9")
     job = read_job(
         arguments,
         table=options["table"],

@@ -68,7 +68,8 @@ def status_command(name: str, failures: int, *, as_json: bool) -> int:
         return exit_code(status)
     click.echo(f"{status.name}: {status.state}, {render_counts(status)}")
     click.echo(f"  results   {shorten_path(status.address)}")
-    click.echo(f"  started   {render_ago(status.started_s)}")
+    if status.started_s:
+        click.echo(f"  started   {render_ago(status.started_s)}")
     if status.trouble:
         click.echo(f"  trouble   {status.trouble}")
     again = shell_command([name])
