@@ -19,6 +19,7 @@ from umpteen.cancelling import (
     is_open,
     put_cancel_mark,
     record_cancelled,
+    record_marked,
     refuse_adopted,
 )
 from umpteen.errors import (
@@ -137,13 +138,10 @@ def _is_utf8(text: str) -> bool:
     return True
 
 
-def plan_run(
-    job: Job, rerun: str = "default", liveness: Liveness | None = None, only: Chosen | None = None
-) -> tuple[Plan, History]:
+def plan_run(job: Job, rerun: str = "default", only: Chosen | None = None) -> tuple[Plan, History]:
     """What `submit` would do, and the history it goes by; nothing is written."""
     history = _read_history(job)
-    liveness = liveness or Liveness()
-    return build_plan(job, history, liveness.list_living(history), rerun, only), history
+    return build_plan(job, history, Liveness().list_living(history), rerun, only), history
 
 
 def _read_history(job: Job) -> History:
@@ -204,28 +202,40 @@ class Submission:
         return len(self.history.stale - self.history.dropped)
 
 
-def submit(
-    job: Job, rerun: str = "default", liveness: Liveness | None = None, only: Chosen | None = None
-) -> Submission:
+def submit(job: Job, rerun: str = "default", only: Chosen | None = None) -> Submission:
     """Hand in what is to run of a settled job.
 
     Raises StoreError where the store cannot be written, BackendError where the executor
     does not take it.
     """
-    executor = open_executor(job.settings.executor, job.settings.executor_options)
     store = open_store(job.settings.address)
-    _read_history(job)  # refuses what cannot be before anything is written
+    history = _read_history(job)  # refuses what cannot be before anything is written
     open_job_folder(store, job)
     register(job.name, store.address)
     with hand_in_lock(store):
-        plan, history = plan_run(job, rerun, liveness, only)
-        batches = (
-            [] if plan.is_empty else hand_in(plan, history, executor, _attempts(plan, history))
-        )
+        history.refresh()
+        return _hand_in(job, history, rerun, only)
+
+
+def _hand_in(
+    job: Job,
+    history: History,
+    rerun: str,
+    only: Chosen | None = None,
+    liveness: Liveness | None = None,
+) -> Submission:
+    """The caller holds the lock, and `history` was read under it, as was what `job` has of it."""
+    executor = open_executor(job.settings.executor, job.settings.executor_options)
+    liveness = liveness or Liveness()
+    living = liveness.list_living(history)
+    if record_marked(history, living):
+        history = _read_history(job)
+    plan = build_plan(job, history, living, rerun, only)
+    batches = [] if plan.is_empty else hand_in(plan, history, executor, _attempts(plan, history))
     history.take_recent()  # what failed before is not news
     history.refresh()
     submission = Submission(job.settings, history, executor, batches, plan)
-    submission.liveness = liveness or Liveness()
+    submission.liveness = liveness
     if only is not None or rerun not in ("default", "all", "rest"):
         submission.only = _only_of(plan)
     return submission
@@ -268,7 +278,9 @@ def collect(name: str) -> Submission:
     if history.hand_ins and not history.counts()["waiting"]:  # to look closer takes time
         executor = open_executor(settings.executor, settings.executor_options)
         return Submission(settings, history, executor, [])
-    return submit(_read_back(history, settings), "rest")
+    with hand_in_lock(history.store):  # what another hands in meanwhile must not seem dropped
+        history.refresh()
+        return _hand_in(_read_back(history, settings), history, "rest")
 
 
 def retry(
@@ -290,14 +302,17 @@ def retry(
     settings = _read_settings(history, detach=detach)
     if slots is not None:
         settings = msgspec.structs.replace(settings, slots=slots)
-    job = _read_back(history, settings)
-    wanted = _choose(job, history, tasks, where)
-    if change is not None:
-        changed = [change(task) if task.name in wanted else task for task in job.tasks]
-        if settings.executor == "local":
-            _refuse_impossible(changed)
-        job = msgspec.structs.replace(job, tasks=changed)
-    return submit(job, "all" if tasks else "failed", only=lambda _, task: task.name in wanted)
+    with hand_in_lock(history.store):
+        history.refresh()
+        job = _read_back(history, settings)
+        wanted = _choose(job, history, tasks, where)
+        if change is not None:
+            changed = [change(task) if task.name in wanted else task for task in job.tasks]
+            if settings.executor == "local":
+                _refuse_impossible(changed)
+            job = msgspec.structs.replace(job, tasks=changed)
+        rerun = "all" if tasks else "failed"
+        return _hand_in(job, history, rerun, lambda _, task: task.name in wanted)
 
 
 def _choose(
@@ -331,7 +346,8 @@ def cancel(name: str, tasks: Sequence[str] = ()) -> Submission:
     settings = _read_settings(history, detach=True)
     executor = open_executor(settings.executor, settings.executor_options)
     submission = Submission(settings, history, executor, [])
-    meant = _list_meant(history, tasks)
+    living = submission.liveness.list_living(history)
+    meant = _list_meant(history, tasks, living)
     submission.cancelling = [index for index in meant if is_open(history, index)]
     submission.done = sum(IS_FINAL[history.states[index]] for index in meant)
     if submission.cancelling:
@@ -344,13 +360,16 @@ def cancel(name: str, tasks: Sequence[str] = ()) -> Submission:
     return submission
 
 
-def _list_meant(history: History, tasks: Sequence[str]) -> list[int]:
-    """The tasks given, else all that count."""
+def _list_meant(history: History, tasks: Sequence[str], living: set[str]) -> list[int]:
+    """The tasks given, else all; of those that count no more, what somebody is at."""
+    at = {history.batches[name].number for name in living}
     found: Iterable[int] = range(history.count)
     if tasks:
         names = {task.name: index for index, task in enumerate(history.read_tasks())}
         found = sorted({names[name] for name in find_names(history, list(names), tasks)})
-    return [index for index in found if index not in history.dropped]
+    return [
+        index for index in found if index not in history.dropped or history.batch_of[index] in at
+    ]
 
 
 def _hasten(history: History, living: set[str]) -> None:
@@ -397,6 +416,7 @@ def _read_settings(history: History, *, detach: bool) -> Settings:
     """What the job was handed in with last; without a deadline, which was that time's."""
     given = history.read_settings()
     given.update(address=history.store.address, deadline_s=None, sources={})
+    given["slots"] = given.get("slots") or usable_cores()  # a batch file's job may not say
     if given.get("executor", "local") == "local":
         given["executor_options"] = {"detach": True} if detach else {}
     return msgspec.convert({**DEFAULTS, **given}, Settings)
@@ -438,13 +458,21 @@ def watch(submission: Submission) -> Iterator[JobStatus]:
             return
         if not submission.history.counts()["waiting"]:  # to look closer takes all tasks' room
             return
-        job = _read_back(submission.history, submission.settings, submission.source_digest)
-        again = submit(job, "rest", submission.liveness, submission.only)
+        again = _hand_in_rest(submission)
         if again.is_idle:
             return
         again.deaths, again.waiting = submission.deaths, submission.waiting
         again.only = submission.only
         submission.__dict__.update(again.__dict__)
+
+
+def _hand_in_rest(submission: Submission) -> Submission:
+    """What was left by those who had it, as the store has it now."""
+    history = submission.history
+    with hand_in_lock(history.store):
+        history.refresh()
+        job = _read_back(history, submission.settings, submission.source_digest)
+        return _hand_in(job, history, "rest", submission.only, submission.liveness)
 
 
 def _read_back(history: History, settings: Settings, source_digest: str = "") -> Job:
@@ -481,9 +509,10 @@ def _is_starting(submission: Submission) -> bool:
 def _is_over(submission: Submission) -> bool:
     """Whether there is nothing more to do for this process, as far as its own runner goes."""
     returned, complaint = submission.executor.read_ending()
-    if returned == StoreError.exit_code:
+    if returned in (StoreError.exit_code, SettingsError.exit_code):
         message, _, hint = complaint.removeprefix("error: ").partition("\n\nhint: ")
-        raise StoreError(message or "the runner gave up on the store", hint or None)
+        kind = StoreError if returned == StoreError.exit_code else SettingsError
+        raise kind(message or "the runner gave up on the store", hint or None)
     if returned:
         waiting = submission.history.counts()["waiting"]
         submission.deaths = submission.deaths + 1 if waiting == submission.waiting else 1

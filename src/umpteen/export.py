@@ -12,6 +12,8 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import msgspec
+
 from umpteen.history import History
 from umpteen.lookup import outputs_folder, read_facts
 
@@ -29,7 +31,7 @@ _PARAMETER, _METRIC = "param.", "metric."
 class Table(NamedTuple):
     """columns: their names, in order; each row has all of them, None where there is nothing.
 
-    complaints: of metrics that could not be read, one a task.
+    complaints: of metrics that could not be read or cannot be written, with their tasks.
     """
 
     columns: list[str]
@@ -60,10 +62,22 @@ def read_table(history: History) -> Table:
 def _name_columns(
     prefix: str, given: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]]
 ) -> dict[str, str]:
-    """The column of each name in `given`: the name itself, where no other column has it."""
+    """The column of each name in `given`: the name itself, where no other column has it.
+
+    Else with the prefix, as often as it takes.
+    """
     names = dict.fromkeys(name for each in given for name in each)
-    taken = {*_FIRST, *_LAST, *(name for each in others for name in each)}
-    return {name: prefix + name if name in taken else name for name in names}
+    others_names = {*_FIRST, *_LAST, *(name for each in others for name in each)}
+    taken = others_names | names.keys()
+    columns: dict[str, str] = {}
+    for name in names:
+        column = name
+        if name in others_names:
+            while column in taken:
+                column = prefix + column
+            taken.add(column)
+        columns[name] = column
+    return columns
 
 
 def _build_row(
@@ -114,7 +128,20 @@ def _read_metrics(
     if not isinstance(content, dict):
         complaints.append(f"{fact['name']}: {METRICS} left out: it is no JSON object")
         return {}
-    return dict(_flatten(content))
+    found = dict(_flatten(content))
+    for name in [name for name, value in found.items() if not _can_be_written(name, value)]:
+        complaints.append(f"{fact['name']}: {name!r} of {METRICS} left out: it cannot be written")
+        del found[name]
+    return found
+
+
+def _can_be_written(name: str, value: Any) -> bool:
+    """Whether it is UTF-8, which JSON with escapes need not be."""
+    try:
+        msgspec.json.encode((name, value))
+    except (UnicodeEncodeError, OverflowError, RecursionError):
+        return False
+    return True
 
 
 def _flatten(content: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -143,7 +143,7 @@ def _tasks_put_beside(store: Store, number: int, plan: Plan) -> Iterator[None]:
 
     A segment left by a hand-in that was killed before it was handed in counts for nothing.
     """
-    if not (plan.added or plan.changes or plan.updates or plan.dropped):
+    if not (plan.added or plan.changes or plan.updates or plan.dropped):  # what is restored, too
         yield
         return
     store.delete(tasks_key(number))
@@ -187,6 +187,7 @@ def _describe(plan: Plan, number: int, executor: Executor, handed: list[HandedBa
         batches=handed,
         changed=format_ranges(sorted(change.index for change in plan.changes)),
         dropped=format_ranges(plan.dropped),
+        restored=format_ranges(sorted(plan.restored)),
         source=plan.job.source_digest,
         is_plain=plan.is_plain,
         settings=build_settings(plan.job),

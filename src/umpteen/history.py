@@ -61,7 +61,8 @@ class HandedBatch(msgspec.Struct, frozen=True, omit_defaults=True):
 class HandIn(msgspec.Struct, frozen=True, omit_defaults=True):
     """One `handed/K.json`.
 
-    tasks: how many were added. changed and dropped: indices as ranges. source: the job's
+    tasks: how many were added. changed, dropped and restored (no longer
+    dropped, and as it was): indices as ranges. source: the job's
     source_digest; is_plain: whether the k-th task of that source is index k, by its own name.
     """
 
@@ -73,6 +74,7 @@ class HandIn(msgspec.Struct, frozen=True, omit_defaults=True):
     batches: list[HandedBatch]
     changed: str = ""
     dropped: str = ""
+    restored: str = ""
     source: str = ""
     is_plain: bool = False
     settings: dict[str, Any] = {}
@@ -233,6 +235,8 @@ class History:
         self.states += bytes(hand_in.tasks)
         self.batch_of.extend([-1] * hand_in.tasks)
         self.dropped.update(i for part in parse_ranges(hand_in.dropped) for i in part)
+        for part in parse_ranges(hand_in.restored):
+            self.dropped.difference_update(part)
         for part in parse_ranges(hand_in.changed):
             self.dropped.difference_update(part)
             self.states[part.start : part.stop] = bytes(len(part))

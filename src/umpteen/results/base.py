@@ -33,6 +33,7 @@ __all__ = [
     "running_folder",
     "running_key",
     "scratch_folder",
+    "spool_folder",
     "tasks_key",
 ]
 
@@ -106,6 +107,11 @@ def running_key(batch: str, key: RecordsKey) -> str:
 def scratch_folder(token: str) -> str:
     """The results folders of a runner's slots."""
     return f".umpteen/scratch/{token}"
+
+
+def spool_folder(spool: str, index: int, attempt: int) -> str:
+    """Where a runner leaves one attempt's outputs, to be brought to where they belong."""
+    return f"{spool}/{index}-{attempt}"
 
 
 def attempt_folder(attempt: int, token: str) -> str:
