@@ -27,14 +27,14 @@ __all__ = ["render_why", "why_to_dict"]
 _SHOWN_BLOCKERS = 3
 
 
-def render_why(why: Why, job: str, width: int = 0) -> list[str]:
+def render_why(why: Why, job: str = "", width: int = 0) -> list[str]:
     """How a task stands, in sentences, with what to type; then its attempts, if several.
 
-    job: what to type for its job. width: of the terminal, for which the sentence is broken.
+    job: what to type for its job, where not its name. width: of the terminal, for which the sentence is broken.
     """
     said = _say_state(why)
     sentence = textwrap.wrap(said, width, break_on_hyphens=False) if width else [said]
-    lines = [*sentence, *_list_commands(why, _quote(job))]
+    lines = [*sentence, *_list_commands(why, _quote(job or why.job))]
     if why.before is not None:
         change = render_change(why.before, why.command)
         lines.append(f"  changed   since attempt {why.attempts[-1].record.attempt}: {change}")

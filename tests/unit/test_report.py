@@ -267,6 +267,10 @@ def test_table_columns_are_as_wide_as_their_widest() -> None:
 
 
 def test_status_as_json_has_what_the_table_shows() -> None:
-    shown = status_to_dict(make_status(counts={"succeeded": 1}, left_s=(1.0, 2.0)))
-    assert (shown["name"], shown["total"], shown["left_s"]) == ("job", 1, [1.0, 2.0])
+    shown = status_to_dict(make_status(counts={"succeeded": 1, "waiting": 1}, left_s=(1.0, 2.0)))
+    assert (shown["name"], shown["total"], shown["left_s"]) == ("job", 2, [1.0, 2.0])
     assert shown["counts"]["succeeded"] == 1
+
+
+def test_status_as_json_of_what_has_ended_has_nothing_left() -> None:
+    assert status_to_dict(make_status(counts={"succeeded": 1}, left_s=(1.0, 2.0)))["left_s"] is None
