@@ -422,9 +422,14 @@ class TaskResult:
 
     @property
     def path(self) -> str:
-        """The folder of its outputs."""
-        return lookup.outputs_folder(
-            self._job.history, self._facts["task"], self._facts["token"], self.record
+        """The folder of its outputs, or their address where they are in no folder."""
+        return self._outputs.address
+
+    @property
+    def _outputs(self) -> lookup.Outputs:
+        facts = self._facts
+        return lookup.find_outputs(
+            self._job.history, facts["task"], facts["token"], self.record, is_newest=True
         )
 
     @property
@@ -435,20 +440,16 @@ class TaskResult:
     @property
     def stdout(self) -> str:
         """What it printed; empty where there is nothing."""
-        return _read_text(self.path + "/stdout")
+        return _read_text(self._outputs, "stdout")
 
     @property
     def stderr(self) -> str:
         """What it printed to stderr; empty where there is nothing."""
-        return _read_text(self.path + "/stderr")
+        return _read_text(self._outputs, "stderr")
 
 
-def _read_text(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read()
-    except OSError:
-        return ""
+def _read_text(outputs: lookup.Outputs, name: str) -> str:
+    return (outputs.store.read(outputs.key(name)) or b"").decode(errors="replace")
 
 
 class OpenJob:

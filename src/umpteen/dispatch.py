@@ -49,7 +49,8 @@ from umpteen.plan import Chosen, Plan, build_plan
 from umpteen.process import usable_cores
 from umpteen.registry import forget, register
 from umpteen.removal import Removed, measure_job, remove_job, remove_rest
-from umpteen.results.opening import open_store
+from umpteen.results.base import Store
+from umpteen.results.opening import is_remote, open_store
 from umpteen.settings import DEFAULTS, Settings
 from umpteen.status import JobStatus, build_status, estimate_left_s
 from umpteen.task import IS_FINAL, Record
@@ -74,7 +75,7 @@ __all__ = [
     "watch",
 ]
 
-_POLL_S = 0.2
+_POLL_S, _POLL_FAR_S = 0.2, 2.0
 _RATE_WINDOW_S = 30.0
 _ESTIMATE_S = 1.0  # how often the time left is worked out: of a thousand slots it takes 16 ms
 _CANCEL_S = 10.0  # beyond the grace, for records to be written
@@ -91,7 +92,8 @@ def settle(job: Job, folder: str) -> Job:
     open_executor(settings.executor, settings.executor_options)  # refused before all else
     if settings.executor == "local":
         _refuse_impossible(job.tasks)
-    address = open_store(settings.address.replace("{name}", job.name)).address
+    place = settings.address.replace("{name}", job.name)
+    address = open_store(place, settings.results_options or None).address
     sources = dict(settings.sources)
     slots = settings.slots
     if not slots:
@@ -146,7 +148,7 @@ def plan_run(job: Job, rerun: str = "default", only: Chosen | None = None) -> tu
 
 def _read_history(job: Job) -> History:
     """What the job's store knows. Raises InputError where it holds another job."""
-    history = History(open_store(job.settings.address))
+    history = History(_open_store(job.settings))
     history.refresh()
     if history.job and history.job["name"] != job.name:
         raise InputError(
@@ -187,6 +189,11 @@ class Submission:
         self.liveness = Liveness()
 
     @property
+    def poll_s(self) -> float:
+        """Seconds between two looks."""
+        return _POLL_FAR_S if is_remote(self.history.store.address) else _POLL_S
+
+    @property
     def is_own(self) -> bool:
         """Whether what runs it ends when this process does."""
         return bool(self.batches) and self.executor.is_attached
@@ -208,13 +215,16 @@ def submit(job: Job, rerun: str = "default", only: Chosen | None = None) -> Subm
     Raises StoreError where the store cannot be written, BackendError where the executor
     does not take it.
     """
-    store = open_store(job.settings.address)
     history = _read_history(job)  # refuses what cannot be before anything is written
-    open_job_folder(store, job)
-    register(job.name, store.address)
-    with hand_in_lock(store):
+    open_job_folder(history.store, job)
+    register(job.name, history.store.address)
+    with hand_in_lock(history.store):
         history.refresh()
         return _hand_in(job, history, rerun, only)
+
+
+def _open_store(settings: Settings) -> Store:
+    return open_store(settings.address, settings.results_options or None)
 
 
 def _hand_in(
@@ -409,7 +419,7 @@ def _watch_cancel(submission: Submission) -> Iterator[JobStatus]:
         is_over = took_s > (limit_s if are_running else _HEARD_S)
         if is_over or not batches & living or submission.is_interrupted:
             return
-        submission.executor.wait(_POLL_S)
+        submission.executor.wait(submission.poll_s)
 
 
 def _read_settings(history: History, *, detach: bool) -> Settings:
@@ -499,7 +509,7 @@ def _watch_until_ended(submission: Submission) -> Iterator[JobStatus]:
         is_ours_over = not _is_starting(submission)
         if is_ours_over and (not living or submission.is_interrupted):
             return
-        submission.executor.wait(_POLL_S)
+        submission.executor.wait(submission.poll_s)
 
 
 def _is_starting(submission: Submission) -> bool:

@@ -8,14 +8,14 @@ from __future__ import annotations
 import collections
 import datetime as dt
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 
+from umpteen.errors import StoreError
 from umpteen.history import History
-from umpteen.lookup import outputs_folder, read_facts
+from umpteen.lookup import Outputs, find_outputs, read_facts
 
 __all__ = ["METRICS", "Table", "list_rows", "read_table"]
 
@@ -48,7 +48,10 @@ def read_table(history: History) -> Table:
     """The table of a job, as it stands now."""
     facts = read_facts(history)
     complaints: list[str] = []
-    metrics = [_read_metrics(history, fact, complaints) for fact in facts]
+    files = _read_files(history, facts, complaints)
+    metrics = [
+        _read_metrics(fact, written, complaints) for fact, written in zip(facts, files, strict=True)
+    ]
     parameters = _name_columns(_PARAMETER, [fact["parameters"] for fact in facts], metrics)
     measured = _name_columns(_METRIC, metrics, [fact["parameters"] for fact in facts])
     columns = [*_FIRST, *parameters.values(), *_LAST, *measured.values()]
@@ -109,20 +112,47 @@ def _show_time(then_s: float) -> str:
 # --- metrics ----------------------------------------------------------------------------
 
 
+def _read_files(
+    history: History, facts: Sequence[Mapping[str, Any]], complaints: list[str]
+) -> list[bytes | None]:
+    """What each task wrote to its metrics; None where there is none. All of a store at once."""
+    places = [
+        find_outputs(history, fact["task"], fact["token"], fact["record"], is_newest=True)
+        for fact in facts
+    ]
+    found: list[bytes | None] = [None] * len(facts)
+    for store in {id(place.store): place.store for place in places}.values():
+        mine = [
+            number
+            for number, place in enumerate(places)
+            if place.store is store and facts[number]["record"] is not None
+        ]
+        try:
+            contents = store.read_many([(places[n].key(METRICS), 0, -1) for n in mine])
+        except StoreError:  # one that cannot be read is not to cost the others
+            contents = [_read_file(places[n], facts[n]["name"], complaints) for n in mine]
+        for number, content in zip(mine, contents, strict=True):
+            found[number] = content
+    return found
+
+
+def _read_file(place: Outputs, name: str, complaints: list[str]) -> bytes | None:
+    try:
+        return place.store.read(place.key(METRICS))
+    except StoreError as error:
+        complaints.append(f"{name}: {METRICS} left out: {error}")
+        return None
+
+
 def _read_metrics(
-    history: History, fact: Mapping[str, Any], complaints: list[str]
+    fact: Mapping[str, Any], written: bytes | None, complaints: list[str]
 ) -> dict[str, Any]:
     """The object that a task wrote, flat; empty where it wrote none."""
-    record = fact["record"]
-    if record is None:
+    if written is None:
         return {}
-    path = os.path.join(outputs_folder(history, fact["task"], fact["token"], record), METRICS)
     try:
-        with open(path, "rb") as file:
-            content = json.loads(file.read())
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
-    except (OSError, ValueError, RecursionError) as error:
+        content = json.loads(written)
+    except (ValueError, RecursionError) as error:
         complaints.append(f"{fact['name']}: {METRICS} left out: {error}")
         return {}
     if not isinstance(content, dict):

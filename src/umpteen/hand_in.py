@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import threading
 import time
@@ -36,12 +37,15 @@ from umpteen.results.base import (
     parse_numbers,
     tasks_key,
 )
+from umpteen.results.opening import OPTIONS_VARIABLE
 from umpteen.task import FORMAT_VERSION
 
 __all__ = ["hand_in", "hand_in_lock", "open_job_folder"]
 
 _OWNER = b'"machine":"%s","uid":%d,'
+_UNSTORED = ("sources", "results_options")
 _RENEW_S, _TAKE_OVER_S, _POLL_S = 10.0, 60.0, 0.2
+_SETTLE_S = 2.0
 
 
 @contextlib.contextmanager
@@ -70,7 +74,7 @@ def _take(store: Store) -> bytes:
     token = os.urandom(8).hex()
     own = _build_lock(token, here.machine, here.boot)
     seen, seen_s = b"", time.monotonic()
-    while not store.create(LOCK, own):
+    while not _put_lock(store, own):
         held = store.read(LOCK) or b""
         if held != seen:
             seen, seen_s = held, time.monotonic()
@@ -80,6 +84,16 @@ def _take(store: Store) -> bytes:
         else:
             time.sleep(_POLL_S)
     return own
+
+
+def _put_lock(store: Store, own: bytes) -> bool:
+    """Where two may succeed at once, the one whose lock is there a while later has it."""
+    if not store.create(LOCK, own):
+        return False
+    if store.has_exclusive_create:
+        return True
+    time.sleep(_SETTLE_S)
+    return store.read(LOCK) == own
 
 
 def _build_lock(token: str, machine: str, boot: str) -> bytes:
@@ -101,7 +115,7 @@ def open_job_folder(store: Store, job: Job) -> None:
         "version": FORMAT_VERSION,
         "name": job.name,
         "created": round(time.time(), 3),
-        "settings": {key: value for key, value in _settings(job).items() if key != "sources"},
+        "settings": {key: value for key, value in _settings(job).items() if key not in _UNSTORED},
     }
     store.create(JOB, msgspec.json.encode(content))
 
@@ -132,7 +146,10 @@ def hand_in(
     store.create(handed_key(number), msgspec.json.encode(_describe(plan, number, executor, handed)))
     batches = [entry.batch for entry in handed]
     if batches:
-        handles = executor.submit(store.address, batches, plan.job.settings.slots)
+        options = plan.job.settings.results_options
+        environment = {OPTIONS_VARIABLE: json.dumps(options)} if options else {}
+        slots = plan.job.settings.slots
+        handles = executor.submit(store.address, batches, slots, environment)
         store.create(handles_key(number), msgspec.json.encode(handles))
     return batches
 

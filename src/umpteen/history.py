@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import collections
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -46,6 +46,7 @@ __all__ = ["SKIPPED", "SUCCEEDED", "BatchHistory", "HandIn", "HandedBatch", "His
 
 SUCCEEDED, SKIPPED = NUMBER_OF["succeeded"], NUMBER_OF["skipped"]
 _TAIL_BYTES, _HEAD_BYTES = 65536, 1024
+_STARTS_AT_ONCE = 64
 _KEPT_BATCH_FILES = 4
 _SAMPLES = 1000
 _Kind = TypeVar("_Kind")
@@ -193,8 +194,7 @@ class History:
             self._read_job()
         self._read_hand_ins()
         self._read_cancel_mark()
-        for batch in self.list_open():
-            self._read_batch(batch)
+        self._read_batches(self.list_open())
 
     def _read_cancel_mark(self) -> None:
         if content := self.store.read(CANCEL):
@@ -270,37 +270,55 @@ class History:
                 self.batches[name].handle = handle
         self._without_handles.discard(number)
 
-    def _read_batch(self, batch: BatchHistory) -> None:
-        names = self.store.list(records_folder(batch.batch))
-        known = {start.key for start in batch.starts}
-        found = sorted(key for name in names if (key := parse_records_key(name)))
-        batch.starts += [_StartHistory(key) for key in found if key not in known]
-        for start in batch.starts:
-            if not start.has_ended:
-                self._read_start(batch, start)
-        batch.is_closed = CLOSED in names
+    def _read_batches(self, batches: Sequence[BatchHistory]) -> None:
+        """Their starts, and what is new in those that had not ended."""
+        folders = self.store.list_many([records_folder(batch.batch) for batch in batches])
+        for batch, names in zip(batches, folders, strict=True):
+            known = {start.key for start in batch.starts}
+            found = sorted(key for name in names if (key := parse_records_key(name)))
+            batch.starts += [_StartHistory(key) for key in found if key not in known]
+            batch.is_closed = CLOSED in names
+        going = [(batch, start) for batch in batches for start in batch.starts]
+        going = [(batch, start) for batch, start in going if not start.has_ended]
+        for place in range(0, len(going), _STARTS_AT_ONCE):
+            self._read_starts(going[place : place + _STARTS_AT_ONCE])
 
-    def _read_start(self, batch: BatchHistory, start: _StartHistory) -> None:
-        key = records_key(batch.batch, start.key)
-        if start.offset == 0 and self._read_closing_line(batch, start, key):
-            return
-        content = self.store.read(key, start.offset) or b""
-        if start.offset == 0 and (size := trusted_size(content, self.here)) < len(content):
+    def _read_starts(self, going: Sequence[tuple[BatchHistory, _StartHistory]]) -> None:
+        asked = [
+            (records_key(batch.batch, start.key), start.offset or -_TAIL_BYTES, -1)
+            for batch, start in going
+        ]
+        contents = self.store.read_many(asked)
+        for (batch, start), (key, _, _), content in zip(going, asked, contents, strict=True):
+            self._read_start(batch, start, key, content or b"")
+
+    def _read_start(
+        self, batch: BatchHistory, start: _StartHistory, key: str, content: bytes
+    ) -> None:
+        """content: what is new in its file, or the end of a file that was not read before."""
+        if start.offset == 0 and len(content) >= _TAIL_BYTES:
+            if self._read_closing_line(batch, start, key, content):
+                return
+            content = self.store.read(key) or b""
+        if start.offset == 0 and not self.store.is_lasting:
+            size = trusted_size(content, self.here)
+            start.has_ended = size < len(content)  # with its boot; the rest is not to be believed
             content = content[:size]
-            start.has_ended = True  # with its boot; what is behind is not to be believed
         content = content[: content.rfind(b"\n") + 1]
         start.offset += len(content)
         self._apply_lines(batch, start, content)
 
-    def _read_closing_line(self, batch: BatchHistory, start: _StartHistory, key: str) -> bool:
+    def _read_closing_line(
+        self, batch: BatchHistory, start: _StartHistory, key: str, tail: bytes
+    ) -> bool:
         """Take an ended start from its closing line alone; False where that does not do."""
-        tail = self.store.read_tail(key, _TAIL_BYTES) or b""
         position = tail.rfind(b'{"event":"end"')
-        if position < 0 or len(tail) < _TAIL_BYTES:
+        if position < 0:
             return False
-        head = self.store.read(key, size=_HEAD_BYTES) or b""
-        if trusted_size(head, self.here) < len(head):  # from before a reboot: read with care
-            return False
+        if not self.store.is_lasting:
+            head = self.store.read(key, size=_HEAD_BYTES) or b""
+            if trusted_size(head, self.here) < len(head):  # from before a reboot: read with care
+                return False
         closing = next(parse_lines(tail[position:]), None)
         if closing is None:
             return False

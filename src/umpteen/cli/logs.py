@@ -15,7 +15,7 @@ from umpteen.cli.options import complete_task, job_argument, one_task
 from umpteen.errors import EXIT_SOME_FAILED, EXIT_SUCCEEDED, InputError, SettingsError
 from umpteen.history import History
 from umpteen.job import Task
-from umpteen.lookup import find_task, open_history, outputs_folder, read_status
+from umpteen.lookup import find_outputs, find_task, open_history, read_status
 from umpteen.task import STATES, Record, TaskState
 
 __all__ = ["logs_command"]
@@ -61,7 +61,7 @@ def logs_command(
         click.echo(json.dumps({"name": found.name, "index": index, "state": state, **shown}))
         return 0
     token, record = _choose(found.name, records, attempt, is_running=is_running)
-    folder = outputs_folder(history, found, token, record)
+    folder = find_outputs(history, found, token, record).address
     path = f"{folder}/{'stderr' if is_stderr else 'stdout'}"
     if follow:
         return _follow(history, found.name, index, path)
@@ -110,7 +110,7 @@ def _build_json(
         given.append(("", None))
     attempts = []
     for token, record in given:
-        folder = outputs_folder(history, task, token, record)
+        folder = find_outputs(history, task, token, record).address
         attempts.append(
             {
                 "record": record.to_dict() if record else None,

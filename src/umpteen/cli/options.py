@@ -146,9 +146,12 @@ def _list_tasks(job: str) -> list[str]:
 
     from umpteen.history import TaskLine
     from umpteen.results.base import tasks_key
-    from umpteen.results.opening import open_store
+    from umpteen.results.opening import is_remote, open_store
 
-    content = open_store(find_address(job)).read(tasks_key(1), size=_COMPLETED_BYTES) or b""
+    address = find_address(job)
+    if is_remote(address):  # who types does not wait for a network
+        return []
+    content = open_store(address).read(tasks_key(1), size=_COMPLETED_BYTES) or b""
     lines = content[: content.rfind(b"\n") + 1].splitlines()[:_COMPLETED]
     tasks = [msgspec.json.decode(line, type=TaskLine) for line in lines]
     return [task.name or str(index) for index, task in enumerate(tasks)]

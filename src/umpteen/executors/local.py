@@ -75,7 +75,13 @@ class LocalExecutor(Executor):
                 with contextlib.suppress(OSError):
                     file.close()
 
-    def submit(self, address: str, batches: Sequence[str], slots: int) -> dict[str, str]:
+    def submit(
+        self,
+        address: str,
+        batches: Sequence[str],
+        slots: int,
+        environment: Mapping[str, str] | None = None,
+    ) -> dict[str, str]:
         """Start the runner; its lease is held before it lives, so that no look is too early."""
         token = os.urandom(6).hex()
         lease = Lease.create(token, address, slots)
@@ -93,7 +99,7 @@ class LocalExecutor(Executor):
                 stdout=subprocess.DEVNULL,
                 stderr=self._stderr,
                 pass_fds=[lease.lock],
-                env={**os.environ, RUNNER_VARIABLE: token},
+                env={**os.environ, RUNNER_VARIABLE: token, **(environment or {})},
                 start_new_session=True,
             )
         except OSError as error:

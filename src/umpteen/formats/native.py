@@ -212,6 +212,8 @@ def _read_settings(document: Document, head: _JobEntry) -> dict[str, Setting]:
         found["slots"] = head.slots or head.nprocs
     if head.results is not None:
         found.update(_parse_results(head.results))
+        if found.get("results_options"):  # numbers as numbers
+            found["results_options"] = dict(document.free("results")["options"])
     if head.executor is not None:
         name, options = _parse_executor(document.free("executor"))
         found.update(executor=name, executor_options=options)
@@ -239,13 +241,17 @@ def _parse_results(given: Any) -> dict[str, Any]:
         raise InputError(f"unknown class_spec {str(spec)!r} in 'results'", hint, field="results")
     valid = [_RESULTS[spec]] if spec else ["path", "s3_url"]
     for key in given:
-        if key not in ("class_spec", *valid):
-            hint = nearest_hint(str(key), valid)
+        if key not in ("class_spec", "options", *valid):
+            hint = nearest_hint(str(key), [*valid, "options"])
             raise InputError(f"unknown key {str(key)!r} in 'results'", hint, field="results")
+    options = given.get("options") or {}
+    if not isinstance(options, Mapping):
+        raise InputError("'options' of 'results' must be a mapping", field="results")
     addresses = [given[key] for key in valid if key in given]
     if len(addresses) != 1 or not isinstance(addresses[0], str) or not addresses[0]:
         raise InputError(f"'results' needs {' or '.join(valid)}", field="results")
-    return {"address": addresses[0], **({"status_file": "status"} if spec else {})}
+    found = {"address": addresses[0], **({"status_file": "status"} if spec else {})}
+    return {**found, "results_options": dict(options)} if options else found
 
 
 def _parse_executor(given: Any) -> tuple[str, dict[str, Any]]:

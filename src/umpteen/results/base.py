@@ -158,6 +158,13 @@ class Store(abc.ABC):
     """What every results store can do; errors are StoreError, naming what was being done."""
 
     address: str
+    # Whether what was put there survives a power loss of this machine.
+    is_lasting = False
+
+    @property
+    def has_exclusive_create(self) -> bool:
+        """Whether of several who create the same file just one succeeds."""
+        return True
 
     @abc.abstractmethod
     def path(self, key: str) -> str:
