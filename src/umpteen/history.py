@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import collections
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -47,7 +47,6 @@ __all__ = ["SKIPPED", "SUCCEEDED", "BatchHistory", "HandIn", "HandedBatch", "His
 SUCCEEDED, SKIPPED = NUMBER_OF["succeeded"], NUMBER_OF["skipped"]
 _TAIL_BYTES, _HEAD_BYTES = 65536, 1024
 _STARTS_AT_ONCE = 64
-_RECENT = 50
 _KEPT_BATCH_FILES = 4
 _SAMPLES = 1000
 _Kind = TypeVar("_Kind")
@@ -180,6 +179,7 @@ class History:
         self.last_end_s = 0.0
         self._fresh: list[tuple[str, Record]] = []
         self._unread_failures: list[tuple[str, RecordsKey]] = []
+        self._unread_fresh: list[tuple[str, RecordsKey]] = []
         self._without_handles: set[int] = set()
         self._batch_files: dict[str, _BatchFile] = {}
 
@@ -338,6 +338,7 @@ class History:
                 self._set_range(batch, part, number)
         if failed:
             self._unread_failures.append((batch.batch, start.key))
+            self._unread_fresh.append((batch.batch, start.key))
         self.seconds += closing.get("seconds", 0.0)
         self.last_end_s = max(self.last_end_s, closing.get("time", 0.0))
         start.has_ended = True
@@ -394,7 +395,7 @@ class History:
                 record = parse_record(parsed)
                 if record and record.is_final:
                     self._failures.append((batch, record))
-                    self._fresh = [*self._fresh[-_RECENT:], (batch, record)]
+                    self._fresh.append((batch, record))
 
     def read_settings(self) -> dict[str, Any]:
         """What the job was handed in with last, by the names of Settings."""
@@ -475,18 +476,34 @@ class History:
                     forms.append(_as_task(line, index))
         return forms
 
-    def take_recent(self) -> list[tuple[str, Record]]:
-        """(batch, record) of failures that were read since the last call, oldest first."""
+    def take_recent(self) -> Iterator[tuple[str, Record]]:
+        """(batch, record) of what came to an end without success since the last call, oldest
+        first. What has to be read for that is read when the first is asked for.
+        """
         fresh, self._fresh = self._fresh, []
-        return [entry for entry in fresh if self._is_newest(*entry)]
+        unread, self._unread_fresh = self._unread_fresh, []
+        return self._read_recent(fresh, unread)
+
+    def _read_recent(
+        self, fresh: list[tuple[str, Record]], unread: list[tuple[str, RecordsKey]]
+    ) -> Iterator[tuple[str, Record]]:
+        if unread:
+            fresh += self._read_unread(unread)
+            fresh.sort(key=lambda entry: entry[1].end_s)
+        yield from (entry for entry in fresh if self._is_newest(*entry))
+
+    def _read_unread(self, unread: list[tuple[str, RecordsKey]]) -> list[tuple[str, Record]]:
+        return [
+            (batch, record)
+            for batch, key in unread
+            for record in read_start(self.store, batch, key, self.here).records
+            if record.is_final and not record.succeeded
+        ]
 
     def read_failures(self) -> list[tuple[str, Record]]:
         """(batch, record) of every task that is not succeeded now, if read; the newest last."""
         unread, self._unread_failures = self._unread_failures, []
-        for batch, key in unread:
-            for record in read_start(self.store, batch, key, self.here).records:
-                if record.is_final and not record.succeeded:
-                    self._failures.append((batch, record))
+        self._failures += self._read_unread(unread)
         merged = sorted(self._failures, key=lambda entry: entry[1].end_s)
         newest = {record.task: (batch, record) for batch, record in merged}
         return [entry for entry in newest.values() if self._is_newest(*entry)]

@@ -91,7 +91,14 @@ def test_cancel_ends_a_run_that_is_watched_elsewhere(umpteen: Umpteen) -> None:
     _, said = watcher.communicate(timeout=30)
     assert watcher.returncode == 1
     assert "job: 3 cancelled in" in said
-    assert "umpteen retry job     runs the 3 that did not succeed" in said
+    assert "umpteen retry job     runs the 3 that were cancelled" in said
+
+
+def test_cancel_json_has_the_status_after_it(umpteen: Umpteen) -> None:
+    umpteen("run", "touch began; sleep 600", "n=1..3", "--name", "job", "--slots", "1", "--detach")
+    wait_until((umpteen.folder / "began").exists)
+    shown = json.loads(umpteen("cancel", "job", "--json").stdout)
+    assert (shown["cancelled"], shown["left"], shown["status"]["state"]) == (3, 0, "failed")
 
 
 def test_cancel_of_a_job_that_nobody_runs_records_it(umpteen: Umpteen) -> None:

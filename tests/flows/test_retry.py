@@ -174,6 +174,12 @@ def test_retry_of_a_skipped_task_runs_it_behind_what_failed(umpteen: Umpteen) ->
     }  # fmt: skip
 
 
+def test_retry_of_what_is_behind_a_failure_says_what_comes_first(umpteen: Umpteen) -> None:
+    chain(umpteen)
+    done = umpteen("retry", "job", "c")
+    assert done.stderr.splitlines()[-1] == ("  first     umpteen retry job prep     c is after it")
+
+
 def test_retry_detached_comes_back_at_once(umpteen: Umpteen) -> None:
     umpteen.write("job.txt", "[ -e go ] && until [ -e end ]; do sleep 0.05; done\n")
     umpteen("run", "job.txt", "-q")

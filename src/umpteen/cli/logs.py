@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from umpteen.cli.options import job_argument
+from umpteen.cli.options import complete_task, job_argument, one_task
 from umpteen.errors import EXIT_SOME_FAILED, EXIT_SUCCEEDED, InputError, SettingsError
 from umpteen.history import History
 from umpteen.job import Task
@@ -36,7 +36,7 @@ Examples:
   umpteen logs sim 3 --attempt 1""",
 )
 @job_argument
-@click.argument("task")
+@click.argument("task", shell_complete=complete_task)
 @click.option("--stderr", "is_stderr", is_flag=True, help="stderr in place of stdout.")
 @click.option("--attempt", type=click.IntRange(min=1), help="That one, in place of the newest.")
 @click.option("--follow", "-f", is_flag=True, help="Go on until the task has ended.")
@@ -51,7 +51,8 @@ def logs_command(
     if follow and attempt is not None:
         raise SettingsError("--follow and --attempt exclude each other", "give one of them")
     history = open_history(name)
-    index, found = find_task(history, task)
+    with one_task(task, "logs"):
+        index, found = find_task(history, task)
     is_running = _is_running(history, index)
     records = history.read_records([index])[index]
     if as_json:
@@ -152,6 +153,8 @@ def _is_running(history: History, index: int) -> bool:
 def _follow(history: History, name: str, index: int, path: str) -> int:
     """Copy what comes until the task is over, or nobody is at the job any more."""
     offset = 0
+    if not os.path.exists(path) and not TaskState(STATES[history.states[index]]).is_final:
+        sys.stderr.write(f"{name} has written nothing yet: what it writes comes here\n")
     while True:
         status = read_status(history)
         history.refresh()

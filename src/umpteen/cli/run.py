@@ -10,11 +10,13 @@ from typing import Any
 import click
 
 from umpteen.cli.options import (
+    call_job,
     complete_file,
     read_duration,
     read_memory,
     read_size,
     read_where,
+    refuse_loose,
     watch_options,
 )
 from umpteen.cli.view import show_leave, stop_signals
@@ -85,6 +87,7 @@ def run_command(job: tuple[str, ...], *, quiet: bool, as_json: bool, **options: 
     written, 130 if interrupted.
     """
     began_s = time.monotonic()
+    refuse_loose("--only", options["only"], job)
     read = _read(job, options)
     only = _choose(options["only"], read)
     if options["dry_run"]:
@@ -93,7 +96,7 @@ def run_command(job: tuple[str, ...], *, quiet: bool, as_json: bool, **options: 
         submission = submit(read, options["rerun"], only=only)
         del read, only  # a million tasks take room, and the store has them
         if options["detach"] and not submission.is_idle:
-            show_leave(submission, quiet=quiet, as_json=as_json)
+            show_leave(submission, call_job(submission.history), quiet=quiet, as_json=as_json)
             return EXIT_SUCCEEDED
         return watch_to_end(submission, stop, began_s, quiet=quiet, as_json=as_json)
 
@@ -104,6 +107,10 @@ def _choose(where: Where | None, job: Job) -> Chosen | None:
 
 def _read(arguments: tuple[str, ...], options: dict[str, Any]) -> Job:
     name = _choose_name(options)
+    if loose := next((word for word in arguments[1:] if word.startswith("=")), None):
+        key = arguments[arguments.index(loose) - 1]
+        message = f"a value stands beside its name without blanks, not {key!r} {loose!r}"
+        raise SettingsError(message, "write rate=0.1,0.9")
     job = read_job(
         arguments,
         table=options["table"],
