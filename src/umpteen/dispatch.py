@@ -59,7 +59,7 @@ from umpteen.results.base import Store
 from umpteen.results.opening import is_remote, open_store, parse_address
 from umpteen.settings import DEFAULTS, Settings
 from umpteen.status import JobStatus, build_status, estimate_left_s
-from umpteen.task import IS_FINAL, Record
+from umpteen.task import IS_FINAL, Record, shell_command
 from umpteen.where import Where
 from umpteen.why import Why, build_why
 
@@ -566,10 +566,12 @@ def exit_code(status: JobStatus) -> int:
 class Removal(NamedTuple):
     """What `remove` would remove: the outputs in these folders below the address, and the job.
 
-    outside: how many tasks have their outputs elsewhere, where they stay.
+    outside: how many tasks have their outputs elsewhere, where they stay. given: what the job
+    was called by who asked.
     """
 
     name: str
+    given: str
     history: History
     folders: list[str]
     outside: int
@@ -585,7 +587,7 @@ class Removal(NamedTuple):
 def plan_removal(name: str) -> Removal:
     """Raises InputError where there is no such job, or somebody is or may be at it."""
     history = open_history(name)
-    _refuse_running(history)
+    _refuse_running(history, name)
     address = history.store.address
     folders, outside = [], 0
     for task in history.read_tasks():
@@ -594,15 +596,16 @@ def plan_removal(name: str) -> Removal:
             folders.append(base[len(address) + 1 :])
         else:
             outside += 1
-    return Removal(history.job.get("name", name), history, folders, outside)
+    return Removal(history.job.get("name", name), name, history, folders, outside)
 
 
-def _refuse_running(history: History) -> None:
+def _refuse_running(history: History, given: str) -> None:
     status = read_status(history)
     if status.state in ("running", "unknown"):
         is_known = status.state == "running"
         state = "is running" if is_known else "may be running on another machine"
-        raise InputError(f"{status.name!r} {state}", f"umpteen cancel {status.name} ends it first")
+        hint = f"umpteen cancel {shell_command([given])} ends it first"
+        raise InputError(f"{status.name!r} {state}", hint)
 
 
 def remove(removal: Removal) -> Removed:
@@ -610,7 +613,7 @@ def remove(removal: Removal) -> Removed:
     history = removal.history
     with hand_in_lock(history.store):
         history.refresh()
-        _refuse_running(history)
+        _refuse_running(history, removal.given)
         if is_remote(history.store.address):
             removed = remove_far_job(history.store, removal.folders)
         else:

@@ -147,14 +147,17 @@ def find_task(history: History, wanted: str) -> tuple[int, Task]:
     for index, task in enumerate(tasks):
         if task.name == wanted:
             return index, task
-    if wanted.isdigit() and int(wanted) < len(tasks):
+    if wanted.isdecimal() and int(wanted) < len(tasks):
         return int(wanted), tasks[int(wanted)]
     raise InputError(
-        f"no task {wanted!r} in {history.job.get('name')!r}", _hint_task(wanted, tasks)
+        f"no task {wanted!r} in {history.job.get('name')!r}",
+        _hint_task(wanted, [t for i, t in enumerate(tasks) if i not in history.dropped]),
     )
 
 
 def _hint_task(wanted: str, tasks: Sequence[Task]) -> str:
+    if not tasks:
+        return "it has no tasks"
     names = [task.name for task in tasks[:20000]]
     near = difflib.get_close_matches(wanted, names, n=1)
     return f"did you mean {near[0]!r}?" if near else f"its tasks are {names[0]} to {names[-1]}"

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import msgspec
 
 from umpteen.graph import Graph, build_graph, list_by_priority
-from umpteen.history import SKIPPED, SUCCEEDED, BatchHistory, History
+from umpteen.history import SUCCEEDED, BatchHistory, History
 from umpteen.job import Job, Task
-from umpteen.task import FREE, IS_FINAL
+from umpteen.task import FREE, IS_FINAL, STATES
 
 __all__ = [
     "RERUN_CHOICES",
@@ -29,11 +29,13 @@ __all__ = [
 
 RERUN_CHOICES = ("default", "all", "failed", "changed", "none")
 
+_FAILURES = frozenset({"failed", "timed_out", "cancelled", "skipped"})
+
 # Which of a task's conditions make it run, by what --rerun says.
 _RERUN = {
-    "default": {"new", "unfinished", "failed", "skipped", "changed"},
-    "all": {"new", "unfinished", "failed", "skipped", "changed", "succeeded"},
-    "failed": {"failed", "skipped"},
+    "default": {"new", "unfinished", "changed", *_FAILURES},
+    "all": {"new", "unfinished", "changed", "succeeded", *_FAILURES},
+    "failed": {*_FAILURES},
     "changed": {"changed"},
     "none": {"new"},
     # What is left of a job that this process ran: nothing a second time.
@@ -52,8 +54,8 @@ class Change(msgspec.Struct, frozen=True):
 class Plan(msgspec.Struct):
     """What a hand-in would do.
 
-    to_run: indices in order. why: how many of them are `new`, `failed`, `skipped`,
-    `unfinished`, `changed`, `succeeded`, or `needed` by others. updates: tasks of which what counts for no
+    to_run: indices in order. why: how many of them are `new`, `unfinished`, `changed`, `succeeded`,
+    `failed`, `timed_out`, `cancelled`, `skipped`, or `needed` by others. updates: tasks of which what counts for no
     digest changed. restored: tasks that were dropped and are as they were. again: lost batches that go in as they are. closed: batches that
     must never start again. running: tasks that a living batch has. done: tasks left alone.
     """
@@ -327,7 +329,7 @@ class _Chooser:
             elif condition in self.wanted:
                 to_run.append(index)
                 why[condition] = why.get(condition, 0) + 1
-            elif condition in ("failed", "skipped"):
+            elif condition in _FAILURES:
                 self.left_failed += 1
             elif condition == "succeeded":
                 self.done += 1
@@ -358,7 +360,7 @@ class _Chooser:
         if state == SUCCEEDED:
             return "succeeded"
         if IS_FINAL[state]:
-            return "skipped" if state == SKIPPED else "failed"
+            return STATES[state]
         if self.history.batch_of[index] < 0 or (
             self.started is not None and index not in self.started
         ):

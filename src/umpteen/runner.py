@@ -10,6 +10,7 @@ of how a job was planned. Standard library alone.
 from __future__ import annotations
 
 import contextlib
+import functools
 import getopt
 import itertools
 import json
@@ -46,6 +47,7 @@ from umpteen.lane import (
     run_lane,
 )
 from umpteen.lease import Lease, end_leftovers, leases_folder, list_living
+from umpteen.live import LiveOutputs
 from umpteen.machine import OutOfMemoryWatch, is_memory_short, read_capacity
 from umpteen.process import (
     ChildWatcher,
@@ -87,6 +89,7 @@ from umpteen.unpack import place, unpack_once
 __all__ = ["main"]
 
 _BATCHING_S = 0.05  # records are written together that arrive within this time
+_LIVE_S = 1.5  # how often what a followed task prints is put
 _LOOK_S = 3.0  # how often later starts are looked for
 _SYNC_S = 5.0
 _YOUNG_S = 2.0
@@ -241,6 +244,8 @@ class _Runner:
         self.folder = DirectoryStore(self.spool if is_remote(self.address) else self.address)
         self.delivery: Delivery | None = None
         self.aside: _Aside | None = None
+        self.live: LiveOutputs | None = None
+        self.live_at_s = 0.0
         self.running_s = _RUNNING_FAR_S if is_remote(self.address) else _RUNNING_S
         self.open: dict[int, OpenBatch] = {}
         self.unsynced: list[Appender] = []
@@ -297,6 +302,7 @@ class _Runner:
         self.opener = Opener(self.store, self.token, self.here, options.take_over)
         if is_remote(self.address):
             self.aside = _Aside()
+            self.live = LiveOutputs(self.store, self.token)
         self._work(options.watch_fd)
         return self._finish(strict=options.strict)
 
@@ -414,6 +420,9 @@ class _Runner:
         if self.marks:
             marks, self.marks = self.marks, None
             self._obey_marks(marks)
+        if self.live and self.live.wanted and now >= self.live_at_s:
+            self.live_at_s = now + _LIVE_S
+            self._send_live(self.live)
         if now >= self.sync_at_s:
             self.sync_at_s = now + _SYNC_S
             self._sync()
@@ -739,6 +748,8 @@ class _Runner:
                 line = build_line({**json.loads(outcome.record), **failed})[:-1]
                 outcome = outcome._replace(record=line, state=NUMBER_OF[failed["state"]])
             outcomes.append(outcome)
+            if self.live and parcel.index in self.live.wanted and not outcome.comes_back:
+                self._do_beside(functools.partial(self.live.forget, parcel.index))
         self._note(outcomes)
         is_behind = delivery.trouble_s is not None or delivery.count_left() > _BACKLOG
         self._hold("delivery", is_on=is_behind)
@@ -949,6 +960,8 @@ class _Runner:
             batches = list(self.open.values())
             mark = read_cancel_mark(self.store)
             self.marks = _Marks(mark, any(map(self.opener.must_yield, batches)))
+            if self.live:
+                self.live.look()
         finally:
             self.is_looking = False
 
@@ -1054,6 +1067,16 @@ class _Runner:
 
     def _show(self, key: str, shown: bytes) -> None:
         self._do_beside(lambda: self.store.replace(key, shown))
+
+    def _send_live(self, live: LiveOutputs) -> None:
+        running = []
+        for slot in self.lease.list_slots():
+            opened = self.open.get(slot.ordinal)
+            if opened is not None:
+                index = opened.view.indices[slot.position]
+                attempt = opened.attempts.get(index, 0) + 1
+                running.append((index, attempt, spool_folder(self.spool, index, attempt)))
+        self._do_beside(lambda: live.send(running))
 
     def _do_beside(self, call: Callable[[], None]) -> None:
         """What is no loss where the store refuses it, and is not waited for where it is far."""

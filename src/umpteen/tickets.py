@@ -14,16 +14,23 @@ from typing import Any, Callable, NamedTuple
 
 from umpteen.machine import Capacity, list_lacks
 from umpteen.records import parse_ranges
-from umpteen.task import FREE, IS_FINAL, NUMBER_OF, OUTCOMES, STATES, TaskState, link, meets
+from umpteen.task import (
+    FREE,
+    IS_FINAL,
+    NUMBER_OF,
+    OUTCOMES,
+    STATES,
+    TaskState,
+    link,
+    meets,
+    tell_end,
+)
 
 __all__ = ["Needs", "Queue", "Taken", "Tasks", "Unrun", "build_needs"]
 
 _UNKNOWN = 0xFF
 _SUCCEEDED = NUMBER_OF[TaskState.SUCCEEDED.value]
-_HOW = tuple(
-    {"timed_out": "timed out", "cancelled": "was cancelled", "skipped": "was skipped"}.get(s, s)
-    for s in STATES
-)
+_HOW = tuple(map(tell_end, STATES))
 _PASSED_MOST = 2  # times the slots: so many may start before a task that waits for room
 _Key = tuple[int, int]  # a batch's place in the runner's list, a task's place in the batch
 

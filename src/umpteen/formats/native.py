@@ -71,6 +71,7 @@ _EXPECTED = {
     "env": "a mapping of names to values",
     "expect": "a text or a list of texts",
     "fail_fast": "true or false",
+    "file_syncs": "a list of folders, each with src and perhaps dest",
     "gpus": "a whole number of at least 0",
     "grace": "a duration such as 10s",
     "local_results_dir": "a text",

@@ -14,6 +14,7 @@ from typing import NamedTuple, Union
 __all__ = [
     "CANCEL",
     "CLOSED",
+    "FOLLOW",
     "JOB",
     "LOCK",
     "OWN_FOLDER",
@@ -24,8 +25,10 @@ __all__ = [
     "attempt_folder",
     "batch_key",
     "closed_key",
+    "follow_key",
     "handed_key",
     "handles_key",
+    "live_folder",
     "parse_numbers",
     "parse_records_key",
     "records_folder",
@@ -42,6 +45,7 @@ OWN_FOLDER = ".umpteen"
 JOB = ".umpteen/job.json"
 CANCEL = ".umpteen/cancel"
 LOCK = ".umpteen/lock"
+FOLLOW = ".umpteen/follow"
 CLOSED = "closed"  # in the records folder of a batch
 
 _RECORDS_NAME = re.compile(r"(\d+)-([0-9a-f]+)\.jsonl")
@@ -113,6 +117,16 @@ def scratch_folder(token: str) -> str:
 def spool_folder(spool: str, index: int, attempt: int) -> str:
     """Where a runner leaves one attempt's outputs, to be brought to where they belong."""
     return f"{spool}/{index}-{attempt}"
+
+
+def follow_key(index: int) -> str:
+    """The mark that somebody follows what a task prints."""
+    return f"{FOLLOW}/{index}"
+
+
+def live_folder(index: int, attempt: int = 0, token: str = "") -> str:
+    """What a running attempt has printed so far, in pieces; of all attempts without one."""
+    return f".umpteen/live/{index}/{attempt}-{token}" if attempt else f".umpteen/live/{index}"
 
 
 def synced_key(digest: str) -> str:
