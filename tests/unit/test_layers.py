@@ -22,7 +22,7 @@ LEVELS = [
     "runner lane lease starts tickets adopt delivery live agent staging unpack executors executors.base",
     "executors.* hand_in status registry why cancelling",
     "lookup",
-    "dispatch report",
+    "dispatch report pulling",
     "export sentences web web.*",
     "cli cli.* __main__",
     "api",
