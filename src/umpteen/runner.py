@@ -98,6 +98,7 @@ _MEMORY_S = 0.5  # how often it is looked whether memory is short
 _OPEN_MOST = 8  # batches whose tasks all wait for others, before no more are opened
 _TICKETS_AT_ONCE = 4096 // TICKET.size  # written as one, so that none is ever torn
 _EXIT_CRASHED = 70
+_ASIDE_S = 5.0
 _KEPT = "kept.jsonl"
 _BACKLOG = 500  # parcels on their way before nothing more is started
 
@@ -443,6 +444,8 @@ class _Runner:
             self._end_batch(ordinal)
         with contextlib.suppress(OSError):
             self._sync(wait=True)
+        if self.aside:
+            self.aside.finish()
         self._keep_undelivered()
         scratch = self.folder.path(scratch_folder(self.token))
         shutil.rmtree(scratch, ignore_errors=True)
@@ -1144,6 +1147,12 @@ class _Aside:
             call = self.calls.get()
             with contextlib.suppress(StoreError, OSError):
                 call()
+
+    def finish(self) -> None:
+        """Wait until all is done, for a few seconds."""
+        done = threading.Event()
+        self.calls.put(done.set)
+        done.wait(_ASIDE_S)
 
     def do(self, call: Callable[[], None]) -> None:
         """Have it done when all before it is; a store's errors are passed over."""

@@ -1,0 +1,254 @@
+"""Jobs whose results are in no folder: on a real S3 server, behind a real SFTP server."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from tests.support.command import Umpteen
+from tests.support.proxy import FaultProxy
+from tests.support.s3 import S3
+from tests.support.sftp import Sftp
+from tests.support.sweep import find_runners, list_processes
+from tests.support.wait import wait_until
+from umpteen.process import read_machine
+from umpteen.records import list_starts, read_start
+from umpteen.results.base import Store
+from umpteen.results.opening import OPTIONS_VARIABLE, open_store
+
+
+WAITS = "touch began.{n}; until [ -e go ]; do sleep 0.05; done; echo {n}"
+
+
+@dataclass
+class Place:
+    """A store, how to open it, and the command with that in its environment."""
+
+    umpteen: Umpteen
+    address: str
+    options: dict[str, Any]
+
+    def __call__(self, *arguments: str, **more: Any) -> Any:
+        env = {OPTIONS_VARIABLE: json.dumps(self.options), **more.pop("env", {})}
+        return self.umpteen(*arguments, env=env, **more)
+
+    def start(self, *arguments: str) -> Any:
+        return self.umpteen.start(*arguments, env={OPTIONS_VARIABLE: json.dumps(self.options)})
+
+    def run(self, *arguments: str, **more: Any) -> Any:
+        return self("run", *arguments, "--name", "job", "--results", self.address, **more)
+
+    def open(self) -> Store:
+        return open_store(self.address, self.options)
+
+    def states(self) -> Counter[str]:
+        counts = json.loads(self("status", self.address, "--json").stdout)["counts"]
+        return Counter({state: count for state, count in counts.items() if count})
+
+    def successes(self) -> Counter[int]:
+        """How many records of a success each task has."""
+        store, here = self.open(), read_machine()
+        starts = [
+            read_start(store, batch, key, here)
+            for batch in store.list(".umpteen/records")
+            for key in list_starts(store, batch)
+        ]
+        return Counter(r.task for start in starts for r in start.records if r.succeeded)
+
+
+@pytest.fixture(params=["s3", "sftp"])
+def place(request: pytest.FixtureRequest, umpteen: Umpteen) -> Place:
+    """Each kind of store that is no folder."""
+    found: S3 | Sftp = request.getfixturevalue(request.param)
+    return Place(umpteen, found.address, found.options)
+
+
+@pytest.fixture
+def far(umpteen: Umpteen, s3: S3, s3_proxy: FaultProxy) -> Place:
+    """A store on S3, behind the proxy, whose client gives up soon."""
+    return Place(umpteen, s3.address, {**s3.through(s3_proxy.port), "read_timeout": 2})
+
+
+def test_job_leaves_there_what_it_leaves_in_a_folder(place: Place) -> None:
+    command = "echo {n}; echo e{n} >&2; echo {n} > $RESULTS_DIR/f; exit $(( {n} == 3 ))"
+    done = place.run(command, "n=1..5")
+    assert done.returncode == 1, done.stderr
+    assert "4 succeeded, 1 failed" in done.stderr
+    store = place.open()
+    for n in range(1, 6):
+        files = {name: store.read(f"n={n}/{name}") for name, _ in store.walk(f"n={n}")}
+        assert files == {
+            "stdout": f"{n}\n".encode(),
+            "stderr": f"e{n}\n".encode(),
+            "status_code": b"%d" % (n == 3),
+            "results/f": f"{n}\n".encode(),
+        }
+    assert place.states() == {"succeeded": 4, "failed": 1}
+    assert place("logs", "job", "n=2", "--stderr").stdout == "e2\n"
+    assert place("results", "job").stdout.splitlines() == [
+        f"{place.address}/n={n}/results/f" for n in range(1, 6)
+    ]
+    wait_until(lambda: not list_processes(place.umpteen))
+    assert not list(place.umpteen.leases.glob("*/spool"))
+
+
+def test_job_runs_again_only_what_failed_and_keeps_both_attempts(place: Place) -> None:
+    command = "echo $UMPTEEN_ATTEMPT {n}; [ {n} != 2 ] || [ -e go ]"
+    place.run(command, "n=1..3")
+    place.umpteen.write("go", "")
+    done = place.run(command, "n=1..3")
+    assert done.returncode == 0, done.stderr
+    assert "2 done before, 1 failed before" in done.stderr
+    assert place("logs", "job", "n=2").stdout == "2 2\n"
+    assert place("logs", "job", "n=2", "--attempt", "1").stdout == "1 2\n"
+    assert place.successes() == {0: 1, 1: 1, 2: 1}
+
+
+def test_attempts_that_are_retried_are_all_kept(place: Place) -> None:
+    command = "echo $UMPTEEN_ATTEMPT; [ $UMPTEEN_ATTEMPT = 3 ]"
+    task = {"command": command, "retries": {"when": "failed", "times": 3, "wait": 0}}
+    place.umpteen.write("job.json", json.dumps({"tasks": [task]}))
+    done = place("run", "job.json", "--results", place.address)
+    assert done.returncode == 0, done.stderr
+    for attempt in (1, 2, 3):
+        assert place("logs", "job", "0", "--attempt", str(attempt)).stdout == f"{attempt}\n"
+    assert place.open().read("0/status_code") == b"0"
+
+
+def test_results_are_pulled_and_only_what_is_missing_again(place: Place) -> None:
+    place.run("echo {n}; echo {n} > $RESULTS_DIR/a.csv; touch $RESULTS_DIR/b", "n=1..3")
+    first = place("results", "job", "here", "--include", "*.csv")
+    assert first.stderr == "3 files, 6 bytes in here\n"
+    copied = place.umpteen.folder / "here"
+    assert (copied / "n=2/results/a.csv").read_text() == "2\n"
+    again = place("results", "job", "here", "--exclude", "*/b")
+    assert again.stderr == "12 files, 15 bytes in here, 3 of them were there\n"
+    assert not list(copied.glob("*/results/b"))
+
+
+def test_job_is_removed_with_nothing_else(place: Place) -> None:
+    place.run("echo {n} > $RESULTS_DIR/f", "n=1..3")
+    store = place.open()
+    store.replace("n=1/mine", b"not umpteen's")
+    done = place("rm", "job", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert [path for path, _ in store.walk("")] == ["n=1/mine"]
+
+
+def test_folder_is_synced_once_and_its_digest_known(place: Place) -> None:
+    place.umpteen.write("code/main.py", "print('from', __file__)")
+    for values in ("n=1..2", "n=1..3"):
+        done = place.run("python3 $UMPTEEN_SYNCED/main.py {n}", values, "--sync", "code")
+        assert done.returncode == 0, done.stderr
+    [archive] = place.open().list(".umpteen/synced")
+    digest = archive.removesuffix(".tar.gz")
+    printed = place("logs", "job", "n=3").stdout
+    assert printed == f"from {place.umpteen.leases}/synced/{digest}/content/main.py\n"
+    handed = json.loads(place.open().read(".umpteen/handed/2.json") or b"")
+    assert handed["settings"]["synced"] == [[digest, None]]
+
+
+def test_task_is_followed_while_it_runs(place: Place) -> None:
+    place.run("echo one; until [ -e go ]; do sleep 0.1; done; echo two", "--detach")
+    following = place.start("logs", "job", "0", "--follow")
+    assert following.stdout.readline() == "one\n"
+    place.umpteen.write("go", "")
+    rest, said = following.communicate(timeout=60)
+    assert (following.returncode, rest) == (0, "two\n"), said
+    wait_until(lambda: not list_processes(place.umpteen))
+    assert not place.open().walk(".umpteen/live")
+
+
+def test_options_are_neither_stored_nor_shown_nor_given_to_tasks(umpteen: Umpteen, s3: S3) -> None:
+    secret = {**s3.options, "client_kwargs": {"region_name": "us-east-1"}}
+    results = {"class_spec": "S3Results", "s3_url": s3.address, "options": secret}
+    umpteen.write("job.json", json.dumps({"results": results, "tasks": ["env"], "name": "job"}))
+    done = umpteen("run", "job.json")
+    assert done.returncode == 0, done.stderr
+    store = open_store(s3.address, s3.options)
+    assert store.read("0/status") == b"0"
+    for path, _ in store.walk(""):
+        content = store.read(path) or b""
+        assert s3.endpoint.encode() not in content, path
+    assert s3.endpoint not in done.stderr
+
+
+def test_runner_killed_loses_nothing_and_runs_nothing_twice(place: Place) -> None:
+    command = "echo {n} >> ran.{n}; [ {n} != 12 ] || touch began; [ {n} -lt 12 ] || [ -e go ] || sleep 600"
+    place.run(command, "n=1..16", "--slots", "2", "--detach", "-q")
+    wait_until((place.umpteen.folder / "began").exists)
+    for pid in find_runners(place.umpteen):
+        os.kill(pid, signal.SIGKILL)
+    place.umpteen.write("go", "")
+    done = place.run(command, "n=1..16", "--slots", "2")
+    assert done.returncode == 0, done.stderr
+    assert place.states() == {"succeeded": 16}
+    assert place.successes() == dict.fromkeys(range(16), 1)
+    assert {place.open().read(f"n={n}/status_code") for n in range(1, 17)} == {b"0"}
+
+
+def test_two_who_hand_in_at_once_run_each_task_once(place: Place) -> None:
+    first, second = (
+        place.start("run", "echo {n}", "n=1..8", "--name", "job", "--results", place.address)
+        for _ in range(2)
+    )
+    for each in (first, second):
+        _, said = each.communicate(timeout=120)
+        assert each.returncode == 0, said
+    assert place.successes() == dict.fromkeys(range(8), 1)
+
+
+# --- faults -----------------------------------------------------------------------------------
+
+
+def disturb(proxy: FaultProxy) -> None:
+    proxy.errors = proxy.reset = 0.05
+
+
+def stall(proxy: FaultProxy) -> None:
+    proxy.blackhole = True
+
+
+@pytest.mark.parametrize("fault", [disturb, stall])
+def test_job_bears_with_a_bad_network(
+    far: Place, s3_proxy: FaultProxy, fault: Callable[[FaultProxy], None]
+) -> None:
+    watcher = far.start(
+        "run", WAITS, "n=1..20", "--name", "job", "--results", far.address, "--slots", "4",
+    )  # fmt: skip
+    wait_until((far.umpteen.folder / "began.4").exists)
+    fault(s3_proxy)
+    far.umpteen.write("go", "")
+    if fault is stall:
+        wait_until(lambda: list(far.umpteen.leases.glob("*/spool/*-1/status_code")))
+        s3_proxy.blackhole = False
+    _, said = watcher.communicate(timeout=120)
+    s3_proxy.errors = s3_proxy.reset = 0.0
+    assert watcher.returncode == 0, said
+    assert far.successes() == dict.fromkeys(range(20), 1)
+    assert {far.open().read(f"n={n}/status_code") for n in range(1, 21)} == {b"0"}
+
+
+def test_outcomes_that_cannot_be_put_are_kept_and_said(far: Place, s3_proxy: FaultProxy) -> None:
+    watcher = far.umpteen.start(
+        "run", WAITS, "n=1..6", "--name", "job", "--results", far.address, "--slots", "2",
+        env={OPTIONS_VARIABLE: json.dumps(far.options), "UMPTEEN_STORE_PATIENCE_S": "2"},
+    )  # fmt: skip
+    wait_until((far.umpteen.folder / "began.2").exists)
+    s3_proxy.errors, s3_proxy.status, s3_proxy.code = 1.0, 403, "ExpiredToken"
+    far.umpteen.write("go", "")
+    kept = wait_until(lambda: list(far.umpteen.leases.glob("*/kept.jsonl")), 60)
+    s3_proxy.errors = 0.0
+    _, said = watcher.communicate(timeout=120)
+    assert len(kept[0].read_text().splitlines()) >= 2
+    assert list(kept[0].parent.glob("spool/*/stdout"))
+    done = far.run(WAITS, "n=1..6")
+    assert done.returncode == 0, said + done.stderr
+    assert far.states() == {"succeeded": 6}
