@@ -21,6 +21,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from typing import BinaryIO
 
 from umpteen.adopt import adopt_batch
 from umpteen.errors import EXIT_SOME_FAILED, EXIT_SUCCEEDED, SettingsError, StoreError, UmpteenError
@@ -119,14 +120,16 @@ class _Options:
             int(found.get(name, "-1")) for name in ("--lease-fd", "--watch-fd")
         )
         self.take_over, self.strict = "--take-over" in found, "--strict" in found
+        self.echo = "--echo" in found
 
 
-_USAGE = """usage: umpteen batch ADDRESS BATCHES | FILE  [--strict] [--take-over]
+_USAGE = """usage: umpteen batch ADDRESS BATCHES | FILE  [--strict] [--take-over] [--echo]
   ADDRESS BATCHES  a store, and numbers of its batches such as 1-3,7
   FILE             a batch file from elsewhere
   --strict         exit with 1 where a task did not succeed
-  --take-over      end an earlier start that lives"""
-_OPTIONS = ["help", "batch-id=", "token=", "lease-fd=", "watch-fd=", "take-over", "strict"]
+  --take-over      end an earlier start that lives
+  --echo           copy what tasks print to stdout and stderr, as each ends"""
+_OPTIONS = ["help", "batch-id=", "token=", "lease-fd=", "watch-fd=", "take-over", "strict", "echo"]
 
 
 def _start_over_with_token(token: str) -> None:
@@ -155,6 +158,7 @@ def _run(options: _Options, token: str) -> int:
     else:
         lease = Lease.create(token, store.address, first.slots)
     runner = _Runner(store, batches, token, lease, take_over=options.take_over)
+    runner.does_echo = options.echo
     return runner.run(options)
 
 
@@ -175,7 +179,7 @@ class _Runner:
         self.unsynced: list[Appender] = []
         self.lanes: dict[int, int] = {}  # pid to the end of its control pipe
         self.stopping = self.crashed = self.is_cancelled = False
-        self.did_fail = self.has_graph = self.has_rules = False
+        self.did_fail = self.has_graph = self.has_rules = self.does_echo = False
         self.failures = 0
         self.given_up = ""  # why nothing more is to be started
         self.capacity = read_capacity()
@@ -546,6 +550,8 @@ class _Runner:
             self.trouble_s = None
             position, state, record = rest.split(b" ", 2)
             key = int(head), int(position)
+            if self.does_echo:
+                _echo(self.open[key[0]].view.folder(key[1]), record)
             self.queue.end(key)
             if int(state) in _FAILURES:
                 record, comes_back = self._review(key, record)
@@ -883,6 +889,22 @@ def _be_lane(setup: LaneSetup) -> None:
     finally:
         sys.stderr.flush()
         os._exit(code)
+
+
+def _echo(folder: str, line: bytes) -> None:
+    """Copy what an attempt printed to our own stdout and stderr, byte for byte."""
+    record = json.loads(line)
+    for fd, name in ((1, "stdout"), (2, "stderr")):
+        if not record.get(f"{name}_bytes"):
+            continue
+        path = os.path.join(folder, record.get("outputs", ""), name)
+        # Nobody may be there to read, and the files are kept whatever becomes of the copy.
+        with contextlib.suppress(OSError), open(path, "rb") as file, _open_own(fd) as own:
+            shutil.copyfileobj(file, own)
+
+
+def _open_own(fd: int) -> BinaryIO:
+    return open(fd, "wb", closefd=False)
 
 
 def _read_seconds(record: bytes) -> float:
