@@ -184,7 +184,6 @@ ARGUMENTS = {
     "misspelt rerun": (["run", "true", "--rerun", "fail"], ["'failed'"]),
     "misspelt flag": (["run", "true", "--slot", "2"], ["no flag --slot", "did you mean '--slots'"]),
     "misspelt verb": (["rnu", "true"], ["no verb 'rnu'", "did you mean 'run'?"]),
-    "verb of later": (["split", "job"], ["'split' is not there yet"]),
     "table for a file": (["run", "job.yaml", "--from", "t.csv"], ["table"]),
     "missing table": (["run", "echo {x}", "--from", "t.csv"], ["no such file: 't.csv'"]),
     "unknown job": (["status", "nowhere"], ["no job named 'nowhere'"]),
