@@ -20,7 +20,7 @@ from umpteen.task import NUMBER_OF
 __all__ = ["read_exit_codes"]
 
 _STATUS_CODE = "status_code"
-_STATUS_CODE_BYTES = 32
+_STATUS_CODE_BYTES = 32  # more than any has
 _FAILED = (NUMBER_OF["failed"], NUMBER_OF["timed_out"])
 _UNKNOWN_CODE = 1
 
@@ -150,7 +150,9 @@ def _read_files(
 
 def _parse_code(content: bytes | None) -> int | None:
     """None for what is no number: of an interrupted run the original leaves the word `None`."""
+    if content is None or len(content) >= _STATUS_CODE_BYTES:
+        return None
     try:
-        return int(content or b"")
+        return int(content)
     except ValueError:
         return None

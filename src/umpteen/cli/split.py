@@ -127,16 +127,21 @@ def _show(order: Order, done: Split) -> None:
         click.echo(", ".join(f"{len(r):,} {name}{' (skipped)' * skip}" for name, r, skip in rows))
     size = f"{done.batch_size:,}" + " (3 * nprocs)" * (order.batch_size is None)
     folder = shorten_path(done.folder)
-    click.echo(f"{done.runs:,} runs in {done.chunks:,} chunks of {size}, in {folder}")
+    runs, chunks = _count(done.runs, "run"), _count(done.chunks, "chunk")
+    click.echo(f"{runs} in {chunks} of {size}, in {folder}")
     for sent in done.sent:
         click.echo(_describe(sent))
     click.echo(f"  recipe     {shorten_path(done.recipe)}")
 
 
 def _describe(sent: Sent) -> str:
-    what = f"{sent.packed.files:,} files, {render_size(sent.packed.size_bytes)}"
+    what = f"{_count(sent.packed.files, 'file')}, {render_size(sent.packed.size_bytes)}"
     word = "sent      " if sent.is_new else "unchanged "
     return f"  {word} {shorten_path(sent.source)} ({what}) for {sent.dest}"
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number:,} {word}{'s' * (number != 1)}"
 
 
 def _to_dict(done: Split) -> dict[str, Any]:
