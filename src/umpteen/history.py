@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import collections
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
 import msgspec
@@ -49,6 +49,7 @@ _TAIL_BYTES, _HEAD_BYTES = 65536, 1024
 _RECENT = 50
 _KEPT_BATCH_FILES = 4
 _SAMPLES = 1000
+_STARTS_AT_ONCE = 32  # little enough to be held in memory
 _Kind = TypeVar("_Kind")
 
 
@@ -365,14 +366,9 @@ class History:
             start.opened = next(parse_lines(content[: content.find(b"\n") + 1]), {})
 
     def _add_failures(self, batch: str, content: bytes) -> None:
-        for line in content.splitlines():
-            if b'"state":"succeeded"' in line:
-                continue
-            for parsed in parse_lines(line + b"\n"):
-                record = parse_record(parsed)
-                if record and record.is_final:
-                    self._failures.append((batch, record))
-                    self._fresh = [*self._fresh[-_RECENT:], (batch, record)]
+        for record in _list_failures(content):
+            self._failures.append((batch, record))
+            self._fresh = [*self._fresh[-_RECENT:], (batch, record)]
 
     def read_settings(self) -> dict[str, Any]:
         """What the job was handed in with last, by the names of Settings."""
@@ -461,10 +457,13 @@ class History:
     def read_failures(self) -> list[tuple[str, Record]]:
         """(batch, record) of every task that is not succeeded now, if read; the newest last."""
         unread, self._unread_failures = self._unread_failures, []
-        for batch, key in unread:
-            for record in read_start(self.store, batch, key, self.here).records:
-                if record.is_final and not record.succeeded:
-                    self._failures.append((batch, record))
+        for first in range(0, len(unread), _STARTS_AT_ONCE):
+            some = unread[first : first + _STARTS_AT_ONCE]
+            asked = [(records_key(batch, key), 0, -1) for batch, key in some]
+            for (batch, _), read in zip(some, self.store.read_many(asked), strict=True):
+                content = read or b""
+                content = content[: trusted_size(content, self.here)]
+                self._failures += [(batch, record) for record in _list_failures(content)]
         merged = sorted(self._failures, key=lambda entry: entry[1].end_s)
         newest = {record.task: (batch, record) for batch, record in merged}
         return [entry for entry in newest.values() if self._is_newest(*entry)]
@@ -538,6 +537,17 @@ class _BatchFile(msgspec.Struct):
 
     umpteen: _OwnPart
     runs: list[_RunPart]
+
+
+def _list_failures(content: bytes) -> Iterator[Record]:
+    """The final records of a records file that tell of no success; the others are not parsed."""
+    for line in content.splitlines():
+        if b'"state":"succeeded"' in line:
+            continue
+        for parsed in parse_lines(line + b"\n"):
+            record = parse_record(parsed)
+            if record and record.is_final and not record.succeeded:
+                yield record
 
 
 _LINES = msgspec.json.Decoder(_RecordLine)
