@@ -31,39 +31,41 @@ def read_exit_codes(top: str, runs: Sequence[Run]) -> list[int | None]:
     None for one that has not run, or not to its end, or that had another command then. Every
     run has its `remote_output_path`. Raises StoreError and SettingsError.
     """
-    splitter = _Splitter()
-    places = [splitter.split(run.remote_output_path or "") for run in runs]
+    spelling = _Spelling()
+    places = [spelling.unify(run.remote_output_path or "") for run in runs]
     codes: list[int | None] = [None] * len(runs)
-    unknown = _read_records(top, runs, places, codes, splitter)
+    unknown = _read_records(top, runs, places, codes, spelling)
     for prefix, positions in _group(places, unknown).items():
         _read_files(prefix, positions, places, codes)
     return codes
 
 
-class _Splitter:
-    """Tells the folder of an address from the name in it; each folder is parsed once."""
+class _Spelling:
+    """Spells each address as `parse_address` does, which it asks only once for each folder."""
 
     def __init__(self) -> None:
         self._folders: dict[str, str] = {}
 
-    def split(self, address: str) -> tuple[str, str]:
-        """(the address of the folder as it is kept, the name in it)."""
+    def unify(self, address: str) -> str:
+        """Folder and name with one `/` between, whatever is behind `scheme://`."""
         address = address.rstrip("/")
         start = address.rfind("/") + 1
-        written, name = address[:start] or ".", address[start:]
+        written = address[:start] or "."
         folder = self._folders.get(written)
         if folder is None:
-            folder = self._folders[written] = parse_address(written)
-        is_file = "%" in name and address[:5].lower() == "file:"
-        return folder, unquote(name) if is_file else name
+            folder = self._folders[written] = parse_address(written).rstrip("/") + "/"
+        if folder == written:
+            return address
+        name = address[start:]
+        return folder + (unquote(name) if written[:5].lower() == "file:" else name)
 
 
 def _read_records(
     top: str,
     runs: Sequence[Run],
-    places: Sequence[tuple[str, str]],
+    places: Sequence[str],
     codes: list[int | None],
-    splitter: _Splitter,
+    spelling: _Spelling,
 ) -> list[int]:
     """Fill in what the records of the job at `top` tell; the positions they know nothing of."""
     store = open_store(top)
@@ -78,7 +80,7 @@ def _read_records(
         store.close()
     address = store.address
     known = {
-        splitter.split(task.output or f"{address}/{task.name}"): index
+        spelling.unify(task.output or f"{address}/{task.name}"): index
         for index, task in enumerate(tasks)
         if index not in history.dropped
     }
@@ -99,48 +101,44 @@ def _read_records(
     return unknown
 
 
-def _group(places: Sequence[tuple[str, str]], wanted: Sequence[int]) -> dict[str, list[int]]:
-    """The positions by the folder that all the places on one host are below."""
+def _group(places: Sequence[str], wanted: Sequence[int]) -> dict[str, list[int]]:
+    """The positions by the folder, with a `/` at its end, that all on their host are below."""
     by_host: dict[str, list[int]] = collections.defaultdict(list)
     for position in wanted:
-        by_host[_split_host(places[position][0])[0]].append(position)
+        by_host[_find_host(places[position])].append(position)
     groups: dict[str, list[int]] = {}
     for host, positions in by_host.items():
-        paths = {_split_host(places[position][0])[1] for position in positions}
-        groups[host + os.path.commonpath(paths).rstrip("/")] = positions
+        folders = {
+            places[position].rpartition("/")[0][len(host) :] or "/" for position in positions
+        }
+        groups[host + os.path.commonpath(folders).rstrip("/") + "/"] = positions
     return groups
 
 
-def _split_host(folder: str) -> tuple[str, str]:
-    """(`s3://bucket`, `/path`); for a folder of this machine the first is empty."""
-    if not is_remote(folder):
-        return "", folder
-    start = folder.find("/", folder.index("://") + 3)
-    return (folder, "/") if start < 0 else (folder[:start], folder[start:])
+def _find_host(place: str) -> str:
+    """Of `s3://bucket/path` the `s3://bucket`; empty for a path of this machine."""
+    if not is_remote(place):
+        return ""
+    return place[: place.index("/", place.index("://") + 3)]
 
 
 def _read_files(
-    prefix: str,
-    positions: Sequence[int],
-    places: Sequence[tuple[str, str]],
-    codes: list[int | None],
+    prefix: str, positions: Sequence[int], places: Sequence[str], codes: list[int | None]
 ) -> None:
     """Fill in the content of `status_code` files that are below one folder."""
-    store = open_store(prefix or "/")
+    store = open_store(prefix)
     try:
-        counts = collections.Counter(places[position][0] for position in positions)
+        # A listing costs less than to ask for each file, most of which may not be there.
+        counts = collections.Counter(places[position].rpartition("/")[0] for position in positions)
         shared = [folder for folder, count in counts.items() if count > 1]
-        # One listing costs less than to ask for each file, most of which may not be there.
-        listed = store.list_many([folder[len(prefix) + 1 :] for folder in shared])
+        listed = store.list_many([folder[len(prefix) :] for folder in shared])
         there = {folder: set(names) for folder, names in zip(shared, listed, strict=True)}
-        wanted = [
-            position
-            for position in positions
-            if (found := there.get(places[position][0])) is None or places[position][1] in found
-        ]
-        keys = [
-            "/".join((*places[position], _STATUS_CODE))[len(prefix) + 1 :] for position in wanted
-        ]
+        wanted: list[int] = []
+        for position in positions:
+            folder, _, name = places[position].rpartition("/")
+            if folder not in there or name in there[folder]:
+                wanted.append(position)
+        keys = [f"{places[position][len(prefix) :]}/{_STATUS_CODE}" for position in wanted]
         contents = store.read_many([(key, 0, _STATUS_CODE_BYTES) for key in keys])
     finally:
         store.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from typing import Any
 
@@ -114,7 +113,6 @@ class _Progress:
             self._next_s = now + _PROGRESS_S
             text = f"{shorten_path(source)}: {files:,} files, {render_size(size)} so far"
             click.echo(text, err=True)
-            sys.stderr.flush()
 
 
 def _show(order: Order, done: Split) -> None:
