@@ -29,7 +29,13 @@ class NowhereExecutor(Executor):
         dependencies=False, capabilities=False, reconnect=False, batch_cap=5000, start_up_s=0.0
     )
 
-    def submit(self, address: str, batches: Sequence[str], slots: int) -> dict[str, str]:
+    def submit(
+        self,
+        address: str,
+        batches: Sequence[str],
+        slots: int,
+        environment: object = None,  # noqa: ARG002
+    ) -> dict[str, str]:
         """Handles, and nothing started."""
         del address, slots
         return dict.fromkeys(batches, build_handle(os.urandom(6).hex()))

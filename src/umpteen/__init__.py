@@ -6,10 +6,13 @@ library alone.
 
 from __future__ import annotations
 
+import importlib
+
 from umpteen._version import __version__
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from umpteen import errors as errors
     from umpteen.api import Job, OpenJob, Task, TaskResult, collect, open_job, run, submit
 
 __all__ = [
@@ -30,4 +33,10 @@ def __getattr__(name: str) -> object:
         from umpteen import api
 
         return getattr(api, name)
+    if name == "errors":
+        return importlib.import_module("umpteen.errors")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({"errors", *__all__, *(name for name in globals() if name.startswith("__"))})

@@ -17,10 +17,10 @@ from umpteen.errors import InputError
 from umpteen.lease import local_lock
 from umpteen.records import format_ranges
 from umpteen.results.base import JOB, Store, batch_key, handed_key, parse_numbers, tasks_key
-from umpteen.results.opening import open_store
+from umpteen.results.opening import open_store, parse_address
 from umpteen.task import FORMAT_VERSION
 
-__all__ = ["DEFAULT_SLOTS", "adopt_batch", "build_batch_id", "run_output"]
+__all__ = ["DEFAULT_SLOTS", "adopt_batch", "build_batch_id", "read_address", "run_output"]
 
 DEFAULT_SLOTS = 16
 _RUN_KEYS = ("cmd", "remote_output_path", "local_results_dir")
@@ -31,6 +31,19 @@ def build_batch_id(content: bytes) -> str:
     return hashlib.blake2b(content, digest_size=8).hexdigest()
 
 
+def read_address(path: str) -> str:
+    """The address of the store that a JSON file's batch is for. Raises as `adopt_batch`."""
+    folder = _find_own_store(path)
+    return folder or str(_read(path)[1]["remote_output_path"])
+
+
+def _find_own_store(path: str) -> str:
+    """The store that has the file among its batches; empty where none has."""
+    folder, name = os.path.split(os.path.abspath(path))
+    own = os.path.join(os.sep, ".umpteen", "batches")
+    return folder[: -len(own)] if folder.endswith(own) and name.endswith(".json") else ""
+
+
 def adopt_batch(path: str, batch_id: str = "") -> tuple[Store, list[str]]:
     """The store and the batch that a JSON file stands for; both are made if they are new.
 
@@ -38,10 +51,8 @@ def adopt_batch(path: str, batch_id: str = "") -> tuple[Store, list[str]]:
     hash of the content (where the content was YAML). Raises InputError, SettingsError and
     StoreError.
     """
-    folder, name = os.path.split(os.path.abspath(path))
-    own = os.path.join(".umpteen", "batches")
-    if folder.endswith(os.sep + own) and name.endswith(".json"):
-        return open_store(folder[: -len(own) - 1]), [name[: -len(".json")]]
+    if folder := _find_own_store(path):
+        return open_store(folder), [os.path.basename(path)[: -len(".json")]]
     content, parsed = _read(path)
     if "umpteen" in parsed:
         own_part = parsed["umpteen"]
@@ -105,20 +116,25 @@ def run_output(top: str, run: dict[str, Any], number: int) -> str:
 
 def _write(store: Store, batch: str, parsed: dict[str, Any]) -> None:
     """Put the job (if there is none), its tasks, the batch, and the hand-in that names it."""
-    top = parsed["remote_output_path"].rstrip("/")
+    top = store.address
     name = os.path.basename(store.address)
     number = len(parse_numbers(store.list(".umpteen/handed"), ".json")) + 1
-    outputs = [run_output(top, run, place) for place, run in enumerate(parsed["runs"])]
+    written = parsed["remote_output_path"]
+    # Whole addresses, as others will look for them from elsewhere.
+    outputs = [
+        parse_address(run_output(written, run, place)) for place, run in enumerate(parsed["runs"])
+    ]
     names = [_task_name(top, output, place) for place, output in enumerate(outputs)]
     indices, lines = _number_tasks(parsed["runs"], names, outputs, _read_commands(store, number))
     order = sorted(range(len(indices)), key=indices.__getitem__)
     ranges = format_ranges(indices[place] for place in order)
     job = {"version": FORMAT_VERSION, "name": name, "created": round(time.time(), 3)}
-    store.create(JOB, _encode({**job, "settings": {"address": top}}))
+    slots = parsed.get("nprocs", DEFAULT_SLOTS)
+    store.create(JOB, _encode({**job, "settings": {"address": top, "slots": slots}}))
     store.delete(tasks_key(number))  # of a start that was killed before it handed in
     store.create(tasks_key(number), b"".join(_encode(line) + b"\n" for line in lines))
     content = {
-        "nprocs": parsed.get("nprocs", DEFAULT_SLOTS),
+        "nprocs": slots,
         "remote_output_path": top,
         "runs": [_build_run(parsed["runs"][place], outputs[place]) for place in order],
         "umpteen": {

@@ -25,6 +25,7 @@ from umpteen.task import (
     link,
     meets,
     shell_command,
+    tell_end,
 )
 
 __all__ = ["LOCAL_BATCH_CAP", "Past", "build_batches", "build_task_lines"]
@@ -110,6 +111,8 @@ def _build_batch(
         own["priorities"] = True
     if settings.max_failures:
         own.update(max_failures=settings.max_failures, fail_fast=settings.fail_fast)
+    if settings.synced:
+        own["synced"] = settings.synced
     if settings.deadline_s:
         own["deadline_s"] = now_s + settings.deadline_s
     return {"nprocs": settings.slots, "remote_output_path": address, "runs": runs, "umpteen": own}
@@ -233,7 +236,8 @@ class _Links:
 
     def _explain(self, position: int, index: int) -> str:
         task = self.plan.by_index(index)
-        return f"after {task.name or position}, which {STATES[self.history.states[index]]}"
+        state = STATES[self.history.states[index]]
+        return f"after {task.name or position}, which {tell_end(state)}"
 
 
 def build_task_lines(plan: Plan) -> Iterator[bytes]:

@@ -19,7 +19,14 @@ from umpteen.results.base import CANCEL
 from umpteen.starts import Opener, read_cancel_mark
 from umpteen.task import IS_FINAL
 
-__all__ = ["is_cancelled", "is_open", "put_cancel_mark", "record_cancelled", "refuse_adopted"]
+__all__ = [
+    "is_cancelled",
+    "is_open",
+    "put_cancel_mark",
+    "record_cancelled",
+    "record_marked",
+    "refuse_adopted",
+]
 
 
 def is_open(history: History, index: int) -> bool:
@@ -34,6 +41,23 @@ def is_cancelled(history: History) -> bool:
 
 def _newest(history: History) -> int:
     return max((int(batch) for batch in history.batches if batch.isdigit()), default=0)
+
+
+def record_marked(history: History, living: set[str]) -> bool:
+    """Record as cancelled what the mark names one by one, in batches that nobody is at.
+
+    Before these are closed, and their tasks get other numbers. Whether there was anything. The
+    caller holds the hand-in lock.
+    """
+    names = list(history.batches)
+    lost: dict[int, str] = {}
+    for index, upto in read_cancel_mark(history.store).tasks.items():
+        if index < history.count and is_open(history, index):
+            batch = names[history.batch_of[index]]
+            if batch not in living and batch.isdigit() and int(batch) <= upto:
+                lost[index] = batch
+    record_cancelled(history, set(lost.values()), set(lost))
+    return bool(lost)
 
 
 def refuse_adopted(history: History, chosen: Sequence[int]) -> None:

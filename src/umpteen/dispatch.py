@@ -6,7 +6,6 @@ Each verb is a short list of named steps. Nothing here prints.
 from __future__ import annotations
 
 import collections
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -19,6 +18,7 @@ from umpteen.cancelling import (
     is_open,
     put_cancel_mark,
     record_cancelled,
+    record_marked,
     refuse_adopted,
 )
 from umpteen.errors import (
@@ -31,7 +31,7 @@ from umpteen.errors import (
 )
 from umpteen.executors.base import Executor, open_executor
 from umpteen.graph import build_graph
-from umpteen.hand_in import hand_in, hand_in_lock, open_job_folder
+from umpteen.hand_in import hand_in, hand_in_lock, open_job_folder, put_syncs
 from umpteen.history import SKIPPED, History
 from umpteen.job import Job, Task, Terms
 from umpteen.lookup import (
@@ -47,11 +47,19 @@ from umpteen.machine import in_mb, list_lacks, read_capacity
 from umpteen.plan import Chosen, Plan, build_plan
 from umpteen.process import usable_cores
 from umpteen.registry import forget, register
-from umpteen.removal import Removed, measure_job, remove_job, remove_rest
-from umpteen.results.opening import open_store
+from umpteen.removal import (
+    Removed,
+    measure_far_job,
+    measure_job,
+    remove_far_job,
+    remove_job,
+    remove_rest,
+)
+from umpteen.results.base import Store
+from umpteen.results.opening import is_remote, open_store, parse_address
 from umpteen.settings import DEFAULTS, Settings
 from umpteen.status import JobStatus, build_status, estimate_left_s
-from umpteen.task import IS_FINAL, Record
+from umpteen.task import IS_FINAL, Record, shell_command
 from umpteen.where import Where
 from umpteen.why import Why, build_why
 
@@ -73,7 +81,7 @@ __all__ = [
     "watch",
 ]
 
-_POLL_S = 0.2
+_POLL_S, _POLL_FAR_S = 0.2, 2.0
 _RATE_WINDOW_S = 30.0
 _ESTIMATE_S = 1.0  # how often the time left is worked out: of a thousand slots it takes 16 ms
 _CANCEL_S = 10.0  # beyond the grace, for records to be written
@@ -90,7 +98,8 @@ def settle(job: Job, folder: str) -> Job:
     open_executor(settings.executor, settings.executor_options)  # refused before all else
     if settings.executor == "local":
         _refuse_impossible(job.tasks)
-    address = open_store(settings.address.replace("{name}", job.name)).address
+    place = settings.address.replace("{name}", job.name)
+    address = open_store(place, settings.results_options or None).address
     sources = dict(settings.sources)
     slots = settings.slots
     if not slots:
@@ -137,18 +146,15 @@ def _is_utf8(text: str) -> bool:
     return True
 
 
-def plan_run(
-    job: Job, rerun: str = "default", liveness: Liveness | None = None, only: Chosen | None = None
-) -> tuple[Plan, History]:
+def plan_run(job: Job, rerun: str = "default", only: Chosen | None = None) -> tuple[Plan, History]:
     """What `submit` would do, and the history it goes by; nothing is written."""
     history = _read_history(job)
-    liveness = liveness or Liveness()
-    return build_plan(job, history, liveness.list_living(history), rerun, only), history
+    return build_plan(job, history, Liveness().list_living(history), rerun, only), history
 
 
 def _read_history(job: Job) -> History:
     """What the job's store knows. Raises InputError where it holds another job."""
-    history = History(open_store(job.settings.address))
+    history = History(_open_store(job.settings))
     history.refresh()
     if history.job and history.job["name"] != job.name:
         raise InputError(
@@ -189,6 +195,11 @@ class Submission:
         self.liveness = Liveness()
 
     @property
+    def poll_s(self) -> float:
+        """Seconds between two looks."""
+        return _POLL_FAR_S if is_remote(self.history.store.address) else _POLL_S
+
+    @property
     def is_own(self) -> bool:
         """Whether what runs it ends when this process does."""
         return bool(self.batches) and self.executor.is_attached
@@ -204,28 +215,44 @@ class Submission:
         return len(self.history.stale - self.history.dropped)
 
 
-def submit(
-    job: Job, rerun: str = "default", liveness: Liveness | None = None, only: Chosen | None = None
-) -> Submission:
+def submit(job: Job, rerun: str = "default", only: Chosen | None = None) -> Submission:
     """Hand in what is to run of a settled job.
 
     Raises StoreError where the store cannot be written, BackendError where the executor
     does not take it.
     """
+    history = _read_history(job)  # refuses what cannot be before anything is written
+    open_job_folder(history.store, job)
+    register(job.name, history.store.address)
+    job = put_syncs(history.store, job)
+    with hand_in_lock(history.store):
+        history.refresh()
+        return _hand_in(job, history, rerun, only)
+
+
+def _open_store(settings: Settings) -> Store:
+    return open_store(settings.address, settings.results_options or None)
+
+
+def _hand_in(
+    job: Job,
+    history: History,
+    rerun: str,
+    only: Chosen | None = None,
+    liveness: Liveness | None = None,
+) -> Submission:
+    """The caller holds the lock, and `history` was read under it, as was what `job` has of it."""
     executor = open_executor(job.settings.executor, job.settings.executor_options)
-    store = open_store(job.settings.address)
-    _read_history(job)  # refuses what cannot be before anything is written
-    open_job_folder(store, job)
-    register(job.name, store.address)
-    with hand_in_lock(store):
-        plan, history = plan_run(job, rerun, liveness, only)
-        batches = (
-            [] if plan.is_empty else hand_in(plan, history, executor, _attempts(plan, history))
-        )
+    liveness = liveness or Liveness()
+    living = liveness.list_living(history)
+    if record_marked(history, living):
+        history = _read_history(job)
+    plan = build_plan(job, history, living, rerun, only)
+    batches = [] if plan.is_empty else hand_in(plan, history, executor, _attempts(plan, history))
     history.take_recent()  # what failed before is not news
     history.refresh()
     submission = Submission(job.settings, history, executor, batches, plan)
-    submission.liveness = liveness or Liveness()
+    submission.liveness = liveness
     if only is not None or rerun not in ("default", "all", "rest"):
         submission.only = _only_of(plan)
     return submission
@@ -268,7 +295,9 @@ def collect(name: str) -> Submission:
     if history.hand_ins and not history.counts()["waiting"]:  # to look closer takes time
         executor = open_executor(settings.executor, settings.executor_options)
         return Submission(settings, history, executor, [])
-    return submit(_read_back(history, settings), "rest")
+    with hand_in_lock(history.store):  # what another hands in meanwhile must not seem dropped
+        history.refresh()
+        return _hand_in(_read_back(history, settings), history, "rest")
 
 
 def retry(
@@ -290,14 +319,17 @@ def retry(
     settings = _read_settings(history, detach=detach)
     if slots is not None:
         settings = msgspec.structs.replace(settings, slots=slots)
-    job = _read_back(history, settings)
-    wanted = _choose(job, history, tasks, where)
-    if change is not None:
-        changed = [change(task) if task.name in wanted else task for task in job.tasks]
-        if settings.executor == "local":
-            _refuse_impossible(changed)
-        job = msgspec.structs.replace(job, tasks=changed)
-    return submit(job, "all" if tasks else "failed", only=lambda _, task: task.name in wanted)
+    with hand_in_lock(history.store):
+        history.refresh()
+        job = _read_back(history, settings)
+        wanted = _choose(job, history, tasks, where)
+        if change is not None:
+            changed = [change(task) if task.name in wanted else task for task in job.tasks]
+            if settings.executor == "local":
+                _refuse_impossible(changed)
+            job = msgspec.structs.replace(job, tasks=changed)
+        rerun = "all" if tasks else "failed"
+        return _hand_in(job, history, rerun, lambda _, task: task.name in wanted)
 
 
 def _choose(
@@ -331,7 +363,8 @@ def cancel(name: str, tasks: Sequence[str] = ()) -> Submission:
     settings = _read_settings(history, detach=True)
     executor = open_executor(settings.executor, settings.executor_options)
     submission = Submission(settings, history, executor, [])
-    meant = _list_meant(history, tasks)
+    living = submission.liveness.list_living(history)
+    meant = _list_meant(history, tasks, living)
     submission.cancelling = [index for index in meant if is_open(history, index)]
     submission.done = sum(IS_FINAL[history.states[index]] for index in meant)
     if submission.cancelling:
@@ -344,13 +377,16 @@ def cancel(name: str, tasks: Sequence[str] = ()) -> Submission:
     return submission
 
 
-def _list_meant(history: History, tasks: Sequence[str]) -> list[int]:
-    """The tasks given, else all that count."""
+def _list_meant(history: History, tasks: Sequence[str], living: set[str]) -> list[int]:
+    """The tasks given, else all; of those that count no more, what somebody is at."""
+    at = {history.batches[name].number for name in living}
     found: Iterable[int] = range(history.count)
     if tasks:
         names = {task.name: index for index, task in enumerate(history.read_tasks())}
         found = sorted({names[name] for name in find_names(history, list(names), tasks)})
-    return [index for index in found if index not in history.dropped]
+    return [
+        index for index in found if index not in history.dropped or history.batch_of[index] in at
+    ]
 
 
 def _hasten(history: History, living: set[str]) -> None:
@@ -390,13 +426,14 @@ def _watch_cancel(submission: Submission) -> Iterator[JobStatus]:
         is_over = took_s > (limit_s if are_running else _HEARD_S)
         if is_over or not batches & living or submission.is_interrupted:
             return
-        submission.executor.wait(_POLL_S)
+        submission.executor.wait(submission.poll_s)
 
 
 def _read_settings(history: History, *, detach: bool) -> Settings:
     """What the job was handed in with last; without a deadline, which was that time's."""
     given = history.read_settings()
     given.update(address=history.store.address, deadline_s=None, sources={})
+    given["slots"] = given.get("slots") or usable_cores()  # a batch file's job may not say
     if given.get("executor", "local") == "local":
         given["executor_options"] = {"detach": True} if detach else {}
     return msgspec.convert({**DEFAULTS, **given}, Settings)
@@ -438,13 +475,21 @@ def watch(submission: Submission) -> Iterator[JobStatus]:
             return
         if not submission.history.counts()["waiting"]:  # to look closer takes all tasks' room
             return
-        job = _read_back(submission.history, submission.settings, submission.source_digest)
-        again = submit(job, "rest", submission.liveness, submission.only)
+        again = _hand_in_rest(submission)
         if again.is_idle:
             return
         again.deaths, again.waiting = submission.deaths, submission.waiting
         again.only = submission.only
         submission.__dict__.update(again.__dict__)
+
+
+def _hand_in_rest(submission: Submission) -> Submission:
+    """What was left by those who had it, as the store has it now."""
+    history = submission.history
+    with hand_in_lock(history.store):
+        history.refresh()
+        job = _read_back(history, submission.settings, submission.source_digest)
+        return _hand_in(job, history, "rest", submission.only, submission.liveness)
 
 
 def _read_back(history: History, settings: Settings, source_digest: str = "") -> Job:
@@ -471,7 +516,7 @@ def _watch_until_ended(submission: Submission) -> Iterator[JobStatus]:
         is_ours_over = not _is_starting(submission)
         if is_ours_over and (not living or submission.is_interrupted):
             return
-        submission.executor.wait(_POLL_S)
+        submission.executor.wait(submission.poll_s)
 
 
 def _is_starting(submission: Submission) -> bool:
@@ -481,9 +526,10 @@ def _is_starting(submission: Submission) -> bool:
 def _is_over(submission: Submission) -> bool:
     """Whether there is nothing more to do for this process, as far as its own runner goes."""
     returned, complaint = submission.executor.read_ending()
-    if returned == StoreError.exit_code:
+    if returned in (StoreError.exit_code, SettingsError.exit_code):
         message, _, hint = complaint.removeprefix("error: ").partition("\n\nhint: ")
-        raise StoreError(message or "the runner gave up on the store", hint or None)
+        kind = StoreError if returned == StoreError.exit_code else SettingsError
+        raise kind(message or "the runner gave up on the store", hint or None)
     if returned:
         waiting = submission.history.counts()["waiting"]
         submission.deaths = submission.deaths + 1 if waiting == submission.waiting else 1
@@ -520,41 +566,46 @@ def exit_code(status: JobStatus) -> int:
 class Removal(NamedTuple):
     """What `remove` would remove: the outputs in these folders below the address, and the job.
 
-    outside: how many tasks have their outputs elsewhere, where they stay.
+    outside: how many tasks have their outputs elsewhere, where they stay. given: what the job
+    was called by who asked.
     """
 
     name: str
+    given: str
     history: History
     folders: list[str]
     outside: int
 
     def measure(self) -> int:
         """The bytes of it."""
-        return measure_job(self.history.store.address, self.folders)
+        store = self.history.store
+        if is_remote(store.address):
+            return measure_far_job(store, self.folders)
+        return measure_job(store.address, self.folders)
 
 
 def plan_removal(name: str) -> Removal:
     """Raises InputError where there is no such job, or somebody is or may be at it."""
     history = open_history(name)
-    _refuse_running(history)
+    _refuse_running(history, name)
     address = history.store.address
     folders, outside = [], 0
     for task in history.read_tasks():
-        base = open_store(task.output).address if task.output else f"{address}/{task.name}"
-        folder = os.path.relpath(base, address)
-        if folder == "." or folder.startswith(".."):
-            outside += 1
+        base = parse_address(task.output) if task.output else f"{address}/{task.name}"
+        if base.startswith(address + "/"):
+            folders.append(base[len(address) + 1 :])
         else:
-            folders.append(folder)
-    return Removal(history.job.get("name", name), history, folders, outside)
+            outside += 1
+    return Removal(history.job.get("name", name), name, history, folders, outside)
 
 
-def _refuse_running(history: History) -> None:
+def _refuse_running(history: History, given: str) -> None:
     status = read_status(history)
     if status.state in ("running", "unknown"):
         is_known = status.state == "running"
         state = "is running" if is_known else "may be running on another machine"
-        raise InputError(f"{status.name!r} {state}", f"umpteen cancel {status.name} ends it first")
+        hint = f"umpteen cancel {shell_command([given])} ends it first"
+        raise InputError(f"{status.name!r} {state}", hint)
 
 
 def remove(removal: Removal) -> Removed:
@@ -562,8 +613,11 @@ def remove(removal: Removal) -> Removed:
     history = removal.history
     with hand_in_lock(history.store):
         history.refresh()
-        _refuse_running(history)
-        removed = remove_job(history.store.address, removal.folders)
+        _refuse_running(history, removal.given)
+        if is_remote(history.store.address):
+            removed = remove_far_job(history.store, removal.folders)
+        else:
+            removed = remove_job(history.store.address, removal.folders)
     remove_rest(history.store.address)
     forget(history.store.address)
     return removed

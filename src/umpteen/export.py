@@ -8,12 +8,14 @@ from __future__ import annotations
 import collections
 import datetime as dt
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import msgspec
+
+from umpteen.errors import StoreError
 from umpteen.history import History
-from umpteen.lookup import outputs_folder, read_facts
+from umpteen.lookup import Outputs, find_outputs, read_facts
 
 __all__ = ["METRICS", "Table", "list_rows", "read_table"]
 
@@ -29,7 +31,7 @@ _PARAMETER, _METRIC = "param.", "metric."
 class Table(NamedTuple):
     """columns: their names, in order; each row has all of them, None where there is nothing.
 
-    complaints: of metrics that could not be read, one a task.
+    complaints: of metrics that could not be read or cannot be written, with their tasks.
     """
 
     columns: list[str]
@@ -46,7 +48,10 @@ def read_table(history: History) -> Table:
     """The table of a job, as it stands now."""
     facts = read_facts(history)
     complaints: list[str] = []
-    metrics = [_read_metrics(history, fact, complaints) for fact in facts]
+    files = _read_files(history, facts, complaints)
+    metrics = [
+        _read_metrics(fact, written, complaints) for fact, written in zip(facts, files, strict=True)
+    ]
     parameters = _name_columns(_PARAMETER, [fact["parameters"] for fact in facts], metrics)
     measured = _name_columns(_METRIC, metrics, [fact["parameters"] for fact in facts])
     columns = [*_FIRST, *parameters.values(), *_LAST, *measured.values()]
@@ -60,10 +65,22 @@ def read_table(history: History) -> Table:
 def _name_columns(
     prefix: str, given: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]]
 ) -> dict[str, str]:
-    """The column of each name in `given`: the name itself, where no other column has it."""
+    """The column of each name in `given`: the name itself, where no other column has it.
+
+    Else with the prefix, as often as it takes.
+    """
     names = dict.fromkeys(name for each in given for name in each)
-    taken = {*_FIRST, *_LAST, *(name for each in others for name in each)}
-    return {name: prefix + name if name in taken else name for name in names}
+    others_names = {*_FIRST, *_LAST, *(name for each in others for name in each)}
+    taken = others_names | names.keys()
+    columns: dict[str, str] = {}
+    for name in names:
+        column = name
+        if name in others_names:
+            while column in taken:
+                column = prefix + column
+            taken.add(column)
+        columns[name] = column
+    return columns
 
 
 def _build_row(
@@ -95,26 +112,66 @@ def _show_time(then_s: float) -> str:
 # --- metrics ----------------------------------------------------------------------------
 
 
+def _read_files(
+    history: History, facts: Sequence[Mapping[str, Any]], complaints: list[str]
+) -> list[bytes | None]:
+    """What each task wrote to its metrics; None where there is none. All of a store at once."""
+    places = [
+        find_outputs(history, fact["task"], fact["token"], fact["record"], is_newest=True)
+        for fact in facts
+    ]
+    found: list[bytes | None] = [None] * len(facts)
+    for store in {id(place.store): place.store for place in places}.values():
+        mine = [
+            number
+            for number, place in enumerate(places)
+            if place.store is store and facts[number]["record"] is not None
+        ]
+        try:
+            contents = store.read_many([(places[n].key(METRICS), 0, -1) for n in mine])
+        except StoreError:  # one that cannot be read is not to cost the others
+            contents = [_read_file(places[n], facts[n]["name"], complaints) for n in mine]
+        for number, content in zip(mine, contents, strict=True):
+            found[number] = content
+    return found
+
+
+def _read_file(place: Outputs, name: str, complaints: list[str]) -> bytes | None:
+    try:
+        return place.store.read(place.key(METRICS))
+    except StoreError as error:
+        complaints.append(f"{name}: {METRICS} left out: {error}")
+        return None
+
+
 def _read_metrics(
-    history: History, fact: Mapping[str, Any], complaints: list[str]
+    fact: Mapping[str, Any], written: bytes | None, complaints: list[str]
 ) -> dict[str, Any]:
     """The object that a task wrote, flat; empty where it wrote none."""
-    record = fact["record"]
-    if record is None:
+    if written is None:
         return {}
-    path = os.path.join(outputs_folder(history, fact["task"], fact["token"], record), METRICS)
     try:
-        with open(path, "rb") as file:
-            content = json.loads(file.read())
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
-    except (OSError, ValueError, RecursionError) as error:
+        content = json.loads(written)
+    except (ValueError, RecursionError) as error:
         complaints.append(f"{fact['name']}: {METRICS} left out: {error}")
         return {}
     if not isinstance(content, dict):
         complaints.append(f"{fact['name']}: {METRICS} left out: it is no JSON object")
         return {}
-    return dict(_flatten(content))
+    found = dict(_flatten(content))
+    for name in [name for name, value in found.items() if not _can_be_written(name, value)]:
+        complaints.append(f"{fact['name']}: {name!r} of {METRICS} left out: it cannot be written")
+        del found[name]
+    return found
+
+
+def _can_be_written(name: str, value: Any) -> bool:
+    """Whether it is UTF-8, which JSON with escapes need not be."""
+    try:
+        msgspec.json.encode((name, value))
+    except (UnicodeEncodeError, OverflowError, RecursionError):
+        return False
+    return True
 
 
 def _flatten(content: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import threading
 import time
@@ -34,14 +35,19 @@ from umpteen.results.base import (
     handed_key,
     handles_key,
     parse_numbers,
+    synced_key,
     tasks_key,
 )
+from umpteen.results.opening import OPTIONS_VARIABLE, is_remote
+from umpteen.staging import measure, pack
 from umpteen.task import FORMAT_VERSION
 
-__all__ = ["hand_in", "hand_in_lock", "open_job_folder"]
+__all__ = ["hand_in", "hand_in_lock", "open_job_folder", "put_syncs"]
 
 _OWNER = b'"machine":"%s","uid":%d,'
+_UNSTORED = ("sources", "results_options")
 _RENEW_S, _TAKE_OVER_S, _POLL_S = 10.0, 60.0, 0.2
+_SETTLE_S = 2.0
 
 
 @contextlib.contextmanager
@@ -70,7 +76,7 @@ def _take(store: Store) -> bytes:
     token = os.urandom(8).hex()
     own = _build_lock(token, here.machine, here.boot)
     seen, seen_s = b"", time.monotonic()
-    while not store.create(LOCK, own):
+    while not _put_lock(store, own):
         held = store.read(LOCK) or b""
         if held != seen:
             seen, seen_s = held, time.monotonic()
@@ -80,6 +86,16 @@ def _take(store: Store) -> bytes:
         else:
             time.sleep(_POLL_S)
     return own
+
+
+def _put_lock(store: Store, own: bytes) -> bool:
+    """Where two may succeed at once, the one whose lock is there a while later has it."""
+    if not store.create(LOCK, own):
+        return False
+    if store.has_exclusive_create:
+        return True
+    time.sleep(_SETTLE_S)
+    return store.read(LOCK) == own
 
 
 def _build_lock(token: str, machine: str, boot: str) -> bytes:
@@ -101,7 +117,7 @@ def open_job_folder(store: Store, job: Job) -> None:
         "version": FORMAT_VERSION,
         "name": job.name,
         "created": round(time.time(), 3),
-        "settings": {key: value for key, value in _settings(job).items() if key != "sources"},
+        "settings": {key: value for key, value in _settings(job).items() if key not in _UNSTORED},
     }
     store.create(JOB, msgspec.json.encode(content))
 
@@ -109,6 +125,27 @@ def open_job_folder(store: Store, job: Job) -> None:
 def _settings(job: Job) -> dict[str, Any]:
     settings: dict[str, Any] = msgspec.to_builtins(job.settings)
     return settings
+
+
+def put_syncs(store: Store, job: Job) -> Job:
+    """The job, once the folders that it syncs are in the store; what is there is not sent again.
+
+    Raises InputError for what cannot be packed.
+    """
+    settings = job.settings
+    if not settings.file_syncs:
+        return job
+    own = "" if is_remote(store.address) else store.address
+    exclude = [os.path.abspath("umpteen-results"), *([own] if own else [])]
+    there = set(store.list(os.path.dirname(synced_key(""))))
+    synced = []
+    for written, destination in settings.file_syncs:
+        source = os.path.join(settings.submitted_from, written)
+        digest = measure(source, exclude=exclude).digest
+        if os.path.basename(synced_key(digest)) not in there:
+            store.create(synced_key(digest), pack(source, digest, exclude=exclude))
+        synced.append((digest, destination))
+    return msgspec.structs.replace(job, settings=msgspec.structs.replace(settings, synced=synced))
 
 
 def hand_in(
@@ -132,7 +169,10 @@ def hand_in(
     store.create(handed_key(number), msgspec.json.encode(_describe(plan, number, executor, handed)))
     batches = [entry.batch for entry in handed]
     if batches:
-        handles = executor.submit(store.address, batches, plan.job.settings.slots)
+        options = plan.job.settings.results_options
+        environment = {OPTIONS_VARIABLE: json.dumps(options)} if options else {}
+        slots = plan.job.settings.slots
+        handles = executor.submit(store.address, batches, slots, environment)
         store.create(handles_key(number), msgspec.json.encode(handles))
     return batches
 
@@ -143,7 +183,7 @@ def _tasks_put_beside(store: Store, number: int, plan: Plan) -> Iterator[None]:
 
     A segment left by a hand-in that was killed before it was handed in counts for nothing.
     """
-    if not (plan.added or plan.changes or plan.updates or plan.dropped):
+    if not (plan.added or plan.changes or plan.updates or plan.dropped):  # what is restored, too
         yield
         return
     store.delete(tasks_key(number))
@@ -187,6 +227,7 @@ def _describe(plan: Plan, number: int, executor: Executor, handed: list[HandedBa
         batches=handed,
         changed=format_ranges(sorted(change.index for change in plan.changes)),
         dropped=format_ranges(plan.dropped),
+        restored=format_ranges(sorted(plan.restored)),
         source=plan.job.source_digest,
         is_plain=plan.is_plain,
         settings=build_settings(plan.job),

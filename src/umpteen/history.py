@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import collections
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -46,10 +46,9 @@ __all__ = ["SKIPPED", "SUCCEEDED", "BatchHistory", "HandIn", "HandedBatch", "His
 
 SUCCEEDED, SKIPPED = NUMBER_OF["succeeded"], NUMBER_OF["skipped"]
 _TAIL_BYTES, _HEAD_BYTES = 65536, 1024
-_RECENT = 50
+_STARTS_AT_ONCE = 64
 _KEPT_BATCH_FILES = 4
 _SAMPLES = 1000
-_STARTS_AT_ONCE = 32  # little enough to be held in memory
 _Kind = TypeVar("_Kind")
 
 
@@ -63,7 +62,8 @@ class HandedBatch(msgspec.Struct, frozen=True, omit_defaults=True):
 class HandIn(msgspec.Struct, frozen=True, omit_defaults=True):
     """One `handed/K.json`.
 
-    tasks: how many were added. changed and dropped: indices as ranges. source: the job's
+    tasks: how many were added. changed, dropped and restored (no longer
+    dropped, and as it was): indices as ranges. source: the job's
     source_digest; is_plain: whether the k-th task of that source is index k, by its own name.
     """
 
@@ -75,6 +75,7 @@ class HandIn(msgspec.Struct, frozen=True, omit_defaults=True):
     batches: list[HandedBatch]
     changed: str = ""
     dropped: str = ""
+    restored: str = ""
     source: str = ""
     is_plain: bool = False
     settings: dict[str, Any] = {}
@@ -178,6 +179,7 @@ class History:
         self.last_end_s = 0.0
         self._fresh: list[tuple[str, Record]] = []
         self._unread_failures: list[tuple[str, RecordsKey]] = []
+        self._unread_fresh: list[tuple[str, RecordsKey]] = []
         self._without_handles: set[int] = set()
         self._batch_files: dict[str, _BatchFile] = {}
 
@@ -192,8 +194,7 @@ class History:
             self._read_job()
         self._read_hand_ins()
         self._read_cancel_mark()
-        for batch in self.list_open():
-            self._read_batch(batch)
+        self._read_batches(self.list_open())
 
     def _read_cancel_mark(self) -> None:
         if content := self.store.read(CANCEL):
@@ -234,6 +235,8 @@ class History:
         self.states += bytes(hand_in.tasks)
         self.batch_of.extend([-1] * hand_in.tasks)
         self.dropped.update(i for part in parse_ranges(hand_in.dropped) for i in part)
+        for part in parse_ranges(hand_in.restored):
+            self.dropped.difference_update(part)
         for part in parse_ranges(hand_in.changed):
             self.dropped.difference_update(part)
             self.states[part.start : part.stop] = bytes(len(part))
@@ -267,37 +270,55 @@ class History:
                 self.batches[name].handle = handle
         self._without_handles.discard(number)
 
-    def _read_batch(self, batch: BatchHistory) -> None:
-        names = self.store.list(records_folder(batch.batch))
-        known = {start.key for start in batch.starts}
-        found = sorted(key for name in names if (key := parse_records_key(name)))
-        batch.starts += [_StartHistory(key) for key in found if key not in known]
-        for start in batch.starts:
-            if not start.has_ended:
-                self._read_start(batch, start)
-        batch.is_closed = CLOSED in names
+    def _read_batches(self, batches: Sequence[BatchHistory]) -> None:
+        """Their starts, and what is new in those that had not ended."""
+        folders = self.store.list_many([records_folder(batch.batch) for batch in batches])
+        for batch, names in zip(batches, folders, strict=True):
+            known = {start.key for start in batch.starts}
+            found = sorted(key for name in names if (key := parse_records_key(name)))
+            batch.starts += [_StartHistory(key) for key in found if key not in known]
+            batch.is_closed = CLOSED in names
+        going = [(batch, start) for batch in batches for start in batch.starts]
+        going = [(batch, start) for batch, start in going if not start.has_ended]
+        for place in range(0, len(going), _STARTS_AT_ONCE):
+            self._read_starts(going[place : place + _STARTS_AT_ONCE])
 
-    def _read_start(self, batch: BatchHistory, start: _StartHistory) -> None:
-        key = records_key(batch.batch, start.key)
-        if start.offset == 0 and self._read_closing_line(batch, start, key):
-            return
-        content = self.store.read(key, start.offset) or b""
-        if start.offset == 0 and (size := trusted_size(content, self.here)) < len(content):
+    def _read_starts(self, going: Sequence[tuple[BatchHistory, _StartHistory]]) -> None:
+        asked = [
+            (records_key(batch.batch, start.key), start.offset or -_TAIL_BYTES, -1)
+            for batch, start in going
+        ]
+        contents = self.store.read_many(asked)
+        for (batch, start), (key, _, _), content in zip(going, asked, contents, strict=True):
+            self._read_start(batch, start, key, content or b"")
+
+    def _read_start(
+        self, batch: BatchHistory, start: _StartHistory, key: str, content: bytes
+    ) -> None:
+        """content: what is new in its file, or the end of a file that was not read before."""
+        if start.offset == 0 and len(content) >= _TAIL_BYTES:
+            if self._read_closing_line(batch, start, key, content):
+                return
+            content = self.store.read(key) or b""
+        if start.offset == 0 and not self.store.is_lasting:
+            size = trusted_size(content, self.here)
+            start.has_ended = size < len(content)  # with its boot; the rest is not to be believed
             content = content[:size]
-            start.has_ended = True  # with its boot; what is behind is not to be believed
         content = content[: content.rfind(b"\n") + 1]
         start.offset += len(content)
         self._apply_lines(batch, start, content)
 
-    def _read_closing_line(self, batch: BatchHistory, start: _StartHistory, key: str) -> bool:
+    def _read_closing_line(
+        self, batch: BatchHistory, start: _StartHistory, key: str, tail: bytes
+    ) -> bool:
         """Take an ended start from its closing line alone; False where that does not do."""
-        tail = self.store.read_tail(key, _TAIL_BYTES) or b""
         position = tail.rfind(b'{"event":"end"')
-        if position < 0 or len(tail) < _TAIL_BYTES:
+        if position < 0:
             return False
-        head = self.store.read(key, size=_HEAD_BYTES) or b""
-        if trusted_size(head, self.here) < len(head):  # from before a reboot: read with care
-            return False
+        if not self.store.is_lasting:
+            head = self.store.read(key, size=_HEAD_BYTES) or b""
+            if trusted_size(head, self.here) < len(head):  # from before a reboot: read with care
+                return False
         closing = next(parse_lines(tail[position:]), None)
         if closing is None:
             return False
@@ -317,6 +338,7 @@ class History:
                 self._set_range(batch, part, number)
         if failed:
             self._unread_failures.append((batch.batch, start.key))
+            self._unread_fresh.append((batch.batch, start.key))
         self.seconds += closing.get("seconds", 0.0)
         self.last_end_s = max(self.last_end_s, closing.get("time", 0.0))
         start.has_ended = True
@@ -368,7 +390,7 @@ class History:
     def _add_failures(self, batch: str, content: bytes) -> None:
         for record in _list_failures(content):
             self._failures.append((batch, record))
-            self._fresh = [*self._fresh[-_RECENT:], (batch, record)]
+            self._fresh.append((batch, record))
 
     def read_settings(self) -> dict[str, Any]:
         """What the job was handed in with last, by the names of Settings."""
@@ -449,21 +471,37 @@ class History:
                     forms.append(_as_task(line, index))
         return forms
 
-    def take_recent(self) -> list[tuple[str, Record]]:
-        """(batch, record) of failures that were read since the last call, oldest first."""
+    def take_recent(self) -> Iterator[tuple[str, Record]]:
+        """(batch, record) of what came to an end without success since the last call, oldest
+        first. What has to be read for that is read when the first is asked for.
+        """
         fresh, self._fresh = self._fresh, []
-        return [entry for entry in fresh if self._is_newest(*entry)]
+        unread, self._unread_fresh = self._unread_fresh, []
+        return self._read_recent(fresh, unread)
 
-    def read_failures(self) -> list[tuple[str, Record]]:
-        """(batch, record) of every task that is not succeeded now, if read; the newest last."""
-        unread, self._unread_failures = self._unread_failures, []
+    def _read_recent(
+        self, fresh: list[tuple[str, Record]], unread: list[tuple[str, RecordsKey]]
+    ) -> Iterator[tuple[str, Record]]:
+        if unread:
+            fresh += self._read_unread(unread)
+            fresh.sort(key=lambda entry: entry[1].end_s)
+        yield from (entry for entry in fresh if self._is_newest(*entry))
+
+    def _read_unread(self, unread: list[tuple[str, RecordsKey]]) -> list[tuple[str, Record]]:
+        found: list[tuple[str, Record]] = []
         for first in range(0, len(unread), _STARTS_AT_ONCE):
             some = unread[first : first + _STARTS_AT_ONCE]
             asked = [(records_key(batch, key), 0, -1) for batch, key in some]
             for (batch, _), read in zip(some, self.store.read_many(asked), strict=True):
                 content = read or b""
                 content = content[: trusted_size(content, self.here)]
-                self._failures += [(batch, record) for record in _list_failures(content)]
+                found += [(batch, record) for record in _list_failures(content)]
+        return found
+
+    def read_failures(self) -> list[tuple[str, Record]]:
+        """(batch, record) of every task that is not succeeded now, if read; the newest last."""
+        unread, self._unread_failures = self._unread_failures, []
+        self._failures += self._read_unread(unread)
         merged = sorted(self._failures, key=lambda entry: entry[1].end_s)
         newest = {record.task: (batch, record) for batch, record in merged}
         return [entry for entry in newest.values() if self._is_newest(*entry)]

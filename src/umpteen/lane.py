@@ -32,8 +32,8 @@ from umpteen.process import (
     resolve_program,
 )
 from umpteen.records import list_starts, parse_ranges, read_start
-from umpteen.results.base import Store, attempt_folder, scratch_folder
-from umpteen.results.opening import parse_address
+from umpteen.results.base import Store, attempt_folder, scratch_folder, spool_folder
+from umpteen.results.opening import OPTIONS_VARIABLE, is_remote, parse_address
 from umpteen.task import (
     NUMBER_OF,
     REASON_DEADLINE,
@@ -45,6 +45,7 @@ from umpteen.task import (
     build_digest,
     build_environment,
 )
+from umpteen.unpack import synced_folder
 
 __all__ = [
     "AGAIN",
@@ -55,6 +56,7 @@ __all__ = [
     "FENCED",
     "GO_ON",
     "KILL",
+    "LEAVE",
     "ONE_MORE",
     "ORDER",
     "PAUSE",
@@ -72,7 +74,7 @@ AGAIN = 2  # the attempt before was this runner's, too
 
 # What a lane is told; the task it is about, where it is about one, as a ticket names it.
 ORDER = struct.Struct("<cxxxII")
-PAUSE, GO_ON, ONE_MORE = b"P", b"G", b"1"
+PAUSE, GO_ON, ONE_MORE, LEAVE = b"P", b"G", b"1", b"L"
 END_KINDLY, KILL, DEADLINE, CANCEL_ALL, CANCEL_ONE = b"T", b"K", b"D", b"X", b"C"
 _ENDINGS = {
     END_KINDLY: (TaskState.WAITING.value, REASON_INTERRUPTED),
@@ -87,6 +89,7 @@ _STORE_TROUBLE = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.ESTALE}
 )
 _RETRY_S = 1.0
+_ANSWERS_AT_ONCE = 150  # below PIPE_BUF together
 _ORPHAN_GRACE_S = 2.0
 _SIZES_S = 0.25  # how often the outputs of tasks with a limit are looked at
 _FRESH = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
@@ -109,7 +112,8 @@ class BatchView:
         self.status_file: str = own.get("status_file", "status_code")
         self.grace_s: float = own.get("grace_s", 10.0)
         cwd: str = own.get("cwd") or ""
-        self.cwd = cwd if os.path.isdir(cwd) else None  # else where the runner is
+        self.synced: list[tuple[str, str | None]] = own.get("synced", [])
+        self.cwd = cwd if os.path.isdir(cwd) else self.find_synced()
         self.deadline_s: float | None = own.get("deadline_s")
         self.has_graph: bool = own.get("graph", False)
         self.after: list[int] = own.get("after", [])
@@ -118,6 +122,13 @@ class BatchView:
         self.has_priorities: bool = own.get("priorities", False)
         self.max_failures: int = own.get("max_failures", 0)
         self.fail_fast: bool = own.get("fail_fast", False)
+
+    def find_synced(self) -> str | None:
+        """The first folder that was synced; None is where the runner is."""
+        digest, destination = next(iter(self.synced), ("", None))
+        if not digest:
+            return None
+        return os.path.expanduser(destination) if destination else synced_folder(digest)
 
     def terms_of(self, position: int) -> dict[str, Any]:
         """What a task has beside its command and its place."""
@@ -130,10 +141,15 @@ class BatchView:
 
 
 class LaneSetup(NamedTuple):
-    """What a lane is given: its slots, its ends of the pipes, and how batches are read."""
+    """What a lane is given: its slots, its ends of the pipes, and how batches are read.
+
+    store: a folder of this machine, where it is not the job's own. spool: a folder for outputs
+    that go elsewhere than to a folder.
+    """
 
     slots: Sequence[int]
     store: Store
+    spool: str
     token: str
     lease: Lease
     tickets: int
@@ -157,6 +173,7 @@ class _Running:
         "folder",
         "index",
         "is_prepared",
+        "is_spooled",
         "kill_at_s",
         "limit",
         "made_results",
@@ -174,7 +191,7 @@ class _Running:
         "timeout_at_s",
     )  # fmt: skip
 
-    def __init__(self, slot: int, ticket: tuple[int, ...], batch: BatchView) -> None:
+    def __init__(self, slot: int, ticket: tuple[int, ...], batch: BatchView, spool: str) -> None:
         self.slot, self.batch = slot, batch
         self.ordinal, self.position, self.attempt, self.flags, self.devices = ticket
         self.is_prepared = False
@@ -183,7 +200,12 @@ class _Running:
         self.index = batch.indices[self.position]
         self.name = batch.names[self.position]
         self.output: str = batch.runs[self.position]["remote_output_path"]
-        self.folder = batch.folder(self.position)
+        self.is_spooled = is_remote(self.output)
+        self.folder = (
+            spool_folder(spool, self.index, self.attempt)
+            if self.is_spooled
+            else batch.folder(self.position)
+        )
         self.outputs = self.digest = self.results = ""
         self.made_results = False
         self.pid = 0
@@ -214,6 +236,7 @@ class _Lane:
         self.limited: set[_Running] = set()  # those whose outputs may only be so large
         self.look_at_s = float("inf")
         self.revoked: set[tuple[int, int]] = set()
+        self.concluding: set[tuple[int, int]] = set()  # ended, and the store refused their files
         self.one_more = False
         self.retries: list[Callable[[], None]] = []
         self.retry_at_s = float("inf")
@@ -224,6 +247,7 @@ class _Lane:
         self.closed = self.paused = self.listening = self.stopping = False
         self.path = os.environ.get("PATH", os.defpath)
         ours = {line.split(b"=")[0] for line in build_environment("", "", 0, 0, 0, "", "")}
+        ours.add(OPTIONS_VARIABLE.encode())  # may have secrets
         self.inherited = [b"%s=%s" % pair for pair in os.environb.items() if pair[0] not in ours]
         self.scratch = setup.store.path(scratch_folder(setup.token))
         self.slot_results = {slot: self._new_results(slot) for slot in setup.slots}
@@ -265,7 +289,8 @@ class _Lane:
                 break
             self.one_more = False
             values = TICKET.unpack(ticket)
-            self._begin(_Running(self.free.pop(), values, self._batch(values[0])))
+            batch = self._batch(values[0])
+            self._begin(_Running(self.free.pop(), values, batch, self.setup.spool))
         if self.listening:
             self.watcher.remove_file(self.setup.tickets)
             self.listening = False
@@ -274,24 +299,32 @@ class _Lane:
         if not orders:  # the runner is gone
             self.watcher.remove_file(self.setup.control)
             self._end_all(END_KINDLY, _ORPHAN_GRACE_S)
+        spared = []
         for order, ordinal, position in ORDER.iter_unpack(orders):
             if order in (PAUSE, GO_ON):
                 self.paused, self.one_more = order == PAUSE, False
             elif order == ONE_MORE:
                 self.one_more = True
+            elif order == LEAVE:
+                self.closed = True
             elif order == CANCEL_ONE:
-                self._cancel(ordinal, position)
+                if not self._cancel(ordinal, position):
+                    spared.append(b"%d:%d" % (ordinal, position))
             elif order == KILL:
                 self._end_all(END_KINDLY, 0.0)
             else:
                 self._end_all(order, None)
+        for start in range(0, len(spared), _ANSWERS_AT_ONCE):
+            self._write_done(b"- " + b",".join(spared[start : start + _ANSWERS_AT_ONCE]) + b"\n")
 
-    def _cancel(self, ordinal: int, position: int) -> None:
-        """End one task if it runs here; else it shall not start here."""
+    def _cancel(self, ordinal: int, position: int) -> bool:
+        """End one task if it runs here; if not it shall never start here, which is False."""
         self.revoked.add((ordinal, position))
         for task in self.running.values():
             if (task.ordinal, task.position) == (ordinal, position):
                 self._end(task, _ENDINGS[CANCEL_ALL], None)
+                return True
+        return (ordinal, position) in self.concluding
 
     def _end_all(self, order: bytes, grace_s: float | None) -> None:
         self.closed = self.stopping = True
@@ -397,7 +430,8 @@ class _Lane:
             return
         if task.flags & FENCED:
             task.outputs = attempt_folder(task.attempt, self.setup.token)
-            task.folder = f"{task.folder}/{task.outputs}"
+            if not task.is_spooled:
+                task.folder = f"{task.folder}/{task.outputs}"
         try:
             os.mkdir(task.folder)
         except FileNotFoundError:
@@ -502,6 +536,9 @@ class _Lane:
             task.results,
             task.output,
         )
+        if task.batch.synced:
+            folder = os.fsencode(task.batch.find_synced() or "")
+            variables.append(b"UMPTEEN_SYNCED=" + folder)
         if not env:
             return self.inherited + variables
         declared = _encode_environment(env)
@@ -601,8 +638,10 @@ class _Lane:
                 self._report_kept(task, reason, error)
                 return
             else:
+                self.concluding.add((task.ordinal, task.position))
                 self._hold(lambda: self._conclude(task, reason), error)
                 return
+        self.concluding.discard((task.ordinal, task.position))
         self._report(task, record)
 
     def _leave_files(self, task: _Running, reason: str) -> Record:
@@ -732,12 +771,18 @@ def _find_missing(task: _Running) -> str:
     """The first file that the task should have left and has not; empty where all are there."""
     for path in task.batch.terms_of(task.position).get("expect", ()):
         is_result = path.startswith("results/")
-        place = os.path.join(task.folder if is_result else task.cwd or os.getcwd(), path)
-        if not os.path.lexists(place) and not (
-            any(sign in path for sign in "*?[") and glob.glob(place, recursive=True)
+        folder = task.folder if is_result else task.cwd or os.getcwd()
+        if not os.path.lexists(os.path.join(folder, path)) and not (
+            any(sign in path for sign in "*?[") and _has_match(folder, path)
         ):
             return str(path)
     return ""
+
+
+def _has_match(folder: str, pattern: str) -> bool:
+    # Not root_dir, which Python 3.9 does not have.
+    found = glob.iglob(os.path.join(glob.escape(folder), pattern), recursive=True)
+    return next(found, None) is not None
 
 
 def _is_over_limit(task: _Running) -> bool:

@@ -9,10 +9,9 @@ from __future__ import annotations
 import collections
 import difflib
 import fnmatch
-import os
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -21,17 +20,19 @@ from umpteen.executors.base import UNKNOWN, open_executor
 from umpteen.history import BatchHistory, History
 from umpteen.job import Task
 from umpteen.registry import find_address, register
-from umpteen.results.opening import open_store
+from umpteen.results.base import Store, attempt_folder
+from umpteen.results.opening import find_output, is_remote, open_store
 from umpteen.status import JobStatus, build_status, list_living
 from umpteen.task import STATES, Record
 
 __all__ = [
     "UNKNOWN_S",
     "Liveness",
+    "Outputs",
     "find_names",
+    "find_outputs",
     "find_task",
     "open_history",
-    "outputs_folder",
     "read_facts",
     "read_status",
 ]
@@ -146,28 +147,57 @@ def find_task(history: History, wanted: str) -> tuple[int, Task]:
     for index, task in enumerate(tasks):
         if task.name == wanted:
             return index, task
-    if wanted.isdigit() and int(wanted) < len(tasks):
+    if wanted.isdecimal() and int(wanted) < len(tasks):
         return int(wanted), tasks[int(wanted)]
     raise InputError(
-        f"no task {wanted!r} in {history.job.get('name')!r}", _hint_task(wanted, tasks)
+        f"no task {wanted!r} in {history.job.get('name')!r}",
+        _hint_task(wanted, [t for i, t in enumerate(tasks) if i not in history.dropped]),
     )
 
 
 def _hint_task(wanted: str, tasks: Sequence[Task]) -> str:
+    if not tasks:
+        return "it has no tasks"
     names = [task.name for task in tasks[:20000]]
     near = difflib.get_close_matches(wanted, names, n=1)
     return f"did you mean {near[0]!r}?" if near else f"its tasks are {names[0]} to {names[-1]}"
 
 
-def outputs_folder(history: History, task: Task, token: str, record: Record | None) -> str:
-    """Where the outputs of an attempt are: what was set aside since is below `attempts/`."""
-    base = open_store(task.output).address if task.output else history.store.path(task.name)
+class Outputs(NamedTuple):
+    """Where one attempt of a task left what it wrote: a store, and the folder in it."""
+
+    store: Store
+    folder: str
+
+    @property
+    def address(self) -> str:
+        """The folder, or address."""
+        return self.store.path(self.folder)
+
+    def key(self, name: str) -> str:
+        """Of one of its files, in its store."""
+        return f"{self.folder}/{name}"
+
+
+def find_outputs(
+    history: History, task: Task, token: str, record: Record | None, *, is_newest: bool = False
+) -> Outputs:
+    """Where the outputs of an attempt are: what was set aside since is below `attempts/`.
+
+    is_newest: whether there is no later attempt, so that an object store need not be asked.
+    """
+    store, base = (
+        find_output(history.store, task.output) if task.output else (history.store, task.name)
+    )
     if record is None:
-        return base
-    if record.outputs and os.path.isdir(f"{base}/{record.outputs}"):
-        return f"{base}/{record.outputs}"
-    aside = f"{base}/attempts/{record.attempt}-{token}"
-    return aside if os.path.isdir(aside) else base
+        return Outputs(store, base)
+    is_far = is_remote(store.address)
+    if is_far and is_newest and not record.outputs:
+        return Outputs(store, base)
+    for below in (record.outputs, attempt_folder(record.attempt, token)):
+        if below and store.list(f"{base}/{below}"):
+            return Outputs(store, f"{base}/{below}")
+    return Outputs(store, base)
 
 
 def find_names(history: History, names: Sequence[str], tasks: Sequence[str]) -> Iterator[str]:

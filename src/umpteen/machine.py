@@ -25,6 +25,7 @@ __all__ = [
 
 _LEAST_SHARE, _LEAST_BYTES = 0.05, 256 << 20  # of memory that must be free to start a task
 _WINDOW_S = 2.0
+_MOST_GPUS = 64  # a ticket has a bit for each
 _UNLIMITED = 1 << 60
 _CGROUP_FILES = (  # of version 2, and of version 1
     ("memory.max", "memory.current", "inactive_file"),
@@ -42,7 +43,8 @@ class Capacity(NamedTuple):
 
 def read_capacity() -> Capacity:
     """Of this machine, as far as this process may use it."""
-    return Capacity(usable_cores(), min(_total_memory(), _cgroup_limit()), _list_gpus())
+    gpus = _list_gpus()[:_MOST_GPUS]
+    return Capacity(usable_cores(), min(_total_memory(), _cgroup_limit()), gpus)
 
 
 def list_lacks(cpus: int, gpus: int, memory: int, here: Capacity) -> list[tuple[int, int, str]]:

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import msgspec
 
 from umpteen.graph import Graph, build_graph, list_by_priority
-from umpteen.history import SKIPPED, SUCCEEDED, BatchHistory, History
+from umpteen.history import SUCCEEDED, BatchHistory, History
 from umpteen.job import Job, Task
-from umpteen.task import FREE, IS_FINAL
+from umpteen.task import FREE, IS_FINAL, STATES
 
 __all__ = [
     "RERUN_CHOICES",
@@ -29,11 +29,13 @@ __all__ = [
 
 RERUN_CHOICES = ("default", "all", "failed", "changed", "none")
 
+_FAILURES = frozenset({"failed", "timed_out", "cancelled", "skipped"})
+
 # Which of a task's conditions make it run, by what --rerun says.
 _RERUN = {
-    "default": {"new", "unfinished", "failed", "skipped", "changed"},
-    "all": {"new", "unfinished", "failed", "skipped", "changed", "succeeded"},
-    "failed": {"failed", "skipped"},
+    "default": {"new", "unfinished", "changed", *_FAILURES},
+    "all": {"new", "unfinished", "changed", "succeeded", *_FAILURES},
+    "failed": {*_FAILURES},
     "changed": {"changed"},
     "none": {"new"},
     # What is left of a job that this process ran: nothing a second time.
@@ -52,9 +54,9 @@ class Change(msgspec.Struct, frozen=True):
 class Plan(msgspec.Struct):
     """What a hand-in would do.
 
-    to_run: indices in order. why: how many of them are `new`, `failed`, `skipped`,
-    `unfinished`, `changed`, `succeeded`, or `needed` by others. updates: tasks of which what counts for no
-    digest changed. again: lost batches that go in as they are. closed: batches that
+    to_run: indices in order. why: how many of them are `new`, `unfinished`, `changed`, `succeeded`,
+    `failed`, `timed_out`, `cancelled`, `skipped`, or `needed` by others. updates: tasks of which what counts for no
+    digest changed. restored: tasks that were dropped and are as they were. again: lost batches that go in as they are. closed: batches that
     must never start again. running: tasks that a living batch has. done: tasks left alone.
     """
 
@@ -63,6 +65,7 @@ class Plan(msgspec.Struct):
     changes: list[Change]
     updates: list[Change]
     dropped: list[int]
+    restored: list[int]
     to_run: Sequence[int]
     why: dict[str, int]
     again: list[BatchHistory]
@@ -85,7 +88,9 @@ class Plan(msgspec.Struct):
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to hand in, not even a change of what is known."""
-        return not (self.to_run or self.again or self.changes or self.dropped or self.added)
+        return not (
+            self.to_run or self.again or self.changes or self.dropped or self.restored or self.added
+        )
 
 
 Chosen = Callable[[int, Task], bool]
@@ -115,12 +120,13 @@ def build_plan(
     is_partial = only is not None or rerun in ("failed", "changed", "none")
     to_run = _put_in_order(found, graph, to_run, why, chosen if is_partial else None)
     is_movable = graph is None
+    renewed = changed.union(update.index for update in found.updates)
     again, closed, to_run = _keep_lost_batches(
-        job, history, living, to_run, changed, is_movable=is_movable
+        job, history, living, to_run, renewed, is_movable=is_movable
     )
     return Plan(
         job=job, added=found.added, changes=found.changes, updates=found.updates,
-        dropped=dropped, to_run=to_run, why=why, again=again, closed=closed, running=running,
+        dropped=dropped, restored=found.restored, to_run=to_run, why=why, again=again, closed=closed, running=running,
         done=chosen.done, left_failed=chosen.left_failed, is_plain=found.is_plain,
         before=history.count, by_index=_index_tasks(found.tasks, indices, found.is_plain),
         indices=indices, graph=graph, history=history,
@@ -200,16 +206,18 @@ class _Found(NamedTuple):
     added: list[Task]
     changes: list[Change]
     updates: list[Change]
+    restored: list[int]
     is_plain: bool
 
 
 def _find_tasks(job: Job, history: History) -> _Found:
     count = len(job.tasks)
     if not history.count:
-        return _Found(job.tasks, range(count), job.tasks, [], [], is_plain=True)
+        return _Found(job.tasks, range(count), job.tasks, [], [], [], is_plain=True)
     newest = next((h for h in reversed(history.hand_ins) if h.source), None)
-    if newest and newest.is_plain and newest.source == job.source_digest != "":
-        return _Found(job.tasks, range(count), [], [], [], is_plain=True)
+    is_known = newest and newest.is_plain and newest.source == job.source_digest != ""
+    if is_known and all(index >= count for index in history.dropped):
+        return _Found(job.tasks, range(count), [], [], [], [], is_plain=True)
     return _match(job.tasks, history)
 
 
@@ -221,6 +229,7 @@ def _match(given: list[Task], history: History) -> _Found:
     added: list[Task] = []
     changes: list[Change] = []
     updates: list[Change] = []
+    restored: list[int] = []
     names = _name_tasks(given, recorded, history.dropped)
     for unnamed, name in zip(given, names, strict=True):
         task = unnamed
@@ -233,13 +242,16 @@ def _match(given: list[Task], history: History) -> _Found:
             added.append(task)
             continue
         indices.append(index)
-        if _identity(recorded[index]) != _identity(task) or index in history.dropped:
+        if _identity(recorded[index]) != _identity(task):
             changes.append(Change(index, recorded[index], task))
-        elif recorded[index] != task:
+            continue
+        if index in history.dropped:
+            restored.append(index)
+        if recorded[index] != task or index in history.dropped:
             updates.append(Change(index, recorded[index], task))
     is_plain = not any(task.automatic and task.name != str(i) for i, task in enumerate(tasks))
     is_plain = is_plain and all(place == index for place, index in enumerate(indices))
-    return _Found(tasks, indices, added, changes, updates, is_plain)
+    return _Found(tasks, indices, added, changes, updates, restored, is_plain)
 
 
 def _identity(task: Task) -> Any:
@@ -317,7 +329,7 @@ class _Chooser:
             elif condition in self.wanted:
                 to_run.append(index)
                 why[condition] = why.get(condition, 0) + 1
-            elif condition in ("failed", "skipped"):
+            elif condition in _FAILURES:
                 self.left_failed += 1
             elif condition == "succeeded":
                 self.done += 1
@@ -348,7 +360,7 @@ class _Chooser:
         if state == SUCCEEDED:
             return "succeeded"
         if IS_FINAL[state]:
-            return "skipped" if state == SKIPPED else "failed"
+            return STATES[state]
         if self.history.batch_of[index] < 0 or (
             self.started is not None and index not in self.started
         ):
@@ -361,7 +373,7 @@ def _keep_lost_batches(
     history: History,
     living: set[str],
     to_run: Sequence[int],
-    changed: set[int],
+    renewed: set[int],
     *,
     is_movable: bool,
 ) -> tuple[list[BatchHistory], list[str], Sequence[int]]:
@@ -381,7 +393,7 @@ def _keep_lost_batches(
             continue
         wanted = set(to_run) if wanted is None else wanted
         same = batch.settings == build_settings(job) and not job.settings.deadline_s
-        is_current = changed.isdisjoint(unfinished) and history.stale.isdisjoint(unfinished)
+        is_current = renewed.isdisjoint(unfinished) and history.stale.isdisjoint(unfinished)
         is_current = is_current and not _is_spoilt(history, batch)
         if is_movable and same and is_current and wanted.issuperset(unfinished):
             again.append(batch)
@@ -412,6 +424,7 @@ def build_settings(job: Job) -> dict[str, Any]:
         "grace_s": settings.grace_s,
         "address": settings.address,
         "cwd": settings.submitted_from,
+        "synced": settings.synced,
         "max_failures": settings.max_failures,
         "fail_fast": settings.fail_fast,
         "canary": settings.canary,

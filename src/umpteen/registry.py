@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from umpteen.errors import InputError, nearest_hint
 from umpteen.results.base import JOB
-from umpteen.results.opening import open_store, parse_address
+from umpteen.results.opening import is_remote, open_store, parse_address
 
 __all__ = ["Entry", "find_address", "forget", "is_job", "list_entries", "list_names", "register"]
 
@@ -74,7 +74,7 @@ def list_entries() -> list[Entry]:
             entry = Entry(found["name"], found["address"], found["seen_s"])
         except (OSError, ValueError, KeyError, TypeError):
             continue
-        if os.path.exists(os.path.join(entry.address, JOB)):
+        if is_remote(entry.address) or os.path.exists(os.path.join(entry.address, JOB)):
             entries[entry.address] = entry
         elif os.path.isdir(os.path.dirname(entry.address)):  # gone, and not only unmounted
             os.unlink(path)

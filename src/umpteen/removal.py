@@ -10,13 +10,20 @@ import contextlib
 import os
 import shutil
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from umpteen.errors import StoreError
-from umpteen.results.base import JOB, LOCK, OWN_FOLDER
+from umpteen.results.base import JOB, LOCK, OWN_FOLDER, Store
 
-__all__ = ["Removed", "measure_job", "remove_job", "remove_rest"]
+__all__ = [
+    "Removed",
+    "measure_far_job",
+    "measure_job",
+    "remove_far_job",
+    "remove_job",
+    "remove_rest",
+]
 
 _OF_A_TASK = ("stdout", "stderr", "status_code", "status", "results", "attempts")
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -65,6 +72,42 @@ def remove_job(address: str, names: Sequence[str]) -> Removed:
                 for entry in [e for e in os.listdir(own) if e not in last] + last[:1]:
                     _remove(entry, own)
     return Removed(tasks, left)
+
+
+def measure_far_job(store: Store, names: Sequence[str]) -> int:
+    """The bytes of what `remove_far_job` would remove."""
+    ours = _build_test(names)
+    return sum(size for path, size in store.walk("") if ours(path))
+
+
+def remove_far_job(store: Store, names: Sequence[str]) -> Removed:
+    """As `remove_job`, where there are no folders: by the names of all files. Raises StoreError.
+
+    What says that it is a job goes last, but for the lock.
+    """
+    ours = _build_test(names)
+    paths = [path for path, _ in store.walk("") if path != LOCK]
+    found = [path for path in paths if ours(path)]
+    store.delete_many([path for path in found if path != JOB])
+    store.delete(JOB)
+    tops = {name.split("/")[0] for name in names}
+    left = sum(not ours(path) and path.split("/")[0] in tops for path in paths)
+    folders = {path.rpartition("/")[0] for path in found}
+    return Removed(len(folders.intersection(names)), left)
+
+
+def _build_test(names: Sequence[str]) -> Callable[[str], bool]:
+    """Whether a file is the job's own, or of what its tasks left."""
+    known = set(names)
+
+    def is_ours(path: str) -> bool:
+        parts = path.split("/")
+        if parts[0] == OWN_FOLDER:
+            return True
+        above = ("/".join(parts[:end]) for end in range(1, len(parts)) if parts[end] in _OF_A_TASK)
+        return any(folder in known for folder in above)
+
+    return is_ours
 
 
 def remove_rest(address: str) -> None:

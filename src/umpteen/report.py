@@ -14,10 +14,13 @@ from typing import Any
 from umpteen.history import History
 from umpteen.plan import Plan
 from umpteen.results.opening import parse_address
-from umpteen.status import Failure, JobStatus, describe_end
-from umpteen.task import Record, shell_command
+from umpteen.status import Failure, JobStatus, describe_end, is_failure
+from umpteen.task import Record, shell_command, tell_end
 
 __all__ = [
+    "Folds",
+    "choose_failures",
+    "cut_middle",
     "plan_to_dict",
     "read_failure",
     "render_ago",
@@ -43,6 +46,7 @@ __all__ = [
 
 _LAST_BYTES = 4096
 _LEAST = 12  # columns that a cut cell keeps
+_SHOWN_FOLDS, _SHOWN_NAMES = 5, 3
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x1f\x7f-\x9f]")
 _UNITS_S = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
 
@@ -79,7 +83,9 @@ def render_size(size: int) -> str:
 
 
 def render_ago(then_s: float) -> str:
-    """How long ago a time since 1970 was: `12 min ago`, `yesterday`."""
+    """How long ago a time since 1970 was: `12 min ago`, `yesterday`; empty for 0, not known."""
+    if not then_s:
+        return ""
     seconds = time.time() - then_s
     if seconds < 10:
         return "just now"
@@ -120,16 +126,19 @@ def render_start(status: JobStatus, *, is_left: bool = False) -> str:
     return f"{first}, results in {shorten_path(status.address)}"
 
 
-def render_leave(status: JobStatus, left_over: int) -> list[str]:
-    """How to come back to a job that nobody watches. left_over: tasks for a later run."""
-    lines = [f"  watch     umpteen collect {_quote(status.name)}"]
+def render_leave(job: str, left_over: int) -> list[str]:
+    """How to come back to a job that nobody watches. left_over: tasks for a later run.
+
+    job: what to type for it, its name or where it is; so below.
+    """
+    lines = [f"  watch     umpteen collect {_quote(job)}"]
     if left_over:
         what = f"the {left_over:,} that changed while a former run has them"
         lines.append(f"  later     {what}: the same command once that has ended, or collect")
     return lines
 
 
-def render_cancel(status: JobStatus, found: Mapping[str, Any]) -> list[str]:
+def render_cancel(status: JobStatus, job: str, found: Mapping[str, Any]) -> list[str]:
     """What became of a cancel; `found` as its --json has it."""
     cancelled, before, left = found["cancelled"], found["ended_before"], found["left"]
     meanwhile = found["ended_meanwhile"]
@@ -141,30 +150,33 @@ def render_cancel(status: JobStatus, found: Mapping[str, Any]) -> list[str]:
     said = "".join(f", {count:,} {word}" for count, word in words if count)
     lines = [f"{status.name}: {cancelled:,} cancelled{said}"]
     if cancelled:
-        lines.append(f"  again     umpteen retry {_quote(status.name)}")
+        lines.append(f"  again     umpteen retry {_quote(job)}")
     if left:
         lines.append("  left      their runner does not answer; it ends them as soon as it can")
     return lines
 
 
-def render_nothing_to_retry(status: JobStatus, *, is_chosen: bool) -> list[str]:
+def render_nothing_to_retry(status: JobStatus, job: str, *, is_chosen: bool) -> list[str]:
     """Why a retry has nothing to do. is_chosen: where only some tasks were meant."""
     if is_chosen:
         return [f"{status.name}: nothing to retry, no task that did not succeed is like that"]
     lines = [f"{status.name}: nothing to retry, {render_counts(status)}"]
     if waiting := status.counts["waiting"]:
-        name = _quote(status.name)
-        lines.append(f"  again     umpteen collect {name}   runs the {waiting:,} that did not run")
+        lines.append(_say_collect(job, waiting))
     return lines
 
 
-def render_goes_on(status: JobStatus) -> str:
+def _say_collect(job: str, waiting: int) -> str:
+    return f"  again     umpteen collect {_quote(job)}   runs the {waiting:,} that did not run"
+
+
+def render_goes_on(status: JobStatus, job: str) -> list[str]:
     """What to say to somebody who stops watching."""
-    name = _quote(status.name)
-    return (
-        f"{status.name} goes on without this terminal.  "
-        f"umpteen collect {name}  comes back,  umpteen cancel {name}  ends it."
-    )
+    return [
+        f"{status.name} goes on without this terminal",
+        f"  watch     umpteen collect {_quote(job)}",
+        f"  end       umpteen cancel {_quote(job)}",
+    ]
 
 
 def render_plan(done: int, running: int, why: dict[str, int]) -> str:
@@ -173,6 +185,8 @@ def render_plan(done: int, running: int, why: dict[str, int]) -> str:
         (done, "done before"),
         (running, "being run already"),
         (why.get("failed", 0), "failed before and run again"),
+        (why.get("timed_out", 0), "timed out before and run again"),
+        (why.get("cancelled", 0), "cancelled before and run again"),
         (why.get("skipped", 0), "skipped before"),
         (why.get("changed", 0), "changed"),
         (why.get("unfinished", 0), "not finished before"),
@@ -184,7 +198,7 @@ def render_plan(done: int, running: int, why: dict[str, int]) -> str:
 
 
 def render_end(
-    status: JobStatus, seconds: float, work_s: float, *, is_whole: bool = True
+    status: JobStatus, job: str, seconds: float, work_s: float, *, is_whole: bool = True
 ) -> list[str]:
     """The last lines of a run: how it ended, where the results are, how to go on.
 
@@ -201,24 +215,31 @@ def render_end(
         f"{status.name}: {', '.join(words) or 'no tasks'} in {took}",
         f"  results   {shorten_path(status.address)}",
     ]
-    name, failed = _quote(status.name), _name_failed(status)
+    ended = _name_ended(status)
     if waiting and is_whole:
-        runs = [failed] * bool(failed) + [f"the {waiting:,} that did not run"]
+        runs = [ended] * bool(ended) + [f"the {waiting:,} that did not run"]
         lines.append(f"  again     the same command runs {' and '.join(runs)}")
         return lines
-    if failed:
-        lines.append(f"  again     umpteen retry {name}     runs {failed}")
+    if ended:
+        lines.append(f"  again     umpteen retry {_quote(job)}     runs {ended}")
     if waiting:
-        lines.append(f"  again     umpteen collect {name}   runs the {waiting:,} that did not run")
+        lines.append(_say_collect(job, waiting))
     return lines
 
 
-def _name_failed(status: JobStatus) -> str:
-    """`the 3 that failed`; empty where all that ended succeeded."""
-    count = status.not_succeeded
-    others = status.counts["cancelled"] + status.counts["skipped"]
-    word = "did not succeed" if others else "failed"
-    return f"the {count:,} that {word}" if count else ""
+def _name_ended(status: JobStatus) -> str:
+    """`the 3 that failed`: what ended without success; empty where there is nothing."""
+    states = ("failed", "timed_out", "cancelled", "skipped")
+    there = [state for state in states if status.counts[state]]
+    if not there:
+        return ""
+    if len(there) > 1:
+        return f"the {status.not_succeeded:,} that did not succeed"
+    (state,) = there
+    count = status.counts[state]
+    was = "were " if count > 1 else "was "
+    how = tell_end(state).replace("was ", was)
+    return f"the {count:,} that {how}"
 
 
 def read_failure(history: History, batch: str, record: Record) -> Failure:
@@ -231,6 +252,19 @@ def read_failure(history: History, batch: str, record: Record) -> Failure:
     if last == f"umpteen: {reason}":
         last = ""  # said once is enough
     return Failure(record.task, name, record.state, reason, last, has_stderr)
+
+
+def choose_failures(entries: Sequence[tuple[str, Record]], most: int) -> list[tuple[str, Record]]:
+    """The newest so many, the newest last: what failed goes before what was skipped."""
+    failed = sum(is_failure(record) for _, record in entries)
+    others = max(0, most - failed)
+    left = {True: failed - most, False: len(entries) - failed - others}  # to be left out
+    chosen = []
+    for batch, record in entries:
+        left[is_failure(record)] -= 1
+        if left[is_failure(record)] < 0:
+            chosen.append((batch, record))
+    return chosen
 
 
 def _last_line(path: str) -> str:
@@ -249,7 +283,7 @@ def render_failures(job: str, failures: Sequence[Failure], width: int = 0) -> li
     """A line each: state, name, how it ended, its last line of stderr, what to type for all.
 
     `width`: of the terminal. What is too much for it is cut; where even that does not do, what
-    to type is told of the newest failure alone, below. 0 aligns and cuts nothing.
+    to type has a line of its own below each. 0 aligns and cuts nothing.
     """
     rows = [_failure_cells(job, failure) for failure in failures]
     if not width or not rows:
@@ -257,11 +291,48 @@ def render_failures(job: str, failures: Sequence[Failure], width: int = 0) -> li
     widths = _fit([max(map(len, column)) for column in zip(*rows, strict=True)], width)
     if widths is not None:
         return [_align(row, widths) for row in rows]
-    newest = rows[-1][-1]
-    rows = [row[:-1] for row in rows]
-    widest = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    widest = [max(map(len, column)) for column in zip(*rows, strict=True)][:-1]
     widths = _fit(widest, width) or widest
-    return [*(_align(row, widths) for row in rows), f"   {newest}"]
+    return [line for row in rows for line in (_align(row[:-1], widths), f"   {row[-1]}")]
+
+
+class Folds:
+    """Tasks that were skipped or cancelled: counted by why, with the names of a few."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, str], tuple[int, list[str]]] = {}
+
+    def add(self, history: History, batch: str, record: Record) -> None:
+        """Count one more."""
+        key = (record.state, _say_unrun(record))
+        count, names = self._found.get(key, (0, []))
+        if count <= _SHOWN_NAMES:
+            names.append(_CONTROL.sub("?", history.describe_task(batch, record.task)[0]))
+        self._found[key] = (count + 1, names)
+
+    def render(self, width: int = 0) -> list[str]:
+        """`60 skipped after prep, which failed`: a line for each reason, the most first.
+
+        width: of the terminal; 0 cuts nothing.
+        """
+        found = sorted(self._found.items(), key=lambda entry: -entry[1][0])
+        lines = []
+        for (state, how), (count, names) in found[:_SHOWN_FOLDS]:
+            few = f" ({', '.join(names)})" if count <= _SHOWN_NAMES else ""
+            lines.append(f" {count:,} {state}{how}{few}")
+        if more := sum(count for _, (count, _) in found[_SHOWN_FOLDS:]):
+            lines.append(f" {more:,} more skipped or cancelled for other reasons")
+        return [_cut(line, width) for line in lines] if width else lines
+
+
+def _say_unrun(record: Record) -> str:
+    """What follows `skipped` or `cancelled`; alike for all but the first of a chain."""
+    how = describe_end(record)
+    if record.state == "skipped" and how.endswith(", which was skipped"):
+        return " after tasks that were skipped"
+    if record.state == "skipped" and how.startswith("after "):
+        return f" {how}"
+    return f": {how}" if how else ""
 
 
 def _fit(widths: list[int], width: int) -> list[int] | None:
@@ -280,17 +351,25 @@ def _align(row: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def _failure_cells(job: str, failure: Failure) -> list[str]:
-    verb = "why" if failure.state == "skipped" else "logs"  # it has written nothing
-    command = f"umpteen {verb} {_quote(job)} {_quote(failure.name)}"
+    command = f"umpteen logs {_quote(job)} {_quote(failure.name)}"
     command += " --stderr" if failure.has_stderr else ""
     state = failure.state.replace("_", " ")
     name = _CONTROL.sub("?", failure.name)
-    how = f"{failure.reason}   {failure.last_line}" if failure.last_line else failure.reason
+    reason = failure.reason.removeprefix(f"{state} ")
+    how = f"{reason}  {failure.last_line}" if failure.last_line else reason
     return [state, name, how, command]
 
 
 def _cut(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def cut_middle(text: str, width: int) -> str:
+    """The text in so many characters: its end, and as much of its beginning as there is room."""
+    if len(text) <= width:
+        return text
+    end = (width - 1) * 2 // 3
+    return text[: width - 1 - end] + "…" + text[len(text) - end :]
 
 
 def _quote(word: str) -> str:
@@ -326,7 +405,7 @@ def status_to_dict(status: JobStatus) -> dict[str, Any]:
         "started_s": status.started_s,
         "last_end_s": status.last_end_s,
         "trouble": status.trouble,
-        "left_s": list(status.left_s) if status.left_s else None,
+        "left_s": list(status.left_s) if status.left_s and status.finished < status.total else None,
     }
 
 

@@ -14,6 +14,7 @@ from umpteen.task import REASON_OUT_OF_MEMORY, REASON_OUTPUT_LIMIT, TaskState
 
 __all__ = ["Again", "plan_retry"]
 
+_SHELL_SIGNAL = 128  # and the number of the signal: an exit code of a shell
 _MOST_WAIT_S = 60.0
 _MOST_MEMORY = 1 << 60
 _RETRIED = (TaskState.FAILED.value, TaskState.TIMED_OUT.value)
@@ -81,7 +82,10 @@ def _fits(condition: str, record: Mapping[str, Any]) -> bool:
         return bool(state == TaskState.TIMED_OUT.value)
     if kind in _REASONS:
         return bool(reason == _REASONS[kind])
-    if kind not in ("exit_code", "signal") or record.get(kind) is None:
+    if kind not in ("exit_code", "signal"):
         return False
+    number = record.get(kind)
+    if kind == "signal" and number is None:  # of a command in a shell, which tells it so
+        number = (record.get("exit_code") or 0) - _SHELL_SIGNAL
     low, _, high = numbers.partition("-")
-    return bool(int(low) <= record[kind] <= int(high or low))
+    return number is not None and int(low) <= number <= int(high or low)

@@ -10,10 +10,12 @@ of how a job was planned. Standard library alone.
 from __future__ import annotations
 
 import contextlib
+import functools
 import getopt
 import itertools
 import json
 import os
+import queue
 import resource
 import shutil
 import signal
@@ -21,9 +23,10 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from typing import BinaryIO
+from typing import Callable, NamedTuple
 
-from umpteen.adopt import adopt_batch
+from umpteen.adopt import adopt_batch, read_address
+from umpteen.delivery import Delivery, Parcel
 from umpteen.errors import EXIT_SOME_FAILED, EXIT_SUCCEEDED, SettingsError, StoreError, UmpteenError
 from umpteen.lane import (
     AGAIN,
@@ -34,14 +37,17 @@ from umpteen.lane import (
     FENCED,
     GO_ON,
     KILL,
+    LEAVE,
     ONE_MORE,
     ORDER,
     PAUSE,
     TICKET,
+    BatchView,
     LaneSetup,
     run_lane,
 )
-from umpteen.lease import Lease, end_leftovers, list_living
+from umpteen.lease import Lease, end_leftovers, leases_folder, list_living
+from umpteen.live import LiveOutputs
 from umpteen.machine import OutOfMemoryWatch, is_memory_short, read_capacity
 from umpteen.process import (
     ChildWatcher,
@@ -56,8 +62,19 @@ from umpteen.process import (
     usable_cores,
 )
 from umpteen.records import build_line, list_starts, parse_ranges, read_start
-from umpteen.results.base import JOB, Appender, Store, running_key, scratch_folder
-from umpteen.results.opening import open_store
+from umpteen.results.base import (
+    JOB,
+    Appender,
+    Store,
+    attempt_folder,
+    batch_key,
+    running_key,
+    scratch_folder,
+    spool_folder,
+    synced_key,
+)
+from umpteen.results.directory import DirectoryStore
+from umpteen.results.opening import is_remote, open_store, parse_address
 from umpteen.retries import Again, plan_retry
 from umpteen.starts import CancelMark, OpenBatch, Opener, read_batch, read_cancel_mark
 from umpteen.task import (
@@ -67,18 +84,22 @@ from umpteen.task import (
     TaskState,
 )
 from umpteen.tickets import Needs, Queue, Tasks, Unrun, build_needs
+from umpteen.unpack import place, unpack_once
 
 __all__ = ["main"]
 
 _BATCHING_S = 0.05  # records are written together that arrive within this time
+_LIVE_S = 1.5  # how often what a followed task prints is put
 _LOOK_S = 3.0  # how often later starts are looked for
 _SYNC_S = 5.0
 _YOUNG_S = 2.0
-_RUNNING_S, _RUNNING_AT_LEAST_S = 1.0, 15.0
+_RUNNING_S, _RUNNING_FAR_S, _RUNNING_AT_LEAST_S = 1.0, 5.0, 15.0
 _MEMORY_S = 0.5  # how often it is looked whether memory is short
 _OPEN_MOST = 8  # batches whose tasks all wait for others, before no more are opened
 _TICKETS_AT_ONCE = 4096 // TICKET.size  # written as one, so that none is ever torn
 _EXIT_CRASHED = 70
+_KEPT = "kept.jsonl"
+_BACKLOG = 500  # parcels on their way before nothing more is started
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -119,6 +140,7 @@ class _Options:
         self.lease_fd, self.watch_fd = (
             int(found.get(name, "-1")) for name in ("--lease-fd", "--watch-fd")
         )
+        self.slots = int(found.get("--slots", "0"))
         self.take_over, self.strict = "--take-over" in found, "--strict" in found
         self.echo = "--echo" in found
 
@@ -129,7 +151,10 @@ _USAGE = """usage: umpteen batch ADDRESS BATCHES | FILE  [--strict] [--take-over
   --strict         exit with 1 where a task did not succeed
   --take-over      end an earlier start that lives
   --echo           copy what tasks print to stdout and stderr, as each ends"""
-_OPTIONS = ["help", "batch-id=", "token=", "lease-fd=", "watch-fd=", "take-over", "strict", "echo"]
+_OPTIONS = [
+    "help", "batch-id=", "token=", "lease-fd=", "watch-fd=", "slots=", "take-over", "strict",
+    "echo",
+]  # fmt: skip
 
 
 def _start_over_with_token(token: str) -> None:
@@ -141,55 +166,110 @@ def _start_over_with_token(token: str) -> None:
 
 
 def _run(options: _Options, token: str) -> int:
+    work = _find_work(options)
+    if options.lease_fd >= 0:
+        lease = Lease.adopt(token, options.lease_fd)
+    else:
+        lease = Lease.create(token, work.address, work.slots)
+    return _Runner(work, token, lease).run(options)
+
+
+class _Work(NamedTuple):
+    """What there is to do: batches of the store at an address, so many tasks at once."""
+
+    address: str
+    batches: list[str]
+    slots: int
+
+
+def _find_work(options: _Options) -> _Work:
+    batches = [str(number) for part in parse_ranges(options.batches) for number in part]
+    if batches and options.slots:
+        return _Work(parse_address(options.place), batches, options.slots)
+    address = options.place if batches else read_address(options.place)
+    return _ask_child(options) if is_remote(address) else _read_work(options)
+
+
+def _read_work(options: _Options) -> _Work:
     if options.batches:
         store = open_store(options.place)
         batches = [str(number) for part in parse_ranges(options.batches) for number in part]
     else:
         store, batches = adopt_batch(options.place, options.batch_id)
+    _check_job(store)
+    return _Work(store.address, batches, read_batch(store, batches[0]).slots)
+
+
+def _check_job(store: Store) -> None:
     if store.read(JOB) is None:
         raise StoreError(
             f"this machine sees no job at {store.address}",
             "use a path that is shared by all machines, or an object store",
             path=store.address,
         )
-    first = read_batch(store, batches[0])
-    if options.lease_fd >= 0:
-        lease = Lease.adopt(token, options.lease_fd)
-    else:
-        lease = Lease.create(token, store.address, first.slots)
-    runner = _Runner(store, batches, token, lease, take_over=options.take_over)
-    runner.does_echo = options.echo
-    return runner.run(options)
+
+
+def _ask_child(options: _Options) -> _Work:
+    """As a process of its own: what a store elsewhere needs must not be here before lanes are.
+
+    Threads do not survive a fork, and what a lane starts would count our memory as its own.
+    """
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(reading)
+        with os.fdopen(writing, "w") as file:
+            try:
+                json.dump(_read_work(options), file)
+            except UmpteenError as error:
+                json.dump({"said": str(error), "hint": error.hint, "code": error.exit_code}, file)
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as file:
+        answer = json.loads(file.read() or '{"said": "the runner was killed", "code": 3}')
+    os.waitpid(pid, 0)
+    if isinstance(answer, dict):
+        kind = StoreError if answer["code"] == StoreError.exit_code else SettingsError
+        raise kind(answer["said"], answer.get("hint"))
+    return _Work(*answer)
 
 
 class _Runner:
-    def __init__(
-        self,
-        store: Store,
-        batches: list[str],
-        token: str,
-        lease: Lease,
-        *,
-        take_over: bool,
-    ) -> None:
-        self.store, self.batches, self.token, self.lease = store, batches, token, lease
+    store: Store
+    opener: Opener
+
+    def __init__(self, work: _Work, token: str, lease: Lease) -> None:
+        self.address, self.batches, slots = work
+        self.token, self.lease = token, lease
         self.here: Machine = read_machine()
-        self.opener = Opener(store, token, self.here, take_over)
+        self.spool = os.path.join(lease.folder, "spool")
+        # Lanes work in folders alone.
+        self.folder = DirectoryStore(self.spool if is_remote(self.address) else self.address)
+        self.delivery: Delivery | None = None
+        self.aside: _Aside | None = None
+        self.live: LiveOutputs | None = None
+        self.live_at_s = 0.0
+        self.running_s = _RUNNING_FAR_S if is_remote(self.address) else _RUNNING_S
         self.open: dict[int, OpenBatch] = {}
         self.unsynced: list[Appender] = []
         self.lanes: dict[int, int] = {}  # pid to the end of its control pipe
         self.stopping = self.crashed = self.is_cancelled = False
+        self.is_urgent = self.has_left = self.is_looking = False
+        self.marks: _Marks | None = None
         self.did_fail = self.has_graph = self.has_rules = self.does_echo = False
         self.failures = 0
         self.given_up = ""  # why nothing more is to be started
         self.capacity = read_capacity()
-        self.queue = Queue(self.capacity, 1, self._name_task)
-        self.unopened = list(enumerate(batches))[::-1]
+        self.queue = Queue(self.capacity, slots, self._name_task)
+        self.unopened = list(enumerate(self.batches))[::-1]
         self.names: dict[int, str] = {}  # of those that may have to be told of, by index
         self.unread: set[str] = set()  # batches of others, whose names we may still read
         self.passed_over: set[str] = set()  # of our batches, those that somebody else has
         self.foreign: set[str] = set()
         self.revoked: set[int] = set()
+        self.unpacked: set[tuple[str, str | None]] = set()
+        self.recalling: dict[tuple[int, int], int] = {}  # lanes that may have it, or come to it
+        self.recalled: set[tuple[int, int]] = set()  # recorded, and a ticket is still about
         self.kills = OutOfMemoryWatch()
         self.paused_for: set[str] = set()
         self.trouble_s: float | None = None
@@ -208,17 +288,35 @@ class _Runner:
     # --- the steps ------------------------------------------------------------------
 
     def run(self, options: _Options) -> int:
+        self.does_echo = options.echo
         become_subreaper()
-        for dead in end_leftovers(self.store.address):
-            shutil.rmtree(self.store.path(scratch_folder(dead)), ignore_errors=True)
+        self._clear_dead()
         signal.signal(signal.SIGUSR1, self._be_told_to_look)
         self.lease.open_slots(self.batches)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
                 signal.signal(number, self._be_asked)
         self._fork_lanes()
+        try:
+            self.store = open_store(self.address)
+            _check_job(self.store)
+        except UmpteenError:
+            self.lease.remove()
+            raise
+        self.opener = Opener(self.store, self.token, self.here, options.take_over)
+        if is_remote(self.address):
+            self.aside = _Aside()
+            self.live = LiveOutputs(self.store, self.token)
         self._work(options.watch_fd)
         return self._finish(strict=options.strict)
+
+    def _clear_dead(self) -> None:
+        """End what dead runners of this job left here, and remove what nobody needs of it."""
+        for dead in end_leftovers(self.address):
+            shutil.rmtree(self.folder.path(scratch_folder(dead)), ignore_errors=True)
+            folder = os.path.join(leases_folder(), dead)
+            if not os.path.exists(os.path.join(folder, _KEPT)):
+                shutil.rmtree(os.path.join(folder, "spool"), ignore_errors=True)
 
     def _be_asked(self, *_: object) -> None:
         self.asked = KILL if self.stopping else END_KINDLY
@@ -227,7 +325,7 @@ class _Runner:
         self.look_at_s = 0.0
 
     def _fork_lanes(self) -> None:
-        slots = self.queue.slots = read_batch(self.store, self.batches[0]).slots
+        slots = self.queue.slots
         count = min(slots, usable_cores())
         _raise_file_limit(slots)
         tickets, self.tickets = os.pipe()
@@ -242,14 +340,15 @@ class _Runner:
                     os.close(fd)
                 setup = LaneSetup(
                     slots=range(number, slots, count),
-                    store=self.store,
+                    store=self.folder,
+                    spool=self.spool,
                     token=self.token,
                     lease=self.lease,
                     tickets=tickets,
                     done=done,
                     control=control,
                     gpus=self.capacity.gpus,
-                    read_batch=lambda ordinal: read_batch(self.store, self.batches[ordinal]),
+                    read_batch=lambda ordinal: read_batch(self.folder, self.batches[ordinal]),
                 )
                 _be_lane(setup)
             os.close(control)
@@ -265,7 +364,7 @@ class _Runner:
                 self.watcher.add_file(fd)
         for pid in self.lanes:
             self.watcher.add_child(pid)
-        while self.lanes:
+        while self.lanes or self._is_delivering():
             if not self.is_fed:
                 self._push_tickets()
             ended, files = self.watcher.wait(self._patience_now_s())
@@ -276,6 +375,8 @@ class _Runner:
                     self.watcher.remove_file(self.done)
             if watch_fd in files:
                 self._hear(watch_fd)
+            if self.delivery:
+                self._take_arrived(self.delivery)
             for pid in ended:
                 self._see_lane_end(pid)
             self._obey()
@@ -301,7 +402,10 @@ class _Runner:
     def _obey(self) -> None:
         """Stop where that was ordered, at the deadline, or when the store has refused too long."""
         now = time.monotonic()
+        if self._is_lost(now) and not self.has_left:
+            self._leave()
         if self.asked:
+            self.is_urgent |= self.stopping  # asked a second time: no waiting for stores
             self._stop(self.asked)
             self.asked = b""
         elif self.stopping:
@@ -315,8 +419,14 @@ class _Runner:
         """What is done every few seconds."""
         if now >= self.look_at_s:
             self.look_at_s = now + _LOOK_S
-            self._look_for_marks()
+            self._look()
             self._look_at_foreign()
+        if self.marks:
+            marks, self.marks = self.marks, None
+            self._obey_marks(marks)
+        if self.live and self.live.wanted and now >= self.live_at_s:
+            self.live_at_s = now + _LIVE_S
+            self._send_live(self.live)
         if now >= self.sync_at_s:
             self.sync_at_s = now + _SYNC_S
             self._sync()
@@ -337,9 +447,11 @@ class _Runner:
             self._end_batch(ordinal)
         with contextlib.suppress(OSError):
             self._sync(wait=True)
-        shutil.rmtree(self.store.path(scratch_folder(self.token)), ignore_errors=True)
+        self._keep_undelivered()
+        scratch = self.folder.path(scratch_folder(self.token))
+        shutil.rmtree(scratch, ignore_errors=True)
         with contextlib.suppress(OSError):
-            os.rmdir(os.path.dirname(self.store.path(scratch_folder(self.token))))
+            os.rmdir(os.path.dirname(scratch))
         if lost := [file for file in self.unsynced if file.pending]:
             self.kept += [file.pending for file in lost]
         if self.kept:
@@ -362,7 +474,7 @@ class _Runner:
 
     def _keep(self) -> int:
         """Leave outcomes that the store did not take on this machine, and say where."""
-        path = os.path.join(self.lease.folder, "kept.jsonl")
+        path = os.path.join(self.lease.folder, _KEPT)
         with contextlib.suppress(OSError), open(path, "ab") as file:
             file.write(b"".join(self.kept))
         self._complain(
@@ -402,12 +514,15 @@ class _Runner:
         if self.queue.under_way and len(self.open) >= _OPEN_MOST:
             return False
         ordinal, batch = self.unopened.pop()
+        if self.aside:
+            self.store.fetch(batch_key(batch), self.folder.path(batch_key(batch)))
         opened = self.opener.open(batch)
         if opened is None:
             self.passed_over.add(batch)
             if self.has_graph:
                 self._learn_of({batch})
             return True
+        self._unpack(opened.view)
         self.open[ordinal] = opened
         self.unsynced.append(opened.file)
         view = opened.view
@@ -427,9 +542,25 @@ class _Runner:
             self._learn_of(set(view.waits) - own)
         self.queue.open(ordinal, self._list_tasks(opened))
         self._cancel_tasks(read_cancel_mark(self.store))
-        if not opened.left:
+        if not opened.left and ordinal in self.open:
             self._end_batch(ordinal)
         return True
+
+    def _unpack(self, view: BatchView) -> None:
+        """Have on this machine what the batch's tasks run with; raises StoreError."""
+        for digest, destination in view.synced:
+            if (digest, destination) in self.unpacked:
+                continue
+            key = synced_key(digest)
+
+            def fetch(path: str, key: str = key) -> None:
+                if not self.store.fetch(key, path):
+                    raise StoreError(f"{self.store.path(key)} is gone", "run the job again")
+
+            content = unpack_once(digest, fetch)
+            if destination:
+                place(content, os.path.join(view.cwd or "", os.path.expanduser(destination)))
+            self.unpacked.add((digest, destination))
 
     def _list_tasks(self, opened: OpenBatch) -> Tasks:
         view = opened.view
@@ -537,12 +668,15 @@ class _Runner:
         return is_open
 
     def _record(self, lines: list[bytes]) -> None:
-        written: dict[int, list[bytes]] = {}
+        outcomes = []
         for line in lines:
             head, _, rest = line.partition(b" ")
             if head == b"!":
                 self.trouble = rest.decode(errors="replace")
                 self.trouble_s = self.trouble_s or time.monotonic()
+                continue
+            if head == b"-":
+                self._take_back(rest)
                 continue
             if head == b"kept":
                 self.kept.append(rest.split(b" ", 2)[2] + b"\n")
@@ -550,22 +684,110 @@ class _Runner:
             self.trouble_s = None
             position, state, record = rest.split(b" ", 2)
             key = int(head), int(position)
+            if key in self.recalled:
+                self.recalled.discard(key)
+                continue
             if self.does_echo:
-                _echo(self.open[key[0]].view.folder(key[1]), record)
+                self._echo(key, record)
             self.queue.end(key)
             if int(state) in _FAILURES:
                 record, comes_back = self._review(key, record)
             else:
                 comes_back = False
+            outcome = _Outcome(key, int(state), record, comes_back)
+            if is_remote(self.open[key[0]].view.runs[key[1]]["remote_output_path"]):
+                outcomes += self._deliver(outcome)
+            else:
+                outcomes.append(outcome)
+        self._note(outcomes)
+
+    def _note(self, outcomes: Sequence[_Outcome]) -> None:
+        """Record what is complete, and what follows from it."""
+        written: dict[int, list[bytes]] = {}
+        for key, state, record, comes_back in outcomes:
             opened = self.open[key[0]]
             opened.seconds += _read_seconds(record)
             if not comes_back:
-                self._settle(opened, key[1], int(state))
+                self._settle(opened, key[1], state)
             written.setdefault(key[0], []).append(record)
         for ordinal, records in written.items():
             self._append(self.open[ordinal].file, b"\n".join(records) + b"\n")
             if not self.open[ordinal].left:
                 self._end_batch(ordinal)
+        self._settle_unrun()
+
+    def _echo(self, key: tuple[int, int], line: bytes) -> None:
+        """Copy what an attempt printed to our own stdout and stderr, byte for byte."""
+        record, view = json.loads(line), self.open[key[0]].view
+        if is_remote(view.runs[key[1]]["remote_output_path"]):
+            folder = spool_folder(self.spool, record["task"], record["attempt"])
+        else:
+            folder = os.path.join(view.folder(key[1]), record.get("outputs", ""))
+        for fd, name in ((1, "stdout"), (2, "stderr")):
+            if record.get(f"{name}_bytes"):
+                _copy(os.path.join(folder, name), fd)
+
+    # --- outputs that go elsewhere ------------------------------------------------------
+
+    def _deliver(self, outcome: _Outcome) -> list[_Outcome]:
+        """Have the outputs brought to their store; the outcome itself where there are none."""
+        (ordinal, position), _, line, comes_back = outcome
+        opened = self.open[ordinal]
+        record = json.loads(line)
+        index, attempt = record["task"], record["attempt"]
+        folder = spool_folder(self.spool, index, attempt)
+        if not os.path.isdir(folder):  # it never came to that
+            return [outcome]
+        if comes_back:
+            record["outputs"] = attempt_folder(attempt, self.token)
+            outcome = outcome._replace(record=build_line(record)[:-1])
+        below = record.get("outputs", "")
+        output = opened.view.runs[position]["remote_output_path"]
+        parcel = Parcel(index, folder, output, below, opened.view.status_file, outcome)
+        if not below:
+            parcel.aside = opened.labels.pop(index, None)
+            parcel.is_unsure = opened.is_unsure
+        self.delivery = self.delivery or self._begin_delivery()
+        self.delivery.send(parcel)
+        return []
+
+    def _begin_delivery(self) -> Delivery:
+        delivery = Delivery(self.store)
+        self.watcher.add_file(delivery.bell)
+        return delivery
+
+    def _take_arrived(self, delivery: Delivery) -> None:
+        outcomes = []
+        for parcel in delivery.take():
+            outcome: _Outcome = parcel.outcome
+            if parcel.problem:
+                failed = {"state": TaskState.FAILED.value, "reason": parcel.problem[:300]}
+                line = build_line({**json.loads(outcome.record), **failed})[:-1]
+                outcome = outcome._replace(record=line, state=NUMBER_OF[failed["state"]])
+            outcomes.append(outcome)
+            if self.live and parcel.index in self.live.wanted and not outcome.comes_back:
+                self._do_beside(functools.partial(self.live.forget, parcel.index))
+        self._note(outcomes)
+        is_behind = delivery.trouble_s is not None or delivery.count_left() > _BACKLOG
+        self._hold("delivery", is_on=is_behind)
+
+    def _is_delivering(self) -> bool:
+        if self.delivery is None or self.is_urgent or not self.delivery.count_left():
+            return False
+        return not (self.has_left and self._is_lost(time.monotonic()))
+
+    def _is_lost(self, now: float) -> bool:
+        """Whether outputs have not arrived for too long."""
+        since = self.delivery.trouble_s if self.delivery else None
+        return since is not None and now - since > self.patience_s
+
+    def _keep_undelivered(self) -> None:
+        """Have what did not arrive kept on this machine."""
+        if self.delivery:
+            self._take_arrived(self.delivery)
+            left = self.delivery.stop()
+            self.trouble = self.delivery.trouble or self.trouble
+            self.kept += [parcel.outcome.record + b"\n" for parcel in left]
 
     def _settle(self, opened: OpenBatch, position: int, state: int) -> None:
         """Note what a task came to, and what follows from that for others."""
@@ -634,13 +856,18 @@ class _Runner:
         except OSError as error:
             self._suffer(error)
 
+    def _give_up(self, trouble: str) -> None:
+        """End kindly because of what will not pass."""
+        self.trouble, self.trouble_s = trouble, time.monotonic() - self.patience_s
+        self._stop(END_KINDLY)
+
     def _suffer(self, error: OSError) -> None:
         self._hold("store", is_on=True)
         self.trouble_s = self.trouble_s or time.monotonic()
         self.trouble = f"{error.strerror}: {error.filename or self.store.address}"
 
     def _write_pending(self) -> None:
-        stuck = [file for file in self.unsynced if file.pending]
+        stuck = [file for file in self.unsynced if file.pending and file.fd >= 0]
         if not stuck:
             return
         for file in stuck:
@@ -659,10 +886,11 @@ class _Runner:
             with contextlib.suppress(OSError):
                 self.opener.move_fenced(opened)
         self._append(opened.file, build_line(opened.build_end()))
-        with contextlib.suppress(StoreError):
-            self.store.delete(running_key(opened.view.batch, opened.key))
-        with contextlib.suppress(OSError):
-            os.rmdir(os.path.dirname(self.store.path(running_key(opened.view.batch, opened.key))))
+        running = running_key(opened.view.batch, opened.key)
+        self._do_beside(lambda: self.store.delete(running))
+        if self.aside is None:
+            with contextlib.suppress(OSError):
+                os.rmdir(os.path.dirname(self.store.path(running)))
 
     # --- lanes ------------------------------------------------------------------------
 
@@ -671,6 +899,12 @@ class _Runner:
         self._close_tickets()
         self.stopping = True
         self._order(order)
+
+    def _leave(self) -> None:
+        """Start nothing more, and let what runs come to its end; its outputs stay here."""
+        self.has_left = True
+        self._close_tickets()
+        self._order(LEAVE)
 
     def _order(self, order: bytes, key: tuple[int, int] = (0, 0)) -> None:
         for control in self.lanes.values():
@@ -730,34 +964,72 @@ class _Runner:
 
     # --- what others see --------------------------------------------------------------
 
-    def _look_for_marks(self) -> None:
-        """Later starts, `closed`, and the cancel mark."""
-        mark = read_cancel_mark(self.store)
-        for opened in list(self.open.values()):
-            if mark.has_batch(opened.view.batch):
+    def _look(self) -> None:
+        """Look for later starts, `closed`, and the cancel mark."""
+        if self.aside is None:
+            self._read_marks()
+        elif not self.is_looking:
+            self.is_looking = True
+            self.aside.do(self._read_marks)
+
+    def _read_marks(self) -> None:
+        try:
+            batches = list(self.open.values())
+            mark = read_cancel_mark(self.store)
+            self.marks = _Marks(mark, any(map(self.opener.must_yield, batches)))
+            if self.live:
+                self.live.look()
+        finally:
+            self.is_looking = False
+
+    def _obey_marks(self, marks: _Marks) -> None:
+        for opened in self.open.values():
+            if opened.file.fd >= 0 and not os.fstat(opened.file.fd).st_nlink:
+                self._give_up(f"{self.store.address} was removed")
+                return
+            if marks.cancel.has_batch(opened.view.batch):
                 self.is_cancelled = True
                 self._stop(CANCEL_ALL)
                 return
-            if self.opener.must_yield(opened):
-                self._stop(END_KINDLY)
-                return
-        self._cancel_tasks(mark)
+        if marks.must_yield:
+            self._stop(END_KINDLY)
+        else:
+            self._cancel_tasks(marks.cancel)
 
     def _cancel_tasks(self, mark: CancelMark) -> None:
         """Those that the mark names one by one."""
-        for ordinal, opened in self.open.items() if mark.tasks else ():
+        for ordinal, opened in self.open.items():
+            batch = opened.view.batch
+            if mark.tasks == opened.marked or not batch.isdigit():
+                continue
+            opened.marked = mark.tasks
+            keys = set()
             for index, upto in mark.tasks.items():
-                batch = opened.view.batch
-                if index in self.revoked or not batch.isdigit() or int(batch) > upto:
-                    continue
-                if index not in opened.view.indices:
-                    continue
-                position = opened.view.indices.index(index)
-                self.revoked.add(index)
-                if self.queue.drop((ordinal, position)):
-                    self.queue.unrun.append(Unrun(ordinal, position, TaskState.CANCELLED.value, ""))
-                elif not opened.is_done(position):
-                    self._order(CANCEL_ONE, (ordinal, position))
+                if index not in self.revoked and int(batch) <= upto:
+                    position = opened.find_position(index)
+                    if position is not None:
+                        self.revoked.add(index)
+                        keys.add((ordinal, position))
+            waiting = self.queue.drop(keys)
+            self.queue.unrun += [Unrun(*key, TaskState.CANCELLED.value, "") for key in waiting]
+            for key in keys - waiting:
+                if not opened.is_done(key[1]):
+                    self.recalling[key] = len(self.lanes)
+                    self._order(CANCEL_ONE, key)
+        self._settle_unrun()
+
+    def _take_back(self, told: bytes) -> None:
+        """What a lane will never start; recorded once that is so of every lane."""
+        for pair in told.split(b","):
+            ordinal, position = map(int, pair.split(b":"))
+            key = ordinal, position
+            self.recalling[key] -= 1
+            opened = self.open.get(ordinal)
+            if self.recalling[key] or opened is None or opened.is_done(position):
+                continue
+            self.recalled.add(key)
+            self.queue.end(key)
+            self.queue.unrun.append(Unrun(*key, TaskState.CANCELLED.value, ""))
 
     # --- batches that others run --------------------------------------------------------
 
@@ -791,7 +1063,7 @@ class _Runner:
         if (trouble := self._describe_trouble()) != self.told_trouble:
             self.told_trouble = trouble
             self.lease.tell_trouble(trouble)
-        due = [o for o in self.open.values() if now - o.shown_at_s >= _RUNNING_S]
+        due = [o for o in self.open.values() if now - o.shown_at_s >= self.running_s]
         slots = self.lease.list_slots() if due else []
         if not slots and not any(opened.shown for opened in due):
             return False
@@ -807,9 +1079,29 @@ class _Runner:
             if shown == opened.shown and now - opened.shown_at_s < _RUNNING_AT_LEAST_S:
                 continue
             opened.shown, opened.shown_at_s = shown, now
-            with contextlib.suppress(StoreError):
-                self.store.replace(running_key(opened.view.batch, opened.key), shown)
+            self._show(running_key(opened.view.batch, opened.key), shown)
         return True
+
+    def _show(self, key: str, shown: bytes) -> None:
+        self._do_beside(lambda: self.store.replace(key, shown))
+
+    def _send_live(self, live: LiveOutputs) -> None:
+        running = []
+        for slot in self.lease.list_slots():
+            opened = self.open.get(slot.ordinal)
+            if opened is not None:
+                index = opened.view.indices[slot.position]
+                attempt = opened.attempts.get(index, 0) + 1
+                running.append((index, attempt, spool_folder(self.spool, index, attempt)))
+        self._do_beside(lambda: live.send(running))
+
+    def _do_beside(self, call: Callable[[], None]) -> None:
+        """What is no loss where the store refuses it, and is not waited for where it is far."""
+        if self.aside:
+            self.aside.do(call)
+        else:
+            with contextlib.suppress(StoreError):
+                call()
 
     def _describe_trouble(self) -> str:
         if self.trouble_s is not None:
@@ -820,24 +1112,59 @@ class _Runner:
     def _sync(self, *, wait: bool = False) -> None:
         """Have the disk take what is recorded, and record how far it has."""
         for file, size in self.syncer.take(wait=wait):
-            if not file.pending and size > file.synced:
+            if file.fd >= 0 and not file.pending and size > file.synced:
                 self._append(file, build_line({"event": "synced", "upto": size}))
                 file.synced = file.size
         self.unsynced = [file for file in self.unsynced if self._is_needed(file)]
-        marks = [(file, file.size) for file in self.unsynced if file.size > file.synced]
+        marks = [(file, file.size) for file in self.unsynced if _is_unsynced(file)]
         if not marks:
             return
         self.syncer.begin(marks)
         if wait:
             for file, size in self.syncer.take(wait=True):
-                self._append(file, build_line({"event": "synced", "upto": size}))
+                if file.fd >= 0:
+                    self._append(file, build_line({"event": "synced", "upto": size}))
 
     def _is_needed(self, file: Appender) -> bool:
         is_open = any(opened.file is file for opened in self.open.values())
-        if is_open or file.pending or file.size > file.synced:
+        if is_open or file.pending or _is_unsynced(file):
             return True
         file.close()
         return False
+
+
+class _Outcome(NamedTuple):
+    """What a lane told of a task: its key, the number of its state, its record."""
+
+    key: tuple[int, int]
+    state: int
+    record: bytes
+    comes_back: bool
+
+
+class _Marks(NamedTuple):
+    """What others left for a runner to see."""
+
+    cancel: CancelMark
+    must_yield: bool
+
+
+class _Aside:
+    """A thread that does one thing after the other, so that no store is waited for."""
+
+    def __init__(self) -> None:
+        self.calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self) -> None:
+        while True:
+            call = self.calls.get()
+            with contextlib.suppress(StoreError, OSError):
+                call()
+
+    def do(self, call: Callable[[], None]) -> None:
+        """Have it done when all before it is; a store's errors are passed over."""
+        self.calls.put(call)
 
 
 class _Syncer:
@@ -857,8 +1184,11 @@ class _Syncer:
 
     def _sync(self) -> None:
         try:
-            sync_filesystem(self.marks[0][0].fd)
-        except OSError:
+            for file, _ in self.marks:
+                file.flush()
+            if self.marks[0][0].fd >= 0:
+                sync_filesystem(self.marks[0][0].fd)
+        except (OSError, StoreError):
             self.failed = True
 
     def take(self, *, wait: bool) -> list[tuple[Appender, int]]:
@@ -891,20 +1221,19 @@ def _be_lane(setup: LaneSetup) -> None:
         os._exit(code)
 
 
-def _echo(folder: str, line: bytes) -> None:
-    """Copy what an attempt printed to our own stdout and stderr, byte for byte."""
-    record = json.loads(line)
-    for fd, name in ((1, "stdout"), (2, "stderr")):
-        if not record.get(f"{name}_bytes"):
-            continue
-        path = os.path.join(folder, record.get("outputs", ""), name)
-        # Nobody may be there to read, and the files are kept whatever becomes of the copy.
-        with contextlib.suppress(OSError), open(path, "rb") as file, _open_own(fd) as own:
-            shutil.copyfileobj(file, own)
+def _copy(path: str, fd: int) -> None:
+    """To somebody who may not be there to read: the file is kept whatever becomes of it."""
+    with (
+        contextlib.suppress(OSError),
+        open(path, "rb") as file,
+        open(fd, "wb", closefd=False) as copy,
+    ):
+        shutil.copyfileobj(file, copy)
 
 
-def _open_own(fd: int) -> BinaryIO:
-    return open(fd, "wb", closefd=False)
+def _is_unsynced(file: Appender) -> bool:
+    """Whether it has what a power loss, or our own end, would take away."""
+    return bool(file.pending) if file.fd < 0 else file.size > file.synced
 
 
 def _read_seconds(record: bytes) -> float:

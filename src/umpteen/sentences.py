@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import textwrap
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +12,14 @@ import msgspec
 
 from umpteen.report import render_change, render_seconds
 from umpteen.status import describe_end
-from umpteen.task import IS_FINAL, REASON_INTERRUPTED, STATES, Record, shell_command
+from umpteen.task import (
+    IS_FINAL,
+    REASON_INTERRUPTED,
+    STATES,
+    Record,
+    shell_command,
+    tell_end,
+)
 from umpteen.why import Attempt, Blocker, Why
 
 __all__ = ["render_why", "why_to_dict"]
@@ -18,12 +27,21 @@ __all__ = ["render_why", "why_to_dict"]
 _SHOWN_BLOCKERS = 3
 
 
-def render_why(why: Why) -> list[str]:
-    """How a task stands, in sentences, with what to type; then its attempts, if several."""
-    lines = [_say_state(why), *_list_commands(why)]
+def render_why(why: Why, job: str = "", width: int = 0) -> list[str]:
+    """How a task stands, in sentences, with what to type; then its attempts, if several.
+
+    job: what to type for its job, where not its name. width: of the terminal, for which the sentence is broken.
+    """
+    said = _say_state(why)
+    sentence = textwrap.wrap(said, width, break_on_hyphens=False) if width else [said]
+    lines = [*sentence, *_list_commands(why, _quote(job or why.job))]
     if why.before is not None:
         change = render_change(why.before, why.command)
         lines.append(f"  changed   since attempt {why.attempts[-1].record.attempt}: {change}")
+    if why.missing:
+        lines.append(f"  missing   {why.missing}")
+    if why.instead:
+        lines.append(f"  instead   it left {why.instead}: that is what to write in `expect`")
     lines += [f"  lacks     it needs {what}" for what in why.lacks]
     if len(why.attempts) > 1 or (why.attempts and why.state == "waiting"):
         lines += [f"  attempt   {_say_attempt(attempt)}" for attempt in why.attempts]
@@ -74,8 +92,12 @@ def _say_state(why: Why) -> str:
 
 
 def _say_waiting(why: Why, last: Attempt | None) -> str:
+    if why.blockers and why.state == "skipped":
+        ended = [b for b in why.blockers if IS_FINAL[STATES.index(b.state)]] or why.blockers
+        return f"{why.name} was skipped after {_say_blockers(ended, ', and after ')}."
     if why.blockers:
-        return f"{why.name} has not run: {_say_blockers(why.blockers)}."
+        waits = _say_blockers(why.blockers, ", and for ")
+        return f"{why.name} has not run: it waits for {waits}."
     if why.state == "skipped":
         reason = f": {last.record.reason}" if last and last.record.reason else ""
         return f"{why.name} was skipped{reason}; what it is after has changed since."
@@ -88,31 +110,45 @@ def _say_waiting(why: Why, last: Attempt | None) -> str:
     return f"{why.name} has not run: it waits for a free slot."
 
 
-def _say_blockers(blockers: Sequence[Blocker]) -> str:
-    said = [_say_blocker(blocker) for blocker in blockers[:_SHOWN_BLOCKERS]]
-    more = len(blockers) - len(said)
-    return "it waits for " + ", and for ".join(said) + (f", and {more:,} more" if more else "")
+def _say_blockers(blockers: Sequence[Blocker], joint: str) -> str:
+    """Those through which the same task stands in the way are told together."""
+    groups: dict[str, list[Blocker]] = {}
+    for place, blocker in enumerate(blockers):
+        groups.setdefault(blocker.name if blocker.by else f"\0{place}", []).append(blocker)
+    said = [_say_blocker(group[0], len(group)) for group in groups.values()]
+    more = len(said) - _SHOWN_BLOCKERS
+    return joint.join(said[:_SHOWN_BLOCKERS]) + (f", and {more:,} more" if more > 0 else "")
 
 
-def _say_blocker(blocker: Blocker) -> str:
+def _say_blocker(blocker: Blocker, count: int) -> str:
+    """count: how many tasks pass it on alike."""
+    name = f"the canary {blocker.name}" if blocker.is_canary else blocker.name
     if not IS_FINAL[STATES.index(blocker.state)]:
-        return f"{blocker.name}, which has not ended"
-    how = _say_end(blocker.attempt) if blocker.attempt else blocker.state
+        return f"{name}, which has not ended"
+    how = _say_end(blocker.attempt) if blocker.attempt else tell_end(blocker.state)
     if blocker.by:
-        return f"{blocker.by[0]}, which was skipped because {blocker.name} {how}"
+        passed = f"{blocker.by[0]}, which was"
+        if count > 1:
+            passed = f"{blocker.by[0]} and {count - 1:,} more, which were"
+        return f"{passed} skipped because {name} {how}"
     if blocker.outcome == "failed":
-        return f"{blocker.name} to fail, which {how}"
-    return f"{blocker.name}, which {how}"
+        return f"{name}, which was to fail and {how}"
+    return f"{name}, which {how}"
 
 
 def _say_end(attempt: Attempt) -> str:
     """`failed (exit 2) at 14:03 on n17`."""
     record = attempt.record
     where = f" on {attempt.host}" if attempt.host else ""
-    verb = "was " if record.state in ("cancelled", "skipped") else ""
-    state = record.state.replace("_", " ")
-    how = "" if record.state == "succeeded" else f" ({describe_end(record)})"
-    return f"{verb}{state}{how} at {_render_time(record.end_s)}{where}"
+    how = _say_how(record)
+    return f"{tell_end(record.state)}{how} at {_render_time(record.end_s)}{where}"
+
+
+def _say_how(record: Record) -> str:
+    """` (exit 2)`; empty where the state and the time that it took say all."""
+    is_plain = record.state == "timed_out" and not record.reason
+    how = "" if is_plain or record.succeeded else describe_end(record)
+    return f" ({how})" if how else ""
 
 
 def _say_attempt(attempt: Attempt) -> str:
@@ -132,9 +168,9 @@ def _say_took(record: Record) -> str:
     return f", after {render_seconds(record.seconds)}" if record.seconds >= 0.01 else ""
 
 
-def _list_commands(why: Why) -> list[str]:
+def _list_commands(why: Why, job: str) -> list[str]:
     """What to type next."""
-    job, name = _quote(why.job), _quote(why.name)
+    name = _quote(why.name)
     if why.is_dropped or why.state in ("running", "succeeded"):
         return []
     ended = [b for b in why.blockers if b.state not in ("waiting", "skipped", "succeeded")]
@@ -147,12 +183,22 @@ def _list_commands(why: Why) -> list[str]:
         ]
     if why.state in ("failed", "timed_out"):
         again = f"  umpteen retry {job} {name}     runs it again{_name_behind(why.behind)}"
-        return [f"  umpteen logs {job} {name} --stderr", again]
+        lines = [f"  umpteen logs {job} {name} --stderr", again]
+        if why.state == "timed_out" and why.attempts and not why.attempts[-1].record.reason:
+            longer = _double(why.attempts[-1].record.seconds)
+            lines.append(f"  umpteen retry {job} {name} --timeout {longer}     gives it longer")
+        return lines
     if why.state == "cancelled":
         return [f"  umpteen retry {job} {name}     runs it{_name_behind(why.behind)}"]
     if why.state == "waiting" and not why.is_alive:
         return [f"  umpteen collect {job}     runs what has not run"]
     return []
+
+
+def _double(seconds: float) -> str:
+    """Twice a duration, as --timeout takes it."""
+    doubled = 2 * max(1, math.ceil(seconds))
+    return f"{doubled}s" if doubled < 180 else f"{math.ceil(doubled / 60)}m"
 
 
 def _name_behind(count: int) -> str:

@@ -31,16 +31,20 @@ class Setting(msgspec.Struct, frozen=True):
 class Settings(msgspec.Struct, frozen=True):
     """Everything that is said of a job as a whole.
 
-    slots: tasks at once on a machine. address: the results store, `{name}` filled in.
+    slots: tasks at once on a machine. address: the results store, `{name}` filled in;
+    results_options: what it is opened with, which is never stored, as it may have secrets.
     executor: short name; executor_options: as its own settings have it. status_file: the
     name that results take for the exit code. deadline_s and grace_s: seconds. canary: tasks of
     each template that go first; max_failures: after so many nothing more starts; 0: neither.
-    fail_fast: nor does anything go on then. submitted_from: the folder where relative paths
+    fail_fast: nor does anything go on then. file_syncs: (folder here, where it is to be on a
+    machine) of each that is synced; synced: (digest, where it is to be) once it is in the
+    store. submitted_from: the folder where relative paths
     of commands begin.
     """
 
     slots: int
     address: str
+    results_options: dict[str, Any]
     executor: str
     executor_options: dict[str, Any]
     status_file: str
@@ -49,6 +53,8 @@ class Settings(msgspec.Struct, frozen=True):
     canary: int
     max_failures: int
     fail_fast: bool
+    file_syncs: list[tuple[str, str | None]]
+    synced: list[tuple[str, str | None]]
     submitted_from: str
     sources: dict[str, str]
 
@@ -56,6 +62,7 @@ class Settings(msgspec.Struct, frozen=True):
 DEFAULTS: dict[str, Any] = {
     "slots": 0,
     "address": "./umpteen-results/{name}",
+    "results_options": {},
     "executor": "local",
     "executor_options": {},
     "status_file": "status_code",
@@ -64,6 +71,8 @@ DEFAULTS: dict[str, Any] = {
     "canary": 0,
     "max_failures": 0,
     "fail_fast": False,
+    "file_syncs": [],
+    "synced": [],
     "submitted_from": "",
 }
 
@@ -74,6 +83,8 @@ def merge_settings(*layers: Mapping[str, Setting]) -> Settings:
     for layer in layers:
         if "executor" in layer:  # options are those of one executor
             chosen["executor_options"] = Setting({}, "default")
+        if "address" in layer:  # and of one place
+            chosen["results_options"] = Setting({}, "default")
         chosen.update(layer)
     return Settings(
         **{key: setting.value for key, setting in chosen.items()},

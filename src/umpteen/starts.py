@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from umpteen.errors import StoreError
@@ -35,6 +35,7 @@ from umpteen.results.base import (
     closed_key,
     records_key,
 )
+from umpteen.results.opening import find_output
 from umpteen.task import (
     FORMAT_VERSION,
     NUMBER_OF,
@@ -88,6 +89,8 @@ class OpenBatch:
     by task index, how many there were. fenced: outputs go below `attempts/`. finals: by task
     index, the state it came to in an earlier start. tries: by task index, records of attempts
     that another is to follow. own_attempts: indices of those that this start tried before.
+    labels: by task index, number and runner of its newest attempt before. is_unsure: whether a
+    runner died at this batch, which may have left outputs that no record tells of.
     """
 
     def __init__(self, view: BatchView, key: RecordsKey, file: Appender) -> None:
@@ -98,12 +101,22 @@ class OpenBatch:
         self.fenced = False
         self.finals: dict[int, int] = {}
         self.own_attempts: set[int] = set()
+        self.labels: dict[int, tuple[int, str]] = {}
+        self.is_unsure = False
         self.tries: dict[int, list[dict[str, Any]]] = {}
         self.left = 0
         self.states = bytearray([_NOT_YET]) * len(view.runs)
         self.seconds = 0.0
         self.shown = b""
         self.shown_at_s = 0.0
+        self.marked: Mapping[int, int] = {}  # what of the cancel mark was seen to
+        self._positions: dict[int, int] = {}
+
+    def find_position(self, index: int) -> int | None:
+        """A task's place in the batch; None where it is not in it."""
+        if not self._positions:
+            self._positions = {each: place for place, each in enumerate(self.view.indices)}
+        return self._positions.get(index)
 
     def is_done(self, position: int) -> bool:
         """Whether this start has recorded the task."""
@@ -156,6 +169,7 @@ class Opener(NamedTuple):
         key = RecordsKey(keys[-1].start + 1 if keys else 1, self.token)
         opened = OpenBatch(view, key, store.open_records(records_key(batch, key)))
         opened.file.append(build_line(self._build_start(view)))
+        opened.file.flush()
         if any(self.may_live(start) for start in starts):
             opened.fenced = True
             starts = self._wait_for_earlier(batch, keys)
@@ -212,7 +226,7 @@ class Opener(NamedTuple):
         own = read_start(self.store, batch, opened.key, self.here)
         for record in own.records:
             if record.outputs and record.succeeded and record.task not in won:
-                _move_outputs(opened.view, record)
+                _move_outputs(self.store, opened.view, record)
                 opened.file.append(build_line({"event": "moved", "moved": record.task}))
 
     def _build_start(self, view: BatchView) -> dict[str, Any]:
@@ -272,12 +286,15 @@ class Opener(NamedTuple):
     def _choose(self, opened: OpenBatch, starts: Sequence[Start]) -> None:
         """What is left to do after what earlier starts recorded."""
         view = opened.view
-        for position, (attempt, _, *tries) in view.before.items():
+        opened.is_unsure = any(not start.ended for start in starts)
+        for position, (attempt, token, *tries) in view.before.items():
             opened.attempts[view.indices[int(position)]] = attempt
+            opened.labels[view.indices[int(position)]] = (attempt, token)
             if tries and tries[0]:
                 opened.tries[view.indices[int(position)]] = tries[0]
         done = set()
-        for record in (record for start in starts for record in start.records):
+        for token, record in ((s.key.token, record) for s in starts for record in s.records):
+            opened.labels[record.task] = (record.attempt, token)
             made = opened.attempts.get(record.task, 0)
             opened.attempts[record.task] = max(made, record.attempt)
             if record.is_final:
@@ -333,17 +350,14 @@ class Opener(NamedTuple):
         )
 
 
-def _move_outputs(view: BatchView, record: Record) -> None:
+def _move_outputs(store: Store, view: BatchView, record: Record) -> None:
     """From below `attempts/` to the task's own folder; what is there goes the other way."""
     position = view.indices.index(record.task)
-    base = view.folder(position)
+    store, base = find_output(store, view.runs[position]["remote_output_path"])
     source = f"{base}/{record.outputs}"
     aside = f"{base}/{attempt_folder(record.attempt, 'earlier')}"
     for name in ("stdout", "stderr", "status_code", "status", "results"):
-        if os.path.lexists(f"{base}/{name}"):
-            os.makedirs(aside, exist_ok=True)
-            os.rename(f"{base}/{name}", f"{aside}/{name}")
-        if os.path.lexists(f"{source}/{name}"):
-            os.rename(f"{source}/{name}", f"{base}/{name}")
+        store.move(f"{base}/{name}", f"{aside}/{name}")
+        store.move(f"{source}/{name}", f"{base}/{name}")
     with contextlib.suppress(OSError):
-        os.rmdir(source)
+        os.rmdir(store.path(source))

@@ -6,6 +6,7 @@ The table, `--json` and the page show this and work out nothing themselves.
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -14,12 +15,23 @@ from umpteen.estimate import estimate_range
 from umpteen.executors.base import QUEUED, RUNNING
 from umpteen.history import History
 from umpteen.lease import find_trouble
-from umpteen.task import Record
+from umpteen.task import Record, tell_end
 
-__all__ = ["Failure", "JobStatus", "RunningTask", "build_status", "estimate_left_s", "list_living"]
+__all__ = [
+    "Failure",
+    "JobStatus",
+    "RunningTask",
+    "build_status",
+    "describe_end",
+    "estimate_left_s",
+    "is_failure",
+    "list_living",
+]
 
 _RATE_WINDOW_S = 30.0
 _LEAST_BUSY = 0.01
+# Records of earlier versions say `which skipped`.
+_AFTER_ONE = re.compile(r"(after .+, which )(?:was )?(\w+(?: \w+)?)", re.DOTALL)
 
 
 class RunningTask(msgspec.Struct, frozen=True):
@@ -45,8 +57,8 @@ class Failure(msgspec.Struct, frozen=True):
 class JobStatus(msgspec.Struct, frozen=True):
     """One look at a job.
 
-    state: `running`, `succeeded`, `failed` (some tasks did not succeed), `unfinished` (nobody
-    is at it) or `unknown` (only another machine can tell; `run` finds out within 60 s). counts: by state, `running` among them. seconds: of work, all tasks
+    state: `running`, `succeeded`, `failed` (some tasks did not succeed), `empty` (it has none),
+    `unfinished` (nobody is at it) or `unknown` (only another machine can tell; `run` finds out within 60 s). counts: by state, `running` among them. seconds: of work, all tasks
     together. left_s: a range for what is left. rate: tasks that end in a second. started_s and last_end_s: since 1970.
     """
 
@@ -125,6 +137,8 @@ def _find_trouble(history: History, living: set[str]) -> str:
 def _judge(counts: Mapping[str, int], total: int, *, is_living: bool) -> str:
     if is_living:
         return "running"
+    if not total:
+        return "empty"
     if counts["waiting"] + counts["running"]:
         return "unfinished"
     return "succeeded" if counts["succeeded"] == total else "failed"
@@ -166,8 +180,16 @@ def _measure_busy(
     return min(1.0, max(_LEAST_BUSY, work / (window * max(1, slots))))
 
 
+def is_failure(record: Record) -> bool:
+    """Whether a task went wrong by itself: what was skipped or cancelled did not."""
+    return record.state in ("failed", "timed_out")
+
+
 def describe_end(record: Record) -> str:
-    """How an attempt ended, in a word or two: `exit 1`, `signal 9`, `timed out after 2 s`."""
+    """How an attempt ended, in a word or two: `exit 1`, `signal 9`, `timed out after 2 s`.
+
+    Empty where its state says it all.
+    """
     if record.state == "timed_out" and record.reason:
         return "ended by the job's deadline"
     if record.state == "timed_out":
@@ -176,8 +198,12 @@ def describe_end(record: Record) -> str:
             if record.seconds < 100
             else (f"timed out after {record.seconds:.0f} s")
         )
+    if found := _AFTER_ONE.fullmatch(record.reason):
+        return f"{found[1]}{tell_end(found[2].replace(' ', '_'))}"
     if record.reason:
         return record.reason
+    if record.state == "cancelled":
+        return "" if record.signal or record.exit_code is not None else "not started"
     if record.signal is not None:
         return f"signal {record.signal}"
     if record.exit_code is None:

@@ -33,6 +33,7 @@ __all__ = [
     "link",
     "meets",
     "shell_command",
+    "tell_end",
 ]
 
 FORMAT_VERSION = 0
@@ -101,6 +102,14 @@ def meets(outcome: str, state: str) -> bool:
     if outcome == "succeeded":
         return state == TaskState.SUCCEEDED.value
     return state not in (TaskState.SUCCEEDED.value, TaskState.SKIPPED.value)
+
+
+_ENDS = {"timed_out": "timed out", "cancelled": "was cancelled", "skipped": "was skipped"}
+
+
+def tell_end(state: str) -> str:
+    """`failed`, `timed out`, `was skipped`: what a task did, as a sentence has it."""
+    return _ENDS.get(state, state)
 
 
 class Record(NamedTuple):

@@ -14,16 +14,23 @@ from typing import Any, Callable, NamedTuple
 
 from umpteen.machine import Capacity, list_lacks
 from umpteen.records import parse_ranges
-from umpteen.task import FREE, IS_FINAL, NUMBER_OF, OUTCOMES, STATES, TaskState, link, meets
+from umpteen.task import (
+    FREE,
+    IS_FINAL,
+    NUMBER_OF,
+    OUTCOMES,
+    STATES,
+    TaskState,
+    link,
+    meets,
+    tell_end,
+)
 
 __all__ = ["Needs", "Queue", "Taken", "Tasks", "Unrun", "build_needs"]
 
 _UNKNOWN = 0xFF
 _SUCCEEDED = NUMBER_OF[TaskState.SUCCEEDED.value]
-_HOW = tuple(
-    {"timed_out": "timed out", "cancelled": "was cancelled", "skipped": "was skipped"}.get(s, s)
-    for s in STATES
-)
+_HOW = tuple(map(tell_end, STATES))
 _PASSED_MOST = 2  # times the slots: so many may start before a task that waits for room
 _Key = tuple[int, int]  # a batch's place in the runner's list, a task's place in the batch
 
@@ -220,7 +227,8 @@ class Queue:
         here = self.capacity
         if self.is_alone or (needs.alone and self.under_way):
             return False
-        if self.counts_cpus and self.cpus + (needs.cpus or 1) > here.cpus:
+        uncounted = self.under_way - len(self.using)  # given out before anybody stated cpus
+        if self.counts_cpus and self.cpus + uncounted + (needs.cpus or 1) > here.cpus:
             return False
         if self.memory + needs.memory > here.memory:
             return False
@@ -278,21 +286,20 @@ class Queue:
             else:
                 self._line_up(key)
 
-    def drop(self, key: _Key) -> bool:
-        """Forget a task that has not been given out; False where it has been, or is not here."""
-        if key in self.blocked:
-            self.blocked.discard(key)
-            return True
-        for needs, line in self.lines.items():
-            if key in line:
-                line.remove(key)
-                if not line:
-                    del self.lines[needs]
-                return True
-        before = len(self.due)
-        self.due = [entry for entry in self.due if entry[1] != key]
+    def drop(self, keys: set[_Key]) -> set[_Key]:
+        """Forget those of the tasks that have not been given out; which these were."""
+        found = self.blocked & keys
+        self.blocked -= found
+        for needs, line in list(self.lines.items()):
+            kept = deque(key for key in line if key not in keys)
+            found.update(key for key in line if key in keys)
+            self.lines[needs] = kept
+            if not kept:
+                del self.lines[needs]
+        found.update(key for _, key in self.due if key in keys)
+        self.due = [entry for entry in self.due if entry[1] not in keys]
         heapq.heapify(self.due)
-        return len(self.due) < before
+        return found
 
     @property
     def is_ready(self) -> bool:

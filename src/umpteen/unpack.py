@@ -37,6 +37,7 @@ __all__ = [
     "place",
     "remove_unused",
     "stays_inside",
+    "synced_folder",
     "unpack_once",
 ]
 
@@ -74,6 +75,11 @@ def unpack_once(digest: str, fetch: Callable[[str], None], root: str | None = No
             if not _is_whole(folder):
                 _renew(folder, digest, fetch)
     return content
+
+
+def synced_folder(digest: str) -> str:
+    """Where `unpack_once` puts what has that digest."""
+    return os.path.join(leases_folder(), SYNCED, digest, _CONTENT)
 
 
 def mark_used(content: str) -> None:

@@ -38,6 +38,9 @@ _VALUE = re.compile(r"[^\s)\"']+")
 _QUOTED = re.compile(r"\"([^\"]*)\"|'([^']*)'")
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 _PARAMETER = "param."
+_MAX_DEPTH = 100
+_HINT = "write it as: state=failed and (exit_code=137 or lr<0.1)"
+_PLAN_HINT = "write it as: tag=big and (index<10 or lr<0.1)"
 
 
 class Where:
@@ -79,7 +82,7 @@ def compile_where(text: str, fields: Iterable[str] = FIELDS) -> Where:
 
 class _Parser:
     def __init__(self, text: str, fields: tuple[str, ...]) -> None:
-        self.text, self.fields, self.place = text, fields, 0
+        self.text, self.fields, self.place, self.depth = text, fields, 0, 0
         self.names: set[str] = set()
 
     def parse(self) -> _Test:
@@ -102,14 +105,23 @@ class _Parser:
 
     def _one(self) -> _Test:
         if self._take_word("not"):
-            test = self._one()
+            test = self._descend(self._one)
             return lambda facts: not test(facts)
         if self._take("("):
-            test = self._any()
+            test = self._descend(self._any)
             if not self._take(")"):
                 raise self._wrong("')'")
             return test
         return self._compare()
+
+    def _descend(self, parse: Callable[[], _Test]) -> _Test:
+        self.depth += 1
+        if self.depth > _MAX_DEPTH:
+            message = f"more than {_MAX_DEPTH} '(' and 'not' are open in the expression"
+            raise InputError(message, "write it with fewer")
+        test = parse()
+        self.depth -= 1
+        return test
 
     def _compare(self) -> _Test:
         self._skip()
@@ -134,7 +146,9 @@ class _Parser:
         field = {"tags": "tag"}.get(name, name)
         if name.startswith(_PARAMETER) or field not in self.fields:
             if name in FIELDS:
-                raise self._refuse(start, f"{name!r} is not known before a task has run")
+                message = f"{name!r} is not known before a task has run"
+                known = f"known are {', '.join(self.fields)} and the parameters"
+                raise self._refuse(start, message, known)
             name = name.removeprefix(_PARAMETER)
             self.names.add(name)
             return lambda facts: fits(facts["parameters"].get(name))
@@ -181,14 +195,15 @@ class _Parser:
 
     def _refuse(self, place: int, message: str, hint: str | None = None) -> InputError:
         where = f"after {self.text[:place].rstrip()!r}" if place else "at the start"
-        return InputError(
-            f"{self.text!r}, {where}: {message}",
-            hint or "write it as: state=failed and (exit_code=137 or lr<0.1)",
-        )
+        usual = _HINT if "state" in self.fields else _PLAN_HINT
+        return InputError(f"{self.text!r}, {where}: {message}", hint or usual)
 
 
 def _build_sign(sign: str, value: str) -> Callable[[Any], bool]:
-    """Whether what a task has fits: as numbers where both are, else as text; None never does."""
+    """Whether what a task has fits: as numbers where both are, else as text.
+
+    Where it has nothing (None) only `!=` fits.
+    """
     number = float(value) if _NUMBER.fullmatch(value) else None
     if sign == "~":
         match = re.compile(fnmatch.translate(value)).match

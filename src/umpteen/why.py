@@ -6,6 +6,7 @@ tasks that it speaks of.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 
 import msgspec
@@ -16,6 +17,7 @@ from umpteen.job import Task, Terms
 from umpteen.machine import Capacity, in_mb, list_lacks, read_capacity
 from umpteen.records import list_starts, read_start
 from umpteen.results.base import running_key
+from umpteen.results.opening import parse_address
 from umpteen.task import (
     FREE,
     IS_FINAL,
@@ -29,6 +31,9 @@ from umpteen.task import (
 )
 
 __all__ = ["Attempt", "Blocker", "Why", "build_why"]
+
+_DID_NOT_LEAVE = "did not leave "
+_RESULTS = "results/"
 
 
 class Attempt(msgspec.Struct, frozen=True):
@@ -48,7 +53,8 @@ class Blocker(msgspec.Struct, frozen=True):
 
     outcome: `succeeded`, `any` or `failed`. by: the names of tasks that pass on what became of
     it, where it is not the next one; each was skipped. attempt: its newest, if any. behind: how
-    many tasks were skipped because of it.
+    many tasks were skipped because of it. is_canary: whether it goes first of its template, and is
+    not what the other (or the last of `by`) says that it is after.
     """
 
     name: str
@@ -57,6 +63,7 @@ class Blocker(msgspec.Struct, frozen=True):
     by: list[str]
     attempt: Attempt | None
     behind: int
+    is_canary: bool = False
 
 
 class Why(msgspec.Struct, frozen=True):
@@ -65,7 +72,9 @@ class Why(msgspec.Struct, frozen=True):
     start_s: since when it runs, 0 where it does not. before: its command at its newest attempt,
     where that has changed since. blockers: what it is after and is not as it must be; those
     that came to their end first. lacks: what it needs and this machine does not have. is_alive:
-    whether somebody is at its batch. behind: how many tasks were skipped because of it.
+    whether somebody is at its batch. behind: how many tasks were skipped because of it. missing:
+    where a file was looked for that it should have left. instead: what to write for that in
+    `expect`, where it is among its results.
     """
 
     job: str
@@ -87,6 +96,8 @@ class Why(msgspec.Struct, frozen=True):
     runner: str
     is_alive: bool
     behind: int
+    missing: str = ""
+    instead: str = ""
 
 
 def build_why(history: History, index: int, living: set[str]) -> Why:
@@ -98,6 +109,7 @@ def build_why(history: History, index: int, living: set[str]) -> Why:
     wanted = {index, *(place for place, _, _ in found)}
     attempts = _read_attempts(history, wanted, living)
     batch = _find_batch(history, index)
+    missing, instead = _find_expected(history, task, attempts[index])
     row: list[float] = next((r for r in _list_running(history, batch, living) if r[0] == index), [])
     shown = "running" if row else STATES[history.states[index]]
     return Why(
@@ -121,6 +133,7 @@ def build_why(history: History, index: int, living: set[str]) -> Why:
                 by=[tasks[i].name for i in by],
                 attempt=attempts[place][-1] if attempts[place] else None,
                 behind=blame.count_behind(place),
+                is_canary=blame.is_canary(place, by[-1] if by else index),
             )
             for place, outcome, by in found
         ],
@@ -130,6 +143,8 @@ def build_why(history: History, index: int, living: set[str]) -> Why:
         runner=batch.token if batch else "",
         is_alive=batch is not None and batch.batch in living,
         behind=blame.count_behind(index),
+        missing=missing,
+        instead=instead,
     )
 
 
@@ -140,8 +155,10 @@ class _Blame:
         self.history = history
         self.indices = [index for index in range(len(tasks)) if index not in history.dropped]
         self.place = {index: place for place, index in enumerate(self.indices)}
+        counted = [tasks[index] for index in self.indices]
         canary = history.read_settings().get("canary", 0)
-        self.graph: Graph | None = build_graph([tasks[index] for index in self.indices], canary)
+        self.graph: Graph | None = build_graph(counted, canary)
+        self.said: Graph | None = build_graph(counted) if canary else self.graph
 
     def find(self, index: int) -> list[tuple[int, str, list[int]]]:
         """(index of a task, the outcome asked of it, the tasks between it and this one)."""
@@ -154,6 +171,13 @@ class _Blame:
             else:
                 pending.append((other, outcome, []))
         return [*doomed, *pending]
+
+    def is_canary(self, index: int, behind: int) -> bool:
+        """Whether one task waits for another only as that goes first of its template."""
+        if self.said is self.graph:
+            return False
+        before = self.said.before(self.place[behind]) if self.said else ()
+        return self.place[index] not in before
 
     def count_behind(self, index: int) -> int:
         """How many tasks that are after this one were skipped."""
@@ -252,6 +276,22 @@ def _find_former(
         if digests[-1] == build_digest(former.command, former.env, former.cwd):
             return shell_command(former.command)
     return "(not known)"
+
+
+def _find_expected(history: History, task: Task, attempts: Sequence[Attempt]) -> tuple[str, str]:
+    """Why.missing and Why.instead; empty where the newest attempt left what it should."""
+    record = attempts[-1].record if attempts else None
+    if record is None or not record.reason.startswith(_DID_NOT_LEAVE):
+        return "", ""
+    path = record.reason.removeprefix(_DID_NOT_LEAVE)
+    base = parse_address(task.output) if task.output else history.store.path(task.name)
+    outputs = f"{base}/{record.outputs}" if record.outputs else base
+    if path.startswith(_RESULTS):
+        return f"{outputs}/{path}", ""
+    folder = history.read_settings().get("submitted_from", "")
+    folder = os.path.join(folder, os.path.expanduser(task.cwd or ""))
+    is_there = os.path.lexists(f"{outputs}/{_RESULTS}{path}")
+    return os.path.join(folder, path), f"{_RESULTS}{path}" if is_there else ""
 
 
 def _say_lacks(terms: Terms, here: Capacity) -> list[str]:

@@ -58,7 +58,13 @@ class QueueExecutor(Executor):
         dependencies=True, capabilities=False, reconnect=True, batch_cap=5000, start_up_s=0.0
     )
 
-    def submit(self, address: str, batches: Sequence[str], slots: int) -> dict[str, str]:
+    def submit(
+        self,
+        address: str,
+        batches: Sequence[str],
+        slots: int,
+        environment: object = None,  # noqa: ARG002
+    ) -> dict[str, str]:
         """Handles that say nothing."""
         del address, slots
         return dict.fromkeys(batches, "m/b/none")

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.support.proxy import FaultProxy
-from tests.support.s3 import S3
+from tests.support.s3 import S3, S3Server
 from tests.support.server import find_port
 from tests.support.sftp import Sftp
 from umpteen.errors import SettingsError, StoreError
@@ -282,6 +282,28 @@ def test_a_bucket_that_is_missing_is_an_error(s3: S3) -> None:
         assert "make the bucket" in (caught.value.hint or "")
         assert not caught.value.transient
     store.close()
+
+
+@pytest.mark.usefixtures("s3")  # which is skipped where there is no server
+def test_a_quota_that_is_reached_is_an_error(request: pytest.FixtureRequest) -> None:
+    server: S3Server = request.getfixturevalue("s3_server")
+    small = server.make_bucket(max_bytes=100_000)
+    store = open_store(small.address, small.options)
+    store.replace("a", bytes(60_000))
+    with pytest.raises(StoreError, match="quota of the place is used up") as caught:
+        store.replace("b", bytes(60_000))
+    assert "make room" in (caught.value.hint or "")
+    assert not caught.value.transient
+    store.close()
+
+
+def test_credentials_that_expire_are_named(store: Store, s3_proxy: FaultProxy) -> None:
+    store.replace("a", b"x")
+    s3_proxy.errors, s3_proxy.status, s3_proxy.code = 1.0, 400, "ExpiredToken"
+    with pytest.raises(StoreError, match="the credentials have expired") as caught:
+        store.replace("a", b"y")
+    assert "renew" in (caught.value.hint or "")
+    assert not caught.value.transient
 
 
 def test_an_unknown_option_is_an_error_without_its_value(s3: S3) -> None:

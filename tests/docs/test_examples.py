@@ -30,6 +30,7 @@ PAGES = [
 ]
 _TIME = re.compile(r"(under )?\d[\d.]*(e-\d+)? (s|min|h)\b( ago)?|just now")
 _PLACE = re.compile(r"at \d\d:\d\d on [^\s,]+")
+_RUNNER = re.compile(r"runner [0-9a-f]{12} on [^\s,]+")
 _SLOTS = re.compile(r"\d+ at a time")
 
 
@@ -88,4 +89,5 @@ def _run(umpteen: Umpteen, command: str, code: int, shown: list[str]) -> None:
 def _level(line: str) -> str:
     """The line without what differs from run to run."""
     line = _PLACE.sub("THEN AND THERE", _TIME.sub("TIME", line))
+    line = _RUNNER.sub("RUNNER", line)
     return " ".join(_SLOTS.sub("N at a time", line).split())

@@ -182,6 +182,20 @@ ARGUMENTS = {
     "timeout of words": (["run", "true", "--timeout", "soon"], ["--timeout", "not a duration"]),
     "env without value": (["run", "true", "--env", "A"], ["KEY=VALUE"]),
     "misspelt rerun": (["run", "true", "--rerun", "fail"], ["'failed'"]),
+    "slots of words": (["run", "true", "--slots", "two"], ["--slots: 'two' is no whole number"]),
+    "value as a flag": (["run", "echo {x}", "--x", "1"], ["no flag --x", "no dashes: x=1"]),
+    "value after blanks": (["run", "echo {x}", "x", "=", "1"], ["without blanks"]),
+    "where in words": (
+        ["retry", "job", "--where", "state=failed", "and", "x=2"],
+        ["--where takes one word", "write --where 'state=failed and x=2'"],
+    ),
+    "only in words": (
+        ["run", "job.yaml", "--only", "x=1", "or", "x=2"], ["write --only 'x=1 or x=2'"]
+    ),
+    "no task": (["logs", "job"], ["Missing argument TASK", "for example umpteen logs sim"]),
+    "no shell": (["completion"], ["Missing argument SHELL: bash, zsh or fish"]),
+    "wrong shell": (["completion", "csh"], ["SHELL: 'csh'"]),
+    "verb of others": (["stop", "job"], ["no verb 'stop'", "umpteen cancel ends a job"]),
     "misspelt flag": (["run", "true", "--slot", "2"], ["no flag --slot", "did you mean '--slots'"]),
     "misspelt verb": (["rnu", "true"], ["no verb 'rnu'", "did you mean 'run'?"]),
     "table for a file": (["run", "job.yaml", "--from", "t.csv"], ["table"]),
@@ -275,6 +289,37 @@ def test_bad_task_folder_that_cannot_be_written_fails_in_words(
     assert done.returncode in (1, 3)
     assert "Permission denied" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("verb", ["status", "retry", "rm"])
+def test_bad_results_that_cannot_be_read_have_a_hint_for_that(
+    umpteen: Umpteen, unprivileged: list[str], verb: str
+) -> None:
+    umpteen("run", "false", "--name", "job")
+    folder = umpteen.store() / ".umpteen"
+    folder.chmod(0o000)
+    done = run_as(unprivileged, umpteen, verb, "umpteen-results/job")
+    folder.chmod(0o755)
+    expect_refusal(done, "Permission denied", "hint: you may not read it", code=3)
+
+
+def test_bad_job_file_in_a_closed_folder_cannot_be_read(
+    umpteen: Umpteen, unprivileged: list[str]
+) -> None:
+    path = umpteen.write("closed/job.yaml", "tasks: [ls]")
+    path.parent.chmod(0o000)
+    done = run_as(unprivileged, umpteen, "run", "closed/job.yaml")
+    path.parent.chmod(0o755)
+    expect_refusal(done, "'closed/job.yaml' cannot be read: Permission denied")
+
+
+def test_status_of_a_job_whose_file_cannot_be_read_leaves_its_age_out(
+    umpteen: Umpteen, unprivileged: list[str]
+) -> None:
+    umpteen("run", "true", "--name", "job")
+    (umpteen.store() / ".umpteen/job.json").chmod(0o000)
+    done = run_as(unprivileged, umpteen, "status", "job")
+    assert done.stdout.splitlines() == ["job: succeeded, 1 done", "  results   umpteen-results/job"]
 
 
 def test_bad_results_that_are_a_file_are_refused(umpteen: Umpteen) -> None:

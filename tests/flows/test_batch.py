@@ -230,3 +230,16 @@ def test_batch_results_are_known_to_the_other_verbs(umpteen: Umpteen) -> None:
     umpteen("batch", write_batch(umpteen, "echo a", "echo b >&2; exit 3"))
     assert umpteen("logs", "out/", "0").stdout == "a\n"
     assert umpteen("status", "out/").returncode == 1
+
+
+def test_batch_with_relative_paths_is_found_from_elsewhere(
+    umpteen: Umpteen, tmp_path: Path
+) -> None:
+    umpteen("batch", write_batch(umpteen, "echo out", "[ -e go ]"))
+    umpteen.write("go", "")
+    top = umpteen.folder / "out"
+    assert umpteen("logs", top, "0", cwd=tmp_path).stdout == "out\n"
+    again = umpteen("retry", top, cwd=tmp_path)
+    assert "2 at a time" in again.stderr
+    status = json.loads(umpteen("status", top, "--json", cwd=tmp_path).stdout)
+    assert sum(status["counts"].values()) == 2

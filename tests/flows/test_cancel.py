@@ -24,6 +24,11 @@ def begin(umpteen: Umpteen, *arguments: str, slots: int = 2, tasks: int = 4) -> 
         wait_until((umpteen.folder / f"began.{number}").exists)
 
 
+def signal_runners(umpteen: Umpteen, number: int) -> None:
+    for pid in find_runners(umpteen):
+        os.kill(pid, number)
+
+
 def states(umpteen: Umpteen) -> Counter[str]:
     counts = json.loads(umpteen("status", "job", "--json").stdout)["counts"]
     return Counter({state: count for state, count in counts.items() if count})
@@ -86,7 +91,14 @@ def test_cancel_ends_a_run_that_is_watched_elsewhere(umpteen: Umpteen) -> None:
     _, said = watcher.communicate(timeout=30)
     assert watcher.returncode == 1
     assert "job: 3 cancelled in" in said
-    assert "umpteen retry job     runs the 3 that did not succeed" in said
+    assert "umpteen retry job     runs the 3 that were cancelled" in said
+
+
+def test_cancel_json_has_the_status_after_it(umpteen: Umpteen) -> None:
+    umpteen("run", "touch began; sleep 600", "n=1..3", "--name", "job", "--slots", "1", "--detach")
+    wait_until((umpteen.folder / "began").exists)
+    shown = json.loads(umpteen("cancel", "job", "--json").stdout)
+    assert (shown["cancelled"], shown["left"], shown["status"]["state"]) == (3, 0, "failed")
 
 
 def test_cancel_of_a_job_that_nobody_runs_records_it(umpteen: Umpteen) -> None:
@@ -153,3 +165,52 @@ def test_cancel_of_a_job_of_umpteen_batch_is_refused(umpteen: Umpteen) -> None:
     assert "was started by `umpteen batch`" in done.stderr
     runner.terminate()
     runner.communicate(timeout=30)
+
+
+def test_cancel_of_a_waiting_task_is_recorded_at_once_and_can_be_retried(umpteen: Umpteen) -> None:
+    wait = "touch began.{n}; until [ -e go ]; do sleep 0.05; done; touch ran.{n}"
+    umpteen("run", wait, "n=1..5", "--name", "job", "--slots", "2", "--detach", "-q")
+    wait_until((umpteen.folder / "began.2").exists)
+    done = umpteen("cancel", "job", "n=4", "n=5")
+    assert (done.returncode, states(umpteen)) == (0, {"running": 2, "waiting": 1, "cancelled": 2})
+    assert "2 cancelled" in done.stderr
+    assert umpteen("retry", "job", "n=4", "--detach").returncode == 0
+    umpteen.write("go", "")
+    umpteen("collect", "job", "-q")
+    assert states(umpteen) == {"succeeded": 4, "cancelled": 1}
+    assert not (umpteen.folder / "ran.5").exists()
+
+
+def test_cancel_of_thousands_of_waiting_tasks_takes_seconds(umpteen: Umpteen) -> None:
+    umpteen.write("job.json", json.dumps({"tasks": ["sleep 600"] * 5000}))
+    umpteen("run", "job.json", "--slots", "2", "--detach", "-q")
+    wait_until(lambda: states(umpteen)["running"] == 2)
+    assert umpteen("cancel", "job", *map(str, range(2, 5000)), timeout_s=30).returncode == 0
+    assert states(umpteen) == {"running": 2, "cancelled": 4998}
+
+
+def test_cancelled_task_stays_so_after_its_runner_was_killed(umpteen: Umpteen) -> None:
+    tasks = [{"name": "a", "command": "touch began; until [ -e go ]; do sleep 0.05; done"}]
+    tasks += [{"name": f"w{n}", "command": f"touch ran.{n}", "after": "a"} for n in range(3)]
+    umpteen.write("job.json", json.dumps({"tasks": tasks}))
+    umpteen("run", "job.json", "--detach", "-q")
+    wait_until((umpteen.folder / "began").exists)
+    signal_runners(umpteen, signal.SIGSTOP)
+    cancelling = umpteen.start("cancel", "job", "w0", "w1")
+    wait_until((umpteen.store() / ".umpteen/cancel").exists)
+    signal_runners(umpteen, signal.SIGKILL)
+    cancelling.communicate(timeout=60)
+    umpteen.write("go", "")
+    umpteen("collect", "job", "-q")
+    assert states(umpteen) == {"succeeded": 2, "cancelled": 2}
+    assert {path.name for path in umpteen.folder.glob("ran.*")} == {"ran.2"}
+
+
+def test_cancel_ends_what_is_not_in_the_file_any_more(umpteen: Umpteen) -> None:
+    umpteen.write("job.json", json.dumps({"tasks": [{"name": "a", "command": "sleep 600"}]}))
+    umpteen("run", "job.json", "--detach", "-q")
+    wait_until(lambda: states(umpteen)["running"] == 1)
+    umpteen.write("job.json", json.dumps({"tasks": [{"name": "b", "command": "sleep 600"}]}))
+    umpteen("run", "job.json", "--detach", "-q")
+    assert umpteen("cancel", "job").returncode == 0
+    wait_until(lambda: not list_processes(umpteen))

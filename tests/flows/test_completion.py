@@ -51,6 +51,18 @@ def test_completion_of_verbs_and_flags(umpteen: Umpteen) -> None:
     assert complete(umpteen, "umpteen nonsense ") == list(VERBS)
 
 
+def test_completion_of_task_names(umpteen: Umpteen) -> None:
+    umpteen.write(
+        "rules.yaml", "tasks: [{name: flow, command: 'true'}, {name: flat, command: 'true'}, ls]"
+    )
+    umpteen("run", "rules.yaml", "-q")
+    for verb in ("logs", "why", "retry", "cancel"):
+        assert complete(umpteen, f"umpteen {verb} rules fl") == ["flow", "flat"]
+        assert complete(umpteen, f"umpteen {verb} rules 2") == ["2"]
+        assert complete(umpteen, f"umpteen {verb} nowhere fl") == [""]
+    assert complete(umpteen, "umpteen retry rules flow fla") == ["flat"]
+
+
 @pytest.mark.parametrize(
     "verb", ["collect", "status", "logs", "results", "why", "retry", "cancel", "export", "rm"]
 )

@@ -6,11 +6,14 @@ import csv
 import io
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.command import Umpteen
+from umpteen.cli.export import _put
+from umpteen.export import Table
 
 MEASURES = """echo {lr}; printf '%s' '{"loss": {"test": 0.5, "by": [1, 2]}, "ok": true}' \
 > $UMPTEEN_RESULTS_DIR/metrics.json"""
@@ -67,6 +70,16 @@ def test_export_names_columns_apart_that_clash(umpteen: Umpteen) -> None:
     assert (row["param.lr"], row["metric.lr"], row["metric.seconds"]) == ("1", "4", "3")
 
 
+def test_export_gives_each_column_a_name_of_its_own(umpteen: Umpteen) -> None:
+    content = '{"seconds": 1, "metric": {"seconds": 2, "metric": {"seconds": 3}}, "ok": 4}'
+    umpteen("run", f"printf '{content}' > $RESULTS_DIR/metrics.json", "--name", "job", "-q")
+    head, row = csv.reader(io.StringIO(umpteen("export", "job").stdout))
+    assert len(set(head)) == len(head) == len(row)
+    cells = dict(zip(head, row, strict=True))
+    assert (cells["metric.seconds"], cells["metric.metric.seconds"], cells["ok"]) == ("2", "3", "4")
+    assert cells["metric.metric.metric.seconds"] == "1"
+
+
 @pytest.mark.parametrize("content", ["{", "[1]", "\\377", '{"a": 1'])
 def test_export_leaves_broken_metrics_out_and_names_the_task(
     umpteen: Umpteen, content: str
@@ -76,6 +89,40 @@ def test_export_leaves_broken_metrics_out_and_names_the_task(
     assert done.returncode == 0
     assert done.stderr.startswith("0: results/metrics.json left out: ")
     assert len(read_json(done.stdout)) == 1
+
+
+@pytest.mark.parametrize("value", ['"\\ud800"', '[["\\ud800"]]'])
+def test_export_leaves_out_the_values_that_cannot_be_written(umpteen: Umpteen, value: str) -> None:
+    umpteen.write("metrics.json", f'{{"bad": {{"x": {value}}}, "ok": 1}}')
+    copy = "[ {n} = 2 ] || cp metrics.json $RESULTS_DIR; true"
+    umpteen("run", copy, "n=1,2", "--name", "job", "-q")
+    for flag, name in (("--json", "job.jsonl"), ("--csv", "job.csv")):
+        done = umpteen("export", "job", flag, "--output", name)
+        assert done.returncode == 0
+        assert done.stderr == (
+            "n=1: 'bad.x' of results/metrics.json left out: it cannot be written\n"
+        )
+    first, second = read_json((umpteen.folder / "job.jsonl").read_text())
+    assert (first["ok"], second["ok"]) == (1, None)
+    assert "bad.x" not in first
+    assert not list(umpteen.folder.glob("*.new"))
+
+
+def test_export_leaves_nothing_beside_a_file_that_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    table = Table(["name"], iter([{"name": "\ud800"}]), [])
+    with pytest.raises(UnicodeEncodeError):
+        _put("job.csv", table, as_json=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_export_into_a_folder_is_refused(umpteen: Umpteen) -> None:
+    umpteen("run", "true", "--name", "job", "-q")
+    done = umpteen("export", "job", "--output", ".")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: --output: '.' is a folder\n\nhint: give a file in it")
 
 
 def test_export_of_no_numbers_is_still_json(umpteen: Umpteen) -> None:

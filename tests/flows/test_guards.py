@@ -391,3 +391,10 @@ def test_tasks_start_only_one_by_one_while_memory_is_short(
     for record in records[2:]:
         assert record["start_s"] >= last_s - 0.002
         last_s = record["end_s"]
+
+
+def test_expect_finds_a_pattern_in_a_folder_whose_name_has_one_too(umpteen: Umpteen) -> None:
+    task = {"name": "m[1,2]", "command": "touch $UMPTEEN_RESULTS_DIR/a.pt"}
+    umpteen.write("job.json", json.dumps({"tasks": [{**task, "expect": "results/*.pt"}]}))
+    done = umpteen("run", "job.json")
+    assert done.returncode == 0, done.stderr

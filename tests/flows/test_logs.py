@@ -101,6 +101,16 @@ def test_logs_follow_of_a_task_that_waits_waits_for_it(umpteen: Umpteen) -> None
     watcher.communicate(timeout=30)
 
 
+def test_logs_follow_of_a_task_that_waits_says_so(umpteen: Umpteen) -> None:
+    umpteen("run", "touch began; sleep 600", "n=1,2", "--slots", "1", "--name", "job", "--detach")
+    wait_until((umpteen.folder / "began").exists)
+    follower = umpteen.start("logs", "job", "n=2", "--follow")
+    assert follower.stderr
+    assert follower.stderr.readline() == "n=2 has written nothing yet: what it writes comes here\n"
+    umpteen("cancel", "job")
+    follower.communicate(timeout=30)
+
+
 def test_logs_follow_of_a_finished_task_ends_at_once(umpteen: Umpteen) -> None:
     umpteen("run", "echo one", "--name", "job")
     assert read_logs(umpteen, "job", "0", "--follow") == b"one\n"

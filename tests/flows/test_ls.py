@@ -27,6 +27,22 @@ def test_ls_shows_each_job_in_a_line(umpteen: Umpteen) -> None:
     assert (rows["good"][-1], rows["bad"][-1]) == ("succeeded", "failed")
 
 
+def test_ls_of_twins_fits_the_terminal(umpteen: Umpteen, tmp_path: Path) -> None:
+    for place in ("first", "second"):
+        umpteen("run", "true", "--name", "job", "--results", tmp_path / ("deep/" * 20) / place)
+    _, *rows = umpteen.at_terminal("ls", columns=100)
+    assert all(len(row) <= 100 and "…" in row for row in rows)
+    assert sorted(row[-6:].strip("/") for row in rows) == ["first", "second"]
+
+
+def test_ls_and_status_of_a_job_without_tasks_say_so(umpteen: Umpteen) -> None:
+    umpteen("run", "true", "--name", "job")
+    shutil.rmtree(umpteen.store() / ".umpteen/handed")
+    assert umpteen("ls").stdout.splitlines()[1].split()[-1] == "empty"
+    done = umpteen("status", "job")
+    assert (done.returncode, done.stdout.splitlines()[0]) == (1, "job: empty, nothing yet")
+
+
 def test_ls_json_is_an_array(umpteen: Umpteen) -> None:
     umpteen("run", "true", "--name", "a")
     umpteen("run", "false", "--name", "b")

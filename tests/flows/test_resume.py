@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -15,7 +16,7 @@ import pytest
 
 from tests.support.command import Umpteen
 from tests.support.store import list_records, read_tree
-from tests.support.sweep import Point, list_processes, run_point
+from tests.support.sweep import Point, find_runners, list_processes, run_point
 from tests.support.wait import wait_until
 
 SEED = os.environ.get("UMPTEEN_SWEEP_SEED") or str(int(time.time()))
@@ -348,3 +349,34 @@ def test_resume_after_a_kill_at_a_random_point_has_each_success_once(
     point = Point(random.Random(f"{SEED}/{number}"), 300)
     faults = run_point(umpteen, point, 300)
     assert not faults, f"UMPTEEN_SWEEP_SEED={SEED}, {point}: {faults}"
+
+
+def test_task_that_comes_back_to_the_job_is_known_again(umpteen: Umpteen) -> None:
+    for values in ("x=1..3", "x=4..5", "x=1..5"):
+        done = umpteen("run", "echo {x} >> ran", values, "--name", "job")
+        assert done.returncode == 0
+    assert "changed" not in done.stderr
+    assert count_runs(umpteen.folder) == {str(n): 1 for n in range(1, 6)}
+    status = json.loads(umpteen("status", "job", "--json").stdout)
+    assert status["counts"]["succeeded"] == 5
+
+
+def test_lost_task_goes_on_with_the_timeout_that_it_has_now(umpteen: Umpteen) -> None:
+    task = {"name": "a", "command": "touch began; sleep 600", "timeout": "1h"}
+    umpteen.write("job.json", json.dumps({"tasks": [task]}))
+    umpteen("run", "job.json", "--detach", "-q")
+    wait_until((umpteen.folder / "began").exists)
+    for pid in find_runners(umpteen):
+        os.kill(pid, signal.SIGKILL)
+    umpteen.write("job.json", json.dumps({"tasks": [{**task, "timeout": 0.2}]}))
+    done = umpteen("run", "job.json")
+    assert done.returncode == 1
+    assert "timed out" in done.stderr
+
+
+def test_runner_ends_when_its_store_was_removed(umpteen: Umpteen) -> None:
+    umpteen.write("job.json", json.dumps({"tasks": ["touch began; sleep 600", "true"]}))
+    umpteen("run", "job.json", "--slots", "1", "--detach", "-q")
+    wait_until((umpteen.folder / "began").exists)
+    shutil.rmtree(umpteen.store())
+    wait_until(lambda: not list_processes(umpteen))

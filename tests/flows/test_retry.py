@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
 from tests.support.command import Umpteen
-from tests.support.store import list_records
+from tests.support.store import list_records, put_hand_in
 from tests.support.wait import wait_until
+from umpteen.results.base import LOCK
+from umpteen.results.directory import DirectoryStore
 
 # Fails until there is a file `go.N`, or `go`.
 NEEDS_GO = "echo {n} >> ran; [ -e go ] || [ -e go.{n} ]"
@@ -21,6 +25,15 @@ def begin(umpteen: Umpteen, tasks: int = 4) -> None:
     umpteen.write("go.2", "")
     run = umpteen("run", NEEDS_GO, f"n=1..{tasks}", "--name", "job", "-q")
     assert run.returncode == 1
+
+
+def is_locked(path: Path) -> bool:
+    with path.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def count_runs(umpteen: Umpteen) -> Counter[str]:
@@ -161,6 +174,12 @@ def test_retry_of_a_skipped_task_runs_it_behind_what_failed(umpteen: Umpteen) ->
     }  # fmt: skip
 
 
+def test_retry_of_what_is_behind_a_failure_says_what_comes_first(umpteen: Umpteen) -> None:
+    chain(umpteen)
+    done = umpteen("retry", "job", "c")
+    assert done.stderr.splitlines()[-1] == ("  first     umpteen retry job prep     c is after it")
+
+
 def test_retry_detached_comes_back_at_once(umpteen: Umpteen) -> None:
     umpteen.write("job.txt", "[ -e go ] && until [ -e end ]; do sleep 0.05; done\n")
     umpteen("run", "job.txt", "-q")
@@ -237,3 +256,17 @@ def test_run_stops_where_it_is_told_to(umpteen: Umpteen, flags: list[str], runs:
     done = umpteen("run", NEEDS_GO, "n=1..9", "--name", "job", "--slots", "1", *flags)
     assert done.returncode == 1
     assert count_runs(umpteen).total() == runs
+
+
+def test_retry_drops_nothing_that_was_handed_in_meanwhile(umpteen: Umpteen) -> None:
+    begin(umpteen)
+    store = DirectoryStore(str(umpteen.store()))
+    store.create(LOCK, b"held by another machine")
+    retrying = umpteen.start("retry", "job")
+    (lock,) = umpteen.leases.glob("hand-in-*.lock")
+    wait_until(lambda: is_locked(lock))
+    put_hand_in(store, 2, [{"command": "true", "name": "new"}], {}, executor="")
+    store.delete(LOCK)
+    retrying.communicate(timeout=60)
+    status = json.loads(umpteen("status", "job", "--json").stdout)
+    assert status["total"] == 5

@@ -61,6 +61,13 @@ def test_rm_refuses_where_nobody_can_answer(umpteen: Umpteen) -> None:
     assert umpteen.store().exists()
 
 
+def test_rm_hint_removes_the_job_that_was_meant(umpteen: Umpteen) -> None:
+    for results in ("else where/{name}", "umpteen-results/{name}"):
+        umpteen("run", "true", "--name", "job", "--results", results, "-q")
+    done = umpteen("rm", "./else where/job")
+    assert done.stderr.endswith("hint: umpteen rm './else where/job' --yes\n")
+
+
 def test_rm_refuses_while_the_job_runs(umpteen: Umpteen) -> None:
     umpteen("run", "touch began; sleep 600", "--name", "job", "--detach", "-q")
     wait_until((umpteen.folder / "began").exists)
@@ -145,7 +152,7 @@ def test_rm_leaves_outputs_that_are_elsewhere_and_says_so(umpteen: Umpteen) -> N
     umpteen.write("b.json", json.dumps({"remote_output_path": "out", "runs": runs}))
     umpteen("run", "b.json", "--name", "job", "-q")
     done = umpteen("rm", "out/", "--yes")
-    assert "left      1 tasks have outputs elsewhere" in done.stderr
+    assert "left      1 task has outputs elsewhere" in done.stderr
     assert (umpteen.folder / "away/x/stdout").read_text() == "1\n"
     assert not (umpteen.folder / "out").exists()
 

@@ -266,7 +266,7 @@ def test_run_timeout_ends_a_task_and_says_so(umpteen: Umpteen, text: str, flags:
     assert done.returncode == 1
     assert (record["state"], record["signal"]) == ("timed_out", 15)
     assert 0.2 <= record["seconds"] < 10
-    assert "timed out after 0.2" in done.stderr
+    assert " timed out  0  after 0.2" in done.stderr
 
 
 def test_run_timeout_kills_what_ignores_being_asked(umpteen: Umpteen) -> None:

@@ -265,6 +265,24 @@ def test_line_09_outputs_are_under_each_run(umpteen: Umpteen, tmp_path: Path) ->
     assert (umpteen.folder / "out/1/results/a").exists()
 
 
+def test_line_09_outputs_on_s3_are_under_each_run(umpteen: Umpteen, s3: S3) -> None:
+    env = {"UMPTEEN_RESULTS_OPTIONS": json.dumps(s3.options)}
+    top = f"s3://{s3.bucket}/out"
+    commands = ("echo out; echo err >&2; exit 3", "touch $SATURN_RUN_LOCAL_RESULTS_DIR/a", "true")
+    write_batch(umpteen, *commands, remote_output_path=top)
+    split(umpteen, env=env)
+    done = umpteen("batch", "c/0.json", env=env)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "out\n", "err\n")
+    store = open_store(top, s3.options)
+    left = {name for name, _ in store.walk("") if not name.startswith(".umpteen")}
+    outputs = {f"{run}/{name}" for run in "012" for name in ("stdout", "stderr", "status_code")}
+    assert left == outputs | {"1/results/a"}
+    assert (store.read("0/stdout"), store.read("0/status_code")) == (b"out\n", b"3")
+    store.close()
+    said = split(umpteen, "--skip-completed", env=env)
+    assert said["counts"] == {"unfinished": 0, "failed": 1, "completed": 2}
+
+
 def test_line_10_nested_results_are_kept(umpteen: Umpteen) -> None:
     write_batch(umpteen, "mkdir -p $SATURN_RUN_LOCAL_RESULTS_DIR/a/b; "
                 "echo 1 > $SATURN_RUN_LOCAL_RESULTS_DIR/a/b/c; pwd > $SATURN_RUN_LOCAL_RESULTS_DIR/d")  # fmt: skip

@@ -43,6 +43,68 @@ def test_status_lists_as_many_failures_as_asked(umpteen: Umpteen) -> None:
     assert umpteen("status", "job", "--failures", "0").stdout.count("exit 1") == 0
 
 
+def crowd(umpteen: Umpteen, count: int) -> None:
+    """prep fails, and so many are after it."""
+    tasks = [
+        {"name": "prep", "command": "echo why >&2; exit 2"},
+        {"name": "t-{n}", "command": "true", "after": "prep", "matrix": {"n": f"1..{count}"}},
+    ]
+    umpteen.write("job.json", json.dumps({"tasks": tasks}))
+
+
+@pytest.mark.parametrize("count", [60, 2000])
+def test_status_shows_failures_before_what_was_skipped(umpteen: Umpteen, count: int) -> None:
+    crowd(umpteen, count)
+    run = umpteen("run", "job.json")
+    shown = [
+        " failed  prep  exit 2  why  umpteen logs job prep --stderr",
+        f" {count:,} skipped after prep, which failed",
+    ]
+    assert [line for line in run.stderr.splitlines() if line in shown] == shown
+    assert umpteen("status", "job").stdout.splitlines()[3:] == shown
+    failures = json.loads(umpteen("status", "job", "--json").stdout)["failures"]
+    assert len(failures) == 10
+    assert "prep" in [failure["name"] for failure in failures]
+
+
+def test_status_and_run_name_failures_where_the_rest_is_cancelled(umpteen: Umpteen) -> None:
+    run = umpteen("run", "exit {n}", "n=1..300", "--max-failures", "3", "--name", "job")
+    for said in (run.stderr, umpteen("status", "job").stdout):
+        assert said.count("\n failed  n=") >= 3
+        assert said.count("cancelled: not started after 3 failed") == 1
+        assert "umpteen logs job n=300" not in said
+
+
+def test_run_json_names_the_failure_and_what_was_skipped(umpteen: Umpteen) -> None:
+    crowd(umpteen, 60)
+    lines = umpteen("run", "job.json", "--json").stdout.splitlines()
+    events = [event for event in map(json.loads, lines) if event["event"] == "failed"]
+    assert events[0]["name"] == "prep"
+    assert len(events) == 61
+
+
+def test_status_of_a_cancelled_job_counts_without_its_signal(umpteen: Umpteen) -> None:
+    umpteen("run", "touch began; sleep 600", "n=1,2", "--slots", "1", "--name", "job", "--detach")
+    wait_until((umpteen.folder / "began").exists)
+    umpteen("cancel", "job")
+    assert sorted(umpteen("status", "job").stdout.splitlines()[3:]) == [
+        " 1 cancelled (n=1)", " 1 cancelled: not started (n=2)"
+    ]  # fmt: skip
+
+
+def test_status_repeats_the_address_that_was_typed(umpteen: Umpteen) -> None:
+    umpteen("run", "exit 1", "--name", "job")
+    said = umpteen("status", "./umpteen-results/job").stdout
+    assert "umpteen logs ./umpteen-results/job 0" in said
+
+
+def test_run_of_a_job_that_its_name_does_not_find_says_where_it_is(umpteen: Umpteen) -> None:
+    umpteen("run", "true", "--name", "job", "-q")
+    done = umpteen("run", "exit 1", "--name", "job", "--results", "else where/{name}")
+    assert "umpteen logs 'else where/job' 0" in done.stderr
+    assert "umpteen retry 'else where/job'     runs the 1 that failed" in done.stderr
+
+
 def test_status_json_is_one_object(umpteen: Umpteen) -> None:
     umpteen.write("job.txt", "true\necho why >&2; exit 7\n")
     umpteen("run", "job.txt")
@@ -84,6 +146,17 @@ def test_status_of_an_interrupted_job_says_how_to_go_on(umpteen: Umpteen) -> Non
     assert done.returncode == 1
     assert "job: unfinished, 1 waiting" in done.stdout
     assert "goes on with it" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "verb", ["status", "results", "export", "collect", "retry", "cancel", "logs", "why", "rm"]
+)
+def test_status_and_others_take_the_job_file(umpteen: Umpteen, verb: str) -> None:
+    umpteen.write("sweep.yaml", "results: ./out/{name}\ntasks: ['true']\n")
+    umpteen("run", "sweep.yaml")
+    more = {"logs": ["0"], "why": ["0"], "rm": ["--yes"]}.get(verb, [])
+    done = umpteen(verb, "sweep.yaml", *more)
+    assert done.returncode == 0, done.stderr
 
 
 def test_status_by_address_works_from_anywhere(umpteen: Umpteen, tmp_path: Path) -> None:

@@ -51,13 +51,12 @@ def test_why_skipped_names_what_failed_and_all_that_is_behind_it(umpteen: Umptee
     )  # fmt: skip
     umpteen("run", "job.json")
     assert why(umpteen, "train")[:3] == [
-        "train has not run: it waits for prep, which failed (exit 2) at TIME.",
+        "train was skipped after prep, which failed (exit 2) at TIME.",
         "  umpteen logs job prep --stderr",
         "  umpteen retry job prep     runs prep and the 2 tasks behind it",
     ]
     assert why(umpteen, "eval")[0] == (
-        "eval has not run: it waits for train, which was skipped because prep failed (exit 2) "
-        "at TIME."
+        "eval was skipped after train, which was skipped because prep failed (exit 2) at TIME."
     )
     assert "runs it again and the 2 tasks behind it" in why(umpteen, "prep")[2]
 
@@ -69,8 +68,64 @@ def test_why_skipped_after_one_that_was_to_fail(umpteen: Umpteen) -> None:
     )  # fmt: skip
     umpteen("run", "job.json")
     assert why(umpteen, "mend")[0] == (
-        "mend has not run: it waits for a to fail, which succeeded at TIME."
+        "mend was skipped after a, which was to fail and succeeded at TIME."
     )
+
+
+def test_why_skipped_through_many_names_one_of_them(umpteen: Umpteen) -> None:
+    write(
+        umpteen, {"name": "prep", "command": "exit 2"},
+        {"name": "t-{n}", "command": "true", "after": "prep", "matrix": {"n": "1..9"}},
+        {"name": "join", "command": "true", "after": "t-*"},
+    )  # fmt: skip
+    umpteen("run", "job.json")
+    assert why(umpteen, "join")[0] == (
+        "join was skipped after t-1 and 8 more, which were skipped because prep failed (exit 2) "
+        "at TIME."
+    )
+
+
+def test_why_skipped_after_a_canary_calls_it_one(umpteen: Umpteen) -> None:
+    umpteen("run", "exit {n}", "n=0,1,2,3", "--canary", "2", "--name", "job")
+    first, *rest = why(umpteen, "n=3")
+    assert first == "n=3 was skipped after the canary n=1, which failed (exit 1) at TIME."
+    assert rest[1] == "  umpteen retry job n=1     runs n=1 and the 2 tasks behind it"
+
+
+def test_why_timed_out_says_so_once_and_how_to_give_it_longer(umpteen: Umpteen) -> None:
+    umpteen("run", "sleep 60", "--timeout", "0.1", "--name", "job")
+    first, *rest = why(umpteen, "0")
+    assert re.fullmatch(r"0 timed out at TIME, after 0\.1\d* s\.", first)
+    assert rest[2] == "  umpteen retry job 0 --timeout 2s     gives it longer"
+
+
+def test_why_repeats_the_address_that_was_typed(umpteen: Umpteen) -> None:
+    umpteen("run", "exit 1", "--name", "job")
+    done = umpteen("why", "./umpteen-results/job", "0")
+    assert "umpteen retry ./umpteen-results/job 0     runs it again" in done.stdout
+
+
+def test_why_breaks_a_long_sentence_for_the_terminal(umpteen: Umpteen) -> None:
+    tasks: list[dict[str, object]] = [
+        {"name": f"{'long-' * 8}{number}", "command": "false"} for number in range(3)
+    ]
+    after = [task["name"] for task in tasks]
+    write(umpteen, *tasks, {"name": "join", "command": "true", "after": after})
+    umpteen("run", "job.json")
+    lines = umpteen.at_terminal("why", "job", "join", columns=80)
+    sentence = lines[: next(i for i, line in enumerate(lines) if line.startswith("  umpteen"))]
+    assert len(sentence) > 2
+    assert max(map(len, sentence)) <= 80
+    assert " ".join(sentence) == umpteen("why", "job", "join").stdout.splitlines()[0]
+
+
+def test_why_of_a_pattern_says_that_it_takes_one_task(umpteen: Umpteen) -> None:
+    umpteen("run", "true", "n=1..3", "--name", "job")
+    for verb in ("why", "logs"):
+        done = umpteen(verb, "job", "n=*")
+        assert done.returncode == 2
+        assert f"no task 'n=*' in 'job': {verb} takes one task, no pattern" in done.stderr
+        assert "hint: cancel and retry take patterns" in done.stderr
 
 
 def test_why_running_and_waiting_say_who_is_at_it(umpteen: Umpteen) -> None:
@@ -149,6 +204,21 @@ def test_why_dropped_says_so(umpteen: Umpteen) -> None:
     write(umpteen, {"name": "b", "command": "true"})
     umpteen("run", "job.json")
     assert why(umpteen, "a")[0] == "a is not in the job any more; what it left is kept."
+
+
+def test_why_says_where_an_expected_file_was_looked_for(umpteen: Umpteen) -> None:
+    write(
+        umpteen, {"name": "a", "command": "echo 1 > $RESULTS_DIR/n", "expect": "n"},
+        {"name": "b", "command": "true", "expect": "results/n"},
+    )  # fmt: skip
+    umpteen("run", "job.json")
+    lines = why(umpteen, "a")
+    assert lines[0].startswith("a failed (did not leave n) at TIME")
+    assert lines[3:5] == [
+        f"  missing   {umpteen.folder}/n",
+        "  instead   it left results/n: that is what to write in `expect`",
+    ]
+    assert why(umpteen, "b")[3] == f"  missing   {umpteen.store()}/b/results/n"
 
 
 def test_why_names_what_this_machine_lacks(umpteen: Umpteen) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pty
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -64,6 +66,24 @@ class Umpteen:
             text=True,
             start_new_session=True,
         )
+
+    def at_terminal(self, *arguments: str | Path, columns: int) -> list[str]:
+        """The lines that it prints where its stdout is a terminal of so many columns."""
+        ours, theirs = pty.openpty()
+        with subprocess.Popen(
+            [*self.command, *map(str, arguments)],
+            cwd=self.folder,
+            env=self.environment | {"COLUMNS": str(columns)},
+            stdin=subprocess.DEVNULL,
+            stdout=theirs,
+        ):
+            os.close(theirs)
+            printed = b""
+            with contextlib.suppress(OSError):  # EIO: the other end is closed
+                while part := os.read(ours, 65536):
+                    printed += part
+        os.close(ours)
+        return printed.decode().splitlines()
 
     def write(self, name: str, text: str) -> Path:
         """Put a file into the working directory."""

@@ -21,7 +21,7 @@ class FaultProxy:
     """Between a client and `port` of the loopback; a context manager. Set anything at any time.
 
     latency_s: added to each burst, each way. rate_bytes_s: 0 is no limit. errors: share of
-    requests that are answered with `status` and reach nobody. refuse: share of connections
+    requests that are answered with `status`, and `code` as S3 names errors, and reach nobody. refuse: share of connections
     that are reset at once. reset: share of requests whose answer is cut by a reset.
     blackhole: nothing passes. requests: method and path of each that came, counted.
     """
@@ -30,7 +30,7 @@ class FaultProxy:
         self.target = port
         self.port = 0
         self.latency_s = self.rate_bytes_s = self.errors = self.refuse = self.reset = 0.0
-        self.status = 503
+        self.status, self.code = 503, ""
         self.blackhole = False
         self.requests: list[tuple[str, str]] = []
         self.generator = random.Random(seed)
@@ -123,9 +123,9 @@ class FaultProxy:
             await asyncio.sleep(seconds)
 
     async def _refuse(self, server: asyncio.StreamWriter, client: asyncio.StreamWriter) -> None:
-        answer = (
-            f"HTTP/1.1 {self.status} Injected\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-        )
+        body = f"<Error><Code>{self.code}</Code></Error>" if self.code else ""
+        head = f"HTTP/1.1 {self.status} Injected\r\nContent-Length: {len(body)}\r\n"
+        answer = f"{head}Connection: close\r\n\r\n{body}"
         client.write(answer.encode())
         await client.drain()
         client.close()

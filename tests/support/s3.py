@@ -104,12 +104,24 @@ class S3Server:
         for server in reversed(self.servers):
             stop_server(server)
 
-    def make_bucket(self) -> S3:
-        """A new bucket."""
+    def make_bucket(self, max_bytes: int = 0) -> S3:
+        """A new bucket; max_bytes: the quota of a user of its own, who has no other."""
+        key = secret = self.key
+        if max_bytes:
+            key = secret = f"u{uuid.uuid4().hex[:12]}"
+            user = f"--uid={key}"
+            names = ["--display-name=quota", f"--access-key={key}", f"--secret={secret}"]
+            self._ceph("radosgw-admin", "user", "create", user, *names)
+            scope = ["--quota-scope=user", user]
+            self._ceph("radosgw-admin", "quota", "set", *scope, f"--max-size={max_bytes}")
+            self._ceph("radosgw-admin", "quota", "enable", *scope)
+        return self._make_bucket(key, secret)
+
+    def _make_bucket(self, key: str, secret: str) -> S3:
         from botocore.session import Session
 
         bucket = f"b-{uuid.uuid4().hex[:12]}"
-        made = S3(self.port, self.key, self.secret, bucket)
+        made = S3(self.port, key, secret, bucket)
         client = Session().create_client(
             "s3",
             region_name="us-east-1",

@@ -180,7 +180,7 @@ def test_history_failures_are_told_once_and_only_as_they_stand(store: DirectoryS
     put_start(store, "1", [record(0, "failed"), record(1, "failed"), record(1, "succeeded")])
     history = read(store)
     assert [entry.task for _, entry in history.take_recent()] == [0]
-    assert history.take_recent() == []
+    assert list(history.take_recent()) == []
     assert [entry.task for _, entry in history.read_failures()] == [0]
 
 

@@ -14,6 +14,8 @@ from tests.support.store import put_batch, put_hand_in
 from tests.unit.test_status import make_status
 from umpteen.history import History
 from umpteen.report import (
+    Folds,
+    choose_failures,
     read_failure,
     render_ago,
     render_bar,
@@ -109,7 +111,7 @@ def test_plan_says_what_runs_and_why() -> None:
 
 def test_end_of_a_success_has_no_more_to_say() -> None:
     status = make_status(counts={"succeeded": 3}, state="succeeded")
-    assert render_end(status, 9.1, 10.4) == [
+    assert render_end(status, "job", 9.1, 10.4) == [
         "job: 3 succeeded in 9.1 s (5.2 s of work a slot)",
         "  results   /store",
     ]
@@ -117,10 +119,25 @@ def test_end_of_a_success_has_no_more_to_say() -> None:
 
 def test_end_with_failures_says_how_to_go_on() -> None:
     status = make_status(counts={"succeeded": 1, "failed": 2, "waiting": 3}, state="unfinished")
-    first, _, last = render_end(status, 1.0, 0.0)
+    first, _, last = render_end(status, "job", 1.0, 0.0)
     assert first.startswith("job: 1 succeeded, 2 failed, 3 not run in 1 s")
     assert last.startswith("  again     ")
     assert "the 2 that failed and the 3 that did not run" in last
+
+
+@pytest.mark.parametrize(
+    ("counts", "said"),
+    [
+        ({"failed": 1}, "runs the 1 that failed"),
+        ({"timed_out": 2}, "runs the 2 that timed out"),
+        ({"cancelled": 1}, "runs the 1 that was cancelled"),
+        ({"cancelled": 4}, "runs the 4 that were cancelled"),
+        ({"failed": 1, "skipped": 2}, "runs the 3 that did not succeed"),
+    ],
+)
+def test_end_says_what_runs_again(counts: dict[str, int], said: str) -> None:
+    last = render_end(make_status(counts=counts, state="failed"), "./job", 1.0, 0.0)[-1]
+    assert last == f"  again     umpteen retry ./job     {said}"
 
 
 @pytest.mark.parametrize(
@@ -168,11 +185,15 @@ def make_failure(**more: Any) -> Failure:
     })  # fmt: skip
 
 
+def make_timed_out() -> Failure:
+    return make_failure(name="x=22", state="timed_out", reason="timed out after 2 s")
+
+
 def test_failures_are_one_line_each_with_what_to_type() -> None:
-    lines = render_failures("job", [make_failure(), make_failure(name="x=22", state="timed_out")])
+    lines = render_failures("job", [make_failure(), make_timed_out()])
     assert [line.split() for line in lines] == [
         "failed x=1 exit 1 why umpteen logs job x=1 --stderr".split(),
-        "timed out x=22 exit 1 why umpteen logs job x=22 --stderr".split(),
+        "timed out x=22 after 2 s why umpteen logs job x=22 --stderr".split(),
     ]
 
 
@@ -189,12 +210,67 @@ def test_failures_fit_the_terminal_and_keep_the_command(width: int) -> None:
     assert line.endswith("umpteen logs job nnnnnnnnnn --stderr")
 
 
+def test_failures_with_long_names_each_have_their_command_below() -> None:
+    names = ["a" * 50, "b" * 50]
+    lines = render_failures("job", [make_failure(name=name) for name in names], 80)
+    assert lines[1::2] == [f"   umpteen logs job {name} --stderr" for name in names]
+    assert all(len(line) <= 80 for line in lines)
+
+
+def make_folds(tmp_path: Path, records: list[Record]) -> Folds:
+    store = DirectoryStore(str(tmp_path / "store"))
+    last = len(records) - 1
+    put_hand_in(store, 1, [{"command": "a"}] * len(records), {"1": f"0-{last}"})
+    put_batch(store, "1", f"0-{last}", [f"t-{n}" for n in range(len(records))])
+    history = History(store)
+    history.refresh()
+    folds = Folds()
+    for record in records:
+        folds.add(history, "1", record)
+    return folds
+
+
+def test_folds_have_a_line_for_each_reason(tmp_path: Path) -> None:
+    reasons = ["after prep, which failed"] * 60 + ["after t-1, which skipped"] * 2
+    records = [Record(n, "", 1, "skipped", reason=reason) for n, reason in enumerate(reasons)]
+    records += [
+        Record(n, "", 1, "cancelled", reason="not started after 3 failed") for n in range(62, 70)
+    ]
+    records += [Record(70, "", 1, "cancelled", signal=15)]
+    assert make_folds(tmp_path, records).render() == [
+        " 60 skipped after prep, which failed",
+        " 8 cancelled: not started after 3 failed",
+        " 2 skipped after tasks that were skipped (t-60, t-61)",
+        " 1 cancelled (t-70)",
+    ]
+
+
+def test_folds_for_many_reasons_are_few_lines(tmp_path: Path) -> None:
+    records = [
+        Record(n, "", 1, "skipped", reason=f"after prep-{n}, which failed") for n in range(40)
+    ]
+    lines = make_folds(tmp_path, records).render(30)
+    assert len(lines) == 6
+    assert lines[-1] == " 35 more skipped or cancelled…"
+
+
+@pytest.mark.parametrize(("most", "chosen"), [(0, []), (1, [3]), (2, [0, 3]), (3, [0, 2, 3])])
+def test_failures_are_chosen_before_what_was_skipped(most: int, chosen: list[int]) -> None:
+    states = ["failed", "skipped", "skipped", "timed_out"]
+    entries = [("1", Record(n, "", 1, state)) for n, state in enumerate(states)]
+    assert [record.task for _, record in choose_failures(entries, most)] == chosen
+
+
 def test_table_columns_are_as_wide_as_their_widest() -> None:
     lines = render_table(["name", "n"], [["a", "1"], ["longer", "22"]], right="lr")
     assert lines == ["name     n", "a        1", "longer  22"]
 
 
 def test_status_as_json_has_what_the_table_shows() -> None:
-    shown = status_to_dict(make_status(counts={"succeeded": 1}, left_s=(1.0, 2.0)))
-    assert (shown["name"], shown["total"], shown["left_s"]) == ("job", 1, [1.0, 2.0])
+    shown = status_to_dict(make_status(counts={"succeeded": 1, "waiting": 1}, left_s=(1.0, 2.0)))
+    assert (shown["name"], shown["total"], shown["left_s"]) == ("job", 2, [1.0, 2.0])
     assert shown["counts"]["succeeded"] == 1
+
+
+def test_status_as_json_of_what_has_ended_has_nothing_left() -> None:
+    assert status_to_dict(make_status(counts={"succeeded": 1}, left_s=(1.0, 2.0)))["left_s"] is None

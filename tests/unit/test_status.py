@@ -174,6 +174,17 @@ def test_time_left_by_a_clock_set_back_is_that_of_tasks_just_begun() -> None:
         (Record(0, "", 1, "timed_out", signal=15, seconds=2.04), "timed out after 2 s"),
         (Record(0, "", 1, "timed_out", signal=15, seconds=7200.4), "timed out after 7200 s"),
         (Record(0, "", 1, "timed_out", reason="deadline"), "ended by the job's deadline"),
+        (Record(0, "", 1, "cancelled", signal=15), ""),
+        (Record(0, "", 1, "cancelled"), "not started"),
+        (
+            Record(0, "", 1, "skipped", reason="after a, which skipped"),
+            "after a, which was skipped",
+        ),
+        (Record(0, "", 1, "skipped", reason="after a, which failed"), "after a, which failed"),
+        (
+            Record(0, "", 1, "skipped", reason="after a, which timed_out"),
+            "after a, which timed out",
+        ),
     ],
 )
 def test_describe_end_says_how_in_a_word_or_two(record: Record, words: str) -> None:

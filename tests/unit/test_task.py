@@ -10,7 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from umpteen.records import parse_record
-from umpteen.task import Record, TaskState, build_digest, build_environment, shell_command
+from umpteen.task import (
+    Record,
+    TaskState,
+    build_digest,
+    build_environment,
+    shell_command,
+    tell_end,
+)
 
 STATES = list(TaskState)
 FINAL = {"succeeded", "failed", "timed_out", "cancelled", "skipped"}
@@ -144,3 +151,17 @@ def test_shell_command_of_a_text_is_itself() -> None:
 @given(st.lists(st.text(), min_size=1))
 def test_shell_command_of_a_list_has_its_words(words: list[str]) -> None:
     assert shlex.split(shell_command(words)) == words
+
+
+@pytest.mark.parametrize(
+    ("state", "told"),
+    [
+        ("failed", "failed"),
+        ("timed_out", "timed out"),
+        ("cancelled", "was cancelled"),
+        ("skipped", "was skipped"),
+        ("succeeded", "succeeded"),
+    ],
+)
+def test_end_is_told_as_a_sentence_has_it(state: str, told: str) -> None:
+    assert tell_end(state) == told

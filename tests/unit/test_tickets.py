@@ -572,8 +572,8 @@ def test_task_comes_back_alone_to_a_queue_of_plain_ones() -> None:
 def test_dropped_task_is_not_given_out() -> None:
     queue = make()
     queue.open(0, tasks(3))
-    assert queue.drop((0, 1))
-    assert (take_positions(queue), queue.drop((0, 1))) == ([0, 2], False)
+    assert queue.drop({(0, 1)}) == {(0, 1)}
+    assert (take_positions(queue), queue.drop({(0, 1)})) == ([0, 2], set())
 
 
 @pytest.mark.parametrize("key", [(0, 0), (0, 9), (5, 0)])
@@ -581,20 +581,20 @@ def test_task_that_is_under_way_or_unknown_cannot_be_dropped(key: tuple[int, int
     queue = make()
     queue.open(0, tasks(1))
     take(queue)
-    assert not queue.drop(key)
+    assert not queue.drop({key})
 
 
 def test_dropped_last_task_leaves_nothing() -> None:
     queue = make()
     queue.open(0, tasks(1, {0: Needs(cpus=1)}))
-    assert queue.drop((0, 0))
+    assert queue.drop({(0, 0)}) == {(0, 0)}
     assert (queue.is_empty, queue.is_ready, take(queue)) == (True, False, [])
 
 
 def test_dropped_task_behind_a_barrier_is_neither_started_nor_skipped() -> None:
     queue = make()
     queue.open(0, tasks(2, after=[0, 0], barriers=[{"succeeded": "9"}]))
-    assert queue.drop((0, 0))
+    assert queue.drop({(0, 0)}) == {(0, 0)}
     learn(queue, 9, "failed")
     assert [unrun.position for unrun in queue.unrun] == [1]
 
@@ -603,5 +603,5 @@ def test_dropped_task_does_not_come_back() -> None:
     queue = make()
     queue.come_back((0, 0), 1.0, None)
     queue.come_back((0, 1), 2.0, None)
-    assert queue.drop((0, 0))
+    assert queue.drop({(0, 0)}) == {(0, 0)}
     assert take_positions(queue, 5.0) == [1]

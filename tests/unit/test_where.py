@@ -105,8 +105,30 @@ def test_where_of_a_parameter_that_no_task_has_is_refused() -> None:
 
 def test_where_before_a_run_knows_no_outcome() -> None:
     assert compile_where("tag=paper and index=3", PLAN_FIELDS)(facts())
-    with pytest.raises(InputError, match="'seconds' is not known before a task has run"):
+    with pytest.raises(InputError, match="'seconds' is not known before a task has run") as caught:
         compile_where("index=3 and seconds>1", PLAN_FIELDS)
+    assert caught.value.hint == "known are name, index, tag and the parameters"
+
+
+@pytest.mark.parametrize("text", ["state=failed", "lr=", "(lr=1", "exit_code=137"])
+def test_where_before_a_run_hints_at_nothing_that_is_refused(text: str) -> None:
+    with pytest.raises(InputError) as caught:
+        compile_where(text, PLAN_FIELDS)
+    hint = str(caught.value.hint)
+    if hint.startswith("write it as: "):
+        compile_where(hint.removeprefix("write it as: "), PLAN_FIELDS)
+    assert "state" not in hint
+
+
+@pytest.mark.parametrize("text", ["(" * 3000 + "lr=1" + ")" * 3000, "not " * 3000 + "lr=1"])
+def test_where_nested_too_deeply_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="more than 100 '\\(' and 'not' are open") as caught:
+        compile_where(text)
+    assert len(str(caught.value)) < 100
+
+
+def test_where_a_hundred_parentheses_are_no_problem() -> None:
+    assert compile_where("(" * 100 + "index=3" + ")" * 100)(facts())
 
 
 @given(st.text(max_size=30))

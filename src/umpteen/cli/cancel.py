@@ -9,10 +9,11 @@ from typing import Any
 
 import click
 
-from umpteen.cli.options import job_argument
+from umpteen.cli.options import complete_task, job_argument
 from umpteen.cli.view import stop_signals
 from umpteen.dispatch import Submission, cancel, watch
 from umpteen.errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, EXIT_SUCCEEDED
+from umpteen.lookup import read_status
 from umpteen.report import render_cancel, render_counts, status_to_dict
 from umpteen.status import JobStatus
 from umpteen.task import IS_FINAL, STATES
@@ -20,6 +21,7 @@ from umpteen.task import IS_FINAL, STATES
 __all__ = ["cancel_command"]
 
 _SAY_S = 2.0
+_LOOK_S = 0.02
 
 
 @click.command(
@@ -31,7 +33,7 @@ Examples:
   umpteen cancel sweep train-0.1-7 'eval-*'""",
 )
 @job_argument
-@click.argument("tasks", nargs=-1, metavar="[TASK]...")
+@click.argument("tasks", nargs=-1, metavar="[TASK]...", shell_complete=complete_task)
 @click.option("--json", "as_json", is_flag=True, help="What was cancelled, as one JSON object.")
 def cancel_command(name: str, tasks: tuple[str, ...], *, as_json: bool) -> int:
     """End the job NAME, or those TASKs of it (names, patterns or indices), and wait for it.
@@ -50,15 +52,27 @@ def cancel_command(name: str, tasks: tuple[str, ...], *, as_json: bool) -> int:
                 said_s = time.monotonic()
                 click.echo(f"{status.name}: {render_counts(status)}", err=True)
         assert status is not None
+        if not status.counts["running"] + status.counts["waiting"]:
+            status = _look_until_over(submission, status)
     found = _count(submission, status, chosen)
     if as_json:
         click.echo(json.dumps({**found, "status": status_to_dict(status)}))
     else:
-        for line in render_cancel(status, found):
+        for line in render_cancel(status, name, found):
             click.echo(line, err=True)
     if submission.is_interrupted:
         return EXIT_INTERRUPTED
     return EXIT_SOME_FAILED if found["left"] else EXIT_SUCCEEDED
+
+
+def _look_until_over(submission: Submission, status: JobStatus) -> JobStatus:
+    """The status once the runner has gone, which has nothing more to do."""
+    until_s = time.monotonic() + _SAY_S
+    while status.state == "running" and time.monotonic() < until_s:
+        time.sleep(_LOOK_S)
+        submission.history.refresh()
+        status = read_status(submission.history)
+    return status
 
 
 def _count(submission: Submission, status: JobStatus, chosen: list[int]) -> dict[str, Any]:

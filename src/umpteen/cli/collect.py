@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import time
 from typing import TYPE_CHECKING
 
 import click
 
-from umpteen.cli.options import complete_file, complete_name, watch_options
+from umpteen.cli.options import complete_file, complete_name, find_job, watch_options
 from umpteen.cli.view import stop_signals
 from umpteen.cli.watch import watch_to_end
 from umpteen.dispatch import collect
-from umpteen.errors import InputError
-from umpteen.formats import read_names
-from umpteen.registry import find_address, is_job
-from umpteen.results.opening import parse_address
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -49,19 +44,6 @@ def collect_command(job: str, name: str | None, *, quiet: bool, as_json: bool) -
     """
     began_s = time.monotonic()
     with stop_signals() as stop:
-        submission = collect(_find(job, name))
-        return watch_to_end(submission, stop, began_s, quiet=quiet, as_json=as_json)
-
-
-def _find(job: str, name: str | None) -> str:
-    """The address of the job that is meant. Raises InputError."""
-    if name is None:
-        try:
-            return find_address(job)
-        except InputError:
-            if not os.path.isfile(job):
-                raise
-    found, address = read_names(job, name)
-    if address is not None and is_job(address):
-        return parse_address(address)
-    return find_address(found)
+        found = find_job(job, name)
+        submission = collect(found)
+        return watch_to_end(submission, stop, began_s, quiet=quiet, as_json=as_json, job=found)

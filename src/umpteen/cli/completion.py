@@ -1,4 +1,4 @@
-"""`umpteen completion`: what a shell needs to complete verbs, flags and job names."""
+"""`umpteen completion`: what a shell needs to complete verbs, flags and names."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["completion_command"]
 
 @click.command(
     "completion",
-    short_help="Print what makes a shell complete verbs, flags and job names.",
+    short_help="Print what makes a shell complete verbs, flags and names.",
     epilog="""\b
 Examples:
   eval "$(umpteen completion bash)"
@@ -19,7 +19,7 @@ Examples:
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion_command(shell: str) -> int:
     """Print the lines that make SHELL complete the verbs of umpteen, their flags, and the names
-    of jobs. Put the first example's line into ~/.bashrc, or the like into ~/.zshrc.
+    of jobs and tasks. Put the first example's line into ~/.bashrc, or the like into ~/.zshrc.
     """
     from umpteen.cli.group import program
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -42,6 +43,9 @@ def export_command(name: str, *, as_csv: bool, as_json: bool, output: str | None
     """
     if as_csv and as_json:
         raise SettingsError("--csv and --json exclude each other", "give one of them")
+    if output is not None and os.path.isdir(output):
+        hint = f"give a file in it: --output {os.path.join(output, 'job.csv')}"
+        raise SettingsError(f"--output: {output!r} is a folder", hint)
     table = read_table(open_history(name))
     if output is None:
         file = io.TextIOWrapper(sys.stdout.buffer, "utf-8", newline="")
@@ -66,9 +70,10 @@ def _put(path: str, table: Table, *, as_json: bool) -> None:
             _write(file, table, as_json=as_json)
         os.replace(temporary, path)
     except OSError as error:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
         raise StoreError(f"could not write {path}: {error.strerror}", path=path) from error
+    finally:
+        with contextlib.suppress(OSError):  # where it has its place it is not there any more
+            os.unlink(temporary)
 
 
 def _write(file: IO[str], table: Table, *, as_json: bool) -> None:

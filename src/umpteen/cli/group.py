@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import json
 import os
+import shlex
 import signal
 import sys
 import traceback
@@ -44,7 +46,23 @@ VERBS = {
     "split": ("batches", "Split a batch file into chunks for the machines of a recipe."),
     "summarize-batch": ("batches", "Show what became of the runs of a batch file."),
     "batch": ("batches", "Run one batch file on this machine."),
-    "completion": ("shell", "Print what makes a shell complete verbs, flags and job names."),
+    "completion": ("shell", "Print what makes a shell complete verbs, flags and names."),
+}
+# What other tools call them.
+_MEANT = {
+    "delete": "umpteen rm removes a job",
+    "help": "umpteen --help",
+    "kill": "umpteen cancel ends a job",
+    "list": "umpteen ls lists jobs",
+    "ps": "umpteen ls lists jobs",
+    "remove": "umpteen rm removes a job",
+    "rerun": "umpteen retry runs again what did not succeed",
+    "resume": "umpteen collect goes on with a job",
+    "show": "umpteen status shows how a job stands",
+    "start": "umpteen run starts a job",
+    "stop": "umpteen cancel ends a job",
+    "submit": "umpteen run --detach starts a job and comes back",
+    "watch": "umpteen collect watches a job",
 }
 
 
@@ -83,7 +101,7 @@ class VerbGroup(click.Group):
         if ctx.resilient_parsing:  # to complete words
             return super().resolve_command(ctx, args)
         if args[0] not in VERBS and not args[0].startswith("-"):
-            hint = nearest_hint(args[0], VERBS)
+            hint = _MEANT.get(args[0]) or nearest_hint(args[0], VERBS)
             raise SettingsError(f"there is no verb {args[0]!r}", hint)
         return super().resolve_command(ctx, args)
 
@@ -132,7 +150,7 @@ def run_program(arguments: Sequence[str]) -> int:
     except (KeyboardInterrupt, click.Abort):
         return EXIT_INTERRUPTED
     except click.ClickException as error:
-        return _show_error(_translate(error), arguments, is_debug=is_debug)
+        return _show_error(_translate(error, arguments), arguments, is_debug=is_debug)
     except UmpteenError as error:
         return _show_error(error, arguments, is_debug=is_debug)
     except Exception as error:
@@ -143,15 +161,60 @@ def run_program(arguments: Sequence[str]) -> int:
     return returned if isinstance(returned, int) else 0
 
 
-def _translate(error: click.ClickException) -> UmpteenError:
+def _translate(error: click.ClickException, arguments: Sequence[str]) -> UmpteenError:
     hint = "umpteen --help"
+    message = error.format_message().rstrip(".")
     if isinstance(error, click.UsageError) and error.ctx:
         hint = f"{error.ctx.command_path} --help"
     if isinstance(error, click.NoSuchOption) and error.ctx:
-        options = [name for p in error.ctx.command.get_params(error.ctx) for name in p.opts]
-        hint = nearest_hint(error.option_name, [o for o in options if o.startswith("--")])
-        return SettingsError(f"there is no flag {error.option_name}", hint)
-    return SettingsError(error.format_message().rstrip("."), hint)
+        return SettingsError(
+            f"there is no flag {error.option_name}",
+            _hint_value(error.option_name, arguments) or _hint_flag(error.option_name, error.ctx),
+        )
+    if isinstance(error, click.MissingParameter) and error.param and error.ctx:
+        choices = _list_choices(error.param)
+        message = f"Missing argument {error.param.human_readable_name}"
+        message += f": {choices}" if choices else ""
+        hint = f"for example {_find_example(error.ctx)}; {hint} says more"
+    elif isinstance(error, click.BadParameter) and error.param:
+        is_flag = isinstance(error.param, click.Option)
+        flag = error.param.opts[0] if is_flag else error.param.human_readable_name
+        message = f"{flag}: {error.message.rstrip('.')}"
+        if isinstance(error.param.type, click.IntRange):
+            given = error.message.partition(" is not ")[0]
+            message = f"{flag}: {given} is no whole number of at least {error.param.type.min}"
+    return SettingsError(message, hint)
+
+
+def _hint_flag(flag: str, context: click.Context) -> str:
+    options = [name for p in context.command.get_params(context) for name in p.opts]
+    return nearest_hint(flag, [o for o in options if o.startswith("--")])
+
+
+def _hint_value(flag: str, arguments: Sequence[str]) -> str:
+    """`rate=1`, where a flag is called as a placeholder of the command; else empty."""
+    name = flag.lstrip("-")
+    if not any(f"{{{name}}}" in word or f"{{{name}:" in word for word in arguments):
+        return ""
+    for word, following in itertools.pairwise([*arguments, "1"]):
+        if word.partition("=")[0] == flag:
+            value = word.partition("=")[2] or following
+            return f"values have no dashes: {shlex.quote(f'{name}={value}')}"
+    return ""
+
+
+def _list_choices(parameter: click.Parameter) -> str:
+    """`bash, zsh or fish`; empty where anything may be given."""
+    if not isinstance(parameter.type, click.Choice):
+        return ""
+    *others, last = map(str, parameter.type.choices)
+    return f"{', '.join(others)} or {last}"
+
+
+def _find_example(context: click.Context) -> str:
+    """The first one of the verb's own."""
+    lines = (context.command.epilog or "").splitlines()
+    return next((line.strip() for line in lines if line.startswith("  ")), "")
 
 
 def _show_error(error: UmpteenError, arguments: Sequence[str], *, is_debug: bool) -> int:

@@ -11,17 +11,19 @@ from typing import Any
 
 import click
 
-from umpteen.cli.options import job_argument
+from umpteen.cli.options import complete_task, job_argument, one_task
 from umpteen.errors import EXIT_SOME_FAILED, EXIT_SUCCEEDED, InputError, SettingsError
 from umpteen.history import History
 from umpteen.job import Task
-from umpteen.lookup import find_task, open_history, outputs_folder, read_status
-from umpteen.task import STATES, Record, TaskState
+from umpteen.live import LiveReader
+from umpteen.lookup import Outputs, find_outputs, find_task, open_history, read_status
+from umpteen.results.opening import is_remote
+from umpteen.task import IS_FINAL, STATES, Record
 
 __all__ = ["logs_command"]
 
 _CHUNK = 1 << 20
-_FOLLOW_S = 0.2
+_FOLLOW_S, _FOLLOW_FAR_S = 0.2, 1.0
 
 _Attempt = tuple[str, Record]
 
@@ -36,7 +38,7 @@ Examples:
   umpteen logs sim 3 --attempt 1""",
 )
 @job_argument
-@click.argument("task")
+@click.argument("task", shell_complete=complete_task)
 @click.option("--stderr", "is_stderr", is_flag=True, help="stderr in place of stdout.")
 @click.option("--attempt", type=click.IntRange(min=1), help="That one, in place of the newest.")
 @click.option("--follow", "-f", is_flag=True, help="Go on until the task has ended.")
@@ -51,7 +53,8 @@ def logs_command(
     if follow and attempt is not None:
         raise SettingsError("--follow and --attempt exclude each other", "give one of them")
     history = open_history(name)
-    index, found = find_task(history, task)
+    with one_task(task, "logs"):
+        index, found = find_task(history, task)
     is_running = _is_running(history, index)
     records = history.read_records([index])[index]
     if as_json:
@@ -60,19 +63,19 @@ def logs_command(
         click.echo(json.dumps({"name": found.name, "index": index, "state": state, **shown}))
         return 0
     token, record = _choose(found.name, records, attempt, is_running=is_running)
-    folder = outputs_folder(history, found, token, record)
-    path = f"{folder}/{'stderr' if is_stderr else 'stdout'}"
+    outputs = find_outputs(history, found, token, record)
+    file = "stderr" if is_stderr else "stdout"
     if follow:
-        return _follow(history, found.name, index, path)
-    if not os.path.exists(path):
+        copy = _follow_far if is_remote(outputs.store.address) else _follow
+        return copy(history, found, index, file)
+    if _copy(outputs, file, 0) is None:
         if record is None:
             state = STATES[history.states[index]]
             raise InputError(
-                f"{found.name} has written nothing yet: it is {state}",
+                f"{found.name} has written nothing yet: it is {'running' if is_running else state}",
                 "--follow waits for it" if read_status(history).state == "running" else None,
             )
-        raise InputError(f"the outputs of {found.name} are no longer at {folder}")
-    _copy(path, 0)
+        raise InputError(f"the outputs of {found.name} are no longer at {outputs.address}")
     return 0
 
 
@@ -109,57 +112,90 @@ def _build_json(
         given.append(("", None))
     attempts = []
     for token, record in given:
-        folder = outputs_folder(history, task, token, record)
+        outputs = find_outputs(history, task, token, record)
         attempts.append(
             {
                 "record": record.to_dict() if record else None,
-                "folder": folder,
-                "stdout": _read_text(f"{folder}/stdout"),
-                "stderr": _read_text(f"{folder}/stderr"),
+                "folder": outputs.address,
+                "stdout": _read_text(outputs, "stdout"),
+                "stderr": _read_text(outputs, "stderr"),
             }
         )
     return {**attempts[-1], "attempts": attempts if records or is_running else []}
 
 
-def _read_text(path: str) -> str | None:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read()
-    except OSError:
-        return None
+def _read_text(outputs: Outputs, name: str) -> str | None:
+    content = outputs.store.read(outputs.key(name))
+    return None if content is None else content.decode(errors="replace")
 
 
-def _copy(path: str, offset: int) -> int:
-    """Copy the file to stdout from `offset` on; where it ended."""
-    try:
-        with open(path, "rb", buffering=0) as file:
-            if offset > file.seek(0, os.SEEK_END):  # a new attempt began
-                offset = 0
-            file.seek(offset)
-            while chunk := file.read(_CHUNK):
-                sys.stdout.buffer.write(chunk)
-                offset += len(chunk)
-    except FileNotFoundError:
-        return 0
-    sys.stdout.buffer.flush()
-    return offset
+def _copy(outputs: Outputs, name: str, offset: int) -> int | None:
+    """Copy the file to stdout from `offset` on; where it ended, None where there is none."""
+    key = outputs.key(name)
+    while (chunk := outputs.store.read(key, offset, _CHUNK)) is not None:
+        if not chunk:
+            sys.stdout.buffer.flush()
+            return offset
+        sys.stdout.buffer.write(chunk)
+        offset += len(chunk)
+    return None
 
 
 def _is_running(history: History, index: int) -> bool:
     return any(task.index == index for task in read_status(history).running)
 
 
-def _follow(history: History, name: str, index: int, path: str) -> int:
+def _follow(history: History, task: Task, index: int, name: str) -> int:
     """Copy what comes until the task is over, or nobody is at the job any more."""
     offset = 0
+    outputs = find_outputs(history, task, "", None)
+    path = f"{outputs.address}/{name}"
+    if not os.path.exists(path):
+        _say_waiting(history, task.name, index)
     while True:
-        status = read_status(history)
-        history.refresh()
-        is_final = TaskState(STATES[history.states[index]]).is_final
-        offset = _copy(path, offset)
-        if is_final:
-            return EXIT_SUCCEEDED
-        if status.state != "running":
-            sys.stderr.write(f"{name} has not ended, and nobody is at {status.name} any more\n")
-            return EXIT_SOME_FAILED
+        is_over, code = _look(history, task.name, index)
+        if os.path.exists(path) and os.path.getsize(path) < offset:  # a new attempt began
+            offset = 0
+        offset = _copy(outputs, name, offset) or 0
+        if is_over:
+            return code
         time.sleep(_FOLLOW_S)
+
+
+def _follow_far(history: History, task: Task, index: int, name: str) -> int:
+    """The same where only the runner sees what a task prints before it has ended."""
+    _say_waiting(history, task.name, index)
+    reader = LiveReader(history.store, index, name)
+    reader.begin()
+    try:
+        while True:
+            is_over, code = _look(history, task.name, index)
+            if is_over:
+                break
+            sys.stdout.buffer.write(reader.read())
+            sys.stdout.buffer.flush()
+            time.sleep(_FOLLOW_FAR_S)
+    finally:
+        reader.end()
+    records = history.read_records([index])[index]
+    token, record = records[-1] if records else ("", None)
+    is_same = record is not None and reader.attempt == f"{record.attempt}-{token}"
+    _copy(find_outputs(history, task, token, record), name, reader.offset if is_same else 0)
+    return code
+
+
+def _say_waiting(history: History, name: str, index: int) -> None:
+    if not IS_FINAL[history.states[index]]:
+        sys.stderr.write(f"{name} has written nothing yet: what it writes comes here\n")
+
+
+def _look(history: History, name: str, index: int) -> tuple[bool, int]:
+    """(whether nothing more will come, the exit code then)."""
+    status = read_status(history)
+    history.refresh()
+    if IS_FINAL[history.states[index]]:
+        return True, EXIT_SUCCEEDED
+    if status.state == "running":
+        return False, EXIT_SUCCEEDED
+    sys.stderr.write(f"{name} has not ended, and nobody is at {status.name} any more\n")
+    return True, EXIT_SOME_FAILED

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 
 import click
 
@@ -10,11 +12,13 @@ from umpteen.errors import UmpteenError
 from umpteen.history import History
 from umpteen.lookup import read_status
 from umpteen.registry import Entry, list_entries
-from umpteen.report import render_ago, render_table, shorten_path, status_to_dict
+from umpteen.report import cut_middle, render_ago, render_table, shorten_path, status_to_dict
 from umpteen.results.opening import open_store
 from umpteen.status import JobStatus
 
 __all__ = ["ls_command"]
+
+_LEAST = 12  # columns that a path keeps
 
 
 @click.command(
@@ -40,6 +44,7 @@ def ls_command(*, as_json: bool) -> int:
     names = [status.name for status in found]
     has_twins = len(set(names)) < len(names)  # told apart by where they are
     head += ["results"] * has_twins
+    paths = [shorten_path(status.address) for status in found]
     rows = [
         [
             status.name,
@@ -50,11 +55,18 @@ def ls_command(*, as_json: bool) -> int:
             f"{status.counts['running']:,}",
             render_ago(status.started_s),
             status.state,
-            *([shorten_path(status.address)] if has_twins else []),
+            *([path] if has_twins else []),
         ]
-        for status in found
+        for status, path in zip(found, paths, strict=True)
     ]
-    for line in render_table(head, rows, right="llrrrr"):
+    lines = render_table(head, rows, right="llrrrr")
+    if has_twins and sys.stdout.isatty():
+        widest = max(map(len, paths))
+        spare = shutil.get_terminal_size().columns - max(map(len, lines)) + widest
+        for row in rows:
+            row[-1] = cut_middle(row[-1], max(spare, _LEAST))
+        lines = render_table(head, rows, right="llrrrr")
+    for line in lines:
         click.echo(line)
     return 0
 

@@ -2,36 +2,92 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import os
+import shlex
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from umpteen.errors import SettingsError, UmpteenError
+from umpteen.errors import InputError, SettingsError, UmpteenError
+from umpteen.registry import find_address, is_job
+from umpteen.report import shorten_path
+from umpteen.results.opening import parse_address
 from umpteen.settings import parse_duration_s
 from umpteen.where import FIELDS, PLAN_FIELDS, Where, compile_where
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
+    from umpteen.history import History
+
 __all__ = [
+    "call_job",
     "complete_file",
     "complete_name",
+    "complete_task",
+    "find_job",
     "job_argument",
+    "one_task",
     "read_duration",
     "read_memory",
     "read_size",
     "read_where",
+    "refuse_loose",
     "watch_options",
 ]
+
+_COMPLETED, _COMPLETED_BYTES = 1000, 1 << 20
 
 _Verb = TypeVar("_Verb", bound=Callable[..., Any])
 _Value = TypeVar("_Value")
 
 
 def job_argument(verb: _Verb) -> _Verb:
-    """The NAME of a job that was handed in, completed from the registry."""
-    return click.argument("name", shell_complete=complete_name)(verb)
+    """The NAME of a job that was handed in, completed from the registry.
+
+    The verb gets what stands for the job here: the word as it was typed, or for a job file the
+    name or the address of its job. So hints can repeat it.
+    """
+    return click.argument("name", shell_complete=complete_name, callback=_read_job)(verb)
+
+
+def _read_job(_: click.Context, __: click.Parameter, value: str) -> str:
+    return find_job(value)
+
+
+def find_job(word: str, name: str | None = None) -> str:
+    """What stands for a job that is given by its name, its address, or a job file or run file.
+
+    name: of the job, where it is not the one that the file says. Raises InputError.
+    """
+    if name is None and not (os.path.isfile(word) and not _is_known(word)):
+        return word
+    from umpteen.formats import read_names
+
+    found, address = read_names(word, name)
+    if address is not None and is_job(address):
+        return shorten_path(parse_address(address))
+    return found
+
+
+def _is_known(word: str) -> bool:
+    try:
+        find_address(word)
+    except InputError:
+        return False
+    return True
+
+
+def call_job(history: History) -> str:
+    """What to type for a job here: its name, where that is enough to find it, else its address."""
+    name, address = str(history.job.get("name", "")), history.store.address
+    try:
+        is_enough = find_address(name) == address
+    except UmpteenError:
+        is_enough = False
+    return name if is_enough else shorten_path(address)
 
 
 def complete_file(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -48,6 +104,57 @@ def complete_name(_: click.Context, __: click.Parameter, incomplete: str) -> lis
     from umpteen.registry import list_names
 
     return [CompletionItem(name) for name in list_names() if name.startswith(incomplete)]
+
+
+@contextlib.contextmanager
+def one_task(wanted: str, verb: str) -> Iterator[None]:
+    """That a task is not found is told as what it is, where a pattern was given."""
+    try:
+        yield
+    except InputError as error:
+        if not any(sign in wanted for sign in "*?[") or not error.message.startswith("no task"):
+            raise
+        message = f"{error}: {verb} takes one task, no pattern"
+        raise InputError(message, "cancel and retry take patterns") from None
+
+
+def refuse_loose(flag: str, where: Where | None, words: Sequence[str]) -> None:
+    """Raises SettingsError where the shell has taken an expression apart."""
+    begins = [place for place, word in enumerate(words) if word in ("and", "or", "not")]
+    if where is not None and begins:
+        whole = " ".join([where.text, *words[begins[0] :]])
+        hint = f"write {flag} {shlex.quote(whole)}"
+        raise SettingsError(f"{flag} takes one word, so the expression needs quotes", hint)
+
+
+def complete_task(
+    context: click.Context, _: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """The tasks of the job that begin like that, of the first so many."""
+    from click.shell_completion import CompletionItem
+
+    try:
+        names = _list_tasks(str(context.params["name"]))
+        return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+    except (UmpteenError, KeyError):
+        return []
+
+
+def _list_tasks(job: str) -> list[str]:
+    """Their names, from the beginning of what was handed in first: it has to be quick."""
+    import msgspec
+
+    from umpteen.history import TaskLine
+    from umpteen.results.base import tasks_key
+    from umpteen.results.opening import is_remote, open_store
+
+    address = find_address(job)
+    if is_remote(address):  # who types does not wait for a network
+        return []
+    content = open_store(address).read(tasks_key(1), size=_COMPLETED_BYTES) or b""
+    lines = content[: content.rfind(b"\n") + 1].splitlines()[:_COMPLETED]
+    tasks = [msgspec.json.decode(line, type=TaskLine) for line in lines]
+    return [task.name or str(index) for index, task in enumerate(tasks)]
 
 
 def watch_options(verb: _Verb) -> _Verb:

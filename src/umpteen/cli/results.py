@@ -10,7 +10,7 @@ import click
 
 from umpteen.cli.options import job_argument
 from umpteen.history import History
-from umpteen.lookup import open_history, outputs_folder
+from umpteen.lookup import find_outputs, open_history
 from umpteen.report import shorten_path
 from umpteen.task import STATES
 
@@ -35,7 +35,7 @@ def results_command(name: str, *, as_json: bool) -> int:
     for index, task in enumerate(tasks):
         if index in history.dropped:
             continue
-        folder = outputs_folder(history, task, "", None)
+        folder = find_outputs(history, task, "", None).address
         files = sorted(_list_files(f"{folder}/results"))
         count += bool(files)
         if as_json:

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import click
 import msgspec
 
 from umpteen.cli.options import (
+    complete_task,
     job_argument,
     read_duration,
     read_memory,
     read_where,
+    refuse_loose,
     watch_options,
 )
 from umpteen.cli.view import show_idle, show_leave, stop_signals
 from umpteen.cli.watch import watch_to_end
-from umpteen.dispatch import retry
+from umpteen.dispatch import Submission, explain, retry
 from umpteen.errors import EXIT_SUCCEEDED
+from umpteen.history import SKIPPED
 from umpteen.job import Task, Terms
+from umpteen.lookup import find_names
+from umpteen.task import shell_command
 
 __all__ = ["retry_command"]
 
@@ -34,7 +40,7 @@ Examples:
   umpteen retry sweep prep 'train-*-7'""",
 )
 @job_argument
-@click.argument("tasks", nargs=-1, metavar="[TASK]...")
+@click.argument("tasks", nargs=-1, metavar="[TASK]...", shell_complete=complete_task)
 @click.option("--where", callback=read_where, metavar="EXPR", help="Of these, only such tasks.")
 @click.option("--timeout", callback=read_duration, help="Of one task, from now on: 90, 15m, 2h.")
 @click.option("--memory", callback=read_memory, help="That each needs from now on: 512M, 8G.")
@@ -50,6 +56,7 @@ def retry_command(
     either, what was skipped because of them runs after them. Exit codes are those of run.
     """
     began_s = time.monotonic()
+    refuse_loose("--where", options["where"], tasks)
     with stop_signals() as stop:
         submission = retry(
             name, tasks, options["where"],
@@ -57,12 +64,30 @@ def retry_command(
         )  # fmt: skip
         if submission.is_idle:
             is_chosen = bool(tasks) or options["where"] is not None
-            show_idle(submission, is_chosen=is_chosen, quiet=quiet, as_json=as_json)
+            show_idle(submission, name, is_chosen=is_chosen, quiet=quiet, as_json=as_json)
             return EXIT_SUCCEEDED
         if options["detach"]:
-            show_leave(submission, quiet=quiet, as_json=as_json)
+            show_leave(submission, name, quiet=quiet, as_json=as_json)
             return EXIT_SUCCEEDED
-        return watch_to_end(submission, stop, began_s, quiet=quiet, as_json=as_json)
+        code = watch_to_end(submission, stop, began_s, quiet=quiet, as_json=as_json, job=name)
+    if tasks and not (quiet or as_json):
+        _tell_blocker(submission, name, tasks)
+    return code
+
+
+def _tell_blocker(submission: Submission, job: str, tasks: Sequence[str]) -> None:
+    """Which task has to run again first, where one was skipped once more."""
+    history = submission.history
+    if SKIPPED not in history.states:
+        return
+    index_of = {task.name: index for index, task in enumerate(history.read_tasks())}
+    given = find_names(history, list(index_of), tasks)
+    task = next((name for name in given if history.states[index_of[name]] == SKIPPED), None)
+    blockers = explain(job, task).blockers if task else []
+    ended = [b.name for b in blockers if b.state not in ("waiting", "skipped", "succeeded")]
+    if ended:
+        words = shell_command(["umpteen", "retry", job, ended[0]])
+        click.echo(f"  first     {words}     {task} is after it", err=True)
 
 
 class _Change:

@@ -33,13 +33,16 @@ def rm_command(name: str, *, yes: bool) -> int:
     umpteen did not write are left.
     """
     removal = plan_removal(name)
-    if not yes and not _ask(removal):
+    if not yes and not _ask(removal, name):
         return EXIT_SOME_FAILED
     removed = remove(removal)
     address = removal.history.store.address
-    click.echo(f"{removal.name}: removed, {removed.tasks:,} tasks had outputs", err=True)
+    click.echo(f"{removal.name}: removed, {_count_tasks(removed.tasks)} had outputs", err=True)
     if removal.outside:
-        click.echo(f"  left      {removal.outside:,} tasks have outputs elsewhere", err=True)
+        click.echo(
+            f"  left      {removal.outside:,} {'task has' if removal.outside == 1 else 'tasks have'} outputs elsewhere",
+            err=True,
+        )
     if removed.left:
         click.echo(f"  left      {removed.left:,} files that umpteen did not write", err=True)
     if os.path.isdir(address):
@@ -48,11 +51,15 @@ def rm_command(name: str, *, yes: bool) -> int:
     return EXIT_SUCCEEDED
 
 
-def _ask(removal: Removal) -> bool:
+def _ask(removal: Removal, job: str) -> bool:
     """Raises SettingsError where nobody can answer."""
     if not sys.stdin.isatty():
-        again = f"umpteen rm {shell_command([removal.name])} --yes"
+        again = f"umpteen rm {shell_command([job])} --yes"
         raise SettingsError("rm asks before it removes, and there is no terminal", again)
     tasks = len(removal.history.states) - len(removal.history.dropped)
     size, where = render_size(removal.measure()), shorten_path(removal.history.store.address)
     return click.confirm(f"Remove {removal.name}: {tasks:,} tasks, {size} in {where}?", err=True)
+
+
+def _count_tasks(count: int) -> str:
+    return "1 task" if count == 1 else f"{count:,} tasks"

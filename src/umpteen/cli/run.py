@@ -10,11 +10,13 @@ from typing import Any
 import click
 
 from umpteen.cli.options import (
+    call_job,
     complete_file,
     read_duration,
     read_memory,
     read_size,
     read_where,
+    refuse_loose,
     watch_options,
 )
 from umpteen.cli.view import show_leave, stop_signals
@@ -22,6 +24,7 @@ from umpteen.cli.watch import watch_to_end
 from umpteen.dispatch import choose_where, detach, plan_run, settle, submit
 from umpteen.errors import EXIT_SUCCEEDED, SettingsError
 from umpteen.formats import read_job
+from umpteen.formats.syncs import parse_sync
 from umpteen.job import Job, Retry
 from umpteen.plan import Chosen
 from umpteen.report import plan_to_dict, render_dry_run
@@ -69,6 +72,7 @@ Examples:
     help="What of a job that ran before runs again (what has not succeeded, or changed).",
 )
 @click.option("--only", callback=read_where, metavar="EXPR", help="Tasks such as lr<0.1 or tag=a.")
+@click.option("--sync", multiple=True, metavar="SRC[:DEST]", help="Have a folder where tasks run.")
 @click.option("--dry-run", is_flag=True, help="Only say what would run, and why.")
 @click.option("--detach", is_flag=True, help="Come back at once; the job needs no terminal.")
 @watch_options
@@ -83,6 +87,7 @@ def run_command(job: tuple[str, ...], *, quiet: bool, as_json: bool, **options: 
     written, 130 if interrupted.
     """
     began_s = time.monotonic()
+    refuse_loose("--only", options["only"], job)
     read = _read(job, options)
     only = _choose(options["only"], read)
     if options["dry_run"]:
@@ -91,7 +96,7 @@ def run_command(job: tuple[str, ...], *, quiet: bool, as_json: bool, **options: 
         submission = submit(read, options["rerun"], only=only)
         del read, only  # a million tasks take room, and the store has them
         if options["detach"] and not submission.is_idle:
-            show_leave(submission, quiet=quiet, as_json=as_json)
+            show_leave(submission, call_job(submission.history), quiet=quiet, as_json=as_json)
             return EXIT_SUCCEEDED
         return watch_to_end(submission, stop, began_s, quiet=quiet, as_json=as_json)
 
@@ -102,6 +107,10 @@ def _choose(where: Where | None, job: Job) -> Chosen | None:
 
 def _read(arguments: tuple[str, ...], options: dict[str, Any]) -> Job:
     name = _choose_name(options)
+    if loose := next((word for word in arguments[1:] if word.startswith("=")), None):
+        key = arguments[arguments.index(loose) - 1]
+        message = f"a value stands beside its name without blanks, not {key!r} {loose!r}"
+        raise SettingsError(message, "write rate=0.1,0.9")
     job = read_job(
         arguments,
         table=options["table"],
@@ -149,6 +158,8 @@ def _collect_flags(options: dict[str, Any]) -> dict[str, Setting]:
     if options["retries"] is not None:
         rules = [Retry(["failed"], times=options["retries"])] * (options["retries"] > 0)
         flags["retries"] = Setting(rules, "--retries")
+    if options["sync"]:
+        flags["file_syncs"] = Setting([tuple(parse_sync(s)) for s in options["sync"]], "--sync")
     if options["env"]:
         flags["env"] = Setting(dict(_split(pair) for pair in options["env"]), "--env")
     return flags

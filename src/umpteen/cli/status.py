@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from collections.abc import Sequence
 
 import click
 
 from umpteen.cli.options import job_argument
 from umpteen.dispatch import exit_code
+from umpteen.history import History
 from umpteen.lookup import open_history, read_status
 from umpteen.report import (
+    Folds,
+    choose_failures,
     read_failure,
     render_ago,
     render_counts,
@@ -19,7 +23,8 @@ from umpteen.report import (
     shorten_path,
     status_to_dict,
 )
-from umpteen.task import shell_command
+from umpteen.status import is_failure
+from umpteen.task import Record, shell_command
 
 __all__ = ["status_command"]
 
@@ -50,9 +55,9 @@ def status_command(name: str, failures: int, *, as_json: bool) -> int:
     """
     history = open_history(name)
     status = read_status(history)
-    failed = history.read_failures()
-    shown = [read_failure(history, *entry) for entry in failed[max(0, len(failed) - failures) :]]
+    ended = history.read_failures()
     if as_json:
+        shown = [read_failure(history, *entry) for entry in choose_failures(ended, failures)]
         fields = ("index", "name", "state", "reason", "last_line")
         listed = [{field: getattr(failure, field) for field in fields} for failure in shown]
         running = [
@@ -63,17 +68,34 @@ def status_command(name: str, failures: int, *, as_json: bool) -> int:
         return exit_code(status)
     click.echo(f"{status.name}: {status.state}, {render_counts(status)}")
     click.echo(f"  results   {shorten_path(status.address)}")
-    click.echo(f"  started   {render_ago(status.started_s)}")
+    if status.started_s:
+        click.echo(f"  started   {render_ago(status.started_s)}")
     if status.trouble:
         click.echo(f"  trouble   {status.trouble}")
-    again = shell_command([status.name])
+    again = shell_command([name])
     if status.state == "unknown":
         click.echo(f"  again     umpteen collect {again}   finds out within 60 s whether it is run")
     if status.state == "unfinished":
         click.echo(f"  again     umpteen collect {again}   goes on with it")
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
-    for line in render_failures(status.name, shown, width):
-        click.echo(line)
-    if len(failed) > len(shown) > 0:
-        click.echo(f" … and {len(failed) - len(shown):,} more: --failures {len(failed)}")
+    if failures:
+        _show_failures(history, name, ended, failures)
     return exit_code(status)
+
+
+def _show_failures(
+    history: History, job: str, ended: Sequence[tuple[str, Record]], most: int
+) -> None:
+    """The newest failures, a line each; what was skipped or cancelled is counted."""
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+    failed = [entry for entry in ended if is_failure(entry[1])]
+    folds = Folds()
+    for entry in ended:
+        if not is_failure(entry[1]):
+            folds.add(history, *entry)
+    shown = [read_failure(history, *entry) for entry in failed[-most:]]
+    for line in render_failures(job, shown, width):
+        click.echo(line)
+    if len(failed) > len(shown):
+        click.echo(f" … and {len(failed) - len(shown):,} more: --failures {len(failed)}")
+    for line in folds.render(width):
+        click.echo(line)

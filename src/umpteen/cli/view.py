@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import importlib
 import json
@@ -10,13 +11,16 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
 
+from umpteen.cli.options import call_job
 from umpteen.dispatch import Submission
 from umpteen.lookup import read_status
 from umpteen.report import (
+    Folds,
+    choose_failures,
     read_failure,
     render_bar,
     render_counts,
@@ -30,7 +34,8 @@ from umpteen.report import (
     render_start,
     status_to_dict,
 )
-from umpteen.status import Failure, JobStatus
+from umpteen.status import Failure, JobStatus, is_failure
+from umpteen.task import Record
 
 __all__ = [
     "LiveView",
@@ -45,6 +50,7 @@ __all__ = [
 _PLAIN_S = 5.0
 _JSON_S = 1.0
 _SHOWN_FAILURES = 5
+_MOST_FAILURES, _MOST_EVENTS = 50, 1000  # at one look
 
 
 class StopSignals:
@@ -75,23 +81,28 @@ def stop_signals() -> Iterator[StopSignals]:
             signal.signal(number, handler)
 
 
-def open_view(submission: Submission, *, quiet: bool, as_json: bool) -> View:
-    """The view that suits the flags and the terminal."""
+def open_view(submission: Submission, job: str, *, quiet: bool, as_json: bool) -> View:
+    """The view that suits the flags and the terminal. job: what to type for it, if known."""
     if as_json:
-        return JsonView(submission)
+        return JsonView(submission, job)
     if quiet:
-        return View(submission)
+        return View(submission, job)
     if "ipykernel" in sys.modules:
-        return NotebookView(submission)
-    return LiveView(submission) if sys.stderr.isatty() else PlainView(submission)
+        return NotebookView(submission, job)
+    return LiveView(submission, job) if sys.stderr.isatty() else PlainView(submission, job)
 
 
 class View:
-    """Shows nothing: `--quiet`, and what the others have in common."""
+    """Shows nothing: `--quiet`, and what the others have in common.
 
-    def __init__(self, submission: Submission) -> None:
+    failures: the newest. folds: what was skipped or cancelled, counted.
+    """
+
+    def __init__(self, submission: Submission, job: str = "") -> None:
         self.submission = submission
         self.history = submission.history
+        self.job = job or call_job(self.history)
+        self.folds = Folds()
         self.work_before_s = self.history.seconds
         self.failures: list[Failure] = []
         self.is_started = False
@@ -120,16 +131,29 @@ class View:
         """The user asked to stop for the `count`-th time."""
 
     def take_failures(self) -> list[Failure]:
-        """Failures since the last call, the newest last."""
-        fresh = self.history.take_recent()
-        return [read_failure(self.history, batch, record) for batch, record in fresh]
+        """Failures since the last call, the newest last; what else did not succeed is counted."""
+        failed: collections.deque[tuple[str, Record]] = collections.deque(maxlen=_MOST_FAILURES)
+        for batch, record in self.history.take_recent():
+            if is_failure(record):
+                failed.append((batch, record))
+            else:
+                self.folds.add(self.history, batch, record)
+        return [read_failure(self.history, batch, record) for batch, record in failed]
+
+    def keep_failures(self) -> None:
+        """Have the newest failures in `failures`, and the others counted."""
+        self.failures = [*self.failures, *self.take_failures()][-_SHOWN_FAILURES:]
+
+    def failure_lines(self, width: int) -> list[str]:
+        """The newest failures, and what was skipped or cancelled."""
+        return [*render_failures(self.job, self.failures, width), *self.folds.render(width)]
 
     def end_lines(self, status: JobStatus, seconds: float, *, is_interrupted: bool) -> list[str]:
         """The lines under a run, whatever came before them."""
         if is_interrupted and not self.submission.is_own:
-            return [render_goes_on(status)]
+            return render_goes_on(status, self.job)
         work_s = max(0.0, self.history.seconds - self.work_before_s)
-        lines = render_end(status, seconds, work_s, is_whole=self.submission.only is None)
+        lines = render_end(status, self.job, seconds, work_s, is_whole=self.submission.only is None)
         if is_interrupted:
             lines[0] = "interrupted. " + lines[0]
         return lines
@@ -140,24 +164,26 @@ def _say(line: str) -> None:
     sys.stderr.flush()
 
 
-def show_idle(submission: Submission, *, is_chosen: bool, quiet: bool, as_json: bool) -> None:
+def show_idle(
+    submission: Submission, job: str, *, is_chosen: bool, quiet: bool, as_json: bool
+) -> None:
     """That there is nothing to run again. is_chosen: where only some tasks were meant."""
     status = read_status(submission.history)
     if as_json:
         JsonView(submission).show_end(status, 0.0, is_interrupted=False)
     elif not quiet:
-        for line in render_nothing_to_retry(status, is_chosen=is_chosen):
+        for line in render_nothing_to_retry(status, job, is_chosen=is_chosen):
             _say(line)
 
 
-def show_leave(submission: Submission, *, quiet: bool, as_json: bool) -> None:
-    """What there is to say where nobody watches: all of it at once."""
+def show_leave(submission: Submission, job: str, *, quiet: bool, as_json: bool) -> None:
+    """What there is to say where nobody watches: all of it at once. job: what to type for it."""
     status = read_status(submission.history)
     if as_json:
         JsonView(submission).tell_started(status)
     elif not quiet:
         lines = _head(submission, status, is_left=True)
-        for line in (*lines, *render_leave(status, submission.left_over)):
+        for line in (*lines, *render_leave(job, submission.left_over)):
             _say(line)
 
 
@@ -174,8 +200,8 @@ def _head(submission: Submission, status: JobStatus, *, is_left: bool = False) -
 class PlainView(View):
     """Lines for a log: one every few seconds, and one at each failure."""
 
-    def __init__(self, submission: Submission) -> None:
-        super().__init__(submission)
+    def __init__(self, submission: Submission, job: str = "") -> None:
+        super().__init__(submission, job)
         self.next_s = time.monotonic() + _PLAIN_S
         self.trouble = ""
 
@@ -189,14 +215,16 @@ class PlainView(View):
         if status.trouble != self.trouble:
             self.trouble = status.trouble
             _say(f"{status.name}: {status.trouble or 'goes on'}")
-        for line in render_failures(status.name, self.take_failures()):
+        for line in render_failures(self.job, self.take_failures()):
             _say(line)
         if time.monotonic() >= self.next_s and status.state == "running":
             self.next_s = time.monotonic() + _PLAIN_S
             _say(f"{status.name}: {render_counts(status)}  {render_left(status.left_s)}".rstrip())
 
     def show_end(self, status: JobStatus, seconds: float, *, is_interrupted: bool) -> None:
-        """The closing lines."""
+        """What was skipped or cancelled, and the closing lines."""
+        for line in self.folds.render():
+            _say(line)
         for line in self.end_lines(status, seconds, is_interrupted=is_interrupted):
             _say(line)
 
@@ -211,8 +239,8 @@ _STOPPING = "ending what runs; once more ends it at once"
 class JsonView(View):
     """One event a line on stdout: `started`, `progress`, `failed`, `ended`."""
 
-    def __init__(self, submission: Submission) -> None:
-        super().__init__(submission)
+    def __init__(self, submission: Submission, job: str = "") -> None:
+        super().__init__(submission, job)
         self.next_s = 0.0
 
     def show(self, status: JobStatus) -> None:
@@ -220,7 +248,8 @@ class JsonView(View):
         super().show(status)
         if not self.is_started:
             self.tell_started(status)
-        for failure in self.take_failures():
+        for batch, record in choose_failures(list(self.history.take_recent()), _MOST_EVENTS):
+            failure = read_failure(self.history, batch, record)
             fields = ("index", "name", "state", "reason", "last_line")
             self._emit("failed", {field: getattr(failure, field) for field in fields})
         if time.monotonic() >= self.next_s:
@@ -248,8 +277,8 @@ class JsonView(View):
 class NotebookView(View):
     """One output of a notebook's cell, replaced at each look."""
 
-    def __init__(self, submission: Submission) -> None:
-        super().__init__(submission)
+    def __init__(self, submission: Submission, job: str = "") -> None:
+        super().__init__(submission, job)
         self.output: Any = None
         self.head: list[str] = []
 
@@ -259,17 +288,16 @@ class NotebookView(View):
         if not self.is_started:
             self.is_started = True
             self.head = _head(self.submission, status)
-        self.failures = [*self.failures, *self.take_failures()][-_SHOWN_FAILURES:]
+        self.keep_failures()
         left = render_left(status.left_s)
         bar = f" {render_bar(status, 30)}  {render_counts(status)}   {left}".rstrip()
-        self._put([*self.head, bar, *render_failures(status.name, self.failures, 110)])
+        self._put([*self.head, bar, *self.failure_lines(110)])
 
     def show_end(self, status: JobStatus, seconds: float, *, is_interrupted: bool) -> None:
         """The closing lines in place of the bar."""
-        self.failures = [*self.failures, *self.take_failures()][-_SHOWN_FAILURES:]
-        failures = render_failures(status.name, self.failures, 110)
+        self.keep_failures()
         closing = self.end_lines(status, seconds, is_interrupted=is_interrupted)
-        self._put([*self.head, *failures, *closing])
+        self._put([*self.head, *self.failure_lines(110), *closing])
 
     def _put(self, lines: list[str]) -> None:
         display: Any = importlib.import_module("IPython.display").display
@@ -283,8 +311,8 @@ class NotebookView(View):
 class LiveView(View):
     """One bar and the newest failures, redrawn in place."""
 
-    def __init__(self, submission: Submission) -> None:
-        super().__init__(submission)
+    def __init__(self, submission: Submission, job: str = "") -> None:
+        super().__init__(submission, job)
         from rich.console import Console
         from rich.live import Live
 
@@ -308,14 +336,14 @@ class LiveView(View):
             for line in _head(self.submission, status):
                 self.console.print(line, markup=False)
             self.live.start()
-        self.failures = [*self.failures, *self.take_failures()][-_SHOWN_FAILURES:]
+        self.keep_failures()
         self.live.update(self._draw(status), refresh=True)
 
     def show_end(self, status: JobStatus, seconds: float, *, is_interrupted: bool) -> None:
         """The failures stay; the bar gives way to the closing lines."""
-        self.failures = [*self.failures, *self.take_failures()][-_SHOWN_FAILURES:]
-        if self.failures:
-            self.console.print(self._draw_failures(status))
+        self.keep_failures()
+        if lines := self.failure_lines(self.console.width):
+            self.console.print(_draw_failures(lines))
         first, *rest = self.end_lines(status, seconds, is_interrupted=is_interrupted)
         style = "green" if status.state == "succeeded" else "red" if status.not_succeeded else ""
         self.console.print(first, style=style, markup=False, soft_wrap=True)
@@ -344,15 +372,14 @@ class LiveView(View):
         parts: list[Any] = [line]
         for note in filter(None, (self.note, status.trouble)):
             parts.append(Text(" " + note, style="yellow"))
-        if self.failures:
-            parts.append(self._draw_failures(status))
+        if lines := self.failure_lines(self.console.width):
+            parts.append(_draw_failures(lines))
         return Group(*parts)
 
-    def _draw_failures(self, status: JobStatus) -> Any:
-        from rich.text import Text
 
-        width = self.console.width
-        lines = render_failures(status.name, self.failures, width)
-        shown = Text("\n".join(lines), no_wrap=True, overflow="crop")
-        shown.highlight_regex(r"(?m)^ (failed|timed out|cancelled|skipped)", "red")
-        return shown
+def _draw_failures(lines: Sequence[str]) -> Any:
+    from rich.text import Text
+
+    shown = Text("\n".join(lines), no_wrap=True, overflow="crop")
+    shown.highlight_regex(r"(?m)^ (failed|timed out)", "red")
+    return shown

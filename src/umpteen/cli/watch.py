@@ -13,10 +13,19 @@ __all__ = ["watch_to_end"]
 
 
 def watch_to_end(
-    submission: Submission, stop: StopSignals, began_s: float, *, quiet: bool, as_json: bool
+    submission: Submission,
+    stop: StopSignals,
+    began_s: float,
+    *,
+    quiet: bool,
+    as_json: bool,
+    job: str = "",
 ) -> int:
-    """Show the job until nobody is at it; the exit code. began_s: as `time.monotonic()` has it."""
-    view = open_view(submission, quiet=quiet, as_json=as_json)
+    """Show the job until nobody is at it; the exit code. began_s: as `time.monotonic()` has it.
+
+    job: what to type for it, where the user has typed that.
+    """
+    view = open_view(submission, job, quiet=quiet, as_json=as_json)
     interrupted = 0
     status: JobStatus | None = None
     with view:

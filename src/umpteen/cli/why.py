@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 
 import click
 
-from umpteen.cli.options import job_argument
+from umpteen.cli.options import complete_task, job_argument, one_task
 from umpteen.dispatch import explain
 from umpteen.sentences import render_why, why_to_dict
 
@@ -22,16 +24,18 @@ Examples:
   umpteen why sweep 12 --json""",
 )
 @job_argument
-@click.argument("task")
+@click.argument("task", shell_complete=complete_task)
 @click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
 def why_command(name: str, task: str, *, as_json: bool) -> int:
     """Say how TASK (its name or index) of the job NAME stands: its attempts, what it waits for,
     whether it has changed, and what to type next.
     """
-    why = explain(name, task)
+    with one_task(task, "why"):
+        why = explain(name, task)
     if as_json:
         click.echo(json.dumps(why_to_dict(why)))
         return 0
-    for line in render_why(why):
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+    for line in render_why(why, name, width):
         click.echo(line)
     return 0

@@ -38,9 +38,16 @@ class Executor(abc.ABC):
         self.options = options
 
     @abc.abstractmethod
-    def submit(self, address: str, batches: Sequence[str], slots: int) -> dict[str, str]:
+    def submit(
+        self,
+        address: str,
+        batches: Sequence[str],
+        slots: int,
+        environment: Mapping[str, str] | None = None,
+    ) -> dict[str, str]:
         """Have the batches of the store at `address` run; the handle of each.
 
+        environment: what the runner is to find in its own, and tasks are not.
         Raises BackendError, `transient` where the same call may succeed later.
         """
 

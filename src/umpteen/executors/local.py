@@ -33,6 +33,17 @@ def parse_handle(handle: str) -> tuple[str, str, str]:
     return machine, boot, token
 
 
+class _Runner(subprocess.Popen[bytes]):
+    """May outlive what started it, which is nothing to warn of."""
+
+    def __del__(self) -> None:
+        super().__del__(_warn=_keep_silent)  # type: ignore[call-arg]
+
+
+def _keep_silent(*_: object, **__: object) -> None:
+    return None
+
+
 class LocalExecutor(Executor):
     """Starts one runner for all batches it is given.
 
@@ -47,35 +58,48 @@ class LocalExecutor(Executor):
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         super().__init__(options)
+        self.runner: _Runner | None = None
+        self.handle = ""
+        self._stderr: IO[bytes] | None = None
         unknown = sorted(set(options) - {"detach"})
         if unknown:
             raise SettingsError(
                 f"the executor 'local' has no option {unknown[0]!r}",
                 "set slots beside it: slots: 8, or --slots 8",
             )
-        self.runner: subprocess.Popen[bytes] | None = None
-        self.handle = ""
-        self._stderr: IO[bytes] | None = None
 
-    def submit(self, address: str, batches: Sequence[str], slots: int) -> dict[str, str]:
+    def __del__(self) -> None:
+        """Close what leads to the runner: one that is attached ends its tasks then."""
+        for file in (self._stderr, self.runner and self.runner.stdin):
+            if file:
+                with contextlib.suppress(OSError):
+                    file.close()
+
+    def submit(
+        self,
+        address: str,
+        batches: Sequence[str],
+        slots: int,
+        environment: Mapping[str, str] | None = None,
+    ) -> dict[str, str]:
         """Start the runner; its lease is held before it lives, so that no look is too early."""
         token = os.urandom(6).hex()
         lease = Lease.create(token, address, slots)
         self._stderr = open(f"{lease.folder}/complaints", "w+b")  # noqa: SIM115 -- read at the end
         command = [
             *build_runner_command(), address, _name_batches(batches),
-            f"--token={token}", f"--lease-fd={lease.lock}",
+            f"--token={token}", f"--lease-fd={lease.lock}", f"--slots={slots}",
         ]  # fmt: skip
         if not self.options.get("detach"):
             command.append("--watch-fd=0")
         try:
-            self.runner = subprocess.Popen(
+            self.runner = _Runner(
                 command,
                 stdin=subprocess.PIPE if "--watch-fd=0" in command else subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=self._stderr,
                 pass_fds=[lease.lock],
-                env={**os.environ, RUNNER_VARIABLE: token},
+                env={**os.environ, RUNNER_VARIABLE: token, **(environment or {})},
                 start_new_session=True,
             )
         except OSError as error:

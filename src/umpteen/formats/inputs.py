@@ -118,6 +118,12 @@ def _is_program(path: str) -> bool:
 
 
 def _no_such_file(name: str, path: str, hint: str = _FILE_HINT) -> InputError:
+    try:
+        os.stat(path)
+    except PermissionError as error:
+        return InputError(f"{name!r} cannot be read: {error.strerror}")
+    except (OSError, ValueError):
+        pass
     folder, base = os.path.split(path)
     try:
         beside = os.listdir(folder or ".")

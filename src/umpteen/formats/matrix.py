@@ -85,6 +85,7 @@ def _parse_axis(name: str, value: Any, given: Mapping[str, Any], read: ReadTable
     _check_name(name)
     if isinstance(value, list):
         values = [value_text(item, f"the values of {name!r}") for item in value]
+        _refuse_repeated(name, values)
     else:
         values = _parse_values(name, value_text(value, f"the values of {name!r}"))
     if not values:
@@ -133,10 +134,29 @@ def _parse_values(name: str, text: str) -> list[str]:
         raise InputError(
             f"{name!r} has no values", f"write {name}=1,2,3 or {name}=1..5", field="matrix"
         )
+    parts = [part.strip() for part in text.split(",")]
+    if parts[0].startswith("[") and "]" not in parts[0] and parts[-1].endswith("]"):
+        inner = ",".join([parts[0][1:], *parts[1:-1], parts[-1][:-1]])
+        raise InputError(
+            f"{text!r} of {name!r} is no list", f"write {name}={inner}", field="matrix"
+        )
     values: list[str] = []
-    for part in text.split(","):
-        values.extend(_parse_range(name, part.strip()))
+    for part in parts:
+        values.extend(_parse_range(name, part))
+    if len(parts) > 1:  # a range alone has each once
+        _refuse_repeated(name, values)
     return values
+
+
+def _refuse_repeated(name: str, values: Sequence[str]) -> None:
+    if len(set(values)) == len(values):
+        return
+    seen: set[str] = set()
+    for value in values:
+        if value in seen:
+            hint = "each value makes a task of its own: give it once"
+            raise InputError(f"{name!r} has the value {value!r} twice", hint, field="matrix")
+        seen.add(value)
 
 
 def _parse_range(name: str, text: str) -> Iterator[str] | list[str]:

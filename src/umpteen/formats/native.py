@@ -28,6 +28,7 @@ from umpteen.formats.entries import (
 )
 from umpteen.formats.matrix import iterate_csv
 from umpteen.formats.placeholders import Template, TextTemplate
+from umpteen.formats.syncs import parse_syncs
 from umpteen.formats.terms import show_value
 from umpteen.job import Task, check_job_name
 from umpteen.names import automatic_name
@@ -52,12 +53,13 @@ class _JobEntry(TaskDefaults, forbid_unknown_fields=True, kw_only=True):
     canary: _Whole | None = None
     max_failures: _Whole | None = None
     fail_fast: bool | None = None
+    file_syncs: Any = None
 
 
 TASK_KEYS = tuple(field.name for field in msgspec.structs.fields(TaskEntry))
 JOB_KEYS = ("tasks", *(field.name for field in msgspec.structs.fields(_JobEntry)))
 
-_LATER = frozenset(["needs", "file_syncs", "results_lines"])
+_LATER = frozenset(["needs", "results_lines"])
 _EXPECTED = {
     "after": "a name, a list of names, or a mapping of names to outcomes",
     "canary": "a whole number of at least 0",
@@ -69,6 +71,7 @@ _EXPECTED = {
     "env": "a mapping of names to values",
     "expect": "a text or a list of texts",
     "fail_fast": "true or false",
+    "file_syncs": "a list of folders, each with src and perhaps dest",
     "gpus": "a whole number of at least 0",
     "grace": "a duration such as 10s",
     "local_results_dir": "a text",
@@ -212,6 +215,8 @@ def _read_settings(document: Document, head: _JobEntry) -> dict[str, Setting]:
         found["slots"] = head.slots or head.nprocs
     if head.results is not None:
         found.update(_parse_results(head.results))
+        if found.get("results_options"):  # numbers as numbers
+            found["results_options"] = dict(document.free("results")["options"])
     if head.executor is not None:
         name, options = _parse_executor(document.free("executor"))
         found.update(executor=name, executor_options=options)
@@ -219,6 +224,8 @@ def _read_settings(document: Document, head: _JobEntry) -> dict[str, Setting]:
         found["deadline_s"] = parse_duration_field("deadline", head.deadline)
     if head.grace is not None:
         found["grace_s"] = parse_duration_field("grace", head.grace)
+    if head.file_syncs is not None:
+        found["file_syncs"] = [tuple(sync) for sync in parse_syncs(head.file_syncs)]
     guards = {key: getattr(head, key) for key in ("canary", "max_failures", "fail_fast")}
     found.update((key, value) for key, value in guards.items() if value is not None)
     return {key: Setting(value, document.source.name) for key, value in found.items()}
@@ -239,13 +246,17 @@ def _parse_results(given: Any) -> dict[str, Any]:
         raise InputError(f"unknown class_spec {str(spec)!r} in 'results'", hint, field="results")
     valid = [_RESULTS[spec]] if spec else ["path", "s3_url"]
     for key in given:
-        if key not in ("class_spec", *valid):
-            hint = nearest_hint(str(key), valid)
+        if key not in ("class_spec", "options", *valid):
+            hint = nearest_hint(str(key), [*valid, "options"])
             raise InputError(f"unknown key {str(key)!r} in 'results'", hint, field="results")
+    options = given.get("options") or {}
+    if not isinstance(options, Mapping):
+        raise InputError("'options' of 'results' must be a mapping", field="results")
     addresses = [given[key] for key in valid if key in given]
     if len(addresses) != 1 or not isinstance(addresses[0], str) or not addresses[0]:
         raise InputError(f"'results' needs {' or '.join(valid)}", field="results")
-    return {"address": addresses[0], **({"status_file": "status"} if spec else {})}
+    found = {"address": addresses[0], **({"status_file": "status"} if spec else {})}
+    return {**found, "results_options": dict(options)} if options else found
 
 
 def _parse_executor(given: Any) -> tuple[str, dict[str, Any]]:

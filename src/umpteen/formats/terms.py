@@ -287,8 +287,14 @@ def _parse_condition(text: str) -> str:
             return f"exit_code:{low}-{high}" if match[2] else f"exit_code:{low}"
     elif (match := _SIGNAL.fullmatch(text)) and (number := _find_signal(match[1])):
         return f"signal:{number}"
-    hint = nearest_hint(text, [*_CONDITIONS, "exit_code 75", "exit_code 1-9", "signal KILL"])
-    raise InputError(f"unknown condition {text!r} in 'retries'", hint, field="retries")
+    raise InputError(f"unknown condition {text!r} in 'retries'", _hint(text), field="retries")
+
+
+def _hint(text: str) -> str:
+    mended = re.sub(r"\s*(?:=+|:)\s*", " ", text)
+    if mended != text and (_EXIT_CODE.fullmatch(mended) or _SIGNAL.fullmatch(mended)):
+        return f"did you mean {mended!r}?"
+    return nearest_hint(text, [*_CONDITIONS, "exit_code 75", "exit_code 1-9", "signal KILL"])
 
 
 def _find_signal(name: str) -> int:

@@ -14,6 +14,7 @@ from typing import NamedTuple, Union
 __all__ = [
     "CANCEL",
     "CLOSED",
+    "FOLLOW",
     "JOB",
     "LOCK",
     "OWN_FOLDER",
@@ -24,8 +25,10 @@ __all__ = [
     "attempt_folder",
     "batch_key",
     "closed_key",
+    "follow_key",
     "handed_key",
     "handles_key",
+    "live_folder",
     "parse_numbers",
     "parse_records_key",
     "records_folder",
@@ -33,6 +36,8 @@ __all__ = [
     "running_folder",
     "running_key",
     "scratch_folder",
+    "spool_folder",
+    "synced_key",
     "tasks_key",
 ]
 
@@ -40,6 +45,7 @@ OWN_FOLDER = ".umpteen"
 JOB = ".umpteen/job.json"
 CANCEL = ".umpteen/cancel"
 LOCK = ".umpteen/lock"
+FOLLOW = ".umpteen/follow"
 CLOSED = "closed"  # in the records folder of a batch
 
 _RECORDS_NAME = re.compile(r"(\d+)-([0-9a-f]+)\.jsonl")
@@ -108,6 +114,26 @@ def scratch_folder(token: str) -> str:
     return f".umpteen/scratch/{token}"
 
 
+def spool_folder(spool: str, index: int, attempt: int) -> str:
+    """Where a runner leaves one attempt's outputs, to be brought to where they belong."""
+    return f"{spool}/{index}-{attempt}"
+
+
+def follow_key(index: int) -> str:
+    """The mark that somebody follows what a task prints."""
+    return f"{FOLLOW}/{index}"
+
+
+def live_folder(index: int, attempt: int = 0, token: str = "") -> str:
+    """What a running attempt has printed so far, in pieces; of all attempts without one."""
+    return f".umpteen/live/{index}/{attempt}-{token}" if attempt else f".umpteen/live/{index}"
+
+
+def synced_key(digest: str) -> str:
+    """The archive of a folder that was synced."""
+    return f".umpteen/synced/{digest}.tar.gz"
+
+
 def attempt_folder(attempt: int, token: str) -> str:
     """Below a task's folder: what one attempt left that is not the one to be seen there."""
     return f"attempts/{attempt}-{token}"
@@ -152,6 +178,13 @@ class Store(abc.ABC):
     """What every results store can do; errors are StoreError, naming what was being done."""
 
     address: str
+    # Whether what was put there survives a power loss of this machine.
+    is_lasting = False
+
+    @property
+    def has_exclusive_create(self) -> bool:
+        """Whether of several who create the same file just one succeeds."""
+        return True
 
     @abc.abstractmethod
     def path(self, key: str) -> str:

@@ -182,17 +182,22 @@ class DirectoryStore(Store):
         except OSError as error:
             raise StoreError(
                 f"could not {doing} {self.path(key)}: {error.strerror}",
-                _HINTS.get(error.errno or 0),
+                (_READ_HINTS if doing in _READING else _HINTS).get(error.errno or 0),
                 path=self.path(key),
             ) from error
 
 
+_READING = ("read", "list")
+_READ_HINTS = {
+    errno.EACCES: "you may not read it; its owner can allow that: chmod -R g+rX FOLDER",
+    errno.ENOTDIR: "something in that path is a file: give the folder of a job's results",
+}
 _HINTS = {
     errno.ENOSPC: "the disk is full: make room, then run the same command again",
     errno.EDQUOT: "your quota is used up: make room, then run the same command again",
-    errno.EACCES: "choose a folder you may write to with --results",
-    errno.EROFS: "the file system is read-only: choose another folder with --results",
-    errno.ENOTDIR: "something in that path is a file: choose another folder with --results",
+    errno.EACCES: "you may not write there; umpteen run takes another folder: --results FOLDER",
+    errno.EROFS: "it is read-only; umpteen run takes another folder: --results FOLDER",
+    errno.ENOTDIR: "a part of that path is a file; umpteen run takes another: --results FOLDER",
 }
 
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 from typing import Any
 
 from umpteen.errors import SettingsError, nearest_hint
 from umpteen.results.base import Store
 from umpteen.results.directory import DirectoryStore
 
-__all__ = ["OPTIONS_VARIABLE", "is_remote", "open_store", "parse_address"]
+__all__ = ["OPTIONS_VARIABLE", "find_output", "is_remote", "open_store", "parse_address"]
 
 OPTIONS_VARIABLE = "UMPTEEN_RESULTS_OPTIONS"
 
@@ -59,9 +60,24 @@ def open_store(address: str, options: dict[str, Any] | None = None) -> Store:
     address = parse_address(address)
     if not is_remote(address):
         return DirectoryStore(address)
+    if sys.flags.no_site:  # a runner, which starts without what only few of them need
+        import site
+
+        site.main()
     from umpteen.results.remote import RemoteStore
 
     return RemoteStore(address, _read_options() if options is None else options)
+
+
+def find_output(store: Store, output: str) -> tuple[Store, str]:
+    """The store that a task's folder is in, and its key there; `store` where it is in that."""
+    if output.startswith(store.address + "/"):
+        return store, output[len(store.address) + 1 :].rstrip("/")
+    address = parse_address(output)
+    if address.startswith(store.address + "/"):
+        return store, address[len(store.address) + 1 :]
+    above, _, name = address.rpartition("/")
+    return open_store(above), name
 
 
 def _parse_remote(scheme: str, rest: str) -> str:

@@ -52,6 +52,8 @@ class RemoteStore(Store):
     Raises SettingsError where the package for its scheme is missing.
     """
 
+    is_lasting = True
+
     def __init__(self, address: str, options: dict[str, Any]) -> None:
         self.address = address
         self.place = _open_place(address, options)

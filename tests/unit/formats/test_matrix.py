@@ -52,6 +52,20 @@ def test_values_bad_range_or_nothing_is_refused(text: str) -> None:
     assert caught.value.hint
 
 
+@pytest.mark.parametrize(("text", "value"), [("1,1", "1"), ("1..3,2", "2"), ("a,,b,", "")])
+def test_values_given_twice_are_refused(text: str, value: str) -> None:
+    with pytest.raises(InputError, match=f"'x' has the value '{value}' twice"):
+        values_of(text)
+
+
+def test_values_in_brackets_are_refused() -> None:
+    with pytest.raises(InputError, match="is no list") as caught:
+        values_of("[1, 2,3]")
+    assert caught.value.hint == "write x=1,2,3"
+    assert values_of("[1],[2]") == ["[1]", "[2]"]
+    assert values_of("[1]") == ["[1]"]
+
+
 def test_values_endless_range_is_refused() -> None:
     with pytest.raises(InputError, match="999,999,999,999 tasks"):
         values_of("1..999999999999")
@@ -82,6 +96,11 @@ def test_matrix_mapping_is_a_product() -> None:
 
 def test_matrix_list_items_are_taken_literally() -> None:
     assert parse_matrix({"x": ["1..2", "a,b"]}, no_table).rows == [("1..2",), ("a,b",)]
+
+
+def test_matrix_value_given_twice_is_refused() -> None:
+    with pytest.raises(InputError, match="'x' has the value '1' twice"):
+        parse_matrix({"x": [1, "2", "1"]}, no_table)
 
 
 def test_matrix_rows_stay_rows() -> None:

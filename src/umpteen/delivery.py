@@ -1,0 +1,219 @@
+"""Brings what tasks left in the spool of this machine to stores that are no folders.
+
+A slot must not wait for a network, so a lane leaves a task's files in a folder of the spool,
+and threads here put them where they belong while other tasks run. A parcel is the outputs of
+one attempt; what it vouches for is recorded when it has arrived. Standard library alone.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import os
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from umpteen.errors import StoreError
+from umpteen.results.base import Store, attempt_folder
+from umpteen.results.opening import find_output
+
+__all__ = ["Delivery", "Parcel"]
+
+_THREADS = 4
+_AT_ONCE = 8  # parcels that a thread puts together
+_AGAIN_S = 1.0
+_OUTPUTS = ("stdout", "stderr", "status_code", "status", "results")
+
+
+class Parcel:
+    """The outputs of one attempt of one task.
+
+    index: the task's. folder: where they are on this machine. output: the address of the
+    task's folder. below: the part of that where they belong, empty for the folder itself.
+    aside: number and runner of the attempt whose outputs are there, to be moved first.
+    is_unsure: whether a runner that died may have left some. outcome: what the sender wants
+    back. problem: why the outputs cannot be kept, whatever the store does.
+    """
+
+    def __init__(
+        self, index: int, folder: str, output: str, below: str, status_file: str, outcome: Any
+    ) -> None:
+        self.index, self.folder, self.output, self.below = index, folder, output, below
+        self.status_file, self.outcome = status_file, outcome
+        self.aside: tuple[int, str] | None = None
+        self.is_unsure = False
+        self.problem = ""
+
+
+class Delivery:
+    """Threads that put parcels; `bell` is a descriptor to read from when some have arrived.
+
+    trouble: what keeps parcels from arriving, since `trouble_s`; None while nothing does.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.elsewhere: dict[str, Store] = {}
+        self.waiting: collections.deque[Parcel] = collections.deque()
+        self.busy: dict[int, Parcel] = {}
+        self.arrived: collections.deque[Parcel] = collections.deque()
+        self.changed = threading.Condition()
+        self.bell, self._ring = os.pipe()
+        os.set_blocking(self.bell, False)
+        os.set_blocking(self._ring, False)
+        self.trouble, self.trouble_s = "", None
+        self.is_stopped = False
+        for _ in range(_THREADS):
+            threading.Thread(target=self._work, daemon=True).start()
+
+    trouble_s: float | None
+
+    def send(self, parcel: Parcel) -> None:
+        """Take a parcel; those of one task arrive in the order in which they were sent."""
+        with self.changed:
+            self.waiting.append(parcel)
+            self.changed.notify()
+
+    def take(self) -> list[Parcel]:
+        """Those that have arrived since the last call, and those with a problem."""
+        with contextlib.suppress(BlockingIOError):
+            os.read(self.bell, 4096)
+        taken = []
+        with contextlib.suppress(IndexError):
+            while True:
+                taken.append(self.arrived.popleft())
+        return taken
+
+    def count_left(self) -> int:
+        """How many were sent and have not been taken."""
+        with self.changed:
+            return len(self.waiting) + len(self.busy) + len(self.arrived)
+
+    def stop(self) -> list[Parcel]:
+        """Put no more; those that have not arrived, whose outputs are still in the spool."""
+        with self.changed:
+            self.is_stopped = True
+            self.changed.notify_all()
+            return [*self.busy.values(), *self.waiting]
+
+    # --- in the threads -----------------------------------------------------------------
+
+    def _work(self) -> None:
+        while parcels := self._next():
+            try:
+                self._put(parcels)
+            except StoreError as error:
+                self._put_back(parcels, error)
+            else:
+                self._finish(parcels)
+
+    def _next(self) -> list[Parcel]:
+        """Some that no other thread has, none of a task that another has; none at the end."""
+        with self.changed:
+            while not self.is_stopped:
+                at_once = 1 if self.trouble else _AT_ONCE
+                chosen: list[Parcel] = []
+                indices = set(self.busy)
+                for parcel in self.waiting:
+                    if len(chosen) == at_once:
+                        break
+                    if parcel.index not in indices:
+                        chosen.append(parcel)
+                    indices.add(parcel.index)
+                if chosen:
+                    for parcel in chosen:
+                        self.waiting.remove(parcel)
+                        self.busy[parcel.index] = parcel
+                    return chosen
+                self.changed.wait()
+            return []
+
+    def _put(self, parcels: list[Parcel]) -> None:
+        """Outputs first, the exit codes when all else is there; raises StoreError."""
+        files: dict[Store, list[tuple[str, str]]] = {}
+        codes: dict[Store, list[tuple[str, str]]] = {}
+        for parcel in parcels:
+            store, folder = self._find(parcel.output)
+            self._make_room(parcel, store, folder)
+            target = f"{folder}/{parcel.below}" if parcel.below else folder
+            for name, path in list(_list_files(parcel)):
+                if name != parcel.status_file:
+                    files.setdefault(store, []).append((f"{target}/{name}", path))
+                elif not parcel.problem:
+                    codes.setdefault(store, []).append((f"{target}/{name}", path))
+        for kind in (files, codes):
+            for store, pairs in kind.items():
+                store.put_many(pairs)
+
+    def _find(self, output: str) -> tuple[Store, str]:
+        """The store that an address is in, and its key there."""
+        above, _, name = output.rstrip("/").rpartition("/")
+        if above in self.elsewhere:
+            return self.elsewhere[above], name
+        store, key = find_output(self.store, output)
+        if store is not self.store:
+            self.elsewhere[above] = store
+        return store, key
+
+    def _make_room(self, parcel: Parcel, store: Store, folder: str) -> None:
+        """Move or remove what is there of others, once."""
+        if parcel.aside:
+            _set_aside(store, folder, attempt_folder(*parcel.aside))
+        elif parcel.is_unsure:
+            left = [name for name, _ in store.walk(folder) if name.split("/")[0] in _OUTPUTS]
+            store.delete_many([f"{folder}/{name}" for name in left])
+        parcel.aside, parcel.is_unsure = None, False
+
+    def _put_back(self, parcels: list[Parcel], error: StoreError) -> None:
+        with self.changed:
+            self.trouble = str(error)
+            self.trouble_s = self.trouble_s or time.monotonic()
+            self.waiting.extendleft(reversed(parcels))
+            self._release(parcels)
+            if not self.is_stopped:
+                self.changed.wait(_AGAIN_S)
+        self._wake()
+
+    def _finish(self, parcels: list[Parcel]) -> None:
+        for parcel in parcels:
+            shutil.rmtree(parcel.folder, ignore_errors=True)
+        with self.changed:
+            self.trouble, self.trouble_s = "", None
+            self._release(parcels)
+            self.arrived.extend(parcels)
+            self.changed.notify_all()
+        self._wake()
+
+    def _release(self, parcels: list[Parcel]) -> None:
+        for parcel in parcels:
+            del self.busy[parcel.index]
+
+    def _wake(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._ring, b".")
+
+
+def _set_aside(store: Store, folder: str, label: str) -> None:
+    there = {name.split("/")[0] for name, _ in store.walk(folder)}
+    for name in there.intersection(_OUTPUTS):
+        store.move(f"{folder}/{name}", f"{folder}/{label}/{name}")
+
+
+def _list_files(parcel: Parcel) -> Iterator[tuple[str, str]]:
+    """(name below the task's folder, path here) of all that is a file, also behind a link."""
+    for parent, _, names in os.walk(parcel.folder):
+        below = os.path.relpath(parent, parcel.folder)
+        for name in names:
+            path = os.path.join(parent, name)
+            if not os.path.isfile(path):  # a pipe, or a link to nowhere
+                continue
+            shown = name if below == "." else f"{below}/{name}"
+            try:
+                shown.encode()
+            except UnicodeEncodeError:
+                parcel.problem = f"could not keep {shown!r}: its name is not UTF-8"
+            else:
+                yield shown, path
