@@ -22,7 +22,7 @@ LEVELS = [
     "runner lane lease starts tickets adopt delivery live agent staging unpack executors executors.base",
     "executors.* hand_in status registry why cancelling outcomes",
     "lookup",
-    "dispatch report split",
+    "dispatch report pulling split",
     "export sentences web web.*",
     "cli cli.* __main__",
     "api",
