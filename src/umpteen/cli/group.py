@@ -43,7 +43,7 @@ VERBS = {
     "cancel": ("jobs", "End a job, or some tasks of it."),
     "export": ("jobs", "Write a row a task: parameters, outcome, metrics."),
     "rm": ("jobs", "Remove a job and all its outputs."),
-    "split": ("batches", "Split a batch file into chunks for the machines of a recipe."),
+    "split": ("batches", "Split a batch file into chunks, one a machine."),
     "summarize-batch": ("batches", "Show what became of the runs of a batch file."),
     "batch": ("batches", "Run one batch file on this machine."),
     "completion": ("shell", "Print what makes a shell complete verbs, flags and names."),

@@ -22,7 +22,7 @@ _PROGRESS_S = 5.0
 
 @click.command(
     "split",
-    short_help="Split a batch file into chunks for the machines of a recipe.",
+    short_help="Split a batch file into chunks, one a machine.",
     epilog="""\b
 Examples:
   umpteen split recipe.yaml batch.yaml ~/commands --sync ~/workspace/code
@@ -35,21 +35,27 @@ Examples:
     "--local-commands-directory", metavar="DIR", help=f"The same as LOCAL_DIR ({_FOLDER})."
 )
 @click.option(
-    "--remote-commands-directory", metavar="DIR", help="Where chunks are on the machines (there)."
+    "--remote-commands-directory", metavar="DIR", help="Where chunks are on machines (same path)."
 )
 @click.option("--batch-size", type=click.IntRange(min=1), help="Runs of a chunk (3 * nprocs).")
-@click.option("--nprocs", type=click.IntRange(min=1), help="Runs at once, if BATCH says nothing.")
+@click.option(
+    "--nprocs", type=click.IntRange(min=1), help="Runs at once, where BATCH does not say."
+)
 @click.option("--sync", multiple=True, metavar="SRC[:DEST]", help="A folder for the machines.")
 @click.option(
     "--file-syncs-base-dir-url", metavar="URL", help="Where archives of folders go and come from."
 )
-@click.option("--skip-completed", is_flag=True, help="Leave out what has succeeded.")
-@click.option("--skip-failures", is_flag=True, help="Leave out what has failed.")
-@click.option("--max-jobs", type=int, default=-1, help="Only so many runs, the first of the rest.")
-@click.option("--remote-output-path", metavar="URL", help="Of the batch, in place of its own.")
-@click.option("--instance-type", metavar="TYPE", help="Of the recipe, in place of its own.")
-@click.option("--scale", type=click.IntRange(min=0), help="Machines at once, the same.")
-@click.option("--name", help="Of the recipe, the same.")
+@click.option("--skip-completed", is_flag=True, help="Leave out what succeeded.")
+@click.option("--skip-failures", is_flag=True, help="Leave out what failed.")
+@click.option(
+    "--max-jobs", type=int, default=-1, help="At most so many runs, the first of those left."
+)
+@click.option("--remote-output-path", metavar="URL", help="In place of the batch's.")
+@click.option("--instance-type", metavar="TYPE", help="In place of the recipe's.")
+@click.option(
+    "--scale", type=click.IntRange(min=0), help="How many machines, in place of the recipe's."
+)
+@click.option("--name", help="In place of the recipe's.")
 @click.option(
     "--command", default="sc batch", show_default=True, help="What runs a chunk on the machines."
 )

@@ -27,7 +27,7 @@ Examples:
   umpteen summarize-batch batch.json --json | jq '.runs[] | select(.status == "error") .cmd'""",
 )
 @click.argument("file", shell_complete=complete_file)
-@click.option("--remote-output-path", metavar="URL", help="Of the batch, in place of its own.")
+@click.option("--remote-output-path", metavar="URL", help="In place of the file's.")
 @click.option("--json", "as_json", is_flag=True, help="One object: counts, and the runs.")
 def summarize_batch_command(file: str, *, remote_output_path: str | None, as_json: bool) -> int:
     """Print a row for each run of a batch FILE: failures, then what completed, then the rest.
