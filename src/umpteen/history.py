@@ -388,14 +388,9 @@ class History:
             start.opened = next(parse_lines(content[: content.find(b"\n") + 1]), {})
 
     def _add_failures(self, batch: str, content: bytes) -> None:
-        for line in content.splitlines():
-            if b'"state":"succeeded"' in line:
-                continue
-            for parsed in parse_lines(line + b"\n"):
-                record = parse_record(parsed)
-                if record and record.is_final:
-                    self._failures.append((batch, record))
-                    self._fresh.append((batch, record))
+        for record in _list_failures(content):
+            self._failures.append((batch, record))
+            self._fresh.append((batch, record))
 
     def read_settings(self) -> dict[str, Any]:
         """What the job was handed in with last, by the names of Settings."""
@@ -493,12 +488,15 @@ class History:
         yield from (entry for entry in fresh if self._is_newest(*entry))
 
     def _read_unread(self, unread: list[tuple[str, RecordsKey]]) -> list[tuple[str, Record]]:
-        return [
-            (batch, record)
-            for batch, key in unread
-            for record in read_start(self.store, batch, key, self.here).records
-            if record.is_final and not record.succeeded
-        ]
+        found: list[tuple[str, Record]] = []
+        for first in range(0, len(unread), _STARTS_AT_ONCE):
+            some = unread[first : first + _STARTS_AT_ONCE]
+            asked = [(records_key(batch, key), 0, -1) for batch, key in some]
+            for (batch, _), read in zip(some, self.store.read_many(asked), strict=True):
+                content = read or b""
+                content = content[: trusted_size(content, self.here)]
+                found += [(batch, record) for record in _list_failures(content)]
+        return found
 
     def read_failures(self) -> list[tuple[str, Record]]:
         """(batch, record) of every task that is not succeeded now, if read; the newest last."""
@@ -577,6 +575,17 @@ class _BatchFile(msgspec.Struct):
 
     umpteen: _OwnPart
     runs: list[_RunPart]
+
+
+def _list_failures(content: bytes) -> Iterator[Record]:
+    """The final records of a records file that tell of no success; the others are not parsed."""
+    for line in content.splitlines():
+        if b'"state":"succeeded"' in line:
+            continue
+        for parsed in parse_lines(line + b"\n"):
+            record = parse_record(parsed)
+            if record and record.is_final and not record.succeeded:
+                yield record
 
 
 _LINES = msgspec.json.Decoder(_RecordLine)

@@ -143,15 +143,18 @@ class _Options:
         )
         self.slots = int(found.get("--slots", "0"))
         self.take_over, self.strict = "--take-over" in found, "--strict" in found
+        self.echo = "--echo" in found
 
 
-_USAGE = """usage: umpteen batch ADDRESS BATCHES | FILE  [--strict] [--take-over]
+_USAGE = """usage: umpteen batch ADDRESS BATCHES | FILE  [--strict] [--take-over] [--echo]
   ADDRESS BATCHES  a store, and numbers of its batches such as 1-3,7
   FILE             a batch file from elsewhere
   --strict         exit with 1 where a task did not succeed
-  --take-over      end an earlier start that lives"""
+  --take-over      end an earlier start that lives
+  --echo           copy what tasks print to stdout and stderr, as each ends"""
 _OPTIONS = [
-    "help", "batch-id=", "token=", "lease-fd=", "watch-fd=", "slots=", "take-over", "strict"
+    "help", "batch-id=", "token=", "lease-fd=", "watch-fd=", "slots=", "take-over", "strict",
+    "echo",
 ]  # fmt: skip
 
 
@@ -254,7 +257,7 @@ class _Runner:
         self.stopping = self.crashed = self.is_cancelled = False
         self.is_urgent = self.has_left = self.is_looking = False
         self.marks: _Marks | None = None
-        self.did_fail = self.has_graph = self.has_rules = False
+        self.did_fail = self.has_graph = self.has_rules = self.does_echo = False
         self.failures = 0
         self.given_up = ""  # why nothing more is to be started
         self.capacity = read_capacity()
@@ -286,6 +289,7 @@ class _Runner:
     # --- the steps ------------------------------------------------------------------
 
     def run(self, options: _Options) -> int:
+        self.does_echo = options.echo
         become_subreaper()
         self._clear_dead()
         signal.signal(signal.SIGUSR1, self._be_told_to_look)
@@ -686,6 +690,8 @@ class _Runner:
             if key in self.recalled:
                 self.recalled.discard(key)
                 continue
+            if self.does_echo:
+                self._echo(key, record)
             self.queue.end(key)
             if int(state) in _FAILURES:
                 record, comes_back = self._review(key, record)
@@ -712,6 +718,17 @@ class _Runner:
             if not self.open[ordinal].left:
                 self._end_batch(ordinal)
         self._settle_unrun()
+
+    def _echo(self, key: tuple[int, int], line: bytes) -> None:
+        """Copy what an attempt printed to our own stdout and stderr, byte for byte."""
+        record, view = json.loads(line), self.open[key[0]].view
+        if is_remote(view.runs[key[1]]["remote_output_path"]):
+            folder = spool_folder(self.spool, record["task"], record["attempt"])
+        else:
+            folder = os.path.join(view.folder(key[1]), record.get("outputs", ""))
+        for fd, name in ((1, "stdout"), (2, "stderr")):
+            if record.get(f"{name}_bytes"):
+                _copy(os.path.join(folder, name), fd)
 
     # --- outputs that go elsewhere ------------------------------------------------------
 
@@ -1211,6 +1228,16 @@ def _be_lane(setup: LaneSetup) -> None:
     finally:
         sys.stderr.flush()
         os._exit(code)
+
+
+def _copy(path: str, fd: int) -> None:
+    """To somebody who may not be there to read: the file is kept whatever becomes of it."""
+    with (
+        contextlib.suppress(OSError),
+        open(path, "rb") as file,
+        open(fd, "wb", closefd=False) as copy,
+    ):
+        shutil.copyfileobj(file, copy)
 
 
 def _is_unsynced(file: Appender) -> bool:

@@ -24,6 +24,7 @@ PAGES = [
     ROOT / "README.md",
     ROOT / "docs" / "quickstart.md",
     ROOT / "docs" / "job-files.md",
+    ROOT / "docs" / "batches.md",
     ROOT / "docs" / "leaving.md",
     ROOT / "docs" / "python.md",
 ]

@@ -198,7 +198,6 @@ ARGUMENTS = {
     "verb of others": (["stop", "job"], ["no verb 'stop'", "umpteen cancel ends a job"]),
     "misspelt flag": (["run", "true", "--slot", "2"], ["no flag --slot", "did you mean '--slots'"]),
     "misspelt verb": (["rnu", "true"], ["no verb 'rnu'", "did you mean 'run'?"]),
-    "verb of later": (["split", "job"], ["'split' is not there yet"]),
     "table for a file": (["run", "job.yaml", "--from", "t.csv"], ["table"]),
     "missing table": (["run", "echo {x}", "--from", "t.csv"], ["no such file: 't.csv'"]),
     "unknown job": (["status", "nowhere"], ["no job named 'nowhere'"]),

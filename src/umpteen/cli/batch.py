@@ -33,10 +33,13 @@ Examples:
 @click.argument("file", type=click.Path())
 @click.option("--strict", is_flag=True, help="Exit with 1 if a task did not succeed.")
 @click.option("--take-over", is_flag=True, help="End another start of this batch that lives.")
-def batch_command(file: str, *, strict: bool, take_over: bool) -> None:
+@click.option("--echo/--no-echo", default=True, help="Copy what runs print, as each ends (yes).")
+@click.option("--quiet", "-q", is_flag=True, help="The same as --no-echo.")
+def batch_command(file: str, *, strict: bool, take_over: bool, echo: bool, quiet: bool) -> None:
     """Run the runs of a batch FILE, at most nprocs at once; what is done is left alone.
 
-    Exit code: 0 when every outcome is recorded, whatever the outcomes are.
+    What they print is kept in their own files, and copied to stdout and stderr here. Exit
+    code: 0 when every outcome is recorded, whatever the outcomes are.
     """
     if not os.path.exists(file):
         raise InputError(f"no such file: {file!r}", "give a batch file, such as 0.json")
@@ -46,6 +49,7 @@ def batch_command(file: str, *, strict: bool, take_over: bool) -> None:
     with contextlib.suppress(SettingsError):  # an address that the runner will refuse
         register(job.name, parse_address(job.settings.address))
     flags = ["--strict"] * strict + ["--take-over"] * take_over
+    flags += ["--echo"] * (echo and not quiet)
     token = os.urandom(6).hex()
     command = [*build_runner_command(), f"--token={token}", *flags, *_place(file, job)]
     os.execve(command[0], command, {**os.environ, RUNNER_VARIABLE: token})

@@ -43,6 +43,8 @@ VERBS = {
     "cancel": ("jobs", "End a job, or some tasks of it."),
     "export": ("jobs", "Write a row a task: parameters, outcome, metrics."),
     "rm": ("jobs", "Remove a job and all its outputs."),
+    "split": ("batches", "Split a batch file into chunks, one a machine."),
+    "summarize-batch": ("batches", "Show what became of the runs of a batch file."),
     "batch": ("batches", "Run one batch file on this machine."),
     "completion": ("shell", "Print what makes a shell complete verbs, flags and names."),
 }
@@ -62,9 +64,6 @@ _MEANT = {
     "submit": "umpteen run --detach starts a job and comes back",
     "watch": "umpteen collect watches a job",
 }
-_LATER = {
-    "split": "umpteen run takes the batch file as it is",
-}
 
 
 class VerbGroup(click.Group):
@@ -82,9 +81,9 @@ class VerbGroup(click.Group):
         """The verb, loaded; None where there is none of that name."""
         if cmd_name not in VERBS:
             return None
-        command: click.Command = getattr(
-            importlib.import_module(f"umpteen.cli.{cmd_name}"), f"{cmd_name}_command"
-        )
+        name = cmd_name.replace("-", "_")
+        module = importlib.import_module(f"umpteen.cli.{name}")
+        command: click.Command = getattr(module, f"{name}_command")
         return command
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
@@ -101,8 +100,6 @@ class VerbGroup(click.Group):
         """Answers an unknown verb with the nearest ones."""
         if ctx.resilient_parsing:  # to complete words
             return super().resolve_command(ctx, args)
-        if args[0] in _LATER:
-            raise SettingsError(f"{args[0]!r} is not there yet in this version", _LATER[args[0]])
         if args[0] not in VERBS and not args[0].startswith("-"):
             hint = _MEANT.get(args[0]) or nearest_hint(args[0], VERBS)
             raise SettingsError(f"there is no verb {args[0]!r}", hint)

@@ -44,7 +44,7 @@ from umpteen.job import Job, Task, check_job_name
 from umpteen.names import find_bad_name
 from umpteen.settings import DEFAULTS, Setting, Settings, merge_settings
 
-__all__ = ["read_job", "read_names"]
+__all__ = ["open_document", "read_job", "read_names"]
 
 _YAML = (".yaml", ".yml")
 _JSON_LIST = re.compile(rb'\[(?:\s*[\[{\]]|"|\s*\n)')
@@ -98,6 +98,18 @@ def read_names(file: str, name: str | None = None) -> tuple[str, str | None]:
     chosen = check_job_name(name) if name is not None else _choose_name(draft, None, file)
     given = draft.settings.get("address")
     return chosen, str(given.value).replace("{name}", chosen) if given else None
+
+
+def open_document(file: str, key: str, hint: str) -> Document:
+    """A YAML or JSON file that has this key at its top.
+
+    Raises InputError where there is no such file, with the hint, or it is another.
+    """
+    source = Inputs(None).open(file, hint=hint)
+    document = _open_document(source, os.path.splitext(file)[1].lower())
+    if document is None or key not in document.list_keys():
+        raise InputError(f"has no {key!r}", hint, file=source.name, field=key)
+    return document
 
 
 def _open_inputs(stdin: BinaryIO | None, given: list[Any]) -> Inputs:

@@ -1,4 +1,4 @@
-"""Batch files of `sc`: `nprocs`, `remote_output_path` and `runs` in, a Draft out.
+"""Batch files of `sc`: `nprocs`, `remote_output_path` and `runs` in, a Draft or chunks out.
 
 The only module that knows these words. What a runner adds to its own batch files, under the
 key `umpteen`, is left alone.
@@ -6,7 +6,9 @@ key `umpteen`, is left alone.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import os
+from collections.abc import Sequence
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
@@ -17,10 +19,10 @@ from umpteen.formats.native import explain_invalid
 from umpteen.job import Task, check_job_name
 from umpteen.settings import Setting
 
-__all__ = ["read_sc"]
+__all__ = ["BatchFile", "Run", "complete_runs", "encode_chunk", "read_batch", "read_sc"]
 
 
-class _Run(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+class Run(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     """One item of `runs`; the two about its status are what an earlier split saw."""
 
     cmd: str = ""
@@ -37,49 +39,112 @@ class _Head(msgspec.Struct):
     remote_output_path: str | None = None
 
 
-_RUN_KEYS = tuple(field.name for field in msgspec.structs.fields(_Run))
+_RUN_KEYS = tuple(field.name for field in msgspec.structs.fields(Run))
 _HEAD_KEYS = ("runs", *(field.name for field in msgspec.structs.fields(_Head)))
 
 
-def read_sc(document: Document) -> Draft:
-    """What a batch file says; raises InputError with file and line."""
+class BatchFile(NamedTuple):
+    """A batch file as it stands there. top: its own `remote_output_path`, empty for none."""
+
+    document: Document
+    nprocs: int | None
+    top: str
+    runs: list[Run]
+
+    def build_error(
+        self, message: str, field: str, position: int | None = None, hint: str | None = None
+    ) -> InputError:
+        """What is wrong with a field at the top, or of the run at a position."""
+        path = (field,) if position is None else ("runs", position, field)
+        place = self.document.find(path)
+        return InputError(
+            message,
+            hint,
+            file=self.document.source.name,
+            line=place.line if place else None,
+            field=field,
+        )
+
+
+def read_batch(document: Document) -> BatchFile:
+    """What a batch file says, and no more; raises InputError with file and line."""
     values = {key: document.value(key) for key in document.list_keys() if key in _HEAD_KEYS[1:]}
     try:
         head = document.convert_values(values, _Head)
     except msgspec.ValidationError as error:
         raise explain_invalid(document, error, (), _HEAD_KEYS) from None
     try:
-        runs = document.convert("runs", list[_Run])
+        runs = document.convert("runs", list[Run])
     except msgspec.ValidationError as error:
         raise explain_invalid(document, error, ("runs",), _RUN_KEYS) from None
+    return BatchFile(document, head.nprocs, head.remote_output_path or "", runs)
+
+
+def read_sc(document: Document) -> Draft:
+    """What a batch file says; raises InputError with file and line."""
+    batch = read_batch(document)
     draft = Draft(document.source, path=("runs",), find=document.find)
-    draft.settings = _read_settings(head, document.source.name)
+    draft.settings = _read_settings(batch)
     draft.is_part = True  # a split makes many such files for one place
-    draft.name = _name_by_place(head.remote_output_path)
-    top = head.remote_output_path
-    for index, run in enumerate(runs):
-        if not top and not run.remote_output_path:
+    draft.name = _name_by_place(batch.top)
+    for index, run in enumerate(batch.runs):
+        if not batch.top and not run.remote_output_path:
             missing = InputError("no 'remote_output_path'", "give one at the top of the file")
             raise locate_error(draft, missing, index)
-    draft.entries = [_build_task(run, index, top) for index, run in enumerate(runs)]
+    draft.entries = [_build_task(run, index, batch.top) for index, run in enumerate(batch.runs)]
     return draft
 
 
-def _read_settings(head: _Head, source: str) -> dict[str, Setting]:
-    found = {"slots": head.nprocs, "address": head.remote_output_path}
+def complete_runs(batch: BatchFile, top: str) -> None:
+    """Give each run what it does not say itself: its place below `top`, a folder for results.
+
+    Raises InputError, with file and line, for a run without a command and for two with one
+    place.
+    """
+    prefix = top.rstrip("/") + "/"
+    folders = os.urandom(16 * len(batch.runs)).hex()
+    places: dict[str, int] = {}
+    for index, run in enumerate(batch.runs):
+        if not run.cmd.strip():
+            raise batch.build_error(f"run {index} has no cmd", "cmd", index)
+        if not run.remote_output_path:
+            run.remote_output_path = f"{prefix}{index}"
+        if not run.local_results_dir:
+            run.local_results_dir = f"/tmp/{folders[32 * index : 32 * index + 32]}/"
+        first = places.setdefault(run.remote_output_path.rstrip("/"), index)
+        if first != index:
+            raise batch.build_error(
+                f"runs {first} and {index} have one remote_output_path, {run.remote_output_path}",
+                "remote_output_path",
+                index,
+                "give each run a path of its own",
+            )
+
+
+def encode_chunk(runs: Sequence[Run], top: str, nprocs: int) -> bytes:
+    """A batch file of some runs, in JSON."""
+    return _ENCODER.encode({"runs": runs, "remote_output_path": top, "nprocs": nprocs})
+
+
+_ENCODER = msgspec.json.Encoder()
+
+
+def _read_settings(batch: BatchFile) -> dict[str, Setting]:
+    found = {"slots": batch.nprocs, "address": batch.top}
+    source = batch.document.source.name
     return {key: Setting(value, source) for key, value in found.items() if value}
 
 
-def _name_by_place(top: str | None) -> str | None:
+def _name_by_place(top: str) -> str | None:
     """The job's name, the same for all files of one place; None where it would be none."""
-    name = (top or "").rstrip("/").rpartition("/")[2]
+    name = top.rstrip("/").rpartition("/")[2]
     try:
         return check_job_name(name)
     except InputError:
         return None
 
 
-def _build_task(run: _Run, index: int, top: str | None) -> Task:
+def _build_task(run: Run, index: int, top: str) -> Task:
     path = run.remote_output_path
     name = _name_below(top, path) if top and path else ""
     return Task(

@@ -1,0 +1,64 @@
+"""`umpteen summarize-batch`: what became of the runs of a batch file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import click
+
+from umpteen.cli.options import complete_file
+from umpteen.errors import EXIT_SUCCEEDED
+from umpteen.formats.sc import Run, complete_runs
+from umpteen.outcomes import read_exit_codes
+from umpteen.split import open_batch, sort_runs
+
+__all__ = ["summarize_batch_command"]
+
+_COLUMNS = ("status", "status_code", "remote_output_path", "cmd")
+_GAP = " " * 4
+
+
+@click.command(
+    "summarize-batch",
+    short_help="Show what became of the runs of a batch file.",
+    epilog="""\b
+Examples:
+  umpteen summarize-batch batch.yaml
+  umpteen summarize-batch batch.json --json | jq '.runs[] | select(.status == "error") .cmd'""",
+)
+@click.argument("file", shell_complete=complete_file)
+@click.option("--remote-output-path", metavar="URL", help="In place of the file's.")
+@click.option("--json", "as_json", is_flag=True, help="One object: counts, and the runs.")
+def summarize_batch_command(file: str, *, remote_output_path: str | None, as_json: bool) -> int:
+    """Print a row for each run of a batch FILE: failures, then what completed, then the rest.
+
+    What has not come to an end has no status.
+    """
+    batch, top = open_batch(file, remote_output_path)
+    complete_runs(batch, top)
+    outcome = sort_runs(batch.runs, read_exit_codes(top, batch.runs))
+    runs = [*outcome.failed, *outcome.completed, *outcome.unfinished]
+    if as_json:
+        import msgspec
+
+        counts = {name: len(found) for name, found in outcome._asdict().items()}
+        shown = [{column: getattr(run, column) for column in _COLUMNS} for run in runs]
+        click.echo(msgspec.json.encode({"counts": counts, "runs": shown}).decode())
+    else:
+        for line in _render(runs):
+            click.echo(line)
+    return EXIT_SUCCEEDED
+
+
+def _render(runs: Sequence[Run]) -> Iterator[str]:
+    rows = [_COLUMNS, *([_show(getattr(run, column)) for column in _COLUMNS] for run in runs)]
+    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
+    rows.insert(1, ["-" * width for width in widths])
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        yield _GAP.join(cells).rstrip()
+
+
+def _show(value: object) -> str:
+    """One line, whatever it holds."""
+    return "" if value is None else " ".join(str(value).split("\n"))

@@ -1,0 +1,362 @@
+"""Splits a batch file into chunks, and makes the recipe of the job that runs them.
+
+Takes what was asked for, leaves chunks and a recipe in a folder, and archives where a start
+script fetches them. Refuses before anything is written what can be refused then. Asks no
+service.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import os
+import re
+import shlex
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from umpteen.errors import InputError, SettingsError
+from umpteen.formats.reading import open_document
+from umpteen.formats.recipe import (
+    WORKING_DIRECTORY,
+    Download,
+    Recipe,
+    check_fetchable,
+    join_script,
+    read_recipe,
+    rewrite_recipe,
+)
+from umpteen.formats.sc import BatchFile, Run, complete_runs, encode_chunk, read_batch
+from umpteen.formats.syncs import Sync
+from umpteen.outcomes import read_exit_codes
+from umpteen.results.base import Store
+from umpteen.results.directory import written_whole
+from umpteen.results.opening import is_remote, open_store, parse_address
+from umpteen.staging import Packed, measure, pack
+
+__all__ = ["Order", "Outcome", "Sent", "Split", "open_batch", "sort_runs", "split"]
+
+RECIPE = "recipe.yaml"
+_BATCHES_PER_SLOT = 3
+_ARCHIVE = "data.tar.gz"
+_OWN_PLACE = ".umpteen/split"  # below the results, where no other place is said
+_CHUNK = re.compile(r"\d+\.json")
+_TEMPORARY = ".umpteen-split-"
+_RECIPE_HINT = "give a recipe: instance_type, scale and start_script below 'spec'"
+_BATCH_HINT = "give a batch file: nprocs, remote_output_path and runs"
+
+# Is called now and then with a folder, and its files and bytes so far.
+Progress = Callable[[str, int, int], None]
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """What a split was asked for; None: not said.
+
+    recipe, batch: files. folder: where chunks and recipe go. remote_folder: where the chunks
+    are on the machine. batch_size: runs of a chunk. base: the address below which archives go.
+    max_runs: how many of those that are not skipped; 0 for all. command: what runs a chunk.
+    """
+
+    recipe: str
+    batch: str
+    folder: str
+    remote_folder: str | None = None
+    batch_size: int | None = None
+    nprocs: int | None = None
+    syncs: list[Sync] = []
+    base: str | None = None
+    skip_completed: bool = False
+    skip_failures: bool = False
+    max_runs: int = 0
+    top: str | None = None
+    instance_type: str | None = None
+    scale: int | None = None
+    name: str | None = None
+    command: str = "sc batch"
+
+
+class Outcome(NamedTuple):
+    """Runs by what became of them, each in the order of the file."""
+
+    unfinished: list[Run]
+    failed: list[Run]
+    completed: list[Run]
+
+
+class Sent(NamedTuple):
+    """A synced folder: is_new is false where the archive was there already."""
+
+    source: str
+    dest: str
+    url: str
+    packed: Packed
+    is_new: bool
+
+
+class Split(NamedTuple):
+    """What a split made. outcome: None where nothing was to be skipped, so nothing was read."""
+
+    recipe: str
+    folder: str
+    nprocs: int
+    batch_size: int
+    runs: int
+    chunks: int
+    outcome: Outcome | None
+    sent: list[Sent]
+
+
+def split(order: Order, on_progress: Progress) -> Split:
+    """Do what was asked for.
+
+    Raises InputError and SettingsError before anything is written, StoreError where archives
+    cannot be sent: the recipe is then the old one, and so are the archives that it names.
+    """
+    recipe = read_recipe(open_document(order.recipe, "spec", _RECIPE_HINT))
+    batch, top = open_batch(order.batch, order.top)
+    _check_folder(order)
+    nprocs = _choose_nprocs(order, batch)
+    changes = _choose_changes(order, recipe)
+    folder = os.path.abspath(order.folder)
+    base = _choose_base(order, recipe, top)
+    archives = [_place(sync, recipe, base) for sync in _list_syncs(order)]
+    _check_archives(archives, base)
+    measured = [_measure(archive, folder, base, on_progress) for archive in archives[:-1]]
+    complete_runs(batch, top)
+    outcome = _read_outcome(order, batch, top)
+    runs = _choose_runs(order, batch, outcome)
+    size = order.batch_size or _BATCHES_PER_SLOT * nprocs
+    os.makedirs(folder, exist_ok=True)
+    store = open_store(base)
+    try:
+        sent = [
+            _send(store, archive, found, folder, base, on_progress)
+            for archive, found in zip(archives[:-1], measured, strict=True)
+        ]
+        chunks = _write_chunks(folder, runs, size, top, nprocs)
+        own = _measure(archives[-1], folder, base, on_progress)
+        _check_complete(folder, own, chunks)
+        sent.append(_send(store, archives[-1], own, folder, base, on_progress))
+    finally:
+        store.close()
+    remote = archives[-1].dest
+    changes["command"] = [
+        f"{order.command} {shlex.quote(f'{remote}/{number}.json')}" for number in range(chunks)
+    ]
+    changes["start_script"] = join_script(
+        recipe.get_text("start_script"), [Download(each.url, each.dest) for each in sent]
+    )
+    path = os.path.join(folder, RECIPE)
+    with written_whole(path) as temporary, open(temporary, "x", encoding="utf-8") as file:
+        file.write(rewrite_recipe(recipe, changes))
+    return Split(path, folder, nprocs, size, len(runs), chunks, outcome, sent)
+
+
+# --- what was asked for ---------------------------------------------------------------------
+
+
+def open_batch(file: str, top: str | None) -> tuple[BatchFile, str]:
+    """A batch file, and where its results are; raises InputError."""
+    batch = read_batch(open_document(file, "runs", _BATCH_HINT))
+    if "umpteen" in batch.document.list_keys():
+        raise InputError(
+            "is a batch of a job that umpteen runs, which a chunk cannot stand for",
+            "split the file that the job was made from",
+            file=file,
+            field="umpteen",
+        )
+    if not batch.runs:
+        raise batch.build_error("has no runs", "runs")
+    if not (top or batch.top):
+        hint = "give it at the top of the file, or --remote-output-path"
+        raise batch.build_error("has no 'remote_output_path'", "remote_output_path", hint=hint)
+    return batch, top or batch.top
+
+
+def _check_folder(order: Order) -> None:
+    """Raises InputError where a chunk would replace the batch file."""
+    above, name = os.path.split(os.path.realpath(order.batch))
+    if _CHUNK.fullmatch(name) and above == os.path.realpath(order.folder):
+        raise InputError(
+            f"would be replaced by a chunk in {order.folder}",
+            "choose another folder with --local-commands-directory",
+            file=order.batch,
+        )
+
+
+def _choose_nprocs(order: Order, batch: BatchFile) -> int:
+    nprocs = batch.nprocs or order.nprocs
+    if nprocs is None:
+        hint = "give it in the file, or --nprocs: how many runs at once on one machine"
+        raise batch.build_error("has no 'nprocs'", "nprocs", hint=hint)
+    return nprocs
+
+
+def _choose_changes(order: Order, recipe: Recipe) -> dict[str, Any]:
+    """What is given on the command line; raises InputError where a field is nowhere given."""
+    given = {"name": order.name, "instance_type": order.instance_type, "scale": order.scale}
+    for field in ("instance_type", "scale"):
+        if given[field] is None and field not in recipe.spec:
+            flag = f"--{field.replace('_', '-')}"
+            raise recipe.build_error(f"no '{field}' below 'spec'", field, f"or give {flag}")
+    return {field: value for field, value in given.items() if value is not None}
+
+
+def _choose_base(order: Order, recipe: Recipe, top: str) -> str:
+    """Where archives go: as said, else as on Saturn Cloud, else beside the results."""
+    if order.base:
+        return parse_address(order.base)
+    address = parse_address(top)
+    if not address.startswith("sfs://"):
+        return f"{address}/{_OWN_PLACE}"
+    name = order.name or recipe.get_text("name")
+    owner = "/".join(address.split("/")[:4])
+    if not name:
+        raise recipe.build_error(
+            "no 'name' below 'spec' to call the place of archives by",
+            "name",
+            "give --name, or --file-syncs-base-dir-url",
+        )
+    return f"{owner}/{name}"
+
+
+def _read_outcome(order: Order, batch: BatchFile, top: str) -> Outcome | None:
+    if not (order.skip_completed or order.skip_failures):
+        return None
+    return sort_runs(batch.runs, read_exit_codes(top, batch.runs))
+
+
+def sort_runs(runs: Sequence[Run], codes: Sequence[int | None]) -> Outcome:
+    """Runs by their exit codes, which they get, with the words of `sc` for them."""
+    outcome = Outcome([], [], [])
+    for run, code in zip(runs, codes, strict=True):
+        run.status_code = code
+        if code is None:
+            run.status = None
+            outcome.unfinished.append(run)
+        else:
+            run.status = "error" if code else "completed"
+            (outcome.failed if code else outcome.completed).append(run)
+    return outcome
+
+
+def _choose_runs(order: Order, batch: BatchFile, outcome: Outcome | None) -> list[Run]:
+    """Those that are not skipped; where some may be, first what has not come to an end."""
+    runs = batch.runs
+    if outcome:
+        failed = [] if order.skip_failures else outcome.failed
+        completed = [] if order.skip_completed else outcome.completed
+        runs = [*outcome.unfinished, *failed, *completed]
+    return runs[: order.max_runs] if order.max_runs > 0 else runs
+
+
+# --- chunks ---------------------------------------------------------------------------------
+
+
+def _write_chunks(folder: str, runs: Sequence[Run], size: int, top: str, nprocs: int) -> int:
+    """Put chunks in place of those that are there, all of them or none; how many there are."""
+    temporary = tempfile.mkdtemp(prefix=_TEMPORARY, dir=folder)
+    try:
+        for number, start in enumerate(range(0, len(runs), size)):
+            with open(f"{temporary}/{number}.json", "xb") as file:
+                file.write(encode_chunk(runs[start : start + size], top, nprocs))
+        written = os.listdir(temporary)
+        for name in written:
+            os.replace(f"{temporary}/{name}", f"{folder}/{name}")
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    for name in set(filter(_CHUNK.fullmatch, os.listdir(folder))).difference(written):
+        os.unlink(f"{folder}/{name}")
+    return len(written)
+
+
+def _check_complete(folder: str, packed: Packed, chunks: int) -> None:
+    """Raises InputError where rules in the folder leave out what the machines need."""
+    if packed.files < chunks:
+        hint = "remove it, or choose another folder with --local-commands-directory"
+        raise InputError(
+            "a .gitignore or .umpteenignore there leaves out chunks", hint, file=folder
+        )
+
+
+# --- archives -------------------------------------------------------------------------------
+
+
+class _Archive(NamedTuple):
+    """A folder here, where it shall be on the machine, and the folder of its archive's key."""
+
+    source: str
+    dest: str
+    key: str
+    url: str
+
+
+def _list_syncs(order: Order) -> list[Sync]:
+    """Those that were asked for, and the commands last."""
+    return [*order.syncs, Sync(order.folder, order.remote_folder)]
+
+
+def _place(sync: Sync, recipe: Recipe, base: str) -> _Archive:
+    """By the rules of `sc`: what has no place of its own goes to the path it has here."""
+    dest = os.path.normpath(sync.dest or sync.src)
+    if not dest.startswith(("/", "~/")):
+        above = recipe.get_text("working_directory") or WORKING_DIRECTORY
+        dest = os.path.normpath(os.path.join(above, dest))
+    key = f"{dest.removeprefix('~').strip('/')}/{_ARCHIVE}".lstrip("/")
+    return _Archive(sync.src, dest, key, f"{base}/{key}")
+
+
+def _check_archives(archives: Sequence[_Archive], base: str) -> None:
+    """Raises SettingsError where they cannot be fetched, or replace one another."""
+    check_fetchable(base)
+    for first, second in itertools.combinations(archives, 2):
+        if first.key == second.key:
+            raise SettingsError(
+                f"{first.source} and {second.source} would both be at {first.dest}",
+                "give one of them another place: --sync SRC:DEST",
+            )
+
+
+def _list_excluded(archive: _Archive, folder: str, base: str) -> list[str]:
+    """What is no part of a synced folder, although it may lie in it."""
+    source = os.path.realpath(archive.source)
+    own = [os.path.join(folder, RECIPE) if source == os.path.realpath(folder) else folder]
+    return own if is_remote(base) else [*own, base]
+
+
+def _measure(archive: _Archive, folder: str, base: str, on_progress: Progress) -> Packed:
+    return measure(
+        archive.source,
+        exclude=_list_excluded(archive, folder, base),
+        on_progress=functools.partial(on_progress, archive.source),
+    )
+
+
+def _send(
+    store: Store,
+    archive: _Archive,
+    packed: Packed,
+    folder: str,
+    base: str,
+    on_progress: Progress,
+) -> Sent:
+    """Put an archive where it is fetched, unless it is there."""
+    key, digest_key = archive.key, f"{archive.key}.digest"
+    above, _, name = key.rpartition("/")
+    digest = packed.digest.encode()
+    is_new = name not in store.list(above) or store.read(digest_key) != digest
+    if is_new:
+        store.delete(digest_key)  # so that one of us who is killed leaves no wrong one
+        parts = pack(
+            archive.source,
+            packed.digest,
+            exclude=_list_excluded(archive, folder, base),
+            on_progress=functools.partial(on_progress, archive.source),
+        )
+        store.replace(key, parts)
+        store.replace(digest_key, digest)
+    return Sent(archive.source, archive.dest, archive.url, packed, is_new)
