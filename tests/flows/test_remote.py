@@ -23,7 +23,6 @@ from umpteen.records import list_starts, read_start
 from umpteen.results.base import Store
 from umpteen.results.opening import OPTIONS_VARIABLE, open_store
 
-
 WAITS = "touch began.{n}; until [ -e go ]; do sleep 0.05; done; echo {n}"
 
 

@@ -33,6 +33,7 @@ class FaultProxy:
         self.status, self.code = 503, ""
         self.blackhole = False
         self.requests: list[tuple[str, str]] = []
+        self.tasks: set[asyncio.Task[None]] = set()
         self.generator = random.Random(seed)
         self.loop = asyncio.new_event_loop()
         self.stopped = asyncio.Event()
@@ -70,6 +71,15 @@ class FaultProxy:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self.tasks.add(task)  # the loop alone would let it be collected while it waits
+        try:
+            await self._connect(reader, writer)
+        finally:
+            self.tasks.discard(task)
+
+    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self.generator.random() < self.refuse:
             _cut(writer)
             return

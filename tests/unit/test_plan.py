@@ -397,7 +397,7 @@ def test_batch_needs_no_barrier_for_what_has_ended(
     if is_met:
         assert (batch["after"], batch["barriers"]) == ([], [])
     else:
-        how = {"S": "succeeded", "F": "failed", "K": "skipped"}[state]
+        how = {"S": "succeeded", "F": "failed", "K": "was skipped"}[state]
         assert (batch["after"], batch["barriers"]) == (
             [0],
             [{"doomed": f"after prep, which {how}"}],
