@@ -173,7 +173,7 @@ class JobMachine(RuleBasedStateMachine):
             if name not in self.order:
                 self.order.append(name)
             known = self.known[name]
-            if known.handed != known.version or known.is_dropped:
+            if known.handed != known.version:
                 known.is_stale = known.batch != "" and known.state == "waiting"
                 known.state = "waiting" if known.state != "new" else "new"
             known.handed, known.is_dropped = known.version, False
@@ -300,7 +300,7 @@ class JobMachine(RuleBasedStateMachine):
             return "running"
         if name not in self.order:
             return "new"
-        if known.version != known.handed or known.is_dropped:
+        if known.version != known.handed:
             return "changed"
         return known.state
 
