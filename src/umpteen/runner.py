@@ -886,7 +886,7 @@ class _Runner:
         opened = self.open.pop(ordinal)
         self.did_fail |= _CANCELLED in opened.states
         if opened.fenced:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, StoreError):
                 self.opener.move_fenced(opened)
         self._append(opened.file, build_line(opened.build_end()))
         running = running_key(opened.view.batch, opened.key)

@@ -222,6 +222,7 @@ class Opener(NamedTuple):
         starts = [read_start(self.store, batch, key, self.here) for key in earlier]
         if any(self.may_live(start) for start in starts):
             return
+        opened.file.flush()
         won = {r.task for start in starts for r in start.records if r.succeeded}
         own = read_start(self.store, batch, opened.key, self.here)
         for record in own.records:

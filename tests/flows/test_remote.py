@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
+import subprocess
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,16 +16,19 @@ from typing import Any
 import pytest
 
 from tests.support.command import Umpteen
+from tests.support.far import run_far_point
 from tests.support.proxy import FaultProxy
 from tests.support.s3 import S3
 from tests.support.sftp import Sftp
-from tests.support.sweep import find_runners, list_processes
+from tests.support.sweep import Point, find_runners, list_processes
 from tests.support.wait import wait_until
-from umpteen.process import read_machine
+from umpteen.process import build_runner_command, read_machine
 from umpteen.records import list_starts, read_start
 from umpteen.results.base import Store
 from umpteen.results.opening import OPTIONS_VARIABLE, open_store
 
+RECORDS = ".umpteen/records/1"
+SEED = os.environ.get("UMPTEEN_SWEEP_SEED") or str(int(time.time()))
 WAITS = "touch began.{n}; until [ -e go ]; do sleep 0.05; done; echo {n}"
 
 
@@ -202,6 +208,43 @@ def test_two_who_hand_in_at_once_run_each_task_once(place: Place) -> None:
         _, said = each.communicate(timeout=120)
         assert each.returncode == 0, said
     assert place.successes() == dict.fromkeys(range(8), 1)
+
+
+@pytest.mark.parametrize("does_end", [True, False])
+def test_start_beside_one_that_may_live_elsewhere_overwrites_nothing(
+    place: Place, does_end: bool
+) -> None:
+    place.run("echo $UMPTEEN_ATTEMPT")
+    store = place.open()
+    [segment] = [f"{RECORDS}/{name}" for name, _ in store.walk(RECORDS)]
+    opened, *_ = (store.read(segment) or b"").splitlines()
+    store.delete(segment)
+    earlier = f"{RECORDS}/1-abcdef.0.jsonl"
+    foreign = json.dumps({**json.loads(opened), "machine": "elsewhere"}).encode() + b"\n"
+    store.replace(earlier, foreign)
+    store.replace("0/stdout", b"of the earlier start\n")
+
+    again = subprocess.Popen(
+        [*build_runner_command(), place.address, "1"],
+        env={**place.umpteen.environment, OPTIONS_VARIABLE: json.dumps(place.options)},
+    )
+    if does_end:
+        wait_until(lambda: len(store.list(RECORDS)) == 2)
+        store.replace(earlier, foreign + b'{"event":"end","left":1,"states":{}}\n')
+    assert again.wait(60) == 0
+
+    kept = b"1\n" if does_end else b"of the earlier start\n"
+    assert store.read("0/stdout") == kept
+    assert place("logs", place.address, "0").stdout == "1\n"
+
+
+@pytest.mark.parametrize("number", range(10))
+def test_job_killed_at_a_random_point_has_each_success_once(
+    umpteen: Umpteen, s3: S3, number: int
+) -> None:
+    point = Point(random.Random(f"{SEED}/{number}"), 40)
+    faults = run_far_point(umpteen, s3, point, 40)
+    assert not faults, f"UMPTEEN_SWEEP_SEED={SEED}, {point}: {faults}"
 
 
 # --- faults -----------------------------------------------------------------------------------

@@ -1,0 +1,103 @@
+"""Kill a job whose results are on S3 at random points, run it again, and check what is there.
+
+    python -m tests.support.far [--points 100] [--tasks 200] [--seed N]
+
+As tests.support.sweep does with folders; all of the store is copied here to be looked at.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tests.support.command import Umpteen
+from tests.support.s3 import S3, S3Server
+from tests.support.sweep import Point, check_store, kill, list_processes, read_record_lines
+from tests.support.wait import wait_until
+from umpteen.results.opening import OPTIONS_VARIABLE, open_store
+
+__all__ = ["main", "run_far_point"]
+
+
+def _command(number: int) -> str:
+    return f"echo {number}; echo {number} > $UMPTEEN_RESULTS_DIR/n; touch ran.{number}"
+
+
+def _copy(s3: S3, folder: Path) -> Path:
+    """The whole store, records as the segments that they are in."""
+    store = open_store(s3.address, s3.options)
+    store.fetch_many([(path, str(folder / path)) for path, _ in store.walk("")])
+    store.close()
+    return folder
+
+
+def run_far_point(umpteen: Umpteen, s3: S3, point: Point, tasks: int) -> list[str]:
+    """Start a job, kill at the point, run it again, and say what is wrong afterwards."""
+    content = {"tasks": [_command(n) for n in range(tasks)], "results": s3.address}
+    (umpteen.folder / "job.json").write_text(json.dumps(content))
+    env = {OPTIONS_VARIABLE: json.dumps(s3.options)}
+    watcher = umpteen.start("run", "job.json", "-q", env=env)
+    try:
+        wait_until(
+            lambda: (
+                len(list(umpteen.folder.glob("ran.*"))) >= point.after or watcher.poll() is not None
+            ),
+            120,
+        )
+        kill(umpteen, watcher, point.target)
+        before = read_record_lines(_copy(s3, umpteen.home / "before"))
+        if point.target in ("watcher", "both", "all"):
+            watcher.wait(30)
+        again = umpteen("run", "job.json", "--json", env=env, timeout_s=300)
+        watcher.wait(300)
+        store = _copy(s3, umpteen.home / "after")
+        faults = check_store(store, tasks)
+        if again.returncode != 0:
+            faults.append(f"the second run ended with {again.returncode}: {again.stderr}")
+        after = {path.name: lines for path, lines in read_record_lines(store).items()}
+        faults += [
+            f"{path.name} lost or changed a record"
+            for path, lines in before.items()
+            if after.get(path.name, [])[: len(lines)] != lines
+        ]
+        if left := list_processes(umpteen):
+            faults.append(f"processes are left: {left}")
+        return faults
+    finally:
+        watcher.kill()
+        watcher.communicate()
+
+
+def main() -> int:
+    """Run the sweep; 1 where a point had a fault."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--points", type=int, default=100)
+    parser.add_argument("--tasks", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=int(time.time()))
+    options = parser.parse_args()
+    generator = random.Random(options.seed)
+    print(f"seed {options.seed}, {options.points} points, {options.tasks} tasks each", flush=True)
+    bad = 0
+    with (
+        tempfile.TemporaryDirectory(prefix="umpteen-far-") as root,
+        S3Server(Path(root, "s3")) as server,
+    ):
+        for number in range(options.points):
+            point = Point(generator, options.tasks)
+            umpteen = Umpteen(Path(root, f"{number}", "work"), Path(root, f"{number}", "home"))
+            umpteen.folder.mkdir(parents=True)
+            umpteen.home.mkdir()
+            faults = run_far_point(umpteen, server.make_bucket(), point, options.tasks)
+            bad += bool(faults)
+            print(f"{number:>4}  {point!r:<24} {'; '.join(faults) or 'sound'}", flush=True)
+    print(f"{options.points - bad} of {options.points} points sound, seed {options.seed}")
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
