@@ -1,8 +1,8 @@
 """Reads a job file, plans it and hands it in, all as `umpteen run` does, but runs nothing.
 
-    python -m benchmarks.handing_in FILE
+    python -m benchmarks.handing_in FILE [--results ADDRESS]
 
-The store is `umpteen-results/NAME` in the current folder. The handles are those of a runner
+The store is `umpteen-results/NAME` in the current folder, if no other is named. The handles are those of a runner
 on this machine that has ended.
 """
 
@@ -50,7 +50,14 @@ class NowhereExecutor(Executor):
 
 def main() -> None:
     flags = {"slots": Setting(2, "--slots"), "executor": Setting(EXECUTOR, "--executor")}
-    submission = submit(settle(read_job(sys.argv[1:], flags=flags), os.getcwd()))
+    files, results = sys.argv[1:], None
+    if "--results" in files:
+        place = files.index("--results")
+        results = files[place + 1]
+        del files[place : place + 2]
+    if results:
+        flags["address"] = Setting(results, "--results")
+    submission = submit(settle(read_job(files, flags=flags), os.getcwd()))
     print(submission.total, len(submission.batches))
 
 
