@@ -278,13 +278,18 @@ def test_job_bears_with_a_bad_network(
     assert {far.open().read(f"n={n}/status_code") for n in range(1, 21)} == {b"0"}
 
 
-def test_outcomes_that_cannot_be_put_are_kept_and_said(far: Place, s3_proxy: FaultProxy) -> None:
+@pytest.mark.parametrize(
+    ("status", "code"), [(403, "ExpiredToken"), (404, "NoSuchBucket"), (403, "QuotaExceeded")]
+)
+def test_outcomes_that_cannot_be_put_are_kept_and_said(
+    far: Place, s3_proxy: FaultProxy, status: int, code: str
+) -> None:
     watcher = far.umpteen.start(
         "run", WAITS, "n=1..6", "--name", "job", "--results", far.address, "--slots", "2",
         env={OPTIONS_VARIABLE: json.dumps(far.options), "UMPTEEN_STORE_PATIENCE_S": "2"},
     )  # fmt: skip
     wait_until((far.umpteen.folder / "began.2").exists)
-    s3_proxy.errors, s3_proxy.status, s3_proxy.code = 1.0, 403, "ExpiredToken"
+    s3_proxy.errors, s3_proxy.status, s3_proxy.code = 1.0, status, code
     far.umpteen.write("go", "")
     kept = wait_until(lambda: list(far.umpteen.leases.glob("*/kept.jsonl")), 60)
     s3_proxy.errors = 0.0

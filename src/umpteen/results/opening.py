@@ -28,6 +28,8 @@ _USUAL = ("abfs", "file", "gs", "memory", "s3", "sfs", "sftp")
 
 def is_remote(address: str) -> bool:
     """Whether an address is of another place than a folder of this machine."""
+    if "://" not in address:
+        return False
     scheme = _SCHEME.match(address)
     return scheme is not None and scheme[1].lower() != "file"
 
