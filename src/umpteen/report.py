@@ -179,11 +179,15 @@ def render_goes_on(status: JobStatus, job: str) -> list[str]:
     ]
 
 
-def render_plan(done: int, running: int, why: dict[str, int]) -> str:
-    """What of a job that ran before is run now: `97 done before, 20 new`."""
+def render_plan(done: int, running: int, why: dict[str, int], former: int = 0) -> str:
+    """What of a job that ran before is run now: `97 done before, 20 new`.
+
+    former: how many are running as they were before they changed.
+    """
     words = [
         (done, "done before"),
         (running, "being run already"),
+        (former, "of these changed and run again after that"),
         (why.get("failed", 0), "failed before and run again"),
         (why.get("timed_out", 0), "timed out before and run again"),
         (why.get("cancelled", 0), "cancelled before and run again"),

@@ -380,3 +380,17 @@ def test_runner_ends_when_its_store_was_removed(umpteen: Umpteen) -> None:
     wait_until((umpteen.folder / "began").exists)
     shutil.rmtree(umpteen.store())
     wait_until(lambda: not list_processes(umpteen))
+
+
+def test_second_run_with_other_commands_says_that_they_changed(umpteen: Umpteen) -> None:
+    wait = "touch began; until [ -e go ]; do sleep 0.05; done"
+    first = umpteen.start("run", f"{wait}; echo A{{n}}", "n=1..2", "--name", "job")
+    wait_until((umpteen.folder / "began").exists)
+    second = umpteen.start("run", f"{wait}; echo B{{n}}", "n=1..2", "--name", "job")
+    wait_until((umpteen.store() / ".umpteen/handed/2.json").exists)
+    umpteen.write("go", "")
+    for each in (first, second):
+        _, said = each.communicate(timeout=60)
+        assert each.returncode == 0, said
+    assert "2 being run already, 2 of these changed and run again after that" in said
+    assert umpteen("logs", "job", "n=1").stdout == "B1\n"

@@ -190,7 +190,8 @@ def show_leave(submission: Submission, job: str, *, quiet: bool, as_json: bool) 
 def _head(submission: Submission, status: JobStatus, *, is_left: bool = False) -> list[str]:
     lines = [render_start(status, is_left=is_left)]
     if set(submission.why) != {"new"} or submission.done or submission.running:
-        again = render_plan(submission.done, submission.running, submission.why)
+        former = min(submission.left_over, submission.running)
+        again = render_plan(submission.done, submission.running, submission.why, former)
         lines.append(f"  {again or 'nothing to run'}")
     if submission.dropped:
         lines.append(f"  {submission.dropped:,} that it had before are no longer in it")
