@@ -21,10 +21,13 @@ from typing import Any, NamedTuple
 
 from umpteen.errors import StoreError
 from umpteen.process import list_marked, list_processes, read_machine
-from umpteen.task import RUNNER_VARIABLE
+from umpteen.results.base import spool_folder
+from umpteen.task import RUNNER_VARIABLE, TaskState
 
 __all__ = [
+    "KEPT",
     "SYNCED",
+    "Kept",
     "Lease",
     "SlotEntry",
     "end_leftovers",
@@ -36,8 +39,10 @@ __all__ = [
     "local_lock",
     "lock_file",
     "read_last_slots",
+    "take_kept",
 ]
 
+KEPT = "kept.jsonl"
 SYNCED = "synced"  # the folder, beside the leases, of what was unpacked on this machine
 
 _SLOT = struct.Struct("<IIIIQd")
@@ -268,6 +273,41 @@ def end_leftovers(address: str) -> list[str]:
             _bury(place)
             dead.append(token)
     return dead
+
+
+class Kept(NamedTuple):
+    """A success that a runner of this machine could not put: its record, and its outputs here."""
+
+    attempt: int
+    digest: str
+    record: bytes
+    folder: str
+
+
+def take_kept(address: str, token: str) -> dict[int, Kept]:
+    """By task index, what dead runners of the store at `address` kept; nobody else gets it."""
+    found: dict[int, Kept] = {}
+    for other in os.listdir(leases_folder()):
+        folder = os.path.join(leases_folder(), other)
+        taken = os.path.join(folder, f"taken-{token}.jsonl")
+        lease = find_lease(other)
+        if lease is None or lease.get("address") != address or is_held(other):
+            continue
+        with contextlib.suppress(OSError):
+            os.rename(os.path.join(folder, KEPT), taken)
+            with open(taken, "rb") as file:
+                found.update(_parse_kept(file.read(), os.path.join(folder, "spool")))
+    return found
+
+
+def _parse_kept(content: bytes, spool: str) -> Iterator[tuple[int, Kept]]:
+    for line in content.splitlines():
+        with contextlib.suppress(ValueError, KeyError):
+            record = json.loads(line)
+            if record["state"] == TaskState.SUCCEEDED.value:
+                folder = spool_folder(spool, record["task"], record["attempt"])
+                kept = Kept(record["attempt"], record["digest"], line, folder)
+                yield record["task"], kept
 
 
 def _bury(folder: str) -> None:

@@ -46,7 +46,7 @@ from umpteen.lane import (
     LaneSetup,
     run_lane,
 )
-from umpteen.lease import Lease, end_leftovers, leases_folder, list_living
+from umpteen.lease import KEPT, Kept, Lease, end_leftovers, leases_folder, list_living, take_kept
 from umpteen.live import LiveOutputs
 from umpteen.machine import OutOfMemoryWatch, is_memory_short, read_capacity
 from umpteen.process import (
@@ -99,7 +99,6 @@ _OPEN_MOST = 8  # batches whose tasks all wait for others, before no more are op
 _TICKETS_AT_ONCE = 4096 // TICKET.size  # written as one, so that none is ever torn
 _EXIT_CRASHED = 70
 _ASIDE_S = 5.0
-_KEPT = "kept.jsonl"
 _BACKLOG = 500  # parcels on their way before nothing more is started
 
 
@@ -268,6 +267,9 @@ class _Runner:
         self.passed_over: set[str] = set()  # of our batches, those that somebody else has
         self.foreign: set[str] = set()
         self.revoked: set[int] = set()
+        self.kept_before: dict[
+            int, Kept
+        ] = {}  # by task index, what a runner before us could not put
         self.unpacked: set[tuple[str, str | None]] = set()
         self.recalling: dict[tuple[int, int], int] = {}  # lanes that may have it, or come to it
         self.recalled: set[tuple[int, int]] = set()  # recorded, and a ticket is still about
@@ -316,8 +318,9 @@ class _Runner:
         for dead in end_leftovers(self.address):
             shutil.rmtree(self.folder.path(scratch_folder(dead)), ignore_errors=True)
             folder = os.path.join(leases_folder(), dead)
-            if not os.path.exists(os.path.join(folder, _KEPT)):
+            if not os.path.exists(os.path.join(folder, KEPT)):
                 shutil.rmtree(os.path.join(folder, "spool"), ignore_errors=True)
+        self.kept_before = take_kept(self.address, self.token)
 
     def _be_asked(self, *_: object) -> None:
         self.asked = KILL if self.stopping else END_KINDLY
@@ -477,7 +480,7 @@ class _Runner:
 
     def _keep(self) -> int:
         """Leave outcomes that the store did not take on this machine, and say where."""
-        path = os.path.join(self.lease.folder, _KEPT)
+        path = os.path.join(self.lease.folder, KEPT)
         with contextlib.suppress(OSError), open(path, "ab") as file:
             file.write(b"".join(self.kept))
         self._complain(
@@ -543,11 +546,26 @@ class _Runner:
                 self.queue.learn(index, state)
             own = set(self.batches) - self.passed_over
             self._learn_of(set(view.waits) - own)
+        self._adopt_kept(ordinal, opened)
         self.queue.open(ordinal, self._list_tasks(opened))
         self._cancel_tasks(read_cancel_mark(self.store))
         if not opened.left and ordinal in self.open:
             self._end_batch(ordinal)
         return True
+
+    def _adopt_kept(self, ordinal: int, opened: OpenBatch) -> None:
+        """Bring to the store what succeeded before and could not be put there."""
+        for position in opened.todo[:] if self.kept_before else ():
+            index = opened.view.indices[position]
+            kept = self.kept_before.get(index)
+            if kept is None or kept.digest != self.opener.build_digest(opened, position):
+                continue
+            with contextlib.suppress(OSError):
+                os.makedirs(self.spool, exist_ok=True)
+                os.rename(kept.folder, spool_folder(self.spool, index, kept.attempt))
+                opened.todo.remove(position)
+                key = ordinal, position
+                self._note(self._deliver(_Outcome(key, _SUCCEEDED, kept.record, comes_back=False)))
 
     def _unpack(self, view: BatchView) -> None:
         """Have on this machine what the batch's tasks run with; raises StoreError."""

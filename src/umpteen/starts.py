@@ -333,16 +333,19 @@ class Opener(NamedTuple):
         opened.states[position] = NUMBER_OF[record.state]
         opened.file.append(record.to_line().encode() + b"\n")
 
+    def build_digest(self, opened: OpenBatch, position: int) -> str:
+        """What a task of the batch is known by."""
+        extra = opened.view.terms_of(position)
+        command = extra.get("argv") or opened.view.runs[position]["cmd"]
+        return build_digest(command, extra.get("env"), extra.get("cwd"))
+
     def build_record(self, opened: OpenBatch, position: int, state: str, reason: str) -> Record:
         """For a task that comes to its end without being run."""
-        view = opened.view
-        extra = view.terms_of(position)
-        command = extra.get("argv") or view.runs[position]["cmd"]
-        index = view.indices[position]
+        index = opened.view.indices[position]
         now = round(time.time(), 3)
         return Record(
             task=index,
-            digest=build_digest(command, extra.get("env"), extra.get("cwd")),
+            digest=self.build_digest(opened, position),
             attempt=opened.attempts.get(index, 0) + 1,
             state=state,
             start_s=now,

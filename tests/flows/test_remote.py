@@ -285,7 +285,8 @@ def test_outcomes_that_cannot_be_put_are_kept_and_said(
     far: Place, s3_proxy: FaultProxy, status: int, code: str
 ) -> None:
     watcher = far.umpteen.start(
-        "run", WAITS, "n=1..6", "--name", "job", "--results", far.address, "--slots", "2",
+        "run", f"echo {{n}} >> ran; {WAITS}", "n=1..6", "--name", "job", "--results", far.address,
+        "--slots", "2",
         env={OPTIONS_VARIABLE: json.dumps(far.options), "UMPTEEN_STORE_PATIENCE_S": "2"},
     )  # fmt: skip
     wait_until((far.umpteen.folder / "began.2").exists)
@@ -296,6 +297,10 @@ def test_outcomes_that_cannot_be_put_are_kept_and_said(
     _, said = watcher.communicate(timeout=120)
     assert len(kept[0].read_text().splitlines()) >= 2
     assert list(kept[0].parent.glob("spool/*/stdout"))
-    done = far.run(WAITS, "n=1..6")
+    done = far.run(f"echo {{n}} >> ran; {WAITS}", "n=1..6")
     assert done.returncode == 0, said + done.stderr
     assert far.states() == {"succeeded": 6}
+    assert sorted((far.umpteen.folder / "ran").read_text().split()) == list("123456")
+    assert {far.open().read(f"n={n}/stdout") for n in range(1, 7)} == {
+        b"%d\n" % n for n in range(1, 7)
+    }
