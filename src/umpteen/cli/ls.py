@@ -13,11 +13,12 @@ from umpteen.history import History
 from umpteen.lookup import read_status
 from umpteen.registry import Entry, list_entries
 from umpteen.report import cut_middle, render_ago, render_table, shorten_path, status_to_dict
-from umpteen.results.opening import open_store
+from umpteen.results.opening import is_remote, open_store
 from umpteen.status import JobStatus
 
 __all__ = ["ls_command"]
 
+_AT_ONCE = 16
 _LEAST = 12  # columns that a path keeps
 
 
@@ -32,7 +33,7 @@ Examples:
 @click.option("--json", "as_json", is_flag=True, help="As a JSON array.")
 def ls_command(*, as_json: bool) -> int:
     """List the jobs that were opened by this user, the newest first, wherever they are."""
-    found = [status for entry in list_entries() if (status := _read(entry))]
+    found = _read_all(list_entries())
     found.sort(key=lambda status: -status.started_s)
     if as_json:
         click.echo(json.dumps([status_to_dict(status) for status in found]))
@@ -69,6 +70,16 @@ def ls_command(*, as_json: bool) -> int:
     for line in lines:
         click.echo(line)
     return 0
+
+
+def _read_all(entries: list[Entry]) -> list[JobStatus]:
+    """All at once where some are far: one that does not answer is not to keep the others."""
+    if not any(is_remote(entry.address) for entry in entries):
+        return list(filter(None, map(_read, entries)))
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        return list(filter(None, pool.map(_read, entries)))
 
 
 def _read(entry: Entry) -> JobStatus | None:
