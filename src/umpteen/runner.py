@@ -11,23 +11,20 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import getopt
 import itertools
 import json
 import os
-import queue
 import resource
 import shutil
 import signal
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from typing import Callable, NamedTuple
 
-from umpteen.adopt import adopt_batch, read_address
+from umpteen.beside import Aside, Syncer, is_unsynced
 from umpteen.delivery import Delivery, Parcel
-from umpteen.errors import EXIT_SOME_FAILED, EXIT_SUCCEEDED, SettingsError, StoreError, UmpteenError
+from umpteen.errors import EXIT_SOME_FAILED, EXIT_SUCCEEDED, StoreError, UmpteenError
 from umpteen.lane import (
     AGAIN,
     CANCEL_ALL,
@@ -58,12 +55,10 @@ from umpteen.process import (
     list_processes,
     read_machine,
     reap_strangers,
-    sync_filesystem,
     usable_cores,
 )
-from umpteen.records import build_line, list_starts, parse_ranges, read_start
+from umpteen.records import build_line, list_starts, read_start
 from umpteen.results.base import (
-    JOB,
     Appender,
     Store,
     attempt_folder,
@@ -74,7 +69,7 @@ from umpteen.results.base import (
     synced_key,
 )
 from umpteen.results.directory import DirectoryStore
-from umpteen.results.opening import is_remote, open_store, parse_address
+from umpteen.results.opening import is_remote, open_store
 from umpteen.retries import Again, plan_retry
 from umpteen.starts import CancelMark, OpenBatch, Opener, read_batch, read_cancel_mark
 from umpteen.task import (
@@ -85,6 +80,7 @@ from umpteen.task import (
 )
 from umpteen.tickets import Needs, Queue, Tasks, Unrun, build_needs
 from umpteen.unpack import place, unpack_once
+from umpteen.work import Options, Work, check_job, find_work
 
 __all__ = ["main"]
 
@@ -98,7 +94,6 @@ _MEMORY_S = 0.5  # how often it is looked whether memory is short
 _OPEN_MOST = 8  # batches whose tasks all wait for others, before no more are opened
 _TICKETS_AT_ONCE = 4096 // TICKET.size  # written as one, so that none is ever torn
 _EXIT_CRASHED = 70
-_ASIDE_S = 5.0
 _BACKLOG = 500  # parcels on their way before nothing more is started
 
 
@@ -110,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     token = os.environ.get(RUNNER_VARIABLE, "")
     try:
-        options = _Options(sys.argv[1:] if arguments is None else arguments)
+        options = Options(sys.argv[1:] if arguments is None else arguments)
         if options.token != token or not token:
             _start_over_with_token(options.token or os.urandom(6).hex())
         return _run(options, token)
@@ -121,42 +116,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
 
 
-class _Options:
-    """The command line. getopt, as argparse would take a quarter of the time to start."""
-
-    def __init__(self, arguments: Sequence[str]) -> None:
-        try:
-            given, rest = getopt.gnu_getopt(arguments, "", _OPTIONS)
-        except getopt.GetoptError as error:
-            raise SettingsError(f"umpteen batch: {error.msg}") from error
-        found = dict(given)
-        if "--help" in found:
-            print(_USAGE)
-            sys.exit(EXIT_SUCCEEDED)
-        if not 1 <= len(rest) <= 2:
-            raise SettingsError("nothing to run", _USAGE)
-        self.place, self.batches = rest[0], rest[1] if rest[1:] else ""
-        self.batch_id, self.token = found.get("--batch-id", ""), found.get("--token", "")
-        self.lease_fd, self.watch_fd = (
-            int(found.get(name, "-1")) for name in ("--lease-fd", "--watch-fd")
-        )
-        self.slots = int(found.get("--slots", "0"))
-        self.take_over, self.strict = "--take-over" in found, "--strict" in found
-        self.echo = "--echo" in found
-
-
-_USAGE = """usage: umpteen batch ADDRESS BATCHES | FILE  [--strict] [--take-over] [--echo]
-  ADDRESS BATCHES  a store, and numbers of its batches such as 1-3,7
-  FILE             a batch file from elsewhere
-  --strict         exit with 1 where a task did not succeed
-  --take-over      end an earlier start that lives
-  --echo           copy what tasks print to stdout and stderr, as each ends"""
-_OPTIONS = [
-    "help", "batch-id=", "token=", "lease-fd=", "watch-fd=", "slots=", "take-over", "strict",
-    "echo",
-]  # fmt: skip
-
-
 def _start_over_with_token(token: str) -> None:
     """Begin again as the same process, with the token in the environment that /proc shows."""
     os.environ[RUNNER_VARIABLE] = token
@@ -165,8 +124,8 @@ def _start_over_with_token(token: str) -> None:
     os.execv(command[0], command)
 
 
-def _run(options: _Options, token: str) -> int:
-    work = _find_work(options)
+def _run(options: Options, token: str) -> int:
+    work = find_work(options)
     if options.lease_fd >= 0:
         lease = Lease.adopt(token, options.lease_fd)
     else:
@@ -174,71 +133,11 @@ def _run(options: _Options, token: str) -> int:
     return _Runner(work, token, lease).run(options)
 
 
-class _Work(NamedTuple):
-    """What there is to do: batches of the store at an address, so many tasks at once."""
-
-    address: str
-    batches: list[str]
-    slots: int
-
-
-def _find_work(options: _Options) -> _Work:
-    batches = [str(number) for part in parse_ranges(options.batches) for number in part]
-    if batches and options.slots:
-        return _Work(parse_address(options.place), batches, options.slots)
-    address = options.place if batches else read_address(options.place)
-    return _ask_child(options) if is_remote(address) else _read_work(options)
-
-
-def _read_work(options: _Options) -> _Work:
-    if options.batches:
-        store = open_store(options.place)
-        batches = [str(number) for part in parse_ranges(options.batches) for number in part]
-    else:
-        store, batches = adopt_batch(options.place, options.batch_id)
-    _check_job(store)
-    return _Work(store.address, batches, read_batch(store, batches[0]).slots)
-
-
-def _check_job(store: Store) -> None:
-    if store.read(JOB) is None:
-        raise StoreError(
-            f"this machine sees no job at {store.address}",
-            "use a path that is shared by all machines, or an object store",
-            path=store.address,
-        )
-
-
-def _ask_child(options: _Options) -> _Work:
-    """As a process of its own: what a store elsewhere needs must not be here before lanes are.
-
-    Threads do not survive a fork, and what a lane starts would count our memory as its own.
-    """
-    reading, writing = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        os.close(reading)
-        with os.fdopen(writing, "w") as file:
-            try:
-                json.dump(_read_work(options), file)
-            except UmpteenError as error:
-                json.dump({"said": str(error), "hint": error.hint, "code": error.exit_code}, file)
-        os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading) as file:
-        answer = json.loads(file.read() or '{"said": "the runner was killed", "code": 3}')
-    os.waitpid(pid, 0)
-    if isinstance(answer, dict):
-        kind = StoreError if answer["code"] == StoreError.exit_code else SettingsError
-        raise kind(answer["said"], answer.get("hint"))
-    return _Work(*answer)
-
-
 class _Runner:
     store: Store
     opener: Opener
 
-    def __init__(self, work: _Work, token: str, lease: Lease) -> None:
+    def __init__(self, work: Work, token: str, lease: Lease) -> None:
         self.address, self.batches, slots = work
         self.token, self.lease = token, lease
         self.here: Machine = read_machine()
@@ -246,7 +145,7 @@ class _Runner:
         # Lanes work in folders alone.
         self.folder = DirectoryStore(self.spool if is_remote(self.address) else self.address)
         self.delivery: Delivery | None = None
-        self.aside: _Aside | None = None
+        self.aside: Aside | None = None
         self.live: LiveOutputs | None = None
         self.live_at_s = 0.0
         self.running_s = _RUNNING_FAR_S if is_remote(self.address) else _RUNNING_S
@@ -280,7 +179,7 @@ class _Runner:
         self.kept: list[bytes] = []
         self.deadline_s = float("inf")
         self.asked = self.rest = self.chunk = b""
-        self.syncer = _Syncer()
+        self.syncer = Syncer()
         self.tickets = self.done = -1
         self.is_fed = self.is_shown = False
         self.began_s = time.monotonic()
@@ -290,7 +189,7 @@ class _Runner:
 
     # --- the steps ------------------------------------------------------------------
 
-    def run(self, options: _Options) -> int:
+    def run(self, options: Options) -> int:
         self.does_echo = options.echo
         become_subreaper()
         self._clear_dead()
@@ -302,13 +201,13 @@ class _Runner:
         self._fork_lanes()
         try:
             self.store = open_store(self.address)
-            _check_job(self.store)
+            check_job(self.store)
         except UmpteenError:
             self.lease.remove()
             raise
         self.opener = Opener(self.store, self.token, self.here, options.take_over)
         if is_remote(self.address):
-            self.aside = _Aside()
+            self.aside = Aside()
             self.live = LiveOutputs(self.store, self.token)
         self._work(options.watch_fd)
         return self._finish(strict=options.strict)
@@ -1137,7 +1036,7 @@ class _Runner:
                 self._append(file, build_line({"event": "synced", "upto": size}))
                 file.synced = file.size
         self.unsynced = [file for file in self.unsynced if self._is_needed(file)]
-        marks = [(file, file.size) for file in self.unsynced if _is_unsynced(file)]
+        marks = [(file, file.size) for file in self.unsynced if is_unsynced(file)]
         if not marks:
             return
         self.syncer.begin(marks)
@@ -1148,7 +1047,7 @@ class _Runner:
 
     def _is_needed(self, file: Appender) -> bool:
         is_open = any(opened.file is file for opened in self.open.values())
-        if is_open or file.pending or _is_unsynced(file):
+        if is_open or file.pending or is_unsynced(file):
             return True
         file.close()
         return False
@@ -1168,65 +1067,6 @@ class _Marks(NamedTuple):
 
     cancel: CancelMark
     must_yield: bool
-
-
-class _Aside:
-    """A thread that does one thing after the other, so that no store is waited for."""
-
-    def __init__(self) -> None:
-        self.calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        threading.Thread(target=self._run, daemon=True).start()
-
-    def _run(self) -> None:
-        while True:
-            call = self.calls.get()
-            with contextlib.suppress(StoreError, OSError):
-                call()
-
-    def finish(self) -> None:
-        """Wait until all is done, for a few seconds."""
-        done = threading.Event()
-        self.calls.put(done.set)
-        done.wait(_ASIDE_S)
-
-    def do(self, call: Callable[[], None]) -> None:
-        """Have it done when all before it is; a store's errors are passed over."""
-        self.calls.put(call)
-
-
-class _Syncer:
-    """Waits for the disk in a thread of its own, so that nobody else has to."""
-
-    def __init__(self) -> None:
-        self.thread: threading.Thread | None = None
-        self.marks: list[tuple[Appender, int]] = []
-        self.failed = False
-
-    def begin(self, marks: list[tuple[Appender, int]]) -> None:
-        """Start to sync all that was written so far, if nothing is being synced."""
-        if self.thread is None:
-            self.marks = marks
-            self.thread = threading.Thread(target=self._sync, daemon=True)
-            self.thread.start()
-
-    def _sync(self) -> None:
-        try:
-            for file, _ in self.marks:
-                file.flush()
-            if self.marks[0][0].fd >= 0:
-                sync_filesystem(self.marks[0][0].fd)
-        except (OSError, StoreError):
-            self.failed = True
-
-    def take(self, *, wait: bool) -> list[tuple[Appender, int]]:
-        """How far each file is on the disk by now; empty while that is not known."""
-        if self.thread is None or (self.thread.is_alive() and not wait):
-            return []
-        self.thread.join()
-        self.thread = None
-        marks, self.marks = self.marks, []
-        failed, self.failed = self.failed, False
-        return [] if failed else marks
 
 
 _WAITING = NUMBER_OF[TaskState.WAITING.value]
@@ -1256,11 +1096,6 @@ def _copy(path: str, fd: int) -> None:
         open(fd, "wb", closefd=False) as copy,
     ):
         shutil.copyfileobj(file, copy)
-
-
-def _is_unsynced(file: Appender) -> bool:
-    """Whether it has what a power loss, or our own end, would take away."""
-    return bool(file.pending) if file.fd < 0 else file.size > file.synced
 
 
 def _read_seconds(record: bytes) -> float:

@@ -19,7 +19,7 @@ LEVELS = [
     # which plans are made from, reads them.
     "job settings process records names ignores retries machine graph where results results.*",
     "formats formats.* history estimate plan batches removal",
-    "runner lane lease starts tickets adopt delivery live agent staging unpack executors executors.base",
+    "runner lane lease starts tickets adopt delivery live work beside agent staging unpack executors executors.base",
     "executors.* hand_in status registry why cancelling outcomes",
     "lookup",
     "dispatch report pulling split",

@@ -18,8 +18,8 @@ OLDEST = (3, 9)
 TRAVELS = {
     f"umpteen.{name}"
     for name in (
-        "_version errors task process runner lane lease starts tickets delivery live retries machine adopt"
-        " agent records unpack"
+        "_version errors task process runner lane lease starts tickets delivery live work beside retries machine"
+        " adopt agent records unpack"
         " results results.base results.directory results.opening results.remote results.segments"
         " results.place results.filesystem results.s3 results.sftp"
     ).split()

@@ -1,0 +1,80 @@
+"""Threads that do for a runner what takes long, so that nobody has to wait. Standard library alone."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+from collections.abc import Callable
+
+from umpteen.errors import StoreError
+from umpteen.process import sync_filesystem
+from umpteen.results.base import Appender
+
+__all__ = ["Aside", "Syncer", "is_unsynced"]
+
+_ASIDE_S = 5.0
+
+
+class Aside:
+    """A thread that does one thing after the other, so that no store is waited for."""
+
+    def __init__(self) -> None:
+        self.calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self) -> None:
+        while True:
+            call = self.calls.get()
+            with contextlib.suppress(StoreError, OSError):
+                call()
+
+    def finish(self) -> None:
+        """Wait until all is done, for a few seconds."""
+        done = threading.Event()
+        self.calls.put(done.set)
+        done.wait(_ASIDE_S)
+
+    def do(self, call: Callable[[], None]) -> None:
+        """Have it done when all before it is; a store's errors are passed over."""
+        self.calls.put(call)
+
+
+class Syncer:
+    """Waits for the disk in a thread of its own, so that nobody else has to."""
+
+    def __init__(self) -> None:
+        self.thread: threading.Thread | None = None
+        self.marks: list[tuple[Appender, int]] = []
+        self.failed = False
+
+    def begin(self, marks: list[tuple[Appender, int]]) -> None:
+        """Start to sync all that was written so far, if nothing is being synced."""
+        if self.thread is None:
+            self.marks = marks
+            self.thread = threading.Thread(target=self._sync, daemon=True)
+            self.thread.start()
+
+    def _sync(self) -> None:
+        try:
+            for file, _ in self.marks:
+                file.flush()
+            if self.marks[0][0].fd >= 0:
+                sync_filesystem(self.marks[0][0].fd)
+        except (OSError, StoreError):
+            self.failed = True
+
+    def take(self, *, wait: bool) -> list[tuple[Appender, int]]:
+        """How far each file is on the disk by now; empty while that is not known."""
+        if self.thread is None or (self.thread.is_alive() and not wait):
+            return []
+        self.thread.join()
+        self.thread = None
+        marks, self.marks = self.marks, []
+        failed, self.failed = self.failed, False
+        return [] if failed else marks
+
+
+def is_unsynced(file: Appender) -> bool:
+    """Whether it has what a power loss, or our own end, would take away."""
+    return bool(file.pending) if file.fd < 0 else file.size > file.synced

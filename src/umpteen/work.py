@@ -1,0 +1,120 @@
+"""What a runner is told to do: its command line, and the batches that it stands for.
+
+Standard library alone.
+"""
+
+from __future__ import annotations
+
+import getopt
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from umpteen.adopt import adopt_batch, read_address
+from umpteen.errors import EXIT_SUCCEEDED, SettingsError, StoreError, UmpteenError
+from umpteen.records import parse_ranges
+from umpteen.results.base import JOB, Store
+from umpteen.results.opening import is_remote, open_store, parse_address
+from umpteen.starts import read_batch
+
+__all__ = ["Options", "Work", "check_job", "find_work"]
+
+
+class Options:
+    """The command line. getopt, as argparse would take a quarter of the time to start."""
+
+    def __init__(self, arguments: Sequence[str]) -> None:
+        try:
+            given, rest = getopt.gnu_getopt(arguments, "", _OPTIONS)
+        except getopt.GetoptError as error:
+            raise SettingsError(f"umpteen batch: {error.msg}") from error
+        found = dict(given)
+        if "--help" in found:
+            sys.stdout.write(_USAGE + "\n")
+            sys.exit(EXIT_SUCCEEDED)
+        if not 1 <= len(rest) <= 2:
+            raise SettingsError("nothing to run", _USAGE)
+        self.place, self.batches = rest[0], rest[1] if rest[1:] else ""
+        self.batch_id, self.token = found.get("--batch-id", ""), found.get("--token", "")
+        self.lease_fd, self.watch_fd = (
+            int(found.get(name, "-1")) for name in ("--lease-fd", "--watch-fd")
+        )
+        self.slots = int(found.get("--slots", "0"))
+        self.take_over, self.strict = "--take-over" in found, "--strict" in found
+        self.echo = "--echo" in found
+
+
+_USAGE = """usage: umpteen batch ADDRESS BATCHES | FILE  [--strict] [--take-over] [--echo]
+  ADDRESS BATCHES  a store, and numbers of its batches such as 1-3,7
+  FILE             a batch file from elsewhere
+  --strict         exit with 1 where a task did not succeed
+  --take-over      end an earlier start that lives
+  --echo           copy what tasks print to stdout and stderr, as each ends"""
+_OPTIONS = [
+    "help", "batch-id=", "token=", "lease-fd=", "watch-fd=", "slots=", "take-over", "strict",
+    "echo",
+]  # fmt: skip
+
+
+class Work(NamedTuple):
+    """What there is to do: batches of the store at an address, so many tasks at once."""
+
+    address: str
+    batches: list[str]
+    slots: int
+
+
+def find_work(options: Options) -> Work:
+    """What the command line says; raises InputError, SettingsError and StoreError."""
+    batches = [str(number) for part in parse_ranges(options.batches) for number in part]
+    if batches and options.slots:
+        return Work(parse_address(options.place), batches, options.slots)
+    address = options.place if batches else read_address(options.place)
+    return _ask_child(options) if is_remote(address) else _read_work(options)
+
+
+def _read_work(options: Options) -> Work:
+    if options.batches:
+        store = open_store(options.place)
+        batches = [str(number) for part in parse_ranges(options.batches) for number in part]
+    else:
+        store, batches = adopt_batch(options.place, options.batch_id)
+    check_job(store)
+    return Work(store.address, batches, read_batch(store, batches[0]).slots)
+
+
+def check_job(store: Store) -> None:
+    """Raises StoreError where there is no job, as from a machine that sees another disk."""
+    if store.read(JOB) is None:
+        raise StoreError(
+            f"this machine sees no job at {store.address}",
+            "use a path that is shared by all machines, or an object store",
+            path=store.address,
+        )
+
+
+def _ask_child(options: Options) -> Work:
+    """As a process of its own: what a store elsewhere needs must not be here before lanes are.
+
+    Threads do not survive a fork, and what a lane starts would count our memory as its own.
+    """
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(reading)
+        with os.fdopen(writing, "w") as file:
+            try:
+                json.dump(_read_work(options), file)
+            except UmpteenError as error:
+                json.dump({"said": str(error), "hint": error.hint, "code": error.exit_code}, file)
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as file:
+        answer = json.loads(file.read() or '{"said": "the runner was killed", "code": 3}')
+    os.waitpid(pid, 0)
+    if isinstance(answer, dict):
+        kind = StoreError if answer["code"] == StoreError.exit_code else SettingsError
+        raise kind(answer["said"], answer.get("hint"))
+    return Work(*answer)
