@@ -25,6 +25,7 @@ __all__ = ["Delivery", "Parcel"]
 _THREADS = 4
 _AT_ONCE = 8  # parcels that a thread puts together
 _AGAIN_S = 1.0
+_REFUSED_MOST = 3
 _OUTPUTS = ("stdout", "stderr", "status_code", "status", "results")
 
 
@@ -46,6 +47,9 @@ class Parcel:
         self.aside: tuple[int, str] | None = None
         self.is_unsure = False
         self.problem = ""
+        self.is_alone = False  # not to be put together with others, one of which was refused
+        self.refused = 0  # so many times by itself, since `others` had arrived
+        self.others = 0
 
 
 class Delivery:
@@ -66,6 +70,7 @@ class Delivery:
         os.set_blocking(self._ring, False)
         self.trouble, self.trouble_s = "", None
         self.is_stopped = False
+        self.count = 0  # that have arrived
         for _ in range(_THREADS):
             threading.Thread(target=self._work, daemon=True).start()
 
@@ -114,15 +119,16 @@ class Delivery:
         """Some that no other thread has, none of a task that another has; none at the end."""
         with self.changed:
             while not self.is_stopped:
-                at_once = 1 if self.trouble else _AT_ONCE
                 chosen: list[Parcel] = []
                 indices = set(self.busy)
                 for parcel in self.waiting:
-                    if len(chosen) == at_once:
+                    if len(chosen) == _AT_ONCE or (chosen and (self.trouble or parcel.is_alone)):
                         break
                     if parcel.index not in indices:
                         chosen.append(parcel)
                     indices.add(parcel.index)
+                    if chosen and chosen[0].is_alone:
+                        break
                 if chosen:
                     for parcel in chosen:
                         self.waiting.remove(parcel)
@@ -168,6 +174,12 @@ class Delivery:
         parcel.aside, parcel.is_unsure = None, False
 
     def _put_back(self, parcels: list[Parcel], error: StoreError) -> None:
+        if len(parcels) == 1 and self._is_own_fault(parcels[0], error):
+            parcels[0].problem = f"could not keep its outputs: {error}"
+            self._finish(parcels)
+            return
+        for parcel in parcels:
+            parcel.is_alone = True
         with self.changed:
             self.trouble = str(error)
             self.trouble_s = self.trouble_s or time.monotonic()
@@ -177,11 +189,22 @@ class Delivery:
                 self.changed.wait(_AGAIN_S)
         self._wake()
 
+    def _is_own_fault(self, parcel: Parcel, error: StoreError) -> bool:
+        """Whether the store refuses this one again and again, and takes others meanwhile."""
+        if error.transient:
+            return False
+        parcel.refused += 1
+        if parcel.refused == 1:
+            parcel.others = self.count
+        return parcel.refused >= _REFUSED_MOST and self.count > parcel.others
+
     def _finish(self, parcels: list[Parcel]) -> None:
         for parcel in parcels:
             shutil.rmtree(parcel.folder, ignore_errors=True)
         with self.changed:
-            self.trouble, self.trouble_s = "", None
+            if not parcels[0].problem:
+                self.trouble, self.trouble_s = "", None
+                self.count += len(parcels)
             self._release(parcels)
             self.arrived.extend(parcels)
             self.changed.notify_all()

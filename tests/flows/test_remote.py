@@ -278,6 +278,16 @@ def test_job_bears_with_a_bad_network(
     assert {far.open().read(f"n={n}/status_code") for n in range(1, 21)} == {b"0"}
 
 
+def test_task_whose_results_the_store_refuses_fails_alone(far: Place) -> None:
+    deep = "/".join(["d" * 200] * 6)  # S3 takes names of 1024 bytes
+    command = f"[ {{n}} != 2 ] || (mkdir -p $RESULTS_DIR/{deep}; touch $RESULTS_DIR/{deep}/f)"
+    done = far.run(command, "n=1..6")
+    assert done.returncode == 1, done.stderr
+    assert far.states() == {"succeeded": 5, "failed": 1}
+    assert "could not keep its outputs" in done.stderr
+    assert far.open().read("n=2/status_code") is None
+
+
 @pytest.mark.parametrize(
     ("status", "code"), [(403, "ExpiredToken"), (404, "NoSuchBucket"), (403, "QuotaExceeded")]
 )
