@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from umpteen.errors import StoreError
+from umpteen.errors import StoreError, UmpteenError
 from umpteen.results.base import Store, attempt_folder
 from umpteen.results.opening import find_output
 
@@ -112,6 +112,12 @@ class Delivery:
                 self._put(parcels)
             except StoreError as error:
                 self._put_back(parcels, error)
+            except UmpteenError as error:  # of an address that cannot be opened here
+                if len(parcels) == 1:
+                    parcels[0].problem = f"could not keep its outputs: {error}"
+                    self._finish(parcels)
+                else:
+                    self._put_back(parcels, StoreError(str(error)))
             else:
                 self._finish(parcels)
 
@@ -220,18 +226,28 @@ class Delivery:
 
 
 def _set_aside(store: Store, folder: str, label: str) -> None:
-    there = {name.split("/")[0] for name, _ in store.walk(folder)}
+    names = [name for name, _ in store.walk(folder)]
+    there = {name.split("/")[0] for name in names}
+    if any(name.startswith(label + "/") for name in names):  # then what is there is of a killed one
+        label += f".{os.urandom(3).hex()}"
     for name in there.intersection(_OUTPUTS):
         store.move(f"{folder}/{name}", f"{folder}/{label}/{name}")
 
 
 def _list_files(parcel: Parcel) -> Iterator[tuple[str, str]]:
     """(name below the task's folder, path here) of all that is a file, also behind a link."""
-    for parent, _, names in os.walk(parcel.folder):
+
+    def note(error: OSError) -> None:
+        parcel.problem = f"could not keep {error.filename}: {error.strerror}"
+
+    for parent, _, names in os.walk(parcel.folder, onerror=note):
         below = os.path.relpath(parent, parcel.folder)
         for name in names:
             path = os.path.join(parent, name)
             if not os.path.isfile(path):  # a pipe, or a link to nowhere
+                continue
+            if not os.access(path, os.R_OK):
+                parcel.problem = f"could not keep {name!r}: it may not be read"
                 continue
             shown = name if below == "." else f"{below}/{name}"
             try:

@@ -304,7 +304,8 @@ def _parse_kept(content: bytes, spool: str) -> Iterator[tuple[int, Kept]]:
     for line in content.splitlines():
         with contextlib.suppress(ValueError, KeyError):
             record = json.loads(line)
-            if record["state"] == TaskState.SUCCEEDED.value:
+            # One with a reason is of a task whose files are not complete.
+            if record["state"] == TaskState.SUCCEEDED.value and not record.get("reason"):
                 folder = spool_folder(spool, record["task"], record["attempt"])
                 kept = Kept(record["attempt"], record["digest"], line, folder)
                 yield record["task"], kept

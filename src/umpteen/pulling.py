@@ -106,6 +106,8 @@ def pull(
     for index, task, outputs, found in list_task_files(history):
         for path, size in found:
             shown = f"{task.name}/{path}"
+            if ".." in path.split("/"):  # would lead out of the destination
+                continue
             if _is_wanted(shown, include, exclude):
                 target = os.path.join(destination, shown)
                 key = outputs.key(path)

@@ -169,6 +169,7 @@ class _Runner:
         self.kept_before: dict[
             int, Kept
         ] = {}  # by task index, what a runner before us could not put
+        self.delivering: set[tuple[int, int]] = set()
         self.unpacked: set[tuple[str, str | None]] = set()
         self.recalling: dict[tuple[int, int], int] = {}  # lanes that may have it, or come to it
         self.recalled: set[tuple[int, int]] = set()  # recorded, and a ticket is still about
@@ -341,18 +342,20 @@ class _Runner:
     def _finish(self, *, strict: bool) -> int:
         self._end_strays()
         if self.crashed:
+            with contextlib.suppress(OSError):
+                self._sync(wait=True)
             print("error: a part of the runner was killed; run the job again", file=sys.stderr)
             return _EXIT_CRASHED
         if self.is_cancelled or self.given_up:
             with contextlib.suppress(OSError, StoreError):
                 self._cancel_rest()
+        self._keep_undelivered()
         for ordinal in list(self.open):
             self._end_batch(ordinal)
         with contextlib.suppress(OSError):
             self._sync(wait=True)
         if self.aside:
             self.aside.finish()
-        self._keep_undelivered()
         scratch = self.folder.path(scratch_folder(self.token))
         shutil.rmtree(scratch, ignore_errors=True)
         with contextlib.suppress(OSError):
@@ -457,7 +460,9 @@ class _Runner:
         for position in opened.todo[:] if self.kept_before else ():
             index = opened.view.indices[position]
             kept = self.kept_before.get(index)
-            if kept is None or kept.digest != self.opener.build_digest(opened, position):
+            if kept is None or kept.attempt <= opened.attempts.get(index, 0):
+                continue
+            if kept.digest != self.opener.build_digest(opened, position):
                 continue
             with contextlib.suppress(OSError):
                 os.makedirs(self.spool, exist_ok=True)
@@ -539,6 +544,8 @@ class _Runner:
         """Whether what is left waits for tasks that nobody will bring to an end."""
         queue = self.queue
         if self.unopened or queue.is_ready or queue.due or queue.unrun or queue.under_way:
+            return False
+        if self.delivering:  # others may wait for what is on its way
             return False
         return not self.foreign
 
@@ -625,6 +632,8 @@ class _Runner:
         """Record what is complete, and what follows from it."""
         written: dict[int, list[bytes]] = {}
         for key, state, record, comes_back in outcomes:
+            if key[0] not in self.open:  # cancelled while a former attempt was on its way
+                continue
             opened = self.open[key[0]]
             opened.seconds += _read_seconds(record)
             if not comes_back:
@@ -668,6 +677,7 @@ class _Runner:
             parcel.aside = opened.labels.pop(index, None)
             parcel.is_unsure = opened.is_unsure
         self.delivery = self.delivery or self._begin_delivery()
+        self.delivering.add(outcome.key)
         self.delivery.send(parcel)
         return []
 
@@ -680,6 +690,7 @@ class _Runner:
         outcomes = []
         for parcel in delivery.take():
             outcome: _Outcome = parcel.outcome
+            self.delivering.discard(outcome.key)
             if parcel.problem:
                 failed = {"state": TaskState.FAILED.value, "reason": parcel.problem[:300]}
                 line = build_line({**json.loads(outcome.record), **failed})[:-1]
@@ -925,7 +936,8 @@ class _Runner:
             opened.marked = mark.tasks
             keys = set()
             for index, upto in mark.tasks.items():
-                if index not in self.revoked and int(batch) <= upto:
+                is_over = index in self.revoked or index in opened.finals
+                if not is_over and int(batch) <= upto:
                     position = opened.find_position(index)
                     if position is not None:
                         self.revoked.add(index)
@@ -933,7 +945,7 @@ class _Runner:
             waiting = self.queue.drop(keys)
             self.queue.unrun += [Unrun(*key, TaskState.CANCELLED.value, "") for key in waiting]
             for key in keys - waiting:
-                if not opened.is_done(key[1]):
+                if not opened.is_done(key[1]) and key not in self.delivering:
                     self.recalling[key] = len(self.lanes)
                     self._order(CANCEL_ONE, key)
         self._settle_unrun()
@@ -946,6 +958,8 @@ class _Runner:
             self.recalling[key] -= 1
             opened = self.open.get(ordinal)
             if self.recalling[key] or opened is None or opened.is_done(position):
+                continue
+            if key in self.delivering:
                 continue
             self.recalled.add(key)
             self.queue.end(key)
@@ -976,7 +990,8 @@ class _Runner:
 
     def _look_at_foreign(self) -> None:
         if self.foreign:
-            self._learn_of(set(self.foreign))
+            with contextlib.suppress(StoreError):  # looked for again
+                self._learn_of(set(self.foreign))
 
     def _show_running(self, now: float) -> bool:
         """Replace the running files that changed; whether there was anything to show."""
@@ -1026,6 +1041,8 @@ class _Runner:
     def _describe_trouble(self) -> str:
         if self.trouble_s is not None:
             return f"the results cannot be written: {self.trouble}"
+        if self.delivery and self.delivery.trouble_s is not None:
+            return f"the results cannot be written: {self.delivery.trouble}"
         is_short = "memory" in self.paused_for
         return "memory is short: nothing is started while other tasks run" if is_short else ""
 

@@ -214,3 +214,17 @@ def test_cancel_ends_what_is_not_in_the_file_any_more(umpteen: Umpteen) -> None:
     umpteen("run", "job.json", "--detach", "-q")
     assert umpteen("cancel", "job").returncode == 0
     wait_until(lambda: not list_processes(umpteen))
+
+
+def test_cancelled_task_is_recorded_once_whatever_dies(umpteen: Umpteen) -> None:
+    wait = "touch began.{n}; until [ -e go ]; do sleep 0.05; done; echo {n} >> ran"
+    umpteen("run", wait, "n=1..5", "--name", "job", "--slots", "2", "--detach", "-q")
+    wait_until((umpteen.folder / "began.2").exists)
+    assert umpteen("cancel", "job", "n=1", "n=4").returncode == 0
+    signal_runners(umpteen, signal.SIGKILL)
+    umpteen.write("go", "")
+    assert umpteen("collect", "job", "-q").returncode == 1
+    assert states(umpteen) == {"succeeded": 3, "cancelled": 2}
+    assert set((umpteen.folder / "ran").read_text().split()) == {"2", "3", "5"}
+    final = Counter(r["task"] for r in list_records(umpteen.store()) if r["state"] != "waiting")
+    assert final == dict.fromkeys(range(5), 1)

@@ -127,6 +127,17 @@ def test_attempts_that_are_retried_are_all_kept(place: Place) -> None:
     assert place.open().read("0/status_code") == b"0"
 
 
+def test_what_is_after_others_runs_when_their_outputs_are_there(place: Place) -> None:
+    tasks = [{"name": "a", "command": "echo a"}]
+    tasks += [{"name": n, "command": f"echo {n}", "after": b} for n, b in (("b", "a"), ("c", "b"))]
+    place.umpteen.write("job.json", json.dumps({"tasks": tasks}))
+    done = place("run", "job.json", "--results", place.address)
+    assert done.returncode == 0, done.stderr
+    assert place.states() == {"succeeded": 3}
+    assert place.open().list(".umpteen/batches") == ["1.json"]
+    assert len(place.open().list(".umpteen/records/1")) == 1
+
+
 def test_results_are_pulled_and_only_what_is_missing_again(place: Place) -> None:
     place.run("echo {n}; echo {n} > $RESULTS_DIR/a.csv; touch $RESULTS_DIR/b", "n=1..3")
     first = place("results", "job", "here", "--include", "*.csv")
