@@ -43,8 +43,6 @@ from umpteen.formats.native import TASK_KEYS
 from umpteen.formats.placeholders import refuse_placeholders
 from umpteen.formats.terms import parse_memory, parse_retries, show_value
 from umpteen.job import Job as PlannedJob
-from umpteen.job import Task as PlannedTask
-from umpteen.job import Terms
 from umpteen.plan import RERUN_CHOICES
 from umpteen.sentences import render_why
 from umpteen.settings import Setting
@@ -549,13 +547,19 @@ class OpenJob:
         before.
         """
         chosen = None if where is None else compile_where(str(where))
-        change = _build_change(
-            parse_duration_field("timeout", _to_plain(timeout)), _parse_memory(memory)
-        )
+        timeout_s = parse_duration_field("timeout", _to_plain(timeout))
+        bytes_of_memory = _parse_memory(memory)
         count = _parse_count("slots", slots, 1)
         names = self._names(tasks)
         return _watch(
-            dispatch.retry(self.address, names, chosen, slots=count, change=change),
+            dispatch.retry(
+                self.address,
+                names,
+                chosen,
+                slots=count,
+                timeout_s=timeout_s,
+                memory=bytes_of_memory,
+            ),
             progress=progress,
         )
 
@@ -574,21 +578,3 @@ class OpenJob:
 
 
 _Which = str | int | TaskResult
-
-
-def _build_change(
-    timeout_s: float | None, memory: int | None
-) -> Callable[[PlannedTask], PlannedTask] | None:
-    """What is made of a task that is to have another timeout, or other memory (bytes)."""
-    if timeout_s is None and memory is None:
-        return None
-
-    def change(task: PlannedTask) -> PlannedTask:
-        if timeout_s is not None:
-            task = msgspec.structs.replace(task, timeout_s=timeout_s)
-        if memory is not None:
-            terms = msgspec.structs.replace(task.terms or Terms(), memory=memory)
-            task = msgspec.structs.replace(task, terms=terms)
-        return task
-
-    return change

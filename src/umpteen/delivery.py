@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from umpteen.errors import StoreError, UmpteenError
-from umpteen.results.base import Store, attempt_folder
+from umpteen.results.base import OUTPUTS, Store, attempt_folder
 from umpteen.results.opening import find_output
 
 __all__ = ["Delivery", "Parcel"]
@@ -26,7 +26,6 @@ _THREADS = 4
 _AT_ONCE = 8  # parcels that a thread puts together
 _AGAIN_S = 1.0
 _REFUSED_MOST = 3
-_OUTPUTS = ("stdout", "stderr", "status_code", "status", "results")
 
 
 class Parcel:
@@ -68,13 +67,12 @@ class Delivery:
         self.bell, self._ring = os.pipe()
         os.set_blocking(self.bell, False)
         os.set_blocking(self._ring, False)
-        self.trouble, self.trouble_s = "", None
+        self.trouble = ""
+        self.trouble_s: float | None = None
         self.is_stopped = False
         self.count = 0  # that have arrived
         for _ in range(_THREADS):
             threading.Thread(target=self._work, daemon=True).start()
-
-    trouble_s: float | None
 
     def send(self, parcel: Parcel) -> None:
         """Take a parcel; those of one task arrive in the order in which they were sent."""
@@ -96,6 +94,11 @@ class Delivery:
         """How many were sent and have not been taken."""
         with self.changed:
             return len(self.waiting) + len(self.busy) + len(self.arrived)
+
+    def list_indices(self) -> set[int]:
+        """The tasks whose outputs were sent and have not been taken."""
+        with self.changed:
+            return {p.index for p in (*self.waiting, *self.busy.values(), *self.arrived)}
 
     def stop(self) -> list[Parcel]:
         """Put no more; those that have not arrived, whose outputs are still in the spool."""
@@ -175,7 +178,7 @@ class Delivery:
         if parcel.aside:
             _set_aside(store, folder, attempt_folder(*parcel.aside))
         elif parcel.is_unsure:
-            left = [name for name, _ in store.walk(folder) if name.split("/")[0] in _OUTPUTS]
+            left = [name for name, _ in store.walk(folder) if name.split("/")[0] in OUTPUTS]
             store.delete_many([f"{folder}/{name}" for name in left])
         parcel.aside, parcel.is_unsure = None, False
 
@@ -230,7 +233,7 @@ def _set_aside(store: Store, folder: str, label: str) -> None:
     there = {name.split("/")[0] for name in names}
     if any(name.startswith(label + "/") for name in names):  # then what is there is of a killed one
         label += f".{os.urandom(3).hex()}"
-    for name in there.intersection(_OUTPUTS):
+    for name in there.intersection(OUTPUTS):
         store.move(f"{folder}/{name}", f"{folder}/{label}/{name}")
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import collections
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -47,14 +47,7 @@ from umpteen.machine import in_mb, list_lacks, read_capacity
 from umpteen.plan import Chosen, Plan, build_plan
 from umpteen.process import usable_cores
 from umpteen.registry import forget, register
-from umpteen.removal import (
-    Removed,
-    measure_far_job,
-    measure_job,
-    remove_far_job,
-    remove_job,
-    remove_rest,
-)
+from umpteen.removal import Removed, measure_job, remove_job, remove_rest
 from umpteen.results.base import Store
 from umpteen.results.opening import is_remote, open_store, parse_address
 from umpteen.settings import DEFAULTS, Settings
@@ -307,13 +300,14 @@ def retry(
     *,
     detach: bool = False,
     slots: int | None = None,
-    change: Callable[[Task], Task] | None = None,
+    timeout_s: float | None = None,
+    memory: int | None = None,
 ) -> Submission:
     """Run again what did not succeed, with what was skipped after it; no job file is needed.
 
     tasks: names, patterns or indices, which run again even where they succeeded. where: which
     ones, by their facts (see `read_facts`). slots: how many at once, where not as before.
-    change: makes of each task what it is to be this time. Raises InputError.
+    timeout_s and memory (bytes): what these tasks have from now on. Raises InputError.
     """
     history = open_history(name)
     settings = _read_settings(history, detach=detach)
@@ -323,13 +317,25 @@ def retry(
         history.refresh()
         job = _read_back(history, settings)
         wanted = _choose(job, history, tasks, where)
-        if change is not None:
-            changed = [change(task) if task.name in wanted else task for task in job.tasks]
+        if timeout_s is not None or memory is not None:
+            changed = [
+                _change(task, timeout_s, memory) if task.name in wanted else task
+                for task in job.tasks
+            ]
             if settings.executor == "local":
                 _refuse_impossible(changed)
             job = msgspec.structs.replace(job, tasks=changed)
         rerun = "all" if tasks else "failed"
         return _hand_in(job, history, rerun, lambda _, task: task.name in wanted)
+
+
+def _change(task: Task, timeout_s: float | None, memory: int | None) -> Task:
+    if timeout_s is not None:
+        task = msgspec.structs.replace(task, timeout_s=timeout_s)
+    if memory is not None:
+        terms = msgspec.structs.replace(task.terms or Terms(), memory=memory)
+        task = msgspec.structs.replace(task, terms=terms)
+    return task
 
 
 def _choose(
@@ -578,10 +584,7 @@ class Removal(NamedTuple):
 
     def measure(self) -> int:
         """The bytes of it."""
-        store = self.history.store
-        if is_remote(store.address):
-            return measure_far_job(store, self.folders)
-        return measure_job(store.address, self.folders)
+        return measure_job(self.history.store, self.folders)
 
 
 def plan_removal(name: str) -> Removal:
@@ -614,10 +617,7 @@ def remove(removal: Removal) -> Removed:
     with hand_in_lock(history.store):
         history.refresh()
         _refuse_running(history, removal.given)
-        if is_remote(history.store.address):
-            removed = remove_far_job(history.store, removal.folders)
-        else:
-            removed = remove_job(history.store.address, removal.folders)
+        removed = remove_job(history.store, removal.folders)
     remove_rest(history.store.address)
     forget(history.store.address)
     return removed

@@ -121,7 +121,7 @@ def _read_files(
         for fact in facts
     ]
     found: list[bytes | None] = [None] * len(facts)
-    for store in {id(place.store): place.store for place in places}.values():
+    for store in dict.fromkeys(place.store for place in places):
         mine = [
             number
             for number, place in enumerate(places)

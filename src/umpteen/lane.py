@@ -32,7 +32,7 @@ from umpteen.process import (
     resolve_program,
 )
 from umpteen.records import list_starts, parse_ranges, read_start
-from umpteen.results.base import Store, attempt_folder, scratch_folder, spool_folder
+from umpteen.results.base import OUTPUTS, Store, attempt_folder, scratch_folder, spool_folder
 from umpteen.results.opening import OPTIONS_VARIABLE, is_remote, parse_address
 from umpteen.task import (
     NUMBER_OF,
@@ -134,9 +134,20 @@ class BatchView:
         """What a task has beside its command and its place."""
         return self.extras.get(str(position), self.common) if self.extras else self.common
 
-    def folder(self, position: int) -> str:
-        """The folder of a task's outputs on this machine."""
+    def digest(self, position: int) -> str:
+        """What a task is known by."""
+        extra = self.terms_of(position)
+        command = extra.get("argv") or self.runs[position]["cmd"]
+        return build_digest(command, extra.get("env"), extra.get("cwd"))
+
+    def output(self, position: int) -> str:
+        """The address of the folder of a task's outputs."""
         output: str = self.runs[position]["remote_output_path"]
+        return output
+
+    def folder(self, position: int) -> str:
+        """That folder on this machine."""
+        output = self.output(position)
         return output if output.startswith("/") else parse_address(output)
 
 
@@ -199,7 +210,7 @@ class _Running:
         self.cwd: str | None = None
         self.index = batch.indices[self.position]
         self.name = batch.names[self.position]
-        self.output: str = batch.runs[self.position]["remote_output_path"]
+        self.output = batch.output(self.position)
         self.is_spooled = is_remote(self.output)
         self.folder = (
             spool_folder(spool, self.index, self.attempt)
@@ -442,11 +453,7 @@ class _Lane:
 
     def _set_aside(self, task: _Running) -> None:
         """Move what an earlier attempt left in the task's folder below `attempts/`."""
-        left = [
-            name
-            for name in ("stdout", "stderr", "status_code", "status", "results")
-            if os.path.lexists(f"{task.folder}/{name}")
-        ]
+        left = [name for name in OUTPUTS if os.path.lexists(f"{task.folder}/{name}")]
         if not left:
             return
         target = f"{task.folder}/{attempt_folder(*self._label_left(task))}"
@@ -715,9 +722,7 @@ class _Lane:
     def _report_cancelled(self, task: _Running) -> None:
         """A task that was given out, and called back before it started."""
         task.start_s, task.reaped = time.time(), (0, None, 0.0)
-        extra = task.batch.terms_of(task.position)
-        command = extra.get("argv") or task.batch.runs[task.position]["cmd"]
-        task.digest = build_digest(command, extra.get("env"), extra.get("cwd"))
+        task.digest = task.batch.digest(task.position)
         record = self._build_record(task, TaskState.CANCELLED.value, "", (0, 0))
         self._report(task, record._replace(exit_code=None))
 

@@ -14,13 +14,12 @@ from umpteen.errors import InputError
 from umpteen.history import History
 from umpteen.job import Task
 from umpteen.lookup import Outputs, find_outputs
-from umpteen.results.base import Store
+from umpteen.results.base import OUTPUTS, Store
 from umpteen.results.opening import is_remote
 
 __all__ = ["Pulled", "TaskFiles", "list_task_files", "pull"]
 
 _AT_ONCE = 64
-_OUTPUTS = ("stdout", "stderr", "status_code", "status", "results")
 
 
 class TaskFiles(NamedTuple):
@@ -52,27 +51,9 @@ def list_task_files(history: History) -> Iterator[TaskFiles]:
                 listed = _list_all(history.store)
             found = listed.get(outputs.folder, [])
         else:
-            found = [
-                (f"{name}/{path}" if path else name, size)
-                for name in _OUTPUTS
-                for path, size in _list_below(outputs, name)
-            ]
+            below = outputs.store.walk(outputs.folder)
+            found = [(path, size) for path, size in below if path.split("/")[0] in OUTPUTS]
         yield TaskFiles(index, task, outputs, sorted(found))
-
-
-def _list_below(outputs: Outputs, name: str) -> list[tuple[str, int]]:
-    if name == "results":
-        return outputs.store.walk(outputs.key(name))
-    size = _measure(outputs, name)
-    return [] if size is None else [("", size)]
-
-
-def _measure(outputs: Outputs, name: str) -> int | None:
-    if not is_remote(outputs.store.address):
-        path = f"{outputs.address}/{name}"
-        return os.path.getsize(path) if os.path.isfile(path) else None
-    content = outputs.store.read(outputs.key(name))
-    return None if content is None else len(content)
 
 
 def _list_all(store: Store) -> dict[str, list[tuple[str, int]]]:
@@ -81,7 +62,7 @@ def _list_all(store: Store) -> dict[str, list[tuple[str, int]]]:
     for path, size in store.walk(""):
         parts = path.split("/")
         for place in range(1, len(parts)):
-            if parts[place] in _OUTPUTS and "attempts" not in parts[:place]:
+            if parts[place] in OUTPUTS and "attempts" not in parts[:place]:
                 folder, rest = "/".join(parts[:place]), "/".join(parts[place:])
                 found.setdefault(folder, []).append((rest, size))
                 break
@@ -118,7 +99,7 @@ def pull(
     for place in range(0, len(wanted), _AT_ONCE):
         part = wanted[place : place + _AT_ONCE]
         missing = [entry for entry in part if not _is_here(*entry[2:])]
-        for store in {id(entry[0]): entry[0] for entry in missing}.values():
+        for store in dict.fromkeys(entry[0] for entry in missing):
             mine = [entry for entry in missing if entry[0] is store]
             store.fetch_many([(key, target) for _, key, target, _, _ in mine])
             for _, _, target, _, end_s in mine:

@@ -14,18 +14,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from umpteen.errors import StoreError
-from umpteen.results.base import JOB, LOCK, OWN_FOLDER, Store
+from umpteen.results.base import JOB, LOCK, OUTPUTS, OWN_FOLDER, Store
+from umpteen.results.opening import is_remote
 
-__all__ = [
-    "Removed",
-    "measure_far_job",
-    "measure_job",
-    "remove_far_job",
-    "remove_job",
-    "remove_rest",
-]
+__all__ = ["Removed", "measure_job", "remove_job", "remove_rest"]
 
-_OF_A_TASK = ("stdout", "stderr", "status_code", "status", "results", "attempts")
+_OF_A_TASK = (*OUTPUTS, "attempts")
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -36,8 +30,15 @@ class Removed(NamedTuple):
     left: int
 
 
-def measure_job(address: str, names: Sequence[str]) -> int:
+def measure_job(store: Store, names: Sequence[str]) -> int:
     """The bytes of what `remove_job` would remove."""
+    if is_remote(store.address):
+        ours = _build_test(names)
+        return sum(size for path, size in store.walk("") if ours(path))
+    return _measure_folder(store.address, names)
+
+
+def _measure_folder(address: str, names: Sequence[str]) -> int:
     with _open_address(address) as top:
         total = 0 if top is None else _measure(OWN_FOLDER, top)
         for name in names if top is not None else ():
@@ -47,12 +48,17 @@ def measure_job(address: str, names: Sequence[str]) -> int:
     return total
 
 
-def remove_job(address: str, names: Sequence[str]) -> Removed:
+def remove_job(store: Store, names: Sequence[str]) -> Removed:
     """Remove the outputs of these tasks, then what is known of the job, but for its lock.
 
     names: folders of tasks below the address. A run that is killed in between is a job still,
     and can be removed again. Raises StoreError.
     """
+    return (_remove_far if is_remote(store.address) else _remove_folder)(store, names)
+
+
+def _remove_folder(store: Store, names: Sequence[str]) -> Removed:
+    address = store.address
     tasks = left = 0
     with _explained(address), _open_address(address) as top:
         if top is None:
@@ -74,17 +80,8 @@ def remove_job(address: str, names: Sequence[str]) -> Removed:
     return Removed(tasks, left)
 
 
-def measure_far_job(store: Store, names: Sequence[str]) -> int:
-    """The bytes of what `remove_far_job` would remove."""
-    ours = _build_test(names)
-    return sum(size for path, size in store.walk("") if ours(path))
-
-
-def remove_far_job(store: Store, names: Sequence[str]) -> Removed:
-    """As `remove_job`, where there are no folders: by the names of all files. Raises StoreError.
-
-    What says that it is a job goes last, but for the lock.
-    """
+def _remove_far(store: Store, names: Sequence[str]) -> Removed:
+    """Where there are no folders: by the names of all files."""
     ours = _build_test(names)
     paths = [path for path, _ in store.walk("") if path != LOCK]
     found = [path for path in paths if ours(path)]

@@ -166,10 +166,7 @@ class _Runner:
         self.passed_over: set[str] = set()  # of our batches, those that somebody else has
         self.foreign: set[str] = set()
         self.revoked: set[int] = set()
-        self.kept_before: dict[
-            int, Kept
-        ] = {}  # by task index, what a runner before us could not put
-        self.delivering: set[tuple[int, int]] = set()
+        self.kept_before: dict[int, Kept] = {}  # by task index
         self.unpacked: set[tuple[str, str | None]] = set()
         self.recalling: dict[tuple[int, int], int] = {}  # lanes that may have it, or come to it
         self.recalled: set[tuple[int, int]] = set()  # recorded, and a ticket is still about
@@ -462,7 +459,7 @@ class _Runner:
             kept = self.kept_before.get(index)
             if kept is None or kept.attempt <= opened.attempts.get(index, 0):
                 continue
-            if kept.digest != self.opener.build_digest(opened, position):
+            if kept.digest != opened.view.digest(position):
                 continue
             with contextlib.suppress(OSError):
                 os.makedirs(self.spool, exist_ok=True)
@@ -526,8 +523,9 @@ class _Runner:
         if index in self.names:
             return self.names[index]
         for opened in self.open.values():
-            if index in opened.view.indices:
-                return opened.view.names[opened.view.indices.index(index)]
+            position = opened.find_position(index)
+            if position is not None:
+                return opened.view.names[position]
         while self.unread:
             with contextlib.suppress(StoreError):
                 view = read_batch(self.store, self.unread.pop())
@@ -545,9 +543,8 @@ class _Runner:
         queue = self.queue
         if self.unopened or queue.is_ready or queue.due or queue.unrun or queue.under_way:
             return False
-        if self.delivering:  # others may wait for what is on its way
-            return False
-        return not self.foreign
+        # Others may wait for what is on its way.
+        return not self.foreign and not (self.delivery and self.delivery.count_left())
 
     def _push_tickets(self) -> None:
         """Fill the pipe as far as it goes; close it when all tickets are in it."""
@@ -622,7 +619,7 @@ class _Runner:
             else:
                 comes_back = False
             outcome = _Outcome(key, int(state), record, comes_back)
-            if is_remote(self.open[key[0]].view.runs[key[1]]["remote_output_path"]):
+            if is_remote(self.open[key[0]].view.output(key[1])):
                 outcomes += self._deliver(outcome)
             else:
                 outcomes.append(outcome)
@@ -648,7 +645,7 @@ class _Runner:
     def _echo(self, key: tuple[int, int], line: bytes) -> None:
         """Copy what an attempt printed to our own stdout and stderr, byte for byte."""
         record, view = json.loads(line), self.open[key[0]].view
-        if is_remote(view.runs[key[1]]["remote_output_path"]):
+        if is_remote(view.output(key[1])):
             folder = spool_folder(self.spool, record["task"], record["attempt"])
         else:
             folder = os.path.join(view.folder(key[1]), record.get("outputs", ""))
@@ -671,13 +668,12 @@ class _Runner:
             record["outputs"] = attempt_folder(attempt, self.token)
             outcome = outcome._replace(record=build_line(record)[:-1])
         below = record.get("outputs", "")
-        output = opened.view.runs[position]["remote_output_path"]
+        output = opened.view.output(position)
         parcel = Parcel(index, folder, output, below, opened.view.status_file, outcome)
         if not below:
             parcel.aside = opened.labels.pop(index, None)
             parcel.is_unsure = opened.is_unsure
         self.delivery = self.delivery or self._begin_delivery()
-        self.delivering.add(outcome.key)
         self.delivery.send(parcel)
         return []
 
@@ -690,7 +686,6 @@ class _Runner:
         outcomes = []
         for parcel in delivery.take():
             outcome: _Outcome = parcel.outcome
-            self.delivering.discard(outcome.key)
             if parcel.problem:
                 failed = {"state": TaskState.FAILED.value, "reason": parcel.problem[:300]}
                 line = build_line({**json.loads(outcome.record), **failed})[:-1]
@@ -929,6 +924,7 @@ class _Runner:
 
     def _cancel_tasks(self, mark: CancelMark) -> None:
         """Those that the mark names one by one."""
+        on_way = self.delivery.list_indices() if self.delivery else set()
         for ordinal, opened in self.open.items():
             batch = opened.view.batch
             if mark.tasks == opened.marked or not batch.isdigit():
@@ -945,13 +941,14 @@ class _Runner:
             waiting = self.queue.drop(keys)
             self.queue.unrun += [Unrun(*key, TaskState.CANCELLED.value, "") for key in waiting]
             for key in keys - waiting:
-                if not opened.is_done(key[1]) and key not in self.delivering:
+                if not opened.is_done(key[1]) and opened.view.indices[key[1]] not in on_way:
                     self.recalling[key] = len(self.lanes)
                     self._order(CANCEL_ONE, key)
         self._settle_unrun()
 
     def _take_back(self, told: bytes) -> None:
         """What a lane will never start; recorded once that is so of every lane."""
+        on_way = self.delivery.list_indices() if self.delivery else set()
         for pair in told.split(b","):
             ordinal, position = map(int, pair.split(b":"))
             key = ordinal, position
@@ -959,7 +956,7 @@ class _Runner:
             opened = self.open.get(ordinal)
             if self.recalling[key] or opened is None or opened.is_done(position):
                 continue
-            if key in self.delivering:
+            if opened.view.indices[position] in on_way:
                 continue
             self.recalled.add(key)
             self.queue.end(key)
@@ -1014,11 +1011,9 @@ class _Runner:
             if shown == opened.shown and now - opened.shown_at_s < _RUNNING_AT_LEAST_S:
                 continue
             opened.shown, opened.shown_at_s = shown, now
-            self._show(running_key(opened.view.batch, opened.key), shown)
+            key = running_key(opened.view.batch, opened.key)
+            self._do_beside(functools.partial(self.store.replace, key, shown))
         return True
-
-    def _show(self, key: str, shown: bytes) -> None:
-        self._do_beside(lambda: self.store.replace(key, shown))
 
     def _send_live(self, live: LiveOutputs) -> None:
         running = []

@@ -27,6 +27,7 @@ from umpteen.records import (
 )
 from umpteen.results.base import (
     CANCEL,
+    OUTPUTS,
     Appender,
     RecordsKey,
     Store,
@@ -43,7 +44,6 @@ from umpteen.task import (
     STATES,
     Record,
     TaskState,
-    build_digest,
 )
 
 __all__ = ["CancelMark", "OpenBatch", "Opener", "read_batch", "read_cancel_mark"]
@@ -333,19 +333,13 @@ class Opener(NamedTuple):
         opened.states[position] = NUMBER_OF[record.state]
         opened.file.append(record.to_line().encode() + b"\n")
 
-    def build_digest(self, opened: OpenBatch, position: int) -> str:
-        """What a task of the batch is known by."""
-        extra = opened.view.terms_of(position)
-        command = extra.get("argv") or opened.view.runs[position]["cmd"]
-        return build_digest(command, extra.get("env"), extra.get("cwd"))
-
     def build_record(self, opened: OpenBatch, position: int, state: str, reason: str) -> Record:
         """For a task that comes to its end without being run."""
         index = opened.view.indices[position]
         now = round(time.time(), 3)
         return Record(
             task=index,
-            digest=self.build_digest(opened, position),
+            digest=opened.view.digest(position),
             attempt=opened.attempts.get(index, 0) + 1,
             state=state,
             start_s=now,
@@ -357,10 +351,10 @@ class Opener(NamedTuple):
 def _move_outputs(store: Store, view: BatchView, record: Record) -> None:
     """From below `attempts/` to the task's own folder; what is there goes the other way."""
     position = view.indices.index(record.task)
-    store, base = find_output(store, view.runs[position]["remote_output_path"])
+    store, base = find_output(store, view.output(position))
     source = f"{base}/{record.outputs}"
     aside = f"{base}/{attempt_folder(record.attempt, 'earlier')}"
-    for name in ("stdout", "stderr", "status_code", "status", "results"):
+    for name in OUTPUTS:
         store.move(f"{base}/{name}", f"{aside}/{name}")
         store.move(f"{source}/{name}", f"{base}/{name}")
     with contextlib.suppress(OSError):

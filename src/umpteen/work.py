@@ -36,7 +36,9 @@ class Options:
             sys.exit(EXIT_SUCCEEDED)
         if not 1 <= len(rest) <= 2:
             raise SettingsError("nothing to run", _USAGE)
-        self.place, self.batches = rest[0], rest[1] if rest[1:] else ""
+        self.place = rest[0]
+        numbers = parse_ranges(rest[1]) if rest[1:] else []
+        self.batches = [str(number) for part in numbers for number in part]
         self.batch_id, self.token = found.get("--batch-id", ""), found.get("--token", "")
         self.lease_fd, self.watch_fd = (
             int(found.get(name, "-1")) for name in ("--lease-fd", "--watch-fd")
@@ -68,17 +70,15 @@ class Work(NamedTuple):
 
 def find_work(options: Options) -> Work:
     """What the command line says; raises InputError, SettingsError and StoreError."""
-    batches = [str(number) for part in parse_ranges(options.batches) for number in part]
-    if batches and options.slots:
-        return Work(parse_address(options.place), batches, options.slots)
-    address = options.place if batches else read_address(options.place)
+    if options.batches and options.slots:
+        return Work(parse_address(options.place), options.batches, options.slots)
+    address = options.place if options.batches else read_address(options.place)
     return _ask_child(options) if is_remote(address) else _read_work(options)
 
 
 def _read_work(options: Options) -> Work:
     if options.batches:
-        store = open_store(options.place)
-        batches = [str(number) for part in parse_ranges(options.batches) for number in part]
+        store, batches = open_store(options.place), options.batches
     else:
         store, batches = adopt_batch(options.place, options.batch_id)
     check_job(store)

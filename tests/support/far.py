@@ -7,17 +7,23 @@ As tests.support.sweep does with folders; all of the store is copied here to be 
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 from tests.support.command import Umpteen
 from tests.support.s3 import S3, S3Server
-from tests.support.sweep import Point, check_store, kill, list_processes, read_record_lines
+from tests.support.sweep import (
+    Point,
+    check_store,
+    kill,
+    list_processes,
+    read_options,
+    read_record_lines,
+    run_points,
+)
 from tests.support.wait import wait_until
 from umpteen.results.opening import OPTIONS_VARIABLE, open_store
 
@@ -75,28 +81,16 @@ def run_far_point(umpteen: Umpteen, s3: S3, point: Point, tasks: int) -> list[st
 
 def main() -> int:
     """Run the sweep; 1 where a point had a fault."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--points", type=int, default=100)
-    parser.add_argument("--tasks", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=int(time.time()))
-    options = parser.parse_args()
+    options = read_options(__doc__, 100, 200)
     generator = random.Random(options.seed)
-    print(f"seed {options.seed}, {options.points} points, {options.tasks} tasks each", flush=True)
-    bad = 0
-    with (
-        tempfile.TemporaryDirectory(prefix="umpteen-far-") as root,
-        S3Server(Path(root, "s3")) as server,
-    ):
-        for number in range(options.points):
+    with tempfile.TemporaryDirectory(prefix="umpteen-far-") as root, S3Server(Path(root)) as server:
+
+        def run(_: int, umpteen: Umpteen) -> tuple[str, list[str]]:
             point = Point(generator, options.tasks)
-            umpteen = Umpteen(Path(root, f"{number}", "work"), Path(root, f"{number}", "home"))
-            umpteen.folder.mkdir(parents=True)
-            umpteen.home.mkdir()
             faults = run_far_point(umpteen, server.make_bucket(), point, options.tasks)
-            bad += bool(faults)
-            print(f"{number:>4}  {point!r:<24} {'; '.join(faults) or 'sound'}", flush=True)
-    print(f"{options.points - bad} of {options.points} points sound, seed {options.seed}")
-    return 1 if bad else 0
+            return repr(point), faults
+
+        return run_points(options.points, options.seed, run)
 
 
 if __name__ == "__main__":

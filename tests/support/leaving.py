@@ -9,7 +9,6 @@ from the files of the store alone.
 
 from __future__ import annotations
 
-import argparse
 import functools
 import json
 import os
@@ -17,8 +16,6 @@ import random
 import signal
 import subprocess
 import sys
-import tempfile
-import time
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -29,7 +26,9 @@ from tests.support.sweep import (
     estimate_records,
     find_runners,
     list_processes,
+    read_options,
     read_record_lines,
+    run_points,
 )
 from tests.support.wait import wait_until
 
@@ -181,22 +180,12 @@ def run_point(umpteen: Umpteen, generator: random.Random) -> tuple[str, list[str
 
 def main() -> int:
     """Run the sweep; 1 where a point had a fault."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--points", type=int, default=500)
-    parser.add_argument("--seed", type=int, default=int(time.time()))
-    options = parser.parse_args()
-    print(f"seed {options.seed}, {options.points} points", flush=True)
-    bad = 0
-    with tempfile.TemporaryDirectory(prefix="umpteen-sweep-") as root:
-        for number in range(options.points):
-            umpteen = Umpteen(Path(root, f"{number}", "work"), Path(root, f"{number}", "home"))
-            umpteen.folder.mkdir(parents=True)
-            umpteen.home.mkdir()
-            kills, faults = run_point(umpteen, random.Random(f"{options.seed}-{number}"))
-            bad += bool(faults)
-            print(f"{number:>4}  {kills:<60} {'; '.join(faults[:5]) or 'sound'}", flush=True)
-    print(f"{options.points - bad} of {options.points} points sound, seed {options.seed}")
-    return 1 if bad else 0
+    options = read_options(__doc__, 500)
+
+    def run(number: int, umpteen: Umpteen) -> tuple[str, list[str]]:
+        return run_point(umpteen, random.Random(f"{options.seed}-{number}"))
+
+    return run_points(options.points, options.seed, run)
 
 
 if __name__ == "__main__":

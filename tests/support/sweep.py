@@ -18,12 +18,13 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 from tests.support.command import Umpteen
 from tests.support.wait import wait_until
 
-__all__ = ["Point", "check_store", "main", "run_point"]
+__all__ = ["Point", "check_store", "main", "read_options", "run_point", "run_points"]
 
 _RECORD_BYTES = 220
 TARGETS = ("watcher", "runner", "lane", "both", "all")
@@ -168,27 +169,45 @@ def run_point(umpteen: Umpteen, point: Point, tasks: int) -> list[str]:
         watcher.communicate()
 
 
-def main() -> int:
-    """Run the sweep; 1 where a point had a fault."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--points", type=int, default=100)
-    parser.add_argument("--tasks", type=int, default=5000)
-    parser.add_argument("--seed", type=int, default=int(time.time()))
-    options = parser.parse_args()
-    generator = random.Random(options.seed)
-    print(f"seed {options.seed}, {options.points} points, {options.tasks} tasks each", flush=True)
+def run_points(points: int, seed: int, run: Callable[[int, Umpteen], tuple[str, list[str]]]) -> int:
+    """Run each point with folders of its own, and print it with its faults; 1 if it had any.
+
+    run: of a point's number; what was done there, and what is wrong.
+    """
+    print(f"seed {seed}, {points} points", flush=True)
     bad = 0
     with tempfile.TemporaryDirectory(prefix="umpteen-sweep-") as root:
-        for number in range(options.points):
-            point = Point(generator, options.tasks)
+        for number in range(points):
             umpteen = Umpteen(Path(root, f"{number}", "work"), Path(root, f"{number}", "home"))
             umpteen.folder.mkdir(parents=True)
             umpteen.home.mkdir()
-            faults = run_point(umpteen, point, options.tasks)
+            what, faults = run(number, umpteen)
             bad += bool(faults)
-            print(f"{number:>4}  {point!r:<24} {'; '.join(faults) or 'sound'}", flush=True)
-    print(f"{options.points - bad} of {options.points} points sound, seed {options.seed}")
+            print(f"{number:>4}  {what:<60} {'; '.join(faults[:5]) or 'sound'}", flush=True)
+    print(f"{points - bad} of {points} points sound, seed {seed}")
     return 1 if bad else 0
+
+
+def read_options(text: str | None, points: int, tasks: int = 0) -> argparse.Namespace:
+    """How many points (and tasks, where that is a choice), and the seed."""
+    parser = argparse.ArgumentParser(description=text)
+    parser.add_argument("--points", type=int, default=points)
+    if tasks:
+        parser.add_argument("--tasks", type=int, default=tasks)
+    parser.add_argument("--seed", type=int, default=int(time.time()))
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Run the sweep; 1 where a point had a fault."""
+    options = read_options(__doc__, 100, 5000)
+    generator = random.Random(options.seed)
+
+    def run(_: int, umpteen: Umpteen) -> tuple[str, list[str]]:
+        point = Point(generator, options.tasks)
+        return repr(point), run_point(umpteen, point, options.tasks)
+
+    return run_points(options.points, options.seed, run)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import click
-import msgspec
 
 from umpteen.cli.options import (
     complete_task,
@@ -23,7 +22,6 @@ from umpteen.cli.watch import watch_to_end
 from umpteen.dispatch import Submission, explain, retry
 from umpteen.errors import EXIT_SUCCEEDED
 from umpteen.history import SKIPPED
-from umpteen.job import Task, Terms
 from umpteen.lookup import find_names
 from umpteen.task import shell_command
 
@@ -60,7 +58,7 @@ def retry_command(
     with stop_signals() as stop:
         submission = retry(
             name, tasks, options["where"],
-            detach=options["detach"], slots=options["slots"], change=_build_change(options),
+            detach=options["detach"], slots=options["slots"], timeout_s=options["timeout"], memory=options["memory"],
         )  # fmt: skip
         if submission.is_idle:
             is_chosen = bool(tasks) or options["where"] is not None
@@ -88,23 +86,3 @@ def _tell_blocker(submission: Submission, job: str, tasks: Sequence[str]) -> Non
     if ended:
         words = shell_command(["umpteen", "retry", job, ended[0]])
         click.echo(f"  first     {words}     {task} is after it", err=True)
-
-
-class _Change:
-    """What flags make of a task."""
-
-    def __init__(self, timeout_s: float | None, memory: int | None) -> None:
-        self.timeout_s, self.memory = timeout_s, memory
-
-    def __call__(self, task: Task) -> Task:
-        if self.timeout_s is not None:
-            task = msgspec.structs.replace(task, timeout_s=self.timeout_s)
-        if self.memory is not None:
-            terms = msgspec.structs.replace(task.terms or Terms(), memory=self.memory)
-            task = msgspec.structs.replace(task, terms=terms)
-        return task
-
-
-def _build_change(options: dict[str, Any]) -> _Change | None:
-    timeout_s, memory = options["timeout"], options["memory"]
-    return None if timeout_s is None and memory is None else _Change(timeout_s, memory)

@@ -17,6 +17,7 @@ __all__ = [
     "FOLLOW",
     "JOB",
     "LOCK",
+    "OUTPUTS",
     "OWN_FOLDER",
     "Appender",
     "Content",
@@ -46,6 +47,7 @@ JOB = ".umpteen/job.json"
 CANCEL = ".umpteen/cancel"
 LOCK = ".umpteen/lock"
 FOLLOW = ".umpteen/follow"
+OUTPUTS = ("stdout", "stderr", "status_code", "status", "results")  # of an attempt, in its folder
 CLOSED = "closed"  # in the records folder of a batch
 
 _RECORDS_NAME = re.compile(r"(\d+)-([0-9a-f]+)\.jsonl")
