@@ -113,7 +113,8 @@ class BatchView:
         self.grace_s: float = own.get("grace_s", 10.0)
         cwd: str = own.get("cwd") or ""
         self.synced: list[tuple[str, str | None]] = own.get("synced", [])
-        self.cwd = cwd if os.path.isdir(cwd) else self.find_synced()
+        self.base = cwd if os.path.isdir(cwd) else ""  # where relative paths begin
+        self.cwd = self.base or self.find_synced()
         self.deadline_s: float | None = own.get("deadline_s")
         self.has_graph: bool = own.get("graph", False)
         self.after: list[int] = own.get("after", [])
@@ -125,10 +126,13 @@ class BatchView:
 
     def find_synced(self) -> str | None:
         """The first folder that was synced; None is where the runner is."""
-        digest, destination = next(iter(self.synced), ("", None))
-        if not digest:
-            return None
-        return os.path.expanduser(destination) if destination else synced_folder(digest)
+        return self.place(*self.synced[0]) if self.synced else None
+
+    def place(self, digest: str, destination: str | None) -> str:
+        """Where a folder that is synced is on this machine."""
+        if not destination:
+            return synced_folder(digest)
+        return os.path.abspath(os.path.join(self.base, os.path.expanduser(destination)))
 
     def terms_of(self, position: int) -> dict[str, Any]:
         """What a task has beside its command and its place."""

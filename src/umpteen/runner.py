@@ -481,7 +481,7 @@ class _Runner:
 
             content = unpack_once(digest, fetch)
             if destination:
-                place(content, os.path.join(view.cwd or "", os.path.expanduser(destination)))
+                place(content, view.place(digest, destination))
             self.unpacked.add((digest, destination))
 
     def _list_tasks(self, opened: OpenBatch) -> Tasks:

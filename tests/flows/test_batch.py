@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -243,3 +244,26 @@ def test_batch_with_relative_paths_is_found_from_elsewhere(
     assert "2 at a time" in again.stderr
     status = json.loads(umpteen("status", top, "--json", cwd=tmp_path).stdout)
     assert sum(status["counts"].values()) == 2
+
+
+def test_batch_syncs_to_one_place_where_the_folder_of_submission_is_gone(
+    umpteen: Umpteen, tmp_path: Path
+) -> None:
+    umpteen.write("code/a", "synced\n")
+    submitted = umpteen.folder / "gone"
+    submitted.mkdir()
+    job = (
+        "run",
+        "cat $UMPTEEN_SYNCED/a; pwd",
+        "--name",
+        "job",
+        "--sync",
+        f"{umpteen.folder}/code:lib",
+    )
+    stored = umpteen(*job, "--results", tmp_path / "out", cwd=submitted)
+    assert stored.returncode == 0, stored.stderr
+    shutil.rmtree(submitted)
+    shutil.rmtree(tmp_path / "out/.umpteen/records")
+    done = umpteen("batch", tmp_path / "out/.umpteen/batches/1.json")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out/0/stdout").read_text() == f"synced\n{umpteen.folder}/lib\n"
