@@ -80,11 +80,16 @@ DEFAULTS: dict[str, Any] = {
 def merge_settings(*layers: Mapping[str, Setting]) -> Settings:
     """Later layers override earlier ones; what none gives has its default."""
     chosen = {key: Setting(value, "default") for key, value in DEFAULTS.items()}
-    for layer in layers:
+    for given in layers:
+        layer = dict(given)
         if "executor" in layer:  # options are those of one executor
             chosen["executor_options"] = Setting({}, "default")
         if "address" in layer:  # and of one place
             chosen["results_options"] = Setting({}, "default")
+        if "executor_options" in layer:
+            new = layer["executor_options"]
+            options = {**chosen["executor_options"].value, **new.value}
+            layer["executor_options"] = Setting(options, new.source)
         chosen.update(layer)
     return Settings(
         **{key: setting.value for key, setting in chosen.items()},

@@ -13,7 +13,16 @@ from tests.support.wait import wait_until
 from umpteen.batches import build_batches
 from umpteen.dispatch import plan_run, settle
 from umpteen.errors import SettingsError
-from umpteen.executors.base import ENDED, QUEUED, RUNNING, UNKNOWN, Executor, open_executor
+from umpteen.executors.base import (
+    ENDED,
+    QUEUED,
+    RUNNING,
+    UNKNOWN,
+    Executor,
+    Load,
+    Order,
+    open_executor,
+)
 from umpteen.executors.local import LocalExecutor
 from umpteen.formats import read_job
 from umpteen.hand_in import open_job_folder
@@ -60,11 +69,16 @@ def prepare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., st
         plan, _ = plan_run(job)
         for number, index in enumerate(plan.to_run, 1):
             plan.to_run = [index]
-            for handed, content in build_batches(plan, store.address, number, {}, 0.0):
-                store.create(batch_key(handed.batch), content)
+            for new, content in build_batches(plan, store.address, number, {}, 0.0):
+                store.create(batch_key(new.handed.batch), content)
         return store.address
 
     return prepare
+
+
+def make_load(address: str, *batches: str) -> Load:
+    """These batches of a store, for eight slots."""
+    return Load(address, [Order(batch) for batch in batches], 8, mark="0" * 12)
 
 
 def wait_for_end(executor: Executor, handles: Sequence[str]) -> None:
@@ -76,7 +90,7 @@ class TestExecutor:
     def test_submit_runs_every_batch(self, open_one: Open, prepare: Callable[..., str]) -> None:
         address = prepare("echo a", "echo b; exit 3")
         executor = open_one()
-        handles = executor.submit(address, ["1", "2"], 8)
+        handles = executor.submit(make_load(address, "1", "2"))
         wait_for_end(executor, list(handles.values()))
         assert set(handles) == {"1", "2"}
         assert (Path(address) / "0/stdout").read_text() == "a\n"
@@ -85,7 +99,7 @@ class TestExecutor:
     def test_submit_runs_no_other_batch(self, open_one: Open, prepare: Callable[..., str]) -> None:
         address = prepare("echo a", "echo b", "echo c")
         executor = open_one()
-        handles = executor.submit(address, ["1", "3"], 8)
+        handles = executor.submit(make_load(address, "1", "3"))
         wait_for_end(executor, list(handles.values()))
         assert {record["task"] for record in list_records(Path(address))} == {0, 2}
 
@@ -94,7 +108,7 @@ class TestExecutor:
     ) -> None:
         address = prepare("touch begun; until [ -e go ]; do sleep 0.05; done")
         executor = open_one()
-        handles = list(executor.submit(address, ["1"], 8).values())
+        handles = list(executor.submit(make_load(address, "1")).values())
         assert set(executor.poll(handles).values()) <= {QUEUED, RUNNING}
         wait_until((tmp_path / "begun").exists)
         assert executor.poll(handles) == {handles[0]: RUNNING}
@@ -106,7 +120,7 @@ class TestExecutor:
     ) -> None:
         address = prepare("echo a")
         executor = open_one()
-        handles = list(executor.submit(address, ["1"], 8).values())
+        handles = list(executor.submit(make_load(address, "1")).values())
         wait_for_end(executor, handles)
         assert executor.poll(handles) == {handles[0]: ENDED}
 
@@ -114,7 +128,7 @@ class TestExecutor:
         self, open_one: Open, prepare: Callable[..., str], tmp_path: Path
     ) -> None:
         address = prepare("touch begun; until [ -e go ]; do sleep 0.05; done")
-        handles = list(open_one().submit(address, ["1"], 8).values())
+        handles = list(open_one().submit(make_load(address, "1")).values())
         wait_until((tmp_path / "begun").exists)
         assert open_one().poll(handles) == {handles[0]: RUNNING}
         (tmp_path / "go").touch()
@@ -127,7 +141,7 @@ class TestExecutor:
         command = "trap 'echo asked; exit 0' TERM; touch begun.{}; sleep 600 & wait"
         address = prepare(*map(command.format, numbers))
         executor = open_one()
-        handles = list(executor.submit(address, numbers, 8).values())
+        handles = list(executor.submit(make_load(address, *numbers)).values())
         wait_until(lambda: len(list(tmp_path.glob("begun.*"))) == 8)
         open_store(address).replace(CANCEL, b'{"upto":8}')
         open_one().cancel(handles)
@@ -140,7 +154,7 @@ class TestExecutor:
     ) -> None:
         address = prepare("echo a")
         executor = open_one()
-        handles = list(executor.submit(address, ["1"], 8).values())
+        handles = list(executor.submit(make_load(address, "1")).values())
         wait_for_end(executor, handles)
         executor.cancel(handles)
         assert [r["state"] for r in list_records(Path(address))] == ["succeeded"]
@@ -150,7 +164,7 @@ class TestExecutor:
     ) -> None:
         address = prepare("echo a")
         executor = open_one()
-        handles = list(executor.submit(address, ["1"], 8).values())
+        handles = list(executor.submit(make_load(address, "1")).values())
         foreign = ["another-machine/boot/" + "0" * 12, handles[0][:-12] + "0" * 12]
         assert executor.poll(foreign) == dict.fromkeys(foreign, UNKNOWN)
         wait_for_end(executor, handles)
