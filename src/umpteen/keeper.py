@@ -158,17 +158,20 @@ def _keep(cluster: Any) -> None:
     from distributed import Client
 
     connect: Any = Client
-    idle_s, since_s = _UNUSED_S, time.monotonic()
+    idle_s, since_s, before = _UNUSED_S, time.monotonic(), 0
     with connect(cluster, set_as_default=False) as client:
         while time.monotonic() - since_s < idle_s:
             time.sleep(_LOOK_S)
-            if client.run_on_scheduler(_count_open):
-                idle_s, since_s = _IDLE_S, time.monotonic()
+            is_busy, steps = client.run_on_scheduler(_look_at)
+            if is_busy or steps != before:
+                idle_s, since_s, before = _IDLE_S, time.monotonic(), steps
 
 
-def _count_open(dask_scheduler: Any) -> int:
+def _look_at(dask_scheduler: Any) -> tuple[bool, int]:
+    """(whether something is under way, how many steps tasks have made so far)."""
     over = ("memory", "erred", "forgotten", "released")
-    return sum(task.state not in over for task in dask_scheduler.tasks.values())
+    is_busy = any(task.state not in over for task in dask_scheduler.tasks.values())
+    return is_busy, dask_scheduler.transition_counter
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ it is in the store.
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import contextlib
 import itertools
@@ -158,6 +159,7 @@ class DaskExecutor(Executor):
         with _explained(scheduler):
             _upload(client)
             self.futures = _map(client, load, handles, self.options.get("resources") or {})
+            _confirm(client, [handle.key for handle in handles.values()])
         self.ending, self.without_s = (None, ""), None
         return {batch: str(handle) for batch, handle in handles.items()}
 
@@ -274,14 +276,35 @@ def _connect(scheduler: str) -> Client:
         return known
     distributed = _import_distributed()
     _reach(scheduler)
-    for name in ("distributed", "tornado", "asyncio"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+    _hush()
     with _explained(scheduler), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of versions that differ: only text crosses
+        asyncio.run(_greet(scheduler))
         client: Client = distributed.Client(scheduler, timeout=_ANSWER_S, set_as_default=False)
     _clients[scheduler] = client
     atexit.register(_close, client)
     return client
+
+
+def _hush() -> None:
+    """What Dask logs of lost connections is said by us, once and without tracebacks."""
+    for name in ("tornado", "asyncio", *logging.root.manager.loggerDict):
+        if name.partition(".")[0] in ("distributed", "tornado", "asyncio"):
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+
+
+async def _greet(scheduler: str) -> None:
+    """Raises whatever keeps us from talking to a scheduler: a Client that fails hangs at its end."""
+    from distributed.core import rpc
+    from distributed.security import Security
+
+    call: Any = rpc
+    build: Any = Security
+    arguments = build().get_connection_args("client")
+    async with call(scheduler, timeout=_ANSWER_S, connection_args=arguments) as asked:
+        found = await asyncio.wait_for(asked.identity(), _ANSWER_S)
+    if found.get("type") != "Scheduler":
+        raise ValueError(f"it is a {found.get('type')}")
 
 
 def _close(client: Client) -> None:
@@ -363,6 +386,15 @@ def _map(
         keep(found)
         futures.update(zip((order.batch for order in orders), found, strict=True))
     return futures
+
+
+def _confirm(client: Client, keys: Sequence[Key]) -> None:
+    """Wait until the scheduler has taken these: what is sent to it is not answered."""
+    limit_s = time.monotonic() + _ANSWER_S
+    while None in client.sync(client.scheduler.get_task_status, keys=keys).values():
+        if time.monotonic() > limit_s:
+            raise TimeoutError("it did not take the batches")
+        time.sleep(0.01)
 
 
 def _future(key: Key, client: Client) -> Future:
