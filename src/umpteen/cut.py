@@ -21,7 +21,7 @@ __all__ = ["WORKERS", "Cut", "cut_evenly", "cut_for_engine"]
 
 WORKERS = 16  # where nobody knows how many there are
 _TASKS_MOST = 5000  # of a batch, as long as that makes no more batches than may be
-_FINEST = 64  # the smallest batch is such a part of a worker's share: so even are the ends
+_FINEST = 32  # the smallest batch is such a part of a worker's share: so even are the ends
 _WIDTH = 4  # tasks of a group a level, from which on it is worth cutting
 
 Unit = Sequence[int]  # places in what runs that go into one batch, in this order
