@@ -43,23 +43,26 @@ def cut_evenly(order: Sequence[int], size: int) -> Cut:
 def cut_for_engine(
     plan: Plan, workers: int, batches_most: int, seconds: Mapping[int, float], start_up_s: float
 ) -> Cut:
-    """The batches of a plan for so many workers.
+    """The batches of a plan for so many workers; of `batch_size` tasks, where that is set.
 
     batches_most: how many there may be. seconds: by task index, what it took before; with
     these the longest go first, and no batch is worth less than it costs to start, `start_up_s`.
     """
+    size = plan.job.settings.batch_size
+    if size and plan.graph is None:
+        return cut_evenly(plan.to_run, size)
     workers = workers or WORKERS
     costs = _Costs(plan.to_run, seconds)
     groups = _list_groups(plan, workers, costs)
     least = start_up_s if seconds else 1.0
-    most = max(_TASKS_MOST, -(-2 * len(plan.to_run) // batches_most))
+    most = size or max(_TASKS_MOST, -(-2 * len(plan.to_run) // batches_most))
     while True:
         batches = list(
             itertools.chain.from_iterable(
                 _cut(group, costs, workers, least, most) for group in groups
             )
         )
-        if len(batches) <= max(batches_most, len(groups)):
+        if size or len(batches) <= max(batches_most, len(groups)):
             break
         least *= 2
     sizes = [sum(map(len, batch)) for batch in batches]

@@ -18,12 +18,13 @@ from umpteen.history import History
 from umpteen.job import Job, Task, Terms
 from umpteen.plan import Plan, build_plan
 from umpteen.results.directory import DirectoryStore
-from umpteen.settings import merge_settings
+from umpteen.settings import Setting, merge_settings
 
 
-def make_plan(*tasks: Task) -> Plan:
+def make_plan(*tasks: Task, batch_size: int = 0) -> Plan:
     history = History(DirectoryStore("/nonexistent/umpteen"))
-    return build_plan(Job("job", list(tasks), merge_settings()), history, set())
+    settings = merge_settings({"batch_size": Setting(batch_size, "test")})
+    return build_plan(Job("job", list(tasks), settings), history, set())
 
 
 def plain(count: int) -> Plan:
@@ -34,9 +35,10 @@ def after(name: str, *before: str) -> Task:
     return Task("x", name, terms=Terms(after=[(each, "succeeded") for each in before]))
 
 
-def cut(plan: Plan, workers: int = 4, most: int = 2000, **seconds: float) -> Cut:
-    known = {int(index): value for index, value in seconds.items()}
-    return cut_for_engine(plan, workers, most, known, 0.3)
+def cut(
+    plan: Plan, workers: int = 4, most: int = 2000, seconds: dict[int, float] | None = None
+) -> Cut:
+    return cut_for_engine(plan, workers, most, seconds or {}, 0.3)
 
 
 def list_batches(found: Cut) -> list[list[int]]:
@@ -95,9 +97,14 @@ def test_cut_has_every_task_once(count: int, workers: int, most: int) -> None:
     assert len(found.sizes) <= most
 
 
+def test_cut_of_a_given_size() -> None:
+    assert cut(make_plan(*[Task("true")] * 10, batch_size=4)).sizes == [4, 4, 2]
+    waiting = [after(f"t{n}", "prep") for n in range(10)]
+    assert max(cut(make_plan(Task("x", "prep"), *waiting, batch_size=2), most=1).sizes) == 2
+
+
 def test_cut_by_what_tasks_took_before_runs_the_longest_first() -> None:
-    seconds = {str(index): float(index % 10) for index in range(100)}
-    found = cut(plain(100), **seconds)
+    found = cut(plain(100), seconds={index: float(index % 10) for index in range(100)})
     first = list_batches(found)[0]
     assert {index % 10 for index in first} == {9}
     worth = [sum(float(index % 10) for index in batch) for batch in list_batches(found)]
@@ -105,7 +112,7 @@ def test_cut_by_what_tasks_took_before_runs_the_longest_first() -> None:
 
 
 def test_cut_makes_no_batch_that_is_not_worth_its_start() -> None:
-    found = cut(plain(1000), **{str(index): 0.001 for index in range(1000)})
+    found = cut(plain(1000), seconds=dict.fromkeys(range(1000), 0.001))
     assert all(size * 0.001 >= 0.29 for size in found.sizes[:-1])
 
 

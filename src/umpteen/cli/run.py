@@ -52,6 +52,7 @@ Examples:
 @click.option("--results", metavar="ADDRESS", help="Where outputs go; {name} is the job's name.")
 @click.option("--slots", "--nprocs", type=click.IntRange(min=1), help="Tasks at once.")
 @click.option("--executor", help="Where tasks run: local or dask, or an import path.")
+@click.option("--batch-size", type=click.IntRange(min=1), help="Tasks that a cluster gets at once.")
 @click.option("--scheduler-address", metavar="ADDRESS", help="Of a Dask cluster: tcp://HOST:8786.")
 @click.option("--timeout", callback=read_duration, help="Of one task: 90, 15m, 2h.")
 @click.option("--deadline", callback=read_duration, help="Of the whole job.")
@@ -148,6 +149,7 @@ def _collect_flags(options: dict[str, Any]) -> dict[str, Setting]:
         "max_failures": "max_failures",
         "fail_fast": "fail_fast",
         "canary": "canary",
+        "batch_size": "batch_size",
     }
     flags = {
         setting: Setting(options[option], f"--{option.replace('_', '-')}")
