@@ -256,9 +256,6 @@ def _hand_in(
     history.refresh()
     submission = Submission(job.settings, history, executor, batches, plan)
     submission.liveness = liveness
-    if living:
-        found = list_handles(map(history.batches.__getitem__, living))
-        executor.attach(job.settings.address, found.get(job.settings.executor, ()))
     if only is not None or rerun not in ("default", "all", "rest"):
         submission.only = _only_of(plan)
     return submission
