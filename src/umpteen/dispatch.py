@@ -245,6 +245,8 @@ def _hand_in(
     executor = open_executor(job.settings.executor, job.settings.executor_options)
     liveness = liveness or Liveness()
     living = liveness.list_living(history)
+    if history.list_open():  # of what ended meanwhile nothing is lost
+        history.refresh()
     if record_marked(history, living):
         history = _read_history(job)
     plan = build_plan(job, history, living, rerun, only)
