@@ -215,9 +215,10 @@ def submit(job: Job, rerun: str = "default", only: Chosen | None = None) -> Subm
     does not take it.
     """
     history = _read_history(job)  # refuses what cannot be before anything is written
-    open_job_folder(history.store, job)
-    register(job.name, history.store.address)
-    job = put_syncs(history.store, job)
+    with history.store.patient():
+        open_job_folder(history.store, job)
+        register(job.name, history.store.address)
+        job = put_syncs(history.store, job)
     with hand_in_lock(history.store):
         history.refresh()
         return _hand_in(job, history, rerun, only)

@@ -58,7 +58,7 @@ def hand_in_lock(store: Store) -> Iterator[None]:
     taken to be dead; one on this machine as soon as the kernel freed its lock.
     """
     digest = hashlib.blake2b(store.address.encode(), digest_size=8).hexdigest()
-    with local_lock(f"hand-in-{digest}"):
+    with local_lock(f"hand-in-{digest}"), store.patient():
         token = _take(store)
         stopped = threading.Event()
         renewer = threading.Thread(target=_renew, args=(store, token, stopped), daemon=True)

@@ -69,7 +69,7 @@ from umpteen.results.base import (
     synced_key,
 )
 from umpteen.results.directory import DirectoryStore
-from umpteen.results.opening import is_remote, open_store
+from umpteen.results.opening import is_remote, open_store, read_patience
 from umpteen.retries import Again, plan_retry
 from umpteen.starts import CancelMark, OpenBatch, Opener, read_batch, read_cancel_mark
 from umpteen.task import (
@@ -183,7 +183,7 @@ class _Runner:
         self.began_s = time.monotonic()
         self.look_at_s, self.sync_at_s = self.began_s + _LOOK_S, self.began_s + _SYNC_S
         self.memory_at_s = self.began_s
-        self.patience_s = float(os.environ.get("UMPTEEN_STORE_PATIENCE_S", "60"))
+        self.patience_s = read_patience()
 
     # --- the steps ------------------------------------------------------------------
 
@@ -199,7 +199,8 @@ class _Runner:
         self._fork_lanes()
         try:
             self.store = open_store(self.address)
-            check_job(self.store)
+            with self.store.patient():
+                check_job(self.store)
         except UmpteenError:
             self.lease.remove()
             raise
@@ -349,7 +350,11 @@ class _Runner:
         self._keep_undelivered()
         for ordinal in list(self.open):
             self._end_batch(ordinal)
-        with contextlib.suppress(OSError):
+        is_hopeless = self.is_urgent or self._is_lost(time.monotonic())
+        with (
+            contextlib.suppress(OSError),
+            contextlib.nullcontext() if is_hopeless else self.store.patient(),
+        ):
             self._sync(wait=True)
         if self.aside:
             self.aside.finish()
