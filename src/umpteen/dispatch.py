@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import collections
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 
 from umpteen.batches import Past
+from umpteen.beside import Beside
 from umpteen.cancelling import (
     is_cancelled,
     is_open,
@@ -49,7 +50,7 @@ from umpteen.process import usable_cores
 from umpteen.registry import forget, register
 from umpteen.removal import Removed, measure_job, remove_job, remove_rest
 from umpteen.results.base import Store
-from umpteen.results.opening import is_remote, open_store, parse_address
+from umpteen.results.opening import is_remote, open_store, parse_address, read_patience
 from umpteen.settings import DEFAULTS, Settings
 from umpteen.status import JobStatus, build_status, estimate_left_s
 from umpteen.task import IS_FINAL, Record, shell_command
@@ -79,6 +80,8 @@ _RATE_WINDOW_S = 30.0
 _ESTIMATE_S = 1.0  # how often the time left is worked out: of a thousand slots it takes 16 ms
 _CANCEL_S = 10.0  # beyond the grace, for records to be written
 _HEARD_S = 5.0  # by when a runner has seen the mark
+_SILENT_S, _GLANCE_S = 5.0, 0.5  # how long a look may take, and how often it is looked after
+_REFUSED = (StoreError.exit_code, SettingsError.exit_code)
 _MOST_DEATHS = 5  # of runners in a row, without a task that ended between them
 
 
@@ -161,7 +164,8 @@ class Submission:
     """A job that this process handed in, or found handed in: what `watch` looks at.
 
     only: the tasks that are to have their turn, where that is not all of them. cancelling: the
-    indices of tasks that are to be ended, where it is that.
+    indices of tasks that are to be ended, where it is that. is_looking: whether the store has
+    not answered yet, so that nobody else may ask `history`.
     """
 
     def __init__(
@@ -186,6 +190,7 @@ class Submission:
         self.only: Chosen | None = None
         self.cancelling: Sequence[int] | None = None
         self.liveness = Liveness()
+        self.is_looking = False
 
     @property
     def poll_s(self) -> float:
@@ -469,6 +474,7 @@ def _list_tries(records: Sequence[tuple[str, Record]]) -> list[dict[str, Any]]:
 def watch(submission: Submission) -> Iterator[JobStatus]:
     """Looks at the job, one every 0.2 s, until nobody is at it any more.
 
+    While the store does not answer it is the last look again, with what is wrong as `trouble`.
     What a batch left when it ended is handed in again, until every task has had its turn,
     unless `submission.is_interrupted` was set meanwhile. Raises StoreError where the runner gave
     up on the store, BackendError where it was killed again and again.
@@ -511,19 +517,70 @@ def _watch_until_ended(submission: Submission) -> Iterator[JobStatus]:
     history = submission.history
     pace = _Pace()
     left_s, estimated_s = None, 0.0
+    status = msgspec.structs.replace(build_status(history, set()), state="running")
     while True:
-        living = submission.liveness.list_living(history)
-        history.refresh()
-        status = build_status(history, living)
+        found = yield from _look(submission, status)
+        if found is None:
+            return
+        status, living = found
         rate = pace.observe(status)
         if left_s is None or time.monotonic() - estimated_s >= _ESTIMATE_S:
             left_s = estimate_left_s(status, history.samples, rate, time.time())
             estimated_s = time.monotonic()
-        yield msgspec.structs.replace(status, left_s=left_s, rate=rate)
-        is_ours_over = not _is_starting(submission)
-        if is_ours_over and (not living or submission.is_interrupted):
+        status = msgspec.structs.replace(status, left_s=left_s, rate=rate)
+        yield status
+        returned, _ = submission.executor.read_ending()
+        has_refused = returned in _REFUSED  # and whether others are at the rest is not to be known
+        if has_refused or (returned is not None and (not living or submission.is_interrupted)):
             return
         submission.executor.wait(submission.poll_s)
+
+
+def _look(
+    submission: Submission, before: JobStatus
+) -> Generator[JobStatus, None, tuple[JobStatus, set[str]] | None]:
+    """How the job stands, and which batches somebody is at; meanwhile `before`, and what is wrong.
+
+    A runner of our own decides itself when to give up on the store: None where it has. Raises
+    StoreError where the store does not answer for too long, and there is none.
+    """
+    began_s = time.monotonic()
+    looking = _begin_look(submission)
+    trouble = ""
+    error = StoreError("the results store does not answer", "run the same command again")
+    while True:
+        is_over = looking.is_over(_GLANCE_S)
+        silent_s = time.monotonic() - began_s
+        if is_over:
+            try:
+                return looking.take()
+            except StoreError as refused:
+                error, trouble = refused, f"the results store cannot be read: {refused}"
+        elif silent_s >= _SILENT_S:
+            shown_s = silent_s // _SILENT_S * _SILENT_S
+            trouble = trouble or f"the results store has not answered for {shown_s:.0f} s"
+        if not (submission.is_own and _is_starting(submission)):
+            if submission.is_interrupted or submission.executor.read_ending()[0]:
+                return None
+            if silent_s > read_patience() or (is_over and not error.transient):
+                raise error
+        submission.is_looking = True
+        yield msgspec.structs.replace(before, trouble=trouble or before.trouble)
+        submission.is_looking = False
+        if is_over:
+            submission.executor.wait(submission.poll_s)
+            looking = _begin_look(submission)
+
+
+def _begin_look(submission: Submission) -> Beside[tuple[JobStatus, set[str]]]:
+    history = submission.history
+
+    def look() -> tuple[JobStatus, set[str]]:
+        living = submission.liveness.list_living(history)
+        history.refresh()
+        return build_status(history, living), living
+
+    return Beside(look)
 
 
 def _is_starting(submission: Submission) -> bool:
@@ -533,7 +590,7 @@ def _is_starting(submission: Submission) -> bool:
 def _is_over(submission: Submission) -> bool:
     """Whether there is nothing more to do for this process, as far as its own runner goes."""
     returned, complaint = submission.executor.read_ending()
-    if returned in (StoreError.exit_code, SettingsError.exit_code):
+    if returned in _REFUSED:
         message, _, hint = complaint.removeprefix("error: ").partition("\n\nhint: ")
         kind = StoreError if returned == StoreError.exit_code else SettingsError
         raise kind(message or "the runner gave up on the store", hint or None)

@@ -12,13 +12,13 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
 
 from umpteen.batches import Past, build_batches, build_task_lines
-from umpteen.errors import StoreError
+from umpteen.beside import Beside
 from umpteen.executors.base import Executor
 from umpteen.history import HandedBatch, HandIn, History
 from umpteen.job import Job
@@ -187,29 +187,12 @@ def _tasks_put_beside(store: Store, number: int, plan: Plan) -> Iterator[None]:
         yield
         return
     store.delete(tasks_key(number))
-    writing = _Beside(lambda: store.create(tasks_key(number), build_task_lines(plan)))
+    writing = Beside(lambda: store.create(tasks_key(number), build_task_lines(plan)))
     try:
         yield
     finally:
         writing.join()
-    if writing.error:
-        raise writing.error
-
-
-class _Beside(threading.Thread):
-    """A call in a thread of its own; `error` is the StoreError it ended with."""
-
-    def __init__(self, call: Callable[[], object]) -> None:
-        super().__init__(daemon=True)
-        self.call = call
-        self.error: StoreError | None = None
-        self.start()
-
-    def run(self) -> None:
-        try:
-            self.call()
-        except StoreError as error:
-            self.error = error
+    writing.take()
 
 
 def _ranges(history: History, batch: str) -> str:

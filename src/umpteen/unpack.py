@@ -273,6 +273,7 @@ def _damaged(digest: str, why: str) -> StoreError:
     return StoreError(
         f"the archive {digest} of a synced folder is damaged: {why}",
         "remove it from the store, then run the same command again",
+        damaged=True,
     )
 
 

@@ -216,7 +216,7 @@ class JobMachine(RuleBasedStateMachine):
         self.queued.remove(batch)
         token = os.urandom(6).hex()
         lease = Lease.create(token, self.store.address, 1)
-        opener = Opener(self.store, token, read_machine(), take_over=False)
+        opener = Opener(self.store, token, read_machine(), take_over=False, begun={})
         opened = opener.open(batch)
         if opened is None:
             assert batch in self.closed

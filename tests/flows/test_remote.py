@@ -7,11 +7,12 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -287,6 +288,85 @@ def test_job_bears_with_a_bad_network(
     assert watcher.returncode == 0, said
     assert far.successes() == dict.fromkeys(range(20), 1)
     assert {far.open().read(f"n={n}/status_code") for n in range(1, 21)} == {b"0"}
+
+
+# The installed command, with few enough tasks in a batch that there are many of them.
+SMALL_BATCHES = """
+import sys, umpteen.batches
+umpteen.batches.LOCAL_BATCH_CAP = 1
+from umpteen.cli.main import main
+sys.exit(main())
+"""
+
+
+def read_until(stream: IO[str], words: str) -> str:
+    """What comes until a line has the words in it, which is the last of it."""
+    read = ""
+    for line in stream:
+        read += line
+        if words in line:
+            return read
+    raise AssertionError(f"{words!r} is not in {read}")
+
+
+@pytest.mark.parametrize("does_pass", [True, False])
+def test_next_batch_that_cannot_be_opened_ends_no_task(
+    far: Place, s3_proxy: FaultProxy, does_pass: bool
+) -> None:
+    command = "echo {n} >> ran; touch began.{n}; until [ -e go.{n} ]; do sleep 0.05; done"
+    env = {OPTIONS_VARIABLE: json.dumps(far.options)}
+    if not does_pass:
+        env["UMPTEEN_STORE_PATIENCE_S"] = "1"
+    watcher = subprocess.Popen(
+        [sys.executable, "-c", SMALL_BATCHES, "run", command, "n=1..12", "--slots", "2",
+         "--name", "job", "--results", far.address],
+        cwd=far.umpteen.folder, env=far.umpteen.environment | env, text=True,
+        stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+    wait_until(lambda: len(list(far.umpteen.folder.glob("began.*"))) == 2)
+    s3_proxy.only, s3_proxy.status, s3_proxy.code = "/batches/9.json", 403, "AccessDenied"
+    s3_proxy.errors = 1.0
+    for n in range(1, 8):  # all that was opened before but one
+        far.umpteen.write(f"go.{n}", "")
+    assert watcher.stderr is not None
+    said = read_until(watcher.stderr, "batches/9.json")
+    if does_pass:
+        s3_proxy.errors = 0.0
+    for n in range(8, 13):
+        far.umpteen.write(f"go.{n}", "")
+    said += watcher.communicate(timeout=60)[1]
+    s3_proxy.errors = 0.0
+    assert watcher.returncode == (0 if does_pass else 3), said
+    ran = sorted(map(int, (far.umpteen.folder / "ran").read_text().split()))
+    assert ran == list(range(1, 13 if does_pass else 9)), said
+    assert far.states()["succeeded"] == len(ran)
+    if not does_pass:
+        assert "error: could not" in said
+        assert far.run(command, "n=1..12").returncode == 0
+
+
+@pytest.mark.parametrize("fault", ["refused", "silent"])
+def test_run_goes_on_while_its_watcher_cannot_read_the_store(
+    far: Place, s3_proxy: FaultProxy, fault: str
+) -> None:
+    watcher = far.start(
+        "run", f"echo {{n}} >> ran; {WAITS}", "n=1..4", "--name", "job", "--results", far.address,
+        "--slots", "4",
+    )  # fmt: skip
+    wait_until((far.umpteen.folder / "began.4").exists)
+    if fault == "silent":
+        s3_proxy.blackhole = True
+        said = read_until(watcher.stderr, "job: the results store has not answered for 5 s")
+    else:
+        s3_proxy.status, s3_proxy.code, s3_proxy.errors = 403, "AccessDenied", 1.0
+        said = read_until(watcher.stderr, "job: the results store cannot be read: could not")
+    s3_proxy.blackhole, s3_proxy.errors = False, 0.0
+    far.umpteen.write("go", "")
+    said += watcher.communicate(timeout=60)[1]
+    assert watcher.returncode == 0, said
+    assert "job: goes on" in said
+    assert sorted((far.umpteen.folder / "ran").read_text().split()) == list("1234")
+    assert far.states() == {"succeeded": 4}
 
 
 def test_task_whose_results_the_store_refuses_fails_alone(far: Place) -> None:
