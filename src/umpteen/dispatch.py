@@ -32,7 +32,7 @@ from umpteen.errors import (
 )
 from umpteen.executors.base import Executor, open_executor
 from umpteen.graph import build_graph
-from umpteen.hand_in import hand_in, hand_in_lock, open_job_folder, put_syncs
+from umpteen.hand_in import HandInLock, hand_in, hand_in_lock, open_job_folder, put_syncs
 from umpteen.history import SKIPPED, History
 from umpteen.job import Job, Task, Terms
 from umpteen.lookup import (
@@ -224,9 +224,9 @@ def submit(job: Job, rerun: str = "default", only: Chosen | None = None) -> Subm
         open_job_folder(history.store, job)
         register(job.name, history.store.address)
         job = put_syncs(history.store, job)
-    with hand_in_lock(history.store):
+    with hand_in_lock(history.store) as lock:
         history.refresh()
-        return _hand_in(job, history, rerun, only)
+        return _hand_in(job, history, lock, rerun, only)
 
 
 def _open_store(settings: Settings) -> Store:
@@ -236,18 +236,21 @@ def _open_store(settings: Settings) -> Store:
 def _hand_in(
     job: Job,
     history: History,
+    lock: HandInLock,
     rerun: str,
     only: Chosen | None = None,
     liveness: Liveness | None = None,
 ) -> Submission:
-    """The caller holds the lock, and `history` was read under it, as was what `job` has of it."""
+    """`history` was read with the lock held, as was what `job` has of it."""
     executor = open_executor(job.settings.executor, job.settings.executor_options)
     liveness = liveness or Liveness()
     living = liveness.list_living(history)
     if record_marked(history, living):
         history = _read_history(job)
     plan = build_plan(job, history, living, rerun, only)
-    batches = [] if plan.is_empty else hand_in(plan, history, executor, _attempts(plan, history))
+    batches = (
+        [] if plan.is_empty else hand_in(plan, history, executor, _attempts(plan, history), lock)
+    )
     history.take_recent()  # what failed before is not news
     history.refresh()
     submission = Submission(job.settings, history, executor, batches, plan)
@@ -294,9 +297,9 @@ def collect(name: str) -> Submission:
     if history.hand_ins and not history.counts()["waiting"]:  # to look closer takes time
         executor = open_executor(settings.executor, settings.executor_options)
         return Submission(settings, history, executor, [])
-    with hand_in_lock(history.store):  # what another hands in meanwhile must not seem dropped
+    with hand_in_lock(history.store) as lock:  # what others hand in must not seem dropped
         history.refresh()
-        return _hand_in(_read_back(history, settings), history, "rest")
+        return _hand_in(_read_back(history, settings), history, lock, "rest")
 
 
 def retry(
@@ -319,7 +322,7 @@ def retry(
     settings = _read_settings(history, detach=detach)
     if slots is not None:
         settings = msgspec.structs.replace(settings, slots=slots)
-    with hand_in_lock(history.store):
+    with hand_in_lock(history.store) as lock:
         history.refresh()
         job = _read_back(history, settings)
         wanted = _choose(job, history, tasks, where)
@@ -332,7 +335,7 @@ def retry(
                 _refuse_impossible(changed)
             job = msgspec.structs.replace(job, tasks=changed)
         rerun = "all" if tasks else "failed"
-        return _hand_in(job, history, rerun, lambda _, task: task.name in wanted)
+        return _hand_in(job, history, lock, rerun, lambda _, task: task.name in wanted)
 
 
 def _change(task: Task, timeout_s: float | None, memory: int | None) -> Task:
@@ -380,10 +383,11 @@ def cancel(name: str, tasks: Sequence[str] = ()) -> Submission:
     submission.cancelling = [index for index in meant if is_open(history, index)]
     submission.done = sum(IS_FINAL[history.states[index]] for index in meant)
     if submission.cancelling:
-        with hand_in_lock(history.store):
+        with hand_in_lock(history.store) as lock:
             history.refresh()
             chosen = [index for index in submission.cancelling if is_open(history, index)]
             refuse_adopted(history, chosen)
+            lock.check()
             put_cancel_mark(history, chosen if tasks else None)
         _hasten(history, submission.liveness.list_living(history))
     return submission
@@ -429,7 +433,8 @@ def _watch_cancel(submission: Submission) -> Iterator[JobStatus]:
         batches = {names[history.batch_of[index]] for index in left}
         if lost := batches - living - recorded:
             recorded |= lost
-            with hand_in_lock(history.store):
+            with hand_in_lock(history.store) as lock:
+                lock.check()
                 record_cancelled(history, lost, set(left))
             submission.history = history = History(history.store)  # looks into ended ones, too
             continue
@@ -499,10 +504,10 @@ def watch(submission: Submission) -> Iterator[JobStatus]:
 def _hand_in_rest(submission: Submission) -> Submission:
     """What was left by those who had it, as the store has it now."""
     history = submission.history
-    with hand_in_lock(history.store):
+    with hand_in_lock(history.store) as lock:
         history.refresh()
         job = _read_back(history, submission.settings, submission.source_digest)
-        return _hand_in(job, history, "rest", submission.only, submission.liveness)
+        return _hand_in(job, history, lock, "rest", submission.only, submission.liveness)
 
 
 def _read_back(history: History, settings: Settings, source_digest: str = "") -> Job:
@@ -672,9 +677,10 @@ def _refuse_running(history: History, given: str) -> None:
 def remove(removal: Removal) -> Removed:
     """Remove a job with what it wrote, nothing else. Raises InputError and StoreError."""
     history = removal.history
-    with hand_in_lock(history.store):
+    with hand_in_lock(history.store) as lock:
         history.refresh()
         _refuse_running(history, removal.given)
+        lock.check()
         removed = remove_job(history.store, removal.folders)
     remove_rest(history.store.address)
     forget(history.store.address)
