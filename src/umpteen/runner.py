@@ -540,7 +540,15 @@ class _Runner:
                         f"{self.store.path(key)} is gone", "run the job again", damaged=True
                     )
 
-            content = unpack_once(digest, fetch)
+            try:
+                content = unpack_once(digest, fetch)
+            except StoreError as error:
+                if (
+                    error.damaged
+                ):  # and so of no use to anybody: whoever hands in next sends it anew
+                    with contextlib.suppress(StoreError):
+                        self.store.delete(key)
+                raise
             if destination:
                 place(content, view.place(digest, destination))
             self.unpacked.add((digest, destination))

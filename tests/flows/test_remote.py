@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -170,6 +171,29 @@ def test_folder_is_synced_once_and_its_digest_known(place: Place) -> None:
     assert printed == f"from {place.umpteen.leases}/synced/{digest}/content/main.py\n"
     handed = json.loads(place.open().read(".umpteen/handed/2.json") or b"")
     assert handed["settings"]["synced"] == [[digest, None]]
+
+
+@pytest.mark.parametrize("spoil", [lambda whole: whole[:-20], lambda _: b"no archive"])
+def test_synced_folder_whose_archive_is_damaged_is_sent_again(
+    place: Place, spoil: Callable[[bytes], bytes]
+) -> None:
+    place.umpteen.write("code/main.py", "print('from', __file__)")
+    command = ("python3 $UMPTEEN_SYNCED/main.py {n}", "--sync", "code")
+    assert place.run(*command, "n=1..2").returncode == 0
+    store = place.open()
+    [archive] = store.list(".umpteen/synced")
+    key = f".umpteen/synced/{archive}"
+    store.replace(key, spoil(store.read(key) or b""))
+    shutil.rmtree(place.umpteen.leases / "synced")  # as on a machine that has not run it yet
+    done = place.run(*command, "n=1..3")
+    assert done.returncode == 3, done.stderr
+    assert "of a synced folder is damaged" in done.stderr
+    assert "hint: run the job again" in done.stderr
+    assert store.list(".umpteen/synced") == []
+    done = place.run(*command, "n=1..3")
+    assert done.returncode == 0, done.stderr
+    assert store.list(".umpteen/synced") == [archive]
+    assert place.states() == {"succeeded": 3}
 
 
 def test_task_is_followed_while_it_runs(place: Place) -> None:
