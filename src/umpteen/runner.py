@@ -404,6 +404,7 @@ class _Runner:
             if (left := self.opener.open(batch)) is not None:
                 self.opener.record_cancelled(left, self.given_up)
                 self.open[ordinal] = left
+                self.unsynced.append(left.file)
 
     def _keep(self) -> int:
         """Leave outcomes that the store did not take on this machine, and say where."""

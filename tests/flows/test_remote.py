@@ -323,6 +323,18 @@ sys.exit(main())
 """
 
 
+def start_with_small_batches(
+    place: Place, *arguments: str, env: dict[str, str]
+) -> subprocess.Popen[str]:
+    env = {OPTIONS_VARIABLE: json.dumps(place.options), **env}
+    return subprocess.Popen(
+        [sys.executable, "-c", SMALL_BATCHES, "run", *arguments, "--name", "job",
+         "--results", place.address],
+        cwd=place.umpteen.folder, env=place.umpteen.environment | env, text=True,
+        stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+
+
 def read_until(stream: IO[str], words: str) -> str:
     """What comes until a line has the words in it, which is the last of it."""
     read = ""
@@ -338,15 +350,8 @@ def test_next_batch_that_cannot_be_opened_ends_no_task(
     far: Place, s3_proxy: FaultProxy, does_pass: bool
 ) -> None:
     command = "echo {n} >> ran; touch began.{n}; until [ -e go.{n} ]; do sleep 0.05; done"
-    env = {OPTIONS_VARIABLE: json.dumps(far.options)}
-    if not does_pass:
-        env["UMPTEEN_STORE_PATIENCE_S"] = "1"
-    watcher = subprocess.Popen(
-        [sys.executable, "-c", SMALL_BATCHES, "run", command, "n=1..12", "--slots", "2",
-         "--name", "job", "--results", far.address],
-        cwd=far.umpteen.folder, env=far.umpteen.environment | env, text=True,
-        stderr=subprocess.PIPE, start_new_session=True,
-    )  # fmt: skip
+    patience = {} if does_pass else {"UMPTEEN_STORE_PATIENCE_S": "1"}
+    watcher = start_with_small_batches(far, command, "n=1..12", "--slots", "2", env=patience)
     wait_until(lambda: len(list(far.umpteen.folder.glob("began.*"))) == 2)
     s3_proxy.only, s3_proxy.status, s3_proxy.code = "/batches/9.json", 403, "AccessDenied"
     s3_proxy.errors = 1.0
@@ -367,6 +372,18 @@ def test_next_batch_that_cannot_be_opened_ends_no_task(
     if not does_pass:
         assert "error: could not" in said
         assert far.run(command, "n=1..12").returncode == 0
+
+
+def test_batches_that_are_never_opened_are_recorded_as_cancelled(place: Place) -> None:
+    watcher = start_with_small_batches(
+        place, "false {n}", "n=1..12", "--slots", "1", "--max-failures", "1", env={}
+    )
+    said = watcher.communicate(timeout=60)[1]
+    assert watcher.returncode == 1, said
+    states = place.states()  # the second may begin while the outputs of the first are on their way
+    assert states == {"failed": states["failed"], "cancelled": 12 - states["failed"]}
+    assert states["failed"] <= 2
+    assert len(place.open().list(".umpteen/records/12")) == 1, said
 
 
 @pytest.mark.parametrize("fault", ["refused", "silent"])
