@@ -12,6 +12,7 @@ import itertools
 import json
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -77,7 +78,8 @@ def copy_store(local: Place, address: str, s3: S3, environment: Mapping[str, str
 def count_requests(proxy: FaultProxy, call: Call, environment: Mapping[str, str]) -> str:
     proxy.count()
     call(environment)
-    return ", ".join(f"{count:,} {method}" for method, count in sorted(proxy.count().items()))
+    asked = Counter("LIST" if "list-type=" in path else kind for kind, path in proxy.requests)
+    return ", ".join(f"{count:,} {kind}" for kind, count in sorted(asked.items()))
 
 
 def main() -> None:
