@@ -34,7 +34,7 @@ class Parcel:
     index: the task's. folder: where they are on this machine. output: the address of the
     task's folder. below: the part of that where they belong, empty for the folder itself.
     aside: number and runner of the attempt whose outputs are there, to be moved first.
-    is_unsure: whether a runner that died may have left some. outcome: what the sender wants
+    is_unsure: whether an attempt that was not recorded may have left some. outcome: what the sender wants
     back. problem: why the outputs cannot be kept, whatever the store does.
     """
 

@@ -672,7 +672,7 @@ class _Runner:
         parcel = Parcel(index, folder, output, below, opened.view.status_file, outcome)
         if not below:
             parcel.aside = opened.labels.pop(index, None)
-            parcel.is_unsure = opened.is_unsure
+            parcel.is_unsure = index in opened.unsure
         self.delivery = self.delivery or self._begin_delivery()
         self.delivery.send(parcel)
         return []

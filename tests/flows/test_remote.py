@@ -210,6 +210,30 @@ def test_runner_killed_loses_nothing_and_runs_nothing_twice(place: Place) -> Non
     assert {place.open().read(f"n={n}/status_code") for n in range(1, 17)} == {b"0"}
 
 
+@pytest.mark.parametrize("slots", ["1", "2"])  # the same batch goes on, or another has its tasks
+def test_files_of_an_attempt_without_a_record_do_not_stay(place: Place, slots: str) -> None:
+    command = "touch began.{n}; [ {n} = 2 ] || [ -e go ] || sleep 600; echo {n}"
+    arguments = ("run", command, "n=1..2", "--name", "job", "--results", place.address)
+    watcher = place.start(*arguments, "--slots", "1")
+    wait_until((place.umpteen.folder / "began.1").exists)
+    store = place.open()
+    store.replace("n=2/results/stale", b"put by an attempt that was never recorded")
+    watcher.send_signal(signal.SIGINT)
+    _, said = watcher.communicate(timeout=60)
+    assert watcher.returncode == 130, said
+    place.umpteen.write("go", "")
+    done = place(*arguments, "--slots", slots)
+    assert done.returncode == 0, done.stderr
+    assert len(store.list(".umpteen/batches")) == int(slots)
+    assert {name for name, _ in store.walk("n=2")} == {"stdout", "stderr", "status_code"}
+
+
+def test_first_run_lists_no_folder_of_a_task(far: Place, s3_proxy: FaultProxy) -> None:
+    done = far.run("echo {n}", "n=1..20")
+    assert done.returncode == 0, done.stderr
+    assert not [path for method, path in s3_proxy.requests if method == "GET" and "n%3D" in path]
+
+
 def test_two_who_hand_in_at_once_run_each_task_once(place: Place) -> None:
     first, second = (
         place.start("run", "echo {n}", "n=1..8", "--name", "job", "--results", place.address)
