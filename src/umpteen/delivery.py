@@ -26,6 +26,9 @@ _THREADS = 4
 _AT_ONCE = 8  # parcels that a thread puts together
 _AGAIN_S = 1.0
 _REFUSED_MOST = 3
+_BACKLOG = 500  # parcels on their way before nothing more is to be started
+_BACKLOG_BYTES = 2 << 30  # the same, or a part of what is free on the disk of the spool:
+_BACKLOG_SHARE = 4
 
 
 class Parcel:
@@ -34,8 +37,8 @@ class Parcel:
     index: the task's. folder: where they are on this machine. output: the address of the
     task's folder. below: the part of that where they belong, empty for the folder itself.
     aside: number and runner of the attempt whose outputs are there, to be moved first.
-    is_unsure: whether an attempt that was not recorded may have left some. outcome: what the sender wants
-    back. problem: why the outputs cannot be kept, whatever the store does.
+    is_unsure: whether an attempt that was not recorded may have left some. size: bytes of its
+    files. outcome: what the sender wants back. problem: why the outputs cannot be kept, whatever the store does.
     """
 
     def __init__(
@@ -45,6 +48,7 @@ class Parcel:
         self.status_file, self.outcome = status_file, outcome
         self.aside: tuple[int, str] | None = None
         self.is_unsure = False
+        self.size = 0
         self.problem = ""
         self.is_alone = False  # not to be put together with others, one of which was refused
         self.refused = 0  # so many times by itself, since `others` had arrived
@@ -71,6 +75,7 @@ class Delivery:
         self.trouble_s: float | None = None
         self.is_stopped = False
         self.count = 0  # that have arrived
+        self.bytes_left = 0  # on this machine, of those that have not
         for _ in range(_THREADS):
             threading.Thread(target=self._work, daemon=True).start()
 
@@ -78,6 +83,7 @@ class Delivery:
         """Take a parcel; those of one task arrive in the order in which they were sent."""
         with self.changed:
             self.waiting.append(parcel)
+            self.bytes_left += parcel.size
             self.changed.notify()
 
     def take(self) -> list[Parcel]:
@@ -94,6 +100,15 @@ class Delivery:
         """How many were sent and have not been taken."""
         with self.changed:
             return len(self.waiting) + len(self.busy) + len(self.arrived)
+
+    def is_behind(self, folder: str) -> bool:
+        """Whether so much is left on the disk of that folder that nothing should be added now."""
+        if self.trouble_s is not None or self.count_left() > _BACKLOG:
+            return True
+        if not self.bytes_left:
+            return False
+        free = shutil.disk_usage(folder).free
+        return self.bytes_left > min(_BACKLOG_BYTES, free // _BACKLOG_SHARE)
 
     def list_indices(self) -> set[int]:
         """The tasks whose outputs were sent and have not been taken."""
@@ -214,6 +229,7 @@ class Delivery:
             if not parcels[0].problem:
                 self.trouble, self.trouble_s = "", None
                 self.count += len(parcels)
+            self.bytes_left -= sum(parcel.size for parcel in parcels)
             self._release(parcels)
             self.arrived.extend(parcels)
             self.changed.notify_all()

@@ -20,7 +20,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from typing import Callable, NamedTuple
+from typing import Any, Callable, NamedTuple
 
 from umpteen.beside import Aside, Syncer, is_unsynced
 from umpteen.delivery import Delivery, Parcel
@@ -94,7 +94,6 @@ _MEMORY_S = 0.5  # how often it is looked whether memory is short
 _OPEN_MOST = 8  # batches whose tasks all wait for others, before no more are opened
 _TICKETS_AT_ONCE = 4096 // TICKET.size  # written as one, so that none is ever torn
 _EXIT_CRASHED = 70
-_BACKLOG = 500  # parcels on their way before nothing more is started
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -673,6 +672,7 @@ class _Runner:
         if not below:
             parcel.aside = opened.labels.pop(index, None)
             parcel.is_unsure = index in opened.unsure
+        parcel.size = _measure(record, folder)
         self.delivery = self.delivery or self._begin_delivery()
         self.delivery.send(parcel)
         return []
@@ -694,8 +694,7 @@ class _Runner:
             if self.live and parcel.index in self.live.wanted and not outcome.comes_back:
                 self._do_beside(functools.partial(self.live.forget, parcel.index))
         self._note(outcomes)
-        is_behind = delivery.trouble_s is not None or delivery.count_left() > _BACKLOG
-        self._hold("delivery", is_on=is_behind)
+        self._hold("delivery", is_on=delivery.is_behind(self.lease.folder))
 
     def _is_delivering(self) -> bool:
         if self.delivery is None or self.is_urgent or not self.delivery.count_left():
@@ -1108,6 +1107,16 @@ def _copy(path: str, fd: int) -> None:
         open(fd, "wb", closefd=False) as copy,
     ):
         shutil.copyfileobj(file, copy)
+
+
+def _measure(record: dict[str, Any], folder: str) -> int:
+    """Bytes of what an attempt left in a folder: only its results have to be looked at."""
+    size: int = record.get("stdout_bytes", 0) + record.get("stderr_bytes", 0)
+    for parent, _, names in os.walk(os.path.join(folder, "results")):
+        for name in names:
+            with contextlib.suppress(OSError):
+                size += os.lstat(os.path.join(parent, name)).st_size
+    return size
 
 
 def _read_seconds(record: bytes) -> float:

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -280,6 +281,31 @@ def test_job_killed_at_a_random_point_has_each_success_once(
     point = Point(random.Random(f"{SEED}/{number}"), 40)
     faults = run_far_point(umpteen, s3, point, 40)
     assert not faults, f"UMPTEEN_SWEEP_SEED={SEED}, {point}: {faults}"
+
+
+@pytest.mark.root
+def test_outputs_on_their_way_leave_room_on_the_disk(
+    far: Place, s3_proxy: FaultProxy, own_disk: Path
+) -> None:
+    far.options["read_timeout"] = 20  # a slow line is no silent one
+    s3_proxy.rate_bytes_s = 2 << 20
+    done = far.run(
+        "sleep 0.1; head -c 4194304 /dev/zero > $RESULTS_DIR/{n}", "n=1..24", "--slots", "2",
+        env={"UMPTEEN_LEASES": str(own_disk / "leases")},
+    )  # fmt: skip
+    s3_proxy.rate_bytes_s = 0.0
+    assert done.returncode == 0, done.stderr
+    assert far.states() == {"succeeded": 24}
+
+
+@pytest.mark.root
+def test_outputs_larger_than_what_may_wait_go_too(far: Place, own_disk: Path) -> None:
+    done = far.run(
+        "head -c 20000000 /dev/zero > $RESULTS_DIR/{n}", "n=1..3", "--slots", "1",
+        env={"UMPTEEN_LEASES": str(own_disk / "leases")},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert far.open().walk("n=3/results") == [("3", 20000000)]
 
 
 # --- faults -----------------------------------------------------------------------------------
