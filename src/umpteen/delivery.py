@@ -63,7 +63,8 @@ class Delivery:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self.elsewhere: dict[str, Store] = {}
+        self.elsewhere: dict[str, Store] = {}  # by place
+        self.opening = threading.Lock()
         self.waiting: collections.deque[Parcel] = collections.deque()
         self.busy: dict[int, Parcel] = {}
         self.arrived: collections.deque[Parcel] = collections.deque()
@@ -116,11 +117,18 @@ class Delivery:
             return {p.index for p in (*self.waiting, *self.busy.values(), *self.arrived)}
 
     def stop(self) -> list[Parcel]:
-        """Put no more; those that have not arrived, whose outputs are still in the spool."""
+        """Put no more; those that have not arrived, whose outputs are still in the spool.
+
+        Stores of other places are closed, but for those that a thread is not done with.
+        """
         with self.changed:
             self.is_stopped = True
             self.changed.notify_all()
-            return [*self.busy.values(), *self.waiting]
+            left = [*self.busy.values(), *self.waiting]
+        if not self.busy:
+            for store in self.elsewhere.values():
+                store.close()
+        return left
 
     # --- in the threads -----------------------------------------------------------------
 
@@ -180,13 +188,8 @@ class Delivery:
 
     def _find(self, output: str) -> tuple[Store, str]:
         """The store that an address is in, and its key there."""
-        above, _, name = output.rstrip("/").rpartition("/")
-        if above in self.elsewhere:
-            return self.elsewhere[above], name
-        store, key = find_output(self.store, output)
-        if store is not self.store:
-            self.elsewhere[above] = store
-        return store, key
+        with self.opening:
+            return find_output(self.store, output, self.elsewhere)
 
     def _make_room(self, parcel: Parcel, store: Store, folder: str) -> None:
         """Move or remove what is there of others, once."""
