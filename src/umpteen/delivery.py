@@ -38,7 +38,8 @@ class Parcel:
     task's folder. below: the part of that where they belong, empty for the folder itself.
     aside: number and runner of the attempt whose outputs are there, to be moved first.
     is_unsure: whether an attempt that was not recorded may have left some. size: bytes of its
-    files. outcome: what the sender wants back. problem: why the outputs cannot be kept, whatever the store does.
+    files. outcome: what the sender wants back. problem: why the outputs cannot be kept, whatever the store does;
+    they stay where they are then.
     """
 
     def __init__(
@@ -227,7 +228,8 @@ class Delivery:
 
     def _finish(self, parcels: list[Parcel]) -> None:
         for parcel in parcels:
-            shutil.rmtree(parcel.folder, ignore_errors=True)
+            if not parcel.problem:
+                shutil.rmtree(parcel.folder, ignore_errors=True)
         with self.changed:
             if not parcels[0].problem:
                 self.trouble, self.trouble_s = "", None

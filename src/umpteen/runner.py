@@ -94,6 +94,7 @@ _MEMORY_S = 0.5  # how often it is looked whether memory is short
 _OPEN_MOST = 8  # batches whose tasks all wait for others, before no more are opened
 _TICKETS_AT_ONCE = 4096 // TICKET.size  # written as one, so that none is ever torn
 _EXIT_CRASHED = 70
+_REASON_MOST = 300  # characters
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -687,7 +688,7 @@ class _Runner:
         for parcel in delivery.take():
             outcome: _Outcome = parcel.outcome
             if parcel.problem:
-                failed = {"state": TaskState.FAILED.value, "reason": parcel.problem[:300]}
+                failed = {"state": TaskState.FAILED.value, "reason": self._set_apart(parcel)}
                 line = build_line({**json.loads(outcome.record), **failed})[:-1]
                 outcome = outcome._replace(record=line, state=NUMBER_OF[failed["state"]])
             outcomes.append(outcome)
@@ -695,6 +696,16 @@ class _Runner:
                 self._do_beside(functools.partial(self.live.forget, parcel.index))
         self._note(outcomes)
         self._hold("delivery", is_on=delivery.is_behind(self.lease.folder))
+
+    def _set_apart(self, parcel: Parcel) -> str:
+        """Have what cannot be kept stay on this machine; the reason, which says where."""
+        problem, where = parcel.problem.replace(parcel.folder + "/", ""), parcel.folder
+        with contextlib.suppress(OSError):
+            where = self.lease.set_apart(parcel.folder)
+        said = f"; its outputs are in {where}"
+        room = max(0, _REASON_MOST - len(said))
+        problem = problem if len(problem) <= room else problem[: room - 1] + "…"
+        return (problem + said)[:_REASON_MOST].encode(errors="replace").decode()
 
     def _is_delivering(self) -> bool:
         if self.delivery is None or self.is_urgent or not self.delivery.count_left():

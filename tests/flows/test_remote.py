@@ -348,6 +348,18 @@ def test_task_whose_results_the_store_refuses_fails_alone(far: Place) -> None:
     assert "could not keep its outputs" in done.stderr
     assert far.open().read("n=2/status_code") is None
 
+    reason = json.loads(far("logs", "job", "n=2", "--json").stdout)["record"]["reason"]
+    assert len(reason) <= 300
+    left = Path(reason.partition("; its outputs are in ")[2])
+    assert (left / "results" / deep / "f").exists()
+    assert far("retry", "job", "n=1").returncode == 1  # n=2 has still failed
+    assert (left / "stdout").exists()
+    lease = far.umpteen.leases / left.relative_to(far.umpteen.leases).parts[0]
+    long_ago_s = time.time() - 31 * 86400
+    os.utime(lease, (long_ago_s, long_ago_s))
+    far.umpteen("run", "true", "--name", "other")
+    assert not lease.exists()
+
 
 @pytest.mark.parametrize(
     ("status", "code"), [(403, "ExpiredToken"), (404, "NoSuchBucket"), (403, "QuotaExceeded")]
