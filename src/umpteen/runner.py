@@ -339,8 +339,10 @@ class _Runner:
     def _finish(self, *, strict: bool) -> int:
         self._end_strays()
         if self.crashed:
+            self._keep_undelivered()
             with contextlib.suppress(OSError):
                 self._sync(wait=True)
+            self._keep_pending()
             print("error: a part of the runner was killed; run the job again", file=sys.stderr)
             return _EXIT_CRASHED
         if self.is_cancelled or self.given_up:
@@ -357,10 +359,8 @@ class _Runner:
         shutil.rmtree(scratch, ignore_errors=True)
         with contextlib.suppress(OSError):
             os.rmdir(os.path.dirname(scratch))
-        if lost := [file for file in self.unsynced if file.pending]:
-            self.kept += [file.pending for file in lost]
-        if self.kept:
-            return self._keep()
+        if self._keep_pending():
+            return StoreError.exit_code
         self.lease.remove()
         if self.trouble_s:
             self._complain(f"the results store cannot be written: {self.trouble}")
@@ -377,8 +377,11 @@ class _Runner:
                 self.opener.record_cancelled(left, self.given_up)
                 self.open[ordinal] = left
 
-    def _keep(self) -> int:
-        """Leave outcomes that the store did not take on this machine, and say where."""
+    def _keep_pending(self) -> bool:
+        """Leave outcomes that the store did not take on this machine, and say where; False for none."""
+        self.kept += [file.pending for file in self.unsynced if file.pending]
+        if not self.kept:
+            return False
         path = os.path.join(self.lease.folder, KEPT)
         with contextlib.suppress(OSError), open(path, "ab") as file:
             file.write(b"".join(self.kept))
@@ -386,7 +389,7 @@ class _Runner:
             f"the results store cannot be written: {self.trouble}; "
             f"{sum(lines.count(10) for lines in self.kept)} outcomes are kept in {path}"
         )
-        return StoreError.exit_code
+        return True
 
     def _complain(self, message: str) -> None:
         print(
