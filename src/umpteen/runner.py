@@ -60,6 +60,7 @@ from umpteen.process import (
 from umpteen.records import build_line, list_starts, read_start
 from umpteen.results.base import (
     Appender,
+    LiveKey,
     Store,
     attempt_folder,
     batch_key,
@@ -206,7 +207,7 @@ class _Runner:
         self.opener = Opener(self.store, self.token, self.here, options.take_over)
         if is_remote(self.address):
             self.aside = Aside()
-            self.live = LiveOutputs(self.store, self.token)
+            self.live = LiveOutputs(self.store)
         self._work(options.watch_fd)
         return self._finish(strict=options.strict)
 
@@ -1035,7 +1036,10 @@ class _Runner:
             if opened is not None:
                 index = opened.view.indices[slot.position]
                 attempt = opened.attempts.get(index, 0) + 1
-                running.append((index, attempt, spool_folder(self.spool, index, attempt)))
+                batch = opened.view.batch
+                number = int(batch) if batch.isdigit() else 0
+                key = LiveKey(number, opened.key.start, attempt, self.token)
+                running.append((index, key, spool_folder(self.spool, index, attempt)))
         self._do_beside(lambda: live.send(running))
 
     def _do_beside(self, call: Callable[[], None]) -> None:

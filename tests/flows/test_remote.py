@@ -23,6 +23,7 @@ from tests.support.s3 import S3
 from tests.support.sftp import Sftp
 from tests.support.sweep import Point, find_runners, list_processes
 from tests.support.wait import wait_until
+from umpteen.live import LiveReader
 from umpteen.process import build_runner_command, read_machine
 from umpteen.records import list_starts, read_start
 from umpteen.results.base import Store
@@ -181,6 +182,28 @@ def test_task_is_followed_while_it_runs(place: Place) -> None:
     assert (following.returncode, rest) == (0, "two\n"), said
     wait_until(lambda: not list_processes(place.umpteen))
     assert not place.open().walk(".umpteen/live")
+
+
+def test_follower_sees_what_the_newest_start_prints(place: Place) -> None:
+    command = "cat word; until [ -e go ]; do sleep 0.1; done"
+    store = place.open()
+    reader = LiveReader(store, 0, "stdout")
+    reader.begin()
+    place.umpteen.write("word", "first\n")
+    place.run(command, "--detach")
+    wait_until(lambda: reader.read() == b"first\n")
+    for pid in find_runners(place.umpteen):
+        os.kill(pid, signal.SIGKILL)
+    [[path, _]] = store.walk(".umpteen/live/0")
+    folder, _, name = path.partition("/")
+    for token in ("0" * 12, "f" * 12):  # whichever comes first in a listing
+        left = f"{folder.rpartition('-')[0]}-{token}"
+        store.replace(f".umpteen/live/0/{left}/{name}", b"first\n")
+    place.umpteen.write("word", "second\n")
+    place.run(command, "--detach")
+    wait_until(lambda: reader.read() == b"second\n", 30)
+    place.umpteen.write("go", "")
+    assert place("collect", "job").returncode == 0
 
 
 def test_options_are_neither_stored_nor_shown_nor_given_to_tasks(umpteen: Umpteen, s3: S3) -> None:
