@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from umpteen.dispatch import settle, submit
-from umpteen.executors.base import ENDED, Abilities, Executor
+from umpteen.executors.base import ENDED, Abilities, Executor, Load
 from umpteen.executors.local import build_handle
 from umpteen.formats import read_job
 from umpteen.settings import Setting
@@ -26,19 +26,13 @@ class NowhereExecutor(Executor):
 
     name = "local"
     abilities = Abilities(
-        dependencies=False, capabilities=False, reconnect=False, batch_cap=5000, start_up_s=0.0
-    )
+        dependencies=False, capabilities=False, reconnect=False, is_engine=False,
+        batches_most=0, start_up_s=0.0,
+    )  # fmt: skip
 
-    def submit(
-        self,
-        address: str,
-        batches: Sequence[str],
-        slots: int,
-        environment: object = None,  # noqa: ARG002
-    ) -> dict[str, str]:
+    def submit(self, load: Load) -> dict[str, str]:
         """Handles, and nothing started."""
-        del address, slots
-        return dict.fromkeys(batches, build_handle(os.urandom(6).hex()))
+        return dict.fromkeys(load.batches, build_handle(os.urandom(6).hex()))
 
     def poll(self, handles: Sequence[str]) -> dict[str, str]:
         """Nothing lives."""

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.command import Umpteen
+from tests.support.dask import DaskCluster
 from tests.support.proxy import FaultProxy
 from tests.support.s3 import PROGRAMS, S3, S3Server
 from tests.support.sftp import Sftp, SftpServer
@@ -55,6 +56,20 @@ def need() -> Callable[[str], str]:
         return path
 
     return need
+
+
+@pytest.fixture(scope="session")
+def dask_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaskCluster]:
+    """A Dask cluster for all tests of a run: two workers, one of a thread and one of two."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("UMPTEEN_", "DASK_"))}
+    cluster = DaskCluster(tmp_path_factory.mktemp("dask"), environment)
+    try:
+        cluster.start()
+        cluster.add_worker()
+        cluster.add_worker(threads=2)
+        yield cluster
+    finally:
+        cluster.stop()
 
 
 @pytest.fixture(scope="session")

@@ -128,6 +128,7 @@ class Job:
     slots: int | None = None
     results: str | os.PathLike[str] | None = None
     executor: str | Mapping[str, Any] | None = None
+    batch_size: int | None = None
     deadline: str | float | None = None
     grace: str | float | None = None
     canary: int | None = None

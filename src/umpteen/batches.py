@@ -6,11 +6,14 @@ under one more, `umpteen`.
 
 from __future__ import annotations
 
+import bisect
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
+from umpteen.cut import Cut, cut_evenly
 from umpteen.graph import Barrier
 from umpteen.history import HandedBatch, TaskLine
 from umpteen.job import Task
@@ -28,7 +31,7 @@ from umpteen.task import (
     tell_end,
 )
 
-__all__ = ["LOCAL_BATCH_CAP", "Past", "build_batches", "build_task_lines"]
+__all__ = ["LOCAL_BATCH_CAP", "NewBatch", "Past", "build_batches", "build_task_lines"]
 
 LOCAL_BATCH_CAP = 5000
 _LINES_AT_ONCE = 1000  # little enough that the encoder's memory is used again
@@ -46,6 +49,16 @@ class Past(msgspec.Struct, frozen=True, array_like=True):
     tries: list[dict[str, Any]] = []
 
 
+class NewBatch(NamedTuple):
+    """A batch that is made: what the hand-in says of it, the batches that it waits for, and the
+    most GPUs that one of its tasks needs.
+    """
+
+    handed: HandedBatch
+    waits: Sequence[str]
+    gpus: int
+
+
 class _Run(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """One entry of a batch file's `runs`, with the seed's keys alone."""
 
@@ -55,21 +68,33 @@ class _Run(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 def build_batches(
-    plan: Plan, address: str, first: int, attempts: Mapping[int, Past], now_s: float
-) -> Iterator[tuple[HandedBatch, bytearray]]:
+    plan: Plan,
+    address: str,
+    first: int,
+    attempts: Mapping[int, Past],
+    now_s: float,
+    cut: Cut | None = None,
+) -> Iterator[tuple[NewBatch, bytearray]]:
     """The new batches, numbered from `first`, each with the content of its file.
 
-    A content is good until the next is asked for. attempts: of tasks that ran before.
+    A content is good until the next is asked for. attempts: of tasks that ran before. cut: what
+    each batch takes, where these are not for this machine.
     """
-    links = _Links(plan, first) if plan.graph else None
+    order, sizes = cut or cut_evenly(plan.to_run, LOCAL_BATCH_CAP)
+    ends = list(itertools.accumulate(sizes))
+    links = _Links(plan, order, ends, first) if plan.graph else None
     encoded = bytearray()  # new memory for each would cost as much as the encoding
-    for number, start in enumerate(range(0, len(plan.to_run), LOCAL_BATCH_CAP), first):
-        indices = plan.to_run[start : start + LOCAL_BATCH_CAP]
+    for number, (end, size) in enumerate(zip(ends, sizes, strict=True), first):
+        indices = order[end - size : end]
         content = _build_batch(plan, address, str(number), indices, attempts, now_s)
+        own = content["umpteen"]
         if links:
-            content["umpteen"].update(links.describe(indices, str(number)))
+            own.update(links.describe(indices, str(number)))
         _ENCODER.encode_into(content, encoded)
-        yield HandedBatch(str(number), content["umpteen"]["indices"]), encoded
+        told = [own["common"], *own["extras"].values()]
+        gpus = max(extra.get("gpus", 0) for extra in told)
+        handed = HandedBatch(str(number), own["indices"])
+        yield NewBatch(handed, own.get("waits", ()), gpus), encoded
 
 
 def _build_batch(
@@ -117,7 +142,12 @@ def _build_batch(
         own["synced"] = settings.synced
     if settings.deadline_s:
         own["deadline_s"] = now_s + settings.deadline_s
-    return {"nprocs": settings.slots, "remote_output_path": address, "runs": runs, "umpteen": own}
+    return {
+        "nprocs": settings.slots or 1,
+        "remote_output_path": address,
+        "runs": runs,
+        "umpteen": own,
+    }
 
 
 def _build_runs(
@@ -167,15 +197,16 @@ def _build_extra(task: Task) -> dict[str, Any]:
 class _Links:
     """What batches say of tasks that wait for others."""
 
-    def __init__(self, plan: Plan, first: int) -> None:
+    def __init__(self, plan: Plan, order: Sequence[int], ends: Sequence[int], first: int) -> None:
         assert plan.graph is not None
         self.plan, self.graph, self.history = plan, plan.graph, plan.history
+        self.ends = ends
         self.indices = plan.indices
         # By index, its place in what runs and in the job: for a new job no table is needed.
-        is_new = isinstance(plan.to_run, range) and isinstance(plan.indices, range)
-        places = ((index, place) for place, index in enumerate(plan.to_run))
+        is_new = isinstance(order, range) and isinstance(plan.indices, range)
+        places = ((index, place) for place, index in enumerate(order))
         positions = ((index, position) for position, index in enumerate(plan.indices))
-        self.place: Sequence[int] | dict[int, int] = plan.to_run if is_new else dict(places)
+        self.place: Sequence[int] | dict[int, int] = order if is_new else dict(places)
         self.position: Sequence[int] | dict[int, int] = plan.indices if is_new else dict(positions)
         self.first, self.known = first, list(plan.history.batches)
         self.made: dict[int, tuple[dict[str, str], set[str]]] = {}
@@ -233,7 +264,7 @@ class _Links:
 
     def _find_batch(self, index: int) -> str:
         if index in self.place:
-            return str(self.first + self.place[index] // LOCAL_BATCH_CAP)
+            return str(self.first + bisect.bisect_right(self.ends, self.place[index]))
         return self.known[self.history.batch_of[index]]
 
     def _explain(self, position: int, index: int) -> str:

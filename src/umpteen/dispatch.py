@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import collections
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -21,6 +21,7 @@ from umpteen.cancelling import (
     record_marked,
     refuse_adopted,
 )
+from umpteen.cut import Cut, cut_for_engine
 from umpteen.errors import (
     EXIT_SOME_FAILED,
     EXIT_SUCCEEDED,
@@ -29,7 +30,7 @@ from umpteen.errors import (
     SettingsError,
     StoreError,
 )
-from umpteen.executors.base import Executor, open_executor
+from umpteen.executors.base import LOCAL, Executor, find_short_name, open_executor
 from umpteen.graph import build_graph
 from umpteen.hand_in import hand_in, hand_in_lock, open_job_folder, put_syncs
 from umpteen.history import SKIPPED, History
@@ -39,6 +40,7 @@ from umpteen.lookup import (
     Liveness,
     find_names,
     find_task,
+    list_handles,
     open_history,
     read_facts,
     read_status,
@@ -88,26 +90,30 @@ def settle(job: Job, folder: str) -> Job:
     for path in (folder, settings.address):
         if not _is_utf8(path):
             raise SettingsError(f"the folder's name {path!r} is not UTF-8", "use another folder")
-    open_executor(settings.executor, settings.executor_options)  # refused before all else
-    if settings.executor == "local":
+    executor = open_executor(settings.executor, settings.executor_options)
+    executor.check()  # refused before all else
+    if not executor.abilities.is_engine:
         _refuse_impossible(job.tasks)
     place = settings.address.replace("{name}", job.name)
     address = open_store(place, settings.results_options or None).address
     sources = dict(settings.sources)
     slots = settings.slots
-    if not slots:
+    if not slots and executor.abilities.is_engine:
+        sources["slots"] = "default: one for each slot of a worker"
+    elif not slots:
         slots = usable_cores()
         sources["slots"] = "default: the cores this process may use"
     settings = msgspec.structs.replace(
-        settings, address=address, slots=slots, sources=sources, submitted_from=folder
-    )
+        settings, address=address, slots=slots, sources=sources, submitted_from=folder,
+        executor=find_short_name(settings.executor),
+    )  # fmt: skip
     return msgspec.structs.replace(job, settings=settings)
 
 
 def detach(job: Job) -> Job:
     """The settled job, to be run by what goes on without this process."""
     settings = job.settings
-    if settings.executor != "local":  # the others do so by themselves
+    if settings.executor != LOCAL:  # the others do so by themselves
         return job
     options = {**settings.executor_options, "detach": True}
     settings = msgspec.structs.replace(settings, executor_options=options)
@@ -182,6 +188,7 @@ class Submission:
         self.left_failed = plan.left_failed if plan else 0
         self.source_digest = plan.job.source_digest if plan else ""
         self.deaths, self.waiting = 0, -1
+        self.failed_before = _count_failed(history.counts())
         self.is_interrupted = False
         self.only: Chosen | None = None
         self.cancelling: Sequence[int] | None = None
@@ -241,14 +248,34 @@ def _hand_in(
     if record_marked(history, living):
         history = _read_history(job)
     plan = build_plan(job, history, living, rerun, only)
-    batches = [] if plan.is_empty else hand_in(plan, history, executor, _attempts(plan, history))
+    batches = []
+    if not plan.is_empty:
+        cut = _cut(plan, executor)
+        batches = hand_in(plan, history, executor, _attempts(plan, history), cut)
     history.take_recent()  # what failed before is not news
     history.refresh()
     submission = Submission(job.settings, history, executor, batches, plan)
     submission.liveness = liveness
+    if living:
+        found = list_handles(map(history.batches.__getitem__, living))
+        executor.attach(job.settings.address, found.get(job.settings.executor, ()))
     if only is not None or rerun not in ("default", "all", "rest"):
         submission.only = _only_of(plan)
     return submission
+
+
+def _cut(plan: Plan, executor: Executor) -> Cut | None:
+    """How many workers there may be, and what each batch takes; None for this machine."""
+    able = executor.abilities
+    if not able.is_engine:
+        return None
+    workers = executor.count_workers(plan.job.settings.slots)
+    seconds: dict[int, float] = {}
+    if plan.history.count and set(plan.why) - {"new"}:
+        newest = plan.history.read_newest()
+        chosen = (index for index in plan.to_run if index in newest)
+        seconds = {i: newest[i][1].seconds for i in chosen if newest[i][1].exit_code is not None}
+    return cut_for_engine(plan, workers, able.batches_most, seconds, able.start_up_s)
 
 
 def choose_where(where: Where, job: Job) -> Chosen:
@@ -322,7 +349,7 @@ def retry(
                 _change(task, timeout_s, memory) if task.name in wanted else task
                 for task in job.tasks
             ]
-            if settings.executor == "local":
+            if settings.executor == LOCAL:
                 _refuse_impossible(changed)
             job = msgspec.structs.replace(job, tasks=changed)
         rerun = "all" if tasks else "failed"
@@ -397,11 +424,9 @@ def _list_meant(history: History, tasks: Sequence[str], living: set[str]) -> lis
 
 def _hasten(history: History, living: set[str]) -> None:
     """Have those that are at it look at the mark now."""
-    handles: dict[str, list[str]] = collections.defaultdict(list)
-    for batch in map(history.batches.__getitem__, living):
-        handles[batch.executor or "local"] += batch.handles
-    for name, asked in handles.items():
-        open_executor(name, {}).cancel(asked)
+    asked = list_handles(map(history.batches.__getitem__, living))
+    for name, handles in asked.items():
+        open_executor(name, {}).cancel(handles)
 
 
 def _watch_cancel(submission: Submission) -> Iterator[JobStatus]:
@@ -426,6 +451,8 @@ def _watch_cancel(submission: Submission) -> Iterator[JobStatus]:
             with hand_in_lock(history.store):
                 record_cancelled(history, lost, set(left))
             submission.history = history = History(history.store)  # looks into ended ones, too
+            history.refresh()
+            history.take_recent()  # told before
             continue
         are_running = not {task.index for task in status.running}.isdisjoint(left)
         took_s = time.monotonic() - began_s
@@ -439,8 +466,8 @@ def _read_settings(history: History, *, detach: bool) -> Settings:
     """What the job was handed in with last; without a deadline, which was that time's."""
     given = history.read_settings()
     given.update(address=history.store.address, deadline_s=None, sources={})
-    given["slots"] = given.get("slots") or usable_cores()  # a batch file's job may not say
-    if given.get("executor", "local") == "local":
+    if given.get("executor", LOCAL) == LOCAL:
+        given["slots"] = given.get("slots") or usable_cores()  # a batch file's job may not say
         given["executor_options"] = {"detach": True} if detach else {}
     return msgspec.convert({**DEFAULTS, **given}, Settings)
 
@@ -487,6 +514,9 @@ def watch(submission: Submission) -> Iterator[JobStatus]:
         return
     while True:
         yield from _watch_until_ended(submission)
+        if submission.cancelling is not None:
+            yield from _watch_cancel(submission)
+            return
         if submission.is_interrupted or _is_over(submission):
             return
         if not submission.history.counts()["waiting"]:  # to look closer takes all tasks' room
@@ -528,11 +558,44 @@ def _watch_until_ended(submission: Submission) -> Iterator[JobStatus]:
         if left_s is None or time.monotonic() - estimated_s >= _ESTIMATE_S:
             left_s = estimate_left_s(status, history.samples, rate, time.time())
             estimated_s = time.monotonic()
-        yield msgspec.structs.replace(status, left_s=left_s, rate=rate)
+        waits = _explain(submission, living) if living and not status.running else ""
+        trouble = status.trouble or waits
+        yield msgspec.structs.replace(status, left_s=left_s, rate=rate, trouble=trouble)
+        if _has_failed_enough(submission, status) and living:
+            _stop(submission, living)
+            return
         is_ours_over = not _is_starting(submission)
         if is_ours_over and (not living or submission.is_interrupted):
             return
         submission.executor.wait(submission.poll_s)
+
+
+def _has_failed_enough(submission: Submission, status: JobStatus) -> bool:
+    """On an engine each runner counts its own failures; those of all count for who watches."""
+    most = submission.settings.max_failures
+    if not most or not submission.executor.abilities.is_engine:
+        return False
+    return _count_failed(status.counts) - submission.failed_before >= most
+
+
+def _count_failed(counts: Mapping[str, int]) -> int:
+    return counts["failed"] + counts["timed_out"]
+
+
+def _stop(submission: Submission, living: set[str]) -> None:
+    """Cancel what is left of the job."""
+    history = submission.history
+    with hand_in_lock(history.store):
+        history.refresh()
+        put_cancel_mark(history, None)
+    _hasten(history, living)
+    submission.cancelling = [i for i in range(history.count) if is_open(history, i)]
+
+
+def _explain(submission: Submission, living: set[str]) -> str:
+    """Why nothing runs, where the executor knows."""
+    found = list_handles(map(submission.history.batches.__getitem__, living))
+    return submission.executor.explain(found.get(submission.executor.name, ()))
 
 
 def _is_starting(submission: Submission) -> bool:

@@ -12,20 +12,21 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from umpteen.batches import Past, build_batches, build_task_lines
+from umpteen.batches import NewBatch, Past, build_batches, build_task_lines
+from umpteen.cut import Cut
 from umpteen.errors import StoreError
-from umpteen.executors.base import Executor
+from umpteen.executors.base import Executor, Load, Order
 from umpteen.history import HandedBatch, HandIn, History
 from umpteen.job import Job
 from umpteen.lease import local_lock
 from umpteen.plan import Plan, build_settings
 from umpteen.process import read_machine
-from umpteen.records import format_ranges
+from umpteen.records import format_ranges, parse_ranges
 from umpteen.results.base import (
     JOB,
     LOCK,
@@ -149,11 +150,16 @@ def put_syncs(store: Store, job: Job) -> Job:
 
 
 def hand_in(
-    plan: Plan, history: History, executor: Executor, attempts: Mapping[int, Past]
+    plan: Plan,
+    history: History,
+    executor: Executor,
+    attempts: Mapping[int, Past],
+    cut: Cut | None = None,
 ) -> list[str]:
     """Write the plan into the store and submit its batches; their numbers.
 
-    The caller holds the lock, and `history` was read under it.
+    cut: what each batch takes, where that is not for this machine. The caller holds the lock,
+    and `history` was read under it.
     """
     store = history.store
     number = len(history.hand_ins) + 1
@@ -161,20 +167,39 @@ def hand_in(
         store.create(closed_key(name), b"")
     numbers = parse_numbers(store.list(".umpteen/batches"), ".json")
     first = numbers[-1] + 1 if numbers else 1
-    handed = [HandedBatch(batch.batch, _ranges(history, batch.batch)) for batch in plan.again]
+    again = [HandedBatch(batch.batch, _ranges(history, batch.batch)) for batch in plan.again]
+    made = [NewBatch(handed, (), _count_gpus(plan, handed)) for handed in again]
     with _tasks_put_beside(store, number, plan):
-        for entry, content in build_batches(plan, store.address, first, attempts, time.time()):
-            store.create(batch_key(entry.batch), content)
-            handed.append(entry)
-    store.create(handed_key(number), msgspec.json.encode(_describe(plan, number, executor, handed)))
-    batches = [entry.batch for entry in handed]
-    if batches:
-        options = plan.job.settings.results_options
-        environment = {OPTIONS_VARIABLE: json.dumps(options)} if options else {}
-        slots = plan.job.settings.slots
-        handles = executor.submit(store.address, batches, slots, environment)
+        for new, content in build_batches(plan, store.address, first, attempts, time.time(), cut):
+            store.create(batch_key(new.handed.batch), content)
+            made.append(new)
+    described = _describe(plan, number, executor, [new.handed for new in made])
+    store.create(handed_key(number), msgspec.json.encode(described))
+    if made:
+        handles = executor.submit(_load(plan, history, described.mark, made))
         store.create(handles_key(number), msgspec.json.encode(handles))
-    return batches
+    return [new.handed.batch for new in made]
+
+
+def _load(plan: Plan, history: History, mark: str, made: Sequence[NewBatch]) -> Load:
+    settings = plan.job.settings
+    options = settings.results_options
+    own = {new.handed.batch for new in made}
+    waits = {batch for new in made for batch in new.waits} - own
+    earlier = {batch: history.batches[batch].handle for batch in waits}
+    earlier = {batch: handle for batch, handle in earlier.items() if handle}
+    orders = [
+        Order(new.handed.batch, [b for b in new.waits if b in own or b in earlier], new.gpus)
+        for new in made
+    ]
+    environment = {OPTIONS_VARIABLE: json.dumps(options)} if options else {}
+    return Load(history.store.address, orders, settings.slots, mark, earlier, environment)
+
+
+def _count_gpus(plan: Plan, handed: HandedBatch) -> int:
+    indices = (index for part in parse_ranges(handed.indices) for index in part)
+    terms = (plan.by_index(index).terms for index in indices)
+    return max((term.gpus or 0 for term in terms if term is not None), default=0)
 
 
 @contextlib.contextmanager
@@ -230,5 +255,6 @@ def _describe(plan: Plan, number: int, executor: Executor, handed: list[HandedBa
         restored=format_ranges(sorted(plan.restored)),
         source=plan.job.source_digest,
         is_plain=plan.is_plain,
+        workers=executor.count_workers(plan.job.settings.slots) if handed else 0,
         settings=build_settings(plan.job),
     )

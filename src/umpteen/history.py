@@ -65,6 +65,7 @@ class HandIn(msgspec.Struct, frozen=True, omit_defaults=True):
     tasks: how many were added. changed, dropped and restored (no longer
     dropped, and as it was): indices as ranges. source: the job's
     source_digest; is_plain: whether the k-th task of that source is index k, by its own name.
+    workers: how many batches an engine was taken to run at once.
     """
 
     hand_in: int
@@ -78,6 +79,7 @@ class HandIn(msgspec.Struct, frozen=True, omit_defaults=True):
     restored: str = ""
     source: str = ""
     is_plain: bool = False
+    workers: int = 0
     settings: dict[str, Any] = {}
 
 
@@ -97,15 +99,19 @@ class _RecordLine(msgspec.Struct, gc=False):
     event: str = ""
     end_s: float = 0.0
     retry: bool = False
+    left: int = -1
 
 
 class _StartHistory:
-    """One start of a batch: how far its file has been read, and whether it has ended."""
+    """One start of a batch: how far its file has been read, and whether it has ended.
 
-    __slots__ = ("has_ended", "key", "offset", "opened")
+    left: how many tasks it left then, -1 where that is not known.
+    """
+
+    __slots__ = ("has_ended", "key", "left", "offset", "opened")
 
     def __init__(self, key: RecordsKey) -> None:
-        self.key, self.offset, self.has_ended = key, 0, False
+        self.key, self.offset, self.has_ended, self.left = key, 0, False, -1
         self.opened: dict[str, Any] = {}
 
 
@@ -129,23 +135,24 @@ class BatchHistory:
     def has_ended(self) -> bool:
         """Whether its newest start closed its records, and no other start is to be expected.
 
-        One is where the runner it was handed to last has not begun with it.
+        One is where something is left, and the runner it was handed to last has not begun with
+        it, or it is with an engine, which starts it as often as need be.
         """
         if not self.starts or not self.starts[-1].has_ended:
             return False
         expected = self.handle.rpartition("/")[2]
-        return not self.executor or any(start.key.token == expected for start in self.starts)
+        is_met = not self.executor or any(start.key.token == expected for start in self.starts)
+        return is_met or self.starts[-1].left == 0
 
     @property
-    def handles(self) -> list[str]:
-        """What may be asked after: its executor's handle, and its newest start's own.
+    def lease(self) -> str:
+        """The handle of its newest start's runner, as the local executor has it; empty: none.
 
-        The second alone is there where a hand-in was killed before it could tell, and where
-        a batch was started by hand.
+        It alone is there where a hand-in was killed before it could tell, and where a batch
+        was started by hand.
         """
         opened = self.starts[-1].opened if self.starts else {}
-        own = f"{opened['machine']}/{opened['boot']}/{self.token}" if opened else ""
-        return [handle for handle in (self.handle, own) if handle]
+        return f"{opened['machine']}/{opened['boot']}/{self.token}" if opened else ""
 
     @property
     def token(self) -> str:
@@ -341,7 +348,7 @@ class History:
             self._unread_fresh.append((batch.batch, start.key))
         self.seconds += closing.get("seconds", 0.0)
         self.last_end_s = max(self.last_end_s, closing.get("time", 0.0))
-        start.has_ended = True
+        start.has_ended, start.left = True, closing.get("left", -1)
 
     def _set_range(self, batch: BatchHistory, part: range, number: int) -> None:
         before = self.states[part.start : part.stop]
@@ -374,7 +381,7 @@ class History:
         for line in lines:
             if line.task < 0:
                 if line.event == "end":
-                    start.has_ended = True
+                    start.has_ended, start.left = True, line.left
                 continue
             number = 0 if line.retry else NUMBER_OF[line.state]
             self._set(batch, line.task, number)

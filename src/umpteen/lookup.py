@@ -10,13 +10,13 @@ import collections
 import difflib
 import fnmatch
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 
 from umpteen.errors import InputError
-from umpteen.executors.base import UNKNOWN, open_executor
+from umpteen.executors.base import ENDED, LOCAL, UNKNOWN, open_executor
 from umpteen.history import BatchHistory, History
 from umpteen.job import Task
 from umpteen.registry import find_address, register
@@ -32,6 +32,7 @@ __all__ = [
     "find_names",
     "find_outputs",
     "find_task",
+    "list_handles",
     "open_history",
     "read_facts",
     "read_status",
@@ -62,6 +63,17 @@ def read_status(history: History) -> JobStatus:
     return status
 
 
+def list_handles(batches: Iterable[BatchHistory]) -> dict[str, list[str]]:
+    """What may be asked after, by the executor to be asked: theirs, and the runners' own."""
+    handles: dict[str, list[str]] = collections.defaultdict(list)
+    for batch in batches:
+        if batch.handle:
+            handles[batch.executor or LOCAL].append(batch.handle)
+        if batch.lease:
+            handles[LOCAL].append(batch.lease)
+    return handles
+
+
 class Liveness:
     """Which batches somebody is at: what the executors say, asked once for all.
 
@@ -74,17 +86,17 @@ class Liveness:
 
     def list_living(self, history: History) -> set[str]:
         """The batches that somebody is at, or may be."""
-        handles: dict[str, list[str]] = collections.defaultdict(list)
         open_batches = history.list_open()
-        for batch in open_batches:
-            handles[batch.executor or "local"] += batch.handles
         polled: dict[str, str] = {}
-        for name, asked in handles.items():
+        for name, asked in list_handles(open_batches).items():
             polled.update(open_executor(name, {}).poll(asked))
         living = list_living(history, polled)
         for batch in open_batches:
-            unknown = any(polled.get(handle) == UNKNOWN for handle in batch.handles)
-            if unknown and batch.batch not in living and self._has_changed(history, batch):
+            told = polled.get(batch.lease, ENDED), polled.get(batch.handle, ENDED)
+            # What an engine says of a batch counts more than that we cannot see its runner.
+            is_told = batch.handle and batch.executor != LOCAL and told[1] != UNKNOWN
+            is_unknown = not is_told and UNKNOWN in told
+            if is_unknown and batch.batch not in living and self._has_changed(history, batch):
                 living.add(batch.batch)
         return living
 

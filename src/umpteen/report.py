@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from umpteen.executors.base import LOCAL
 from umpteen.history import History
 from umpteen.plan import Plan
 from umpteen.results.opening import parse_address
@@ -120,7 +121,9 @@ def shorten_path(path: str) -> str:
 def render_start(status: JobStatus, *, is_left: bool = False) -> str:
     """The first line of a run; is_left: of one that nobody watches."""
     tasks = "1 task" if status.total == 1 else f"{status.total:,} tasks"
-    first = f"{status.name}: {tasks}, {status.slots} at a time on this machine"
+    where = "this machine" if status.executor in ("", LOCAL) else status.executor
+    at_once = f"{status.slots:,} at a time " if status.slots else ""
+    first = f"{status.name}: {tasks}, {at_once}on {where}"
     if is_left:
         return first + "; nothing needs to stay open"
     return f"{first}, results in {shorten_path(status.address)}"

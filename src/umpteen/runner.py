@@ -153,7 +153,8 @@ class _Runner:
         self.open: dict[int, OpenBatch] = {}
         self.unsynced: list[Appender] = []
         self.lanes: dict[int, int] = {}  # pid to the end of its control pipe
-        self.stopping = self.crashed = self.is_cancelled = False
+        self.stopping = self.crashed = self.is_cancelled = self.is_orphan = False
+        self.kill_at_s = self.orphan_grace_s = float("inf")
         self.is_urgent = self.has_left = self.is_looking = False
         self.marks: _Marks | None = None
         self.did_fail = self.has_graph = self.has_rules = self.does_echo = False
@@ -189,7 +190,7 @@ class _Runner:
     # --- the steps ------------------------------------------------------------------
 
     def run(self, options: Options) -> int:
-        self.does_echo = options.echo
+        self.does_echo, self.orphan_grace_s = options.echo, options.orphan_grace_s
         become_subreaper()
         self._clear_dead()
         signal.signal(signal.SIGUSR1, self._be_told_to_look)
@@ -292,13 +293,15 @@ class _Runner:
         now = time.monotonic()
         is_young = now < self.began_s + _YOUNG_S and not self.is_shown
         patience_s = 1.0 if self.is_fed and not is_young else 0.1
-        return min(patience_s, self.queue.until_due_s(now))
+        return min(patience_s, self.queue.until_due_s(now), max(0.0, self.kill_at_s - now))
 
     def _hear(self, watch_fd: int) -> None:
         """What the watching process orders; that it is gone is an order to end kindly."""
         order = os.read(watch_fd, 1)
         self.asked = order or END_KINDLY
         if not order:
+            self.is_orphan = True
+            self.kill_at_s = time.monotonic() + self.orphan_grace_s
             self.watcher.remove_file(watch_fd)
 
     def _obey(self) -> None:
@@ -310,6 +313,9 @@ class _Runner:
             self.is_urgent |= self.stopping  # asked a second time: no waiting for stores
             self._stop(self.asked)
             self.asked = b""
+        elif now >= self.kill_at_s:
+            self.kill_at_s = float("inf")
+            self._stop(KILL)
         elif self.stopping:
             return
         elif now >= self.deadline_s:
@@ -825,6 +831,7 @@ class _Runner:
         if opened.fenced:
             with contextlib.suppress(OSError, StoreError):
                 self.opener.move_fenced(opened)
+        opened.is_orphan = self.is_orphan
         self._append(opened.file, build_line(opened.build_end()))
         running = running_key(opened.view.batch, opened.key)
         self._do_beside(lambda: self.store.delete(running))

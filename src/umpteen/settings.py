@@ -34,7 +34,8 @@ class Settings(msgspec.Struct, frozen=True):
     slots: tasks at once on a machine. address: the results store, `{name}` filled in;
     results_options: what it is opened with, which is never stored, as it may have secrets.
     executor: short name; executor_options: as its own settings have it. status_file: the
-    name that results take for the exit code. deadline_s and grace_s: seconds. canary: tasks of
+    name that results take for the exit code. deadline_s and grace_s: seconds. batch_size: tasks
+    of a batch for an engine, 0 for sizes that shrink towards the end. canary: tasks of
     each template that go first; max_failures: after so many nothing more starts; 0: neither.
     fail_fast: nor does anything go on then. file_syncs: (folder here, where it is to be on a
     machine) of each that is synced; synced: (digest, where it is to be) once it is in the
@@ -50,6 +51,7 @@ class Settings(msgspec.Struct, frozen=True):
     status_file: str
     deadline_s: float | None
     grace_s: float
+    batch_size: int
     canary: int
     max_failures: int
     fail_fast: bool
@@ -68,6 +70,7 @@ DEFAULTS: dict[str, Any] = {
     "status_file": "status_code",
     "deadline_s": None,
     "grace_s": 10.0,
+    "batch_size": 0,
     "canary": 0,
     "max_failures": 0,
     "fail_fast": False,
@@ -80,11 +83,16 @@ DEFAULTS: dict[str, Any] = {
 def merge_settings(*layers: Mapping[str, Setting]) -> Settings:
     """Later layers override earlier ones; what none gives has its default."""
     chosen = {key: Setting(value, "default") for key, value in DEFAULTS.items()}
-    for layer in layers:
+    for given in layers:
+        layer = dict(given)
         if "executor" in layer:  # options are those of one executor
             chosen["executor_options"] = Setting({}, "default")
         if "address" in layer:  # and of one place
             chosen["results_options"] = Setting({}, "default")
+        if "executor_options" in layer:
+            new = layer["executor_options"]
+            options = {**chosen["executor_options"].value, **new.value}
+            layer["executor_options"] = Setting(options, new.source)
         chosen.update(layer)
     return Settings(
         **{key: setting.value for key, setting in chosen.items()},

@@ -35,11 +35,13 @@ from umpteen.results.base import (
     batch_key,
     closed_key,
     records_key,
+    running_key,
 )
 from umpteen.results.opening import find_output
 from umpteen.task import (
     FORMAT_VERSION,
     NUMBER_OF,
+    REASON_INTERRUPTED,
     REASON_KILLED_ITS_RUNNER,
     STATES,
     Record,
@@ -90,7 +92,8 @@ class OpenBatch:
     index, the state it came to in an earlier start. tries: by task index, records of attempts
     that another is to follow. own_attempts: indices of those that this start tried before.
     labels: by task index, number and runner of its newest attempt before. unsure: indices of
-    tasks of which an earlier attempt may have left outputs that no record tells of.
+    tasks of which an earlier attempt may have left outputs that no record tells of. is_orphan:
+    whether it ends because what the engine had it watched by is gone.
     """
 
     def __init__(self, view: BatchView, key: RecordsKey, file: Appender) -> None:
@@ -103,6 +106,7 @@ class OpenBatch:
         self.own_attempts: set[int] = set()
         self.labels: dict[int, tuple[int, str]] = {}
         self.unsure: set[int] = set()
+        self.is_orphan = False
         self.tries: dict[int, list[dict[str, Any]]] = {}
         self.left = 0
         self.states = bytearray([_NOT_YET]) * len(view.runs)
@@ -129,13 +133,14 @@ class OpenBatch:
             positions = [p for p, found in enumerate(self.states) if found == number]
             if positions:
                 states[state] = format_ranges(sorted(self.view.indices[p] for p in positions))
-        return {
+        end = {
             "event": "end",
             "time": round(time.time(), 3),
             "left": self.left,
             "seconds": round(self.seconds, 3),
             "states": states,
         }
+        return {**end, "orphan": True} if self.is_orphan else end
 
 
 class Opener(NamedTuple):
@@ -309,28 +314,40 @@ class Opener(NamedTuple):
             elif record.retry:
                 opened.tries.setdefault(record.task, []).append(record.to_dict())
         todo = [p for p, index in enumerate(view.indices) if index not in done]
-        suspects, killer = self._list_suspects(view.batch, starts)
+        suspects, killer = self._list_suspects(view, starts)
         opened.alone = [p for p in todo if p in suspects and p != killer]
         opened.todo = [p for p in todo if p not in suspects and p != killer]
         opened.left = len(opened.alone) + len(opened.todo)
         if killer in todo:
             self._record_killer(opened, killer)
 
-    def _list_suspects(self, batch: str, starts: Sequence[Start]) -> tuple[set[int], int]:
-        """(tasks that ran when the last two runners died here, the one that killed three or -1)."""
-        deaths = [
-            read_last_slots(start.key.token, batch)
-            for start in starts
-            if not start.ended
-            and start.opened.get("boot") == self.here.boot
-            and start.opened.get("machine") == self.here.machine
-        ]
+    def _list_suspects(self, view: BatchView, starts: Sequence[Start]) -> tuple[set[int], int]:
+        """(tasks that ran at the last two deaths, the one that killed three or -1)."""
+        died = [self._list_at_death(view, start) for start in starts]
+        deaths = [positions for positions in died if positions is not None]
         if len(deaths) < 2:
             return set(), -1
         suspects = deaths[-1] & deaths[-2]
         if len(deaths) >= 3 and len(deaths[-1]) == 1 and suspects & deaths[-3]:
             return set(), next(iter(deaths[-1]))
         return suspects, -1
+
+    def _list_at_death(self, view: BatchView, start: Start) -> set[int] | None:
+        """What ran when a runner died, or the worker of its engine; None where neither did."""
+        is_here = start.opened.get("machine") == self.here.machine
+        if start.ended:
+            if not start.ended.get("orphan"):
+                return None
+            indices = {r.task for r in start.records if r.reason == REASON_INTERRUPTED}
+        elif is_here:
+            is_same_boot = start.opened.get("boot") == self.here.boot
+            return read_last_slots(start.key.token, view.batch) if is_same_boot else None
+        elif start.opened.get("take_over"):
+            told = json.loads(self.store.read(running_key(view.batch, start.key)) or b"{}")
+            indices = {row[0] for row in told.get("running", ())}
+        else:
+            return None
+        return {position for position, index in enumerate(view.indices) if index in indices}
 
     def _record_killer(self, opened: OpenBatch, position: int) -> None:
         state, reason = TaskState.FAILED.value, REASON_KILLED_ITS_RUNNER

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from umpteen.estimate import estimate_range
-from umpteen.executors.base import QUEUED, RUNNING
-from umpteen.history import History
+from umpteen.executors.base import LOCAL, QUEUED, RUNNING
+from umpteen.history import HandIn, History
 from umpteen.lease import find_trouble
 from umpteen.task import Record, tell_end
 
@@ -59,7 +59,7 @@ class JobStatus(msgspec.Struct, frozen=True):
 
     state: `running`, `succeeded`, `failed` (some tasks did not succeed), `empty` (it has none),
     `unfinished` (nobody is at it) or `unknown` (only another machine can tell; `run` finds out within 60 s). counts: by state, `running` among them. seconds: of work, all tasks
-    together. left_s: a range for what is left. rate: tasks that end in a second. started_s and last_end_s: since 1970.
+    together. slots: tasks at once, 0 where nobody knows. left_s: a range for what is left. rate: tasks that end in a second. started_s and last_end_s: since 1970.
     """
 
     name: str
@@ -93,7 +93,7 @@ def list_living(history: History, polled: Mapping[str, str]) -> set[str]:
     return {
         batch.batch
         for batch in history.list_open()
-        if any(polled.get(handle) in (QUEUED, RUNNING) for handle in batch.handles)
+        if any(polled.get(handle) in (QUEUED, RUNNING) for handle in (batch.handle, batch.lease))
     }
 
 
@@ -119,12 +119,17 @@ def build_status(history: History, living: set[str]) -> JobStatus:
         total=total,
         counts=counts,
         running=sorted(running, key=lambda task: task.start_s),
-        slots=newest.settings.get("slots", 1) if newest else 1,
+        slots=_count_slots(newest) if newest else 1,
         seconds=history.seconds,
         started_s=history.job.get("created", 0.0),
         last_end_s=history.last_end_s,
         trouble=_find_trouble(history, living),
     )
+
+
+def _count_slots(newest: HandIn) -> int:
+    slots: int = newest.settings.get("slots", 1)
+    return slots if newest.executor in ("", LOCAL) else (slots or 1) * newest.workers
 
 
 def _find_trouble(history: History, living: set[str]) -> str:

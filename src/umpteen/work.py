@@ -44,6 +44,7 @@ class Options:
             int(found.get(name, "-1")) for name in ("--lease-fd", "--watch-fd")
         )
         self.slots = int(found.get("--slots", "0"))
+        self.orphan_grace_s = float(found.get("--orphan-grace", "inf"))
         self.take_over, self.strict = "--take-over" in found, "--strict" in found
         self.echo = "--echo" in found
 
@@ -55,8 +56,8 @@ _USAGE = """usage: umpteen batch ADDRESS BATCHES | FILE  [--strict] [--take-over
   --take-over      end an earlier start that lives
   --echo           copy what tasks print to stdout and stderr, as each ends"""
 _OPTIONS = [
-    "help", "batch-id=", "token=", "lease-fd=", "watch-fd=", "slots=", "take-over", "strict",
-    "echo",
+    "help", "batch-id=", "token=", "lease-fd=", "watch-fd=", "slots=", "orphan-grace=",
+    "take-over", "strict", "echo",
 ]  # fmt: skip
 
 

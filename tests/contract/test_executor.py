@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -13,7 +14,16 @@ from tests.support.wait import wait_until
 from umpteen.batches import build_batches
 from umpteen.dispatch import plan_run, settle
 from umpteen.errors import SettingsError
-from umpteen.executors.base import ENDED, QUEUED, RUNNING, UNKNOWN, Executor, open_executor
+from umpteen.executors.base import (
+    ENDED,
+    QUEUED,
+    RUNNING,
+    UNKNOWN,
+    Executor,
+    Load,
+    Order,
+    open_executor,
+)
 from umpteen.executors.local import LocalExecutor
 from umpteen.formats import read_job
 from umpteen.hand_in import open_job_folder
@@ -21,8 +31,14 @@ from umpteen.results.base import CANCEL, batch_key
 from umpteen.results.opening import open_store
 from umpteen.settings import Setting
 
-# The name that a user gives, and what it takes to let go of an executor in this process.
-EXECUTORS = ["local"]
+# The name that a user gives; options of those that need some are below.
+EXECUTORS = ["local", "dask"]
+
+# Handles of a place that does not answer here.
+FOREIGN = {
+    "local": "another-machine/boot/" + "0" * 12,
+    "dask": "tcp://127.0.0.1:1 000000000000/1",
+}
 
 Open = Callable[[], Executor]
 
@@ -31,9 +47,12 @@ Open = Callable[[], Executor]
 def open_one(request: pytest.FixtureRequest) -> Iterator[Open]:
     """`open_one()` is a new executor object, as another process would have it."""
     opened: list[Executor] = []
+    options = {}
+    if request.param == "dask":
+        options["scheduler_address"] = request.getfixturevalue("dask_cluster").address
 
     def open_one() -> Executor:
-        opened.append(open_executor(request.param, {}))
+        opened.append(open_executor(request.param, options))
         return opened[-1]
 
     yield open_one
@@ -60,11 +79,17 @@ def prepare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., st
         plan, _ = plan_run(job)
         for number, index in enumerate(plan.to_run, 1):
             plan.to_run = [index]
-            for handed, content in build_batches(plan, store.address, number, {}, 0.0):
-                store.create(batch_key(handed.batch), content)
+            for new, content in build_batches(plan, store.address, number, {}, 0.0):
+                store.create(batch_key(new.handed.batch), content)
         return store.address
 
     return prepare
+
+
+def make_load(executor: Executor, address: str, *batches: str) -> Load:
+    """These batches of a store; three may run at once."""
+    slots = 0 if executor.abilities.is_engine else 3
+    return Load(address, [Order(batch) for batch in batches], slots, mark=os.urandom(6).hex())
 
 
 def wait_for_end(executor: Executor, handles: Sequence[str]) -> None:
@@ -76,7 +101,7 @@ class TestExecutor:
     def test_submit_runs_every_batch(self, open_one: Open, prepare: Callable[..., str]) -> None:
         address = prepare("echo a", "echo b; exit 3")
         executor = open_one()
-        handles = executor.submit(address, ["1", "2"], 8)
+        handles = executor.submit(make_load(executor, address, "1", "2"))
         wait_for_end(executor, list(handles.values()))
         assert set(handles) == {"1", "2"}
         assert (Path(address) / "0/stdout").read_text() == "a\n"
@@ -85,7 +110,7 @@ class TestExecutor:
     def test_submit_runs_no_other_batch(self, open_one: Open, prepare: Callable[..., str]) -> None:
         address = prepare("echo a", "echo b", "echo c")
         executor = open_one()
-        handles = executor.submit(address, ["1", "3"], 8)
+        handles = executor.submit(make_load(executor, address, "1", "3"))
         wait_for_end(executor, list(handles.values()))
         assert {record["task"] for record in list_records(Path(address))} == {0, 2}
 
@@ -94,7 +119,7 @@ class TestExecutor:
     ) -> None:
         address = prepare("touch begun; until [ -e go ]; do sleep 0.05; done")
         executor = open_one()
-        handles = list(executor.submit(address, ["1"], 8).values())
+        handles = list(executor.submit(make_load(executor, address, "1")).values())
         assert set(executor.poll(handles).values()) <= {QUEUED, RUNNING}
         wait_until((tmp_path / "begun").exists)
         assert executor.poll(handles) == {handles[0]: RUNNING}
@@ -106,7 +131,7 @@ class TestExecutor:
     ) -> None:
         address = prepare("echo a")
         executor = open_one()
-        handles = list(executor.submit(address, ["1"], 8).values())
+        handles = list(executor.submit(make_load(executor, address, "1")).values())
         wait_for_end(executor, handles)
         assert executor.poll(handles) == {handles[0]: ENDED}
 
@@ -114,7 +139,7 @@ class TestExecutor:
         self, open_one: Open, prepare: Callable[..., str], tmp_path: Path
     ) -> None:
         address = prepare("touch begun; until [ -e go ]; do sleep 0.05; done")
-        handles = list(open_one().submit(address, ["1"], 8).values())
+        handles = list((first := open_one()).submit(make_load(first, address, "1")).values())
         wait_until((tmp_path / "begun").exists)
         assert open_one().poll(handles) == {handles[0]: RUNNING}
         (tmp_path / "go").touch()
@@ -123,16 +148,16 @@ class TestExecutor:
     def test_cancel_ends_the_tasks_kindly(
         self, open_one: Open, prepare: Callable[..., str], tmp_path: Path
     ) -> None:
-        numbers = [str(number) for number in range(1, 9)]
+        numbers = [str(number) for number in range(1, 4)]
         command = "trap 'echo asked; exit 0' TERM; touch begun.{}; sleep 600 & wait"
         address = prepare(*map(command.format, numbers))
         executor = open_one()
-        handles = list(executor.submit(address, numbers, 8).values())
-        wait_until(lambda: len(list(tmp_path.glob("begun.*"))) == 8)
-        open_store(address).replace(CANCEL, b'{"upto":8}')
+        handles = list(executor.submit(make_load(executor, address, *numbers)).values())
+        wait_until(lambda: len(list(tmp_path.glob("begun.*"))) == 3)
+        open_store(address).replace(CANCEL, b'{"upto":3}')
         open_one().cancel(handles)
         wait_for_end(executor, handles)
-        assert [record["state"] for record in list_records(Path(address))] == ["cancelled"] * 8
+        assert [record["state"] for record in list_records(Path(address))] == ["cancelled"] * 3
         assert (Path(address) / "0/stdout").read_text() == "asked\n"
 
     def test_cancel_of_what_has_ended_does_nothing(
@@ -140,20 +165,24 @@ class TestExecutor:
     ) -> None:
         address = prepare("echo a")
         executor = open_one()
-        handles = list(executor.submit(address, ["1"], 8).values())
+        handles = list(executor.submit(make_load(executor, address, "1")).values())
         wait_for_end(executor, handles)
         executor.cancel(handles)
         assert [r["state"] for r in list_records(Path(address))] == ["succeeded"]
 
-    def test_poll_of_a_foreign_handle_is_unknown(
+    def test_poll_of_a_foreign_handle_is_unknown(self, open_one: Open) -> None:
+        executor = open_one()
+        assert executor.poll([FOREIGN[executor.name]]) == {FOREIGN[executor.name]: UNKNOWN}
+
+    def test_poll_of_a_handle_that_nothing_is_known_of_is_not_running(
         self, open_one: Open, prepare: Callable[..., str]
     ) -> None:
         address = prepare("echo a")
         executor = open_one()
-        handles = list(executor.submit(address, ["1"], 8).values())
-        foreign = ["another-machine/boot/" + "0" * 12, handles[0][:-12] + "0" * 12]
-        assert executor.poll(foreign) == dict.fromkeys(foreign, UNKNOWN)
-        wait_for_end(executor, handles)
+        (handle,) = executor.submit(make_load(executor, address, "1")).values()
+        forgotten = handle.replace(handle.rpartition("/")[2], "999")
+        assert executor.poll([forgotten])[forgotten] in (ENDED, UNKNOWN)
+        wait_for_end(executor, [handle])
 
     def test_unknown_option_is_refused(self, open_one: Open) -> None:
         with pytest.raises(SettingsError, match="no option 'partytion'"):

@@ -27,7 +27,7 @@ from hypothesis.stateful import (
 )
 
 from umpteen.batches import Past
-from umpteen.executors.base import Abilities, Executor
+from umpteen.executors.base import Abilities, Executor, Load
 from umpteen.hand_in import hand_in, hand_in_lock, open_job_folder
 from umpteen.history import History
 from umpteen.job import Job, Task
@@ -55,19 +55,13 @@ class QueueExecutor(Executor):
 
     name = "local"
     abilities = Abilities(
-        dependencies=True, capabilities=False, reconnect=True, batch_cap=5000, start_up_s=0.0
-    )
+        dependencies=True, capabilities=False, reconnect=True, is_engine=False,
+        batches_most=0, start_up_s=0.0,
+    )  # fmt: skip
 
-    def submit(
-        self,
-        address: str,
-        batches: Sequence[str],
-        slots: int,
-        environment: object = None,  # noqa: ARG002
-    ) -> dict[str, str]:
+    def submit(self, load: Load) -> dict[str, str]:
         """Handles that say nothing."""
-        del address, slots
-        return dict.fromkeys(batches, "m/b/none")
+        return dict.fromkeys(load.batches, "m/b/none")
 
     def poll(self, handles: Sequence[str]) -> dict[str, str]:
         """Not asked here."""

@@ -8,7 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 __all__ = ["find_port", "is_open", "start_server", "stop_server"]
@@ -29,7 +29,9 @@ def is_open(port: int) -> bool:
     return False
 
 
-def start_server(command: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
+def start_server(
+    command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
     """A program in the foreground of a session of its own, killed when we die."""
     # A killed test run cleans up nothing; the kernel does, where it can be told.
     setpriv = shutil.which("setpriv")
@@ -40,6 +42,7 @@ def start_server(command: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
+            env=environment,
             start_new_session=True,
         )
 

@@ -18,8 +18,8 @@ LEVELS = [
     # The stores stand beside `results.base`: they know words and leaves only, and `history`,
     # which plans are made from, reads them.
     "job settings process records names ignores retries machine graph where results results.*",
-    "formats formats.* history estimate plan batches removal",
-    "runner lane lease starts tickets adopt delivery live work beside agent staging unpack executors executors.base",
+    "formats formats.* history estimate plan cut batches removal",
+    "runner lane lease starts tickets adopt delivery live work beside agent staging unpack zipapp keeper executors executors.base",
     "executors.* hand_in status registry why cancelling outcomes",
     "lookup",
     "dispatch report pulling split",

@@ -12,20 +12,18 @@ from pathlib import Path
 
 import pytest
 
+from umpteen import zipapp
+
 SRC = Path(__file__).parents[2] / "src"
 OLDEST = (3, 9)
 
-TRAVELS = {
-    f"umpteen.{name}"
-    for name in (
-        "_version errors task process runner lane lease starts tickets delivery live work beside retries machine"
-        " adopt agent records unpack"
-        " results results.base results.directory results.opening results.remote results.segments"
-        " results.place results.filesystem results.s3 results.sftp"
-    ).split()
+TRAVELS = {f"umpteen.{name}" for name in zipapp.TRAVELS} | {
+    "umpteen.agent",
+    "umpteen.executors.carrier",
 }
 # What a module may import beside that, in functions alone: it says so where it is missing.
 PACKAGES = {
+    "umpteen.executors.carrier": {"distributed"},
     "umpteen.results.filesystem": {"fsspec", "fsspec.asyn"},
     "umpteen.results.s3": {"aiohttp", "botocore", "s3fs"},
     "umpteen.results.sftp": {"asyncssh", "asyncssh.sftp", "sshfs"},

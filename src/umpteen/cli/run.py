@@ -51,7 +51,9 @@ Examples:
 @click.option("--from", "table", metavar="TABLE", help="A CSV, TSV or JSON table of values.")
 @click.option("--results", metavar="ADDRESS", help="Where outputs go; {name} is the job's name.")
 @click.option("--slots", "--nprocs", type=click.IntRange(min=1), help="Tasks at once.")
-@click.option("--executor", help="Where tasks run (this version: local).")
+@click.option("--executor", help="Where tasks run: local or dask, or an import path.")
+@click.option("--batch-size", type=click.IntRange(min=1), help="Tasks that a cluster gets at once.")
+@click.option("--scheduler-address", metavar="ADDRESS", help="Of a Dask cluster: tcp://HOST:8786.")
 @click.option("--timeout", callback=read_duration, help="Of one task: 90, 15m, 2h.")
 @click.option("--deadline", callback=read_duration, help="Of the whole job.")
 @click.option("--grace", callback=read_duration, help="Between TERM and KILL (10s).")
@@ -147,6 +149,7 @@ def _collect_flags(options: dict[str, Any]) -> dict[str, Setting]:
         "max_failures": "max_failures",
         "fail_fast": "fail_fast",
         "canary": "canary",
+        "batch_size": "batch_size",
     }
     flags = {
         setting: Setting(options[option], f"--{option.replace('_', '-')}")
@@ -158,6 +161,9 @@ def _collect_flags(options: dict[str, Any]) -> dict[str, Setting]:
     if options["retries"] is not None:
         rules = [Retry(["failed"], times=options["retries"])] * (options["retries"] > 0)
         flags["retries"] = Setting(rules, "--retries")
+    if options["scheduler_address"]:
+        given = {"scheduler_address": options["scheduler_address"]}
+        flags["executor_options"] = Setting(given, "--scheduler-address")
     if options["sync"]:
         flags["file_syncs"] = Setting([tuple(parse_sync(s)) for s in options["sync"]], "--sync")
     if options["env"]:

@@ -10,22 +10,77 @@ from typing import Any, NamedTuple
 
 from umpteen.errors import SettingsError, nearest_hint
 
-__all__ = ["ENDED", "QUEUED", "RUNNING", "UNKNOWN", "Abilities", "Executor", "open_executor"]
+__all__ = [
+    "ENDED",
+    "LOCAL",
+    "QUEUED",
+    "RUNNING",
+    "UNKNOWN",
+    "Abilities",
+    "Executor",
+    "Load",
+    "Order",
+    "find_short_name",
+    "open_executor",
+]
 
 QUEUED, RUNNING, ENDED, UNKNOWN = "queued", "running", "ended", "unknown"
 
-_MODULES = {"local": "umpteen.executors.local:LocalExecutor"}
-_LATER = ("dask", "ray", "slurm", "ssh", "pool", "saturn")
+LOCAL = "local"
+_MODULES = {
+    LOCAL: "umpteen.executors.local:LocalExecutor",
+    "multiprocessing": "umpteen.executors.local:LocalExecutor",
+    "dask": "umpteen.executors.dask:DaskExecutor",
+}
+_LATER = ("ray", "slurm", "ssh", "pool", "saturn")
 
 
 class Abilities(NamedTuple):
-    """What an executor can do. start_up_s: what one batch costs before its first task."""
+    """What an executor can do.
+
+    is_engine: whether it runs batches on workers of its own, several at once. batches_most: of
+    one hand-in, 0 for no limit. start_up_s: what one batch costs before its first task.
+    """
 
     dependencies: bool
     capabilities: bool
     reconnect: bool
-    batch_cap: int
+    is_engine: bool
+    batches_most: int
     start_up_s: float
+
+
+class Order(NamedTuple):
+    """One batch to be run, once those that it is `after` have ended.
+
+    gpus: the most that one of its tasks needs.
+    """
+
+    batch: str
+    after: Sequence[str] = ()
+    gpus: int = 0
+
+
+class Load(NamedTuple):
+    """What an executor is given in one go.
+
+    address: of the store. slots: tasks at once in a batch, 0 for one that a worker's slot runs.
+    mark: a word that no other hand-in has. earlier: the handles of batches, handed in before,
+    that some of these are after. environment: what the runner is to find in its own, and tasks
+    are not.
+    """
+
+    address: str
+    orders: Sequence[Order]
+    slots: int
+    mark: str
+    earlier: Mapping[str, str] = {}
+    environment: Mapping[str, str] = {}
+
+    @property
+    def batches(self) -> list[str]:
+        """The numbers of its batches."""
+        return [order.batch for order in self.orders]
 
 
 class Executor(abc.ABC):
@@ -37,17 +92,13 @@ class Executor(abc.ABC):
     def __init__(self, options: Mapping[str, Any]) -> None:
         self.options = options
 
-    @abc.abstractmethod
-    def submit(
-        self,
-        address: str,
-        batches: Sequence[str],
-        slots: int,
-        environment: Mapping[str, str] | None = None,
-    ) -> dict[str, str]:
-        """Have the batches of the store at `address` run; the handle of each.
+    def check(self) -> None:  # noqa: B027 -- most need no options
+        """Raises SettingsError where the options do not say where batches are to run."""
 
-        environment: what the runner is to find in its own, and tasks are not.
+    @abc.abstractmethod
+    def submit(self, load: Load) -> dict[str, str]:
+        """Have the batches of a store run; the handle of each.
+
         Raises BackendError, `transient` where the same call may succeed later.
         """
 
@@ -58,6 +109,22 @@ class Executor(abc.ABC):
     @abc.abstractmethod
     def cancel(self, handles: Sequence[str]) -> None:
         """Make haste with what the cancel mark in the store says; what has ended is no error."""
+
+    def count_workers(self, slots: int) -> int:
+        """How many batches of so many slots (0: one slot of a worker) may run at once; 0: unknown."""
+        del slots
+        return 0
+
+    def explain(self, handles: Sequence[str]) -> str:
+        """Why nothing of this runs, in words; empty where that is not known, or something does.
+
+        Raises BackendError where that has lasted longer than the options allow.
+        """
+        del handles
+        return ""
+
+    def attach(self, address: str, handles: Sequence[str]) -> None:  # noqa: B027 -- most need not
+        """Be told of what another process submitted, so that `read_ending` tells of it, too."""
 
     # What follows is for executors whose runner is a child of this process.
 
@@ -74,8 +141,18 @@ class Executor(abc.ABC):
         """Have what is attached end its tasks: kindly, or at once."""
 
     def read_ending(self) -> tuple[int | None, str]:
-        """(exit code of what this process started, None while it lives; what it complained of)."""
+        """How what this process submitted, or attached to, ended.
+
+        (exit code of its runners, the worst of them, None while some live; what that one
+        complained of).
+        """
         return 0, ""
+
+
+def find_short_name(name: str) -> str:
+    """Of several names for one executor, that by which it is stored."""
+    place = _MODULES.get(name)
+    return next((short for short, module in _MODULES.items() if module == place), name)
 
 
 def open_executor(name: str, options: Mapping[str, Any]) -> Executor:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
 from umpteen.errors import BackendError, SettingsError
-from umpteen.executors.base import ENDED, RUNNING, UNKNOWN, Abilities, Executor
+from umpteen.executors.base import ENDED, LOCAL, RUNNING, UNKNOWN, Abilities, Executor, Load
 from umpteen.lease import Lease, find_runner, is_held
 from umpteen.process import build_runner_command, read_machine
 from umpteen.records import format_ranges
@@ -51,10 +51,11 @@ class LocalExecutor(Executor):
     options. `order` speaks to a runner that this process started.
     """
 
-    name = "local"
+    name = LOCAL
     abilities = Abilities(
-        dependencies=True, capabilities=False, reconnect=True, batch_cap=5000, start_up_s=0.1
-    )
+        dependencies=True, capabilities=False, reconnect=True, is_engine=False,
+        batches_most=0, start_up_s=0.1,
+    )  # fmt: skip
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         super().__init__(options)
@@ -75,20 +76,14 @@ class LocalExecutor(Executor):
                 with contextlib.suppress(OSError):
                     file.close()
 
-    def submit(
-        self,
-        address: str,
-        batches: Sequence[str],
-        slots: int,
-        environment: Mapping[str, str] | None = None,
-    ) -> dict[str, str]:
+    def submit(self, load: Load) -> dict[str, str]:
         """Start the runner; its lease is held before it lives, so that no look is too early."""
         token = os.urandom(6).hex()
-        lease = Lease.create(token, address, slots)
+        lease = Lease.create(token, load.address, load.slots)
         self._stderr = open(f"{lease.folder}/complaints", "w+b")  # noqa: SIM115 -- read at the end
         command = [
-            *build_runner_command(), address, _name_batches(batches),
-            f"--token={token}", f"--lease-fd={lease.lock}", f"--slots={slots}",
+            *build_runner_command(), load.address, _name_batches(load.batches),
+            f"--token={token}", f"--lease-fd={lease.lock}", f"--slots={load.slots}",
         ]  # fmt: skip
         if not self.options.get("detach"):
             command.append("--watch-fd=0")
@@ -99,7 +94,7 @@ class LocalExecutor(Executor):
                 stdout=subprocess.DEVNULL,
                 stderr=self._stderr,
                 pass_fds=[lease.lock],
-                env={**os.environ, RUNNER_VARIABLE: token, **(environment or {})},
+                env={**os.environ, RUNNER_VARIABLE: token, **load.environment},
                 start_new_session=True,
             )
         except OSError as error:
@@ -107,7 +102,7 @@ class LocalExecutor(Executor):
             raise BackendError(f"cannot start a runner: {error.strerror}") from error
         os.close(lease.lock)
         self.handle = build_handle(token)
-        return dict.fromkeys(batches, self.handle)
+        return dict.fromkeys(load.batches, self.handle)
 
     def poll(self, handles: Sequence[str]) -> dict[str, str]:
         """By the leases of this machine; UNKNOWN for other machines."""

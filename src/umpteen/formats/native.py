@@ -48,6 +48,7 @@ class _JobEntry(TaskDefaults, forbid_unknown_fields=True, kw_only=True):
     nprocs: _Count | None = None
     results: Any = None
     executor: Any = None
+    batch_size: _Count | None = None
     deadline: Duration = None
     grace: Duration = None
     canary: _Whole | None = None
@@ -62,6 +63,7 @@ JOB_KEYS = ("tasks", *(field.name for field in msgspec.structs.fields(_JobEntry)
 _LATER = frozenset(["needs", "results_lines"])
 _EXPECTED = {
     "after": "a name, a list of names, or a mapping of names to outcomes",
+    "batch_size": "a whole number of at least 1",
     "canary": "a whole number of at least 0",
     "cmd": "a text",
     "command": "a text or a list of words",
@@ -226,8 +228,9 @@ def _read_settings(document: Document, head: _JobEntry) -> dict[str, Setting]:
         found["grace_s"] = parse_duration_field("grace", head.grace)
     if head.file_syncs is not None:
         found["file_syncs"] = [tuple(sync) for sync in parse_syncs(head.file_syncs)]
-    guards = {key: getattr(head, key) for key in ("canary", "max_failures", "fail_fast")}
-    found.update((key, value) for key, value in guards.items() if value is not None)
+    alike = ("batch_size", "canary", "max_failures", "fail_fast")
+    numbers = {key: getattr(head, key) for key in alike}
+    found.update((key, value) for key, value in numbers.items() if value is not None)
     return {key: Setting(value, document.source.name) for key, value in found.items()}
 
 

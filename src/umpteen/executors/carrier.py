@@ -1,0 +1,149 @@
+"""On a worker of an engine: has a batch run by a runner, a child process of its own.
+
+Dask and Ray carry this file as text, with the runner as a zip file, so that a worker needs
+nothing of umpteen and only text crosses. It imports the standard library of Python 3.9 alone,
+and nothing of this package. A last line is put below it that sets RUNNER, in base64.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import io
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import zipfile
+
+__all__ = ["hasten", "run_batch"]
+
+ORPHAN_GRACE_S = 3
+_MOST_DEATHS = 5  # of runners in a row
+_BUSY_S = 10.0  # how long another batch of this worker is waited for before others may have ours
+_SAID_BYTES = 2000
+_PROGRAM = "import sys; sys.path.insert(0, {!r}); from umpteen.runner import main; sys.exit(main())"
+_OLDEST = (3, 9)
+
+RUNNER = ""
+_running: dict[int, str] = {}  # pids of runners, and the marks of their hand-ins
+_exclusive = threading.Lock()
+
+
+def run_batch(order: str) -> str:
+    """Run the batch that an order (JSON) names; how that ended, as JSON.
+
+    order: address, batch, mark, slots, environment, is_exclusive. The answer has `code`, of the
+    last runner; `said`, what it complained of; `host`. Raises Dask's Reschedule where this worker
+    has another batch that does not share it.
+    """
+    asked = json.loads(order)
+    if sys.version_info < _OLDEST:
+        version = ".".join(map(str, sys.version_info[:2]))
+        hint = "start workers with Python 3.9 or newer"
+        return _answer(2, f"error: a worker has Python {version}\n\nhint: {hint}")
+    if not asked["is_exclusive"]:
+        return _run(asked)
+    if not _exclusive.acquire(timeout=_BUSY_S):
+        import distributed
+
+        raise distributed.Reschedule  # another worker may be free by now
+    try:
+        return _run(asked)
+    finally:
+        _exclusive.release()
+
+
+def hasten(marks: list[str]) -> None:
+    """Have the runners of these hand-ins look at the cancel mark now."""
+    for pid, mark in list(_running.items()):
+        if mark in marks:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGUSR1)
+
+
+def _run(asked: dict[str, object]) -> str:
+    try:
+        place = _unpack()
+        code, said = _try_runners(asked, place)
+    except OSError as error:
+        name = error.filename or tempfile.gettempdir()
+        return _answer(3, f"error: a worker cannot write {name}: {error.strerror}")
+    return _answer(code, said)
+
+
+def _try_runners(asked: dict[str, object], place: str) -> tuple[int, str]:
+    """A runner that is killed is followed by another, which does the rest."""
+    code, said = 0, ""
+    for _ in range(_MOST_DEATHS):
+        code, said = _run_once(asked, place)
+        if 0 <= code < 70:
+            break
+    return code, said
+
+
+def _run_once(asked: dict[str, object], place: str) -> tuple[int, str]:
+    token = os.urandom(6).hex()
+    command = [
+        sys.executable, "-S", "-E", "-c", _PROGRAM.format(place),
+        str(asked["address"]), str(asked["batch"]),
+        f"--token={token}", f"--slots={asked['slots']}", "--take-over",
+        "--watch-fd=0", f"--orphan-grace={ORPHAN_GRACE_S}",
+    ]  # fmt: skip
+    environment = {**os.environ, **dict(asked["environment"]), "UMPTEEN_RUNNER": token}  # type: ignore[call-overload]
+    with tempfile.TemporaryFile() as complaints:
+        # Its end of the pipe closes when this process dies, however that comes about.
+        runner = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=complaints,
+            env=environment,
+            start_new_session=True,
+        )
+        _running[runner.pid] = str(asked["mark"])
+        try:
+            code = runner.wait()
+        finally:
+            del _running[runner.pid]
+            if runner.stdin:
+                runner.stdin.close()
+        complaints.seek(0)
+        return code, complaints.read(_SAID_BYTES).decode(errors="replace").strip()
+
+
+def _unpack() -> str:
+    """The runner's folder on this machine, made by the first that needs it."""
+    content = base64.b64decode(RUNNER)
+    digest = hashlib.blake2b(content, digest_size=10).hexdigest()
+    above = os.environ.get("UMPTEEN_LEASES") or f"/var/tmp/umpteen-{os.getuid()}"
+    os.makedirs(above, mode=0o700, exist_ok=True)
+    found = os.lstat(above)
+    if found.st_uid != os.getuid():
+        raise PermissionError(13, "it is not yours: set UMPTEEN_LEASES", above)
+    place = f"{above}/runner-{digest}"
+    if not _is_whole(place):
+        new = tempfile.mkdtemp(dir=above, prefix=f"runner-{digest}.")
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            archive.extractall(new)
+        try:
+            os.rename(new, place)
+        except OSError:  # somebody else was faster
+            shutil.rmtree(new, ignore_errors=True)
+            if not _is_whole(place):
+                raise
+    return place
+
+
+def _is_whole(place: str) -> bool:
+    return os.path.exists(f"{place}/umpteen/runner.py")
+
+
+def _answer(code: int, said: str) -> str:
+    return json.dumps({"code": code, "said": said, "host": socket.gethostname()})

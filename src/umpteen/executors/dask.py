@@ -1,0 +1,460 @@
+"""Batches on a Dask cluster: one of Dask's tasks is one batch, run by a child of a worker.
+
+Only text crosses: an expression and an order in JSON, and the carrier as a file that every
+worker is given, later ones too. The scheduler forgets a batch when it has ended; what came of
+it is in the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import itertools
+import json
+import logging
+import os
+import socket
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from umpteen.errors import BackendError, SettingsError, nearest_hint
+from umpteen.executors.base import (
+    ENDED,
+    QUEUED,
+    RUNNING,
+    UNKNOWN,
+    Abilities,
+    Executor,
+    Load,
+    Order,
+)
+from umpteen.keeper import find_keeper, is_kept_dead, load_class, start_keeper
+from umpteen.settings import parse_duration_s
+from umpteen.zipapp import build_carrier
+
+# Dask's own, half of which has no types.
+Client = Any
+Future = Any
+
+__all__ = ["DaskExecutor"]
+
+_OPTIONS = ("scheduler_address", "cluster_class", "cluster_kwargs", "resources", "worker_timeout")
+_PREFIX = "umpteen"
+_ANSWER_S, _REACH_S, _CLUSTER_S = 10.0, 3.0, 600.0
+_LOOK_S = 1.0  # how often `read_ending` asks
+_STATES = {
+    "released": QUEUED, "waiting": QUEUED, "no-worker": QUEUED, "queued": QUEUED,
+    "processing": RUNNING, "memory": ENDED, "erred": ENDED, "forgotten": ENDED, None: ENDED,
+}  # fmt: skip
+_GAVE_UP = 70  # as the code of a runner that died
+
+Key = tuple[str, str, str]
+
+
+# --- builders -----------------------------------------------------------------------------
+
+
+class Handle(NamedTuple):
+    """Where a batch is: a scheduler, the mark of its hand-in, its number."""
+
+    scheduler: str
+    mark: str
+    batch: str
+
+    def __str__(self) -> str:
+        return f"{self.scheduler} {self.mark}/{self.batch}"
+
+    @property
+    def key(self) -> Key:
+        """Dask's name for it. A tuple, as of other keys the scheduler keeps the first part for ever."""
+        return (_PREFIX, self.mark, self.batch)
+
+
+def parse_handle(text: str) -> Handle:
+    """What `str` made of a handle."""
+    scheduler, _, rest = text.rpartition(" ")
+    mark, _, batch = rest.partition("/")
+    return Handle(scheduler, mark, batch)
+
+
+def _build_call(load: Load, order: Order) -> str:
+    told = {
+        "address": load.address,
+        "batch": order.batch,
+        "mark": load.mark,
+        "slots": max(1, load.slots),
+        "is_exclusive": load.slots > 1,
+        "environment": dict(load.environment),
+    }
+    return f"__import__({build_carrier().name!r}).run_batch({json.dumps(told)!r})"
+
+
+def build_resources(wanted: Mapping[str, float], gpus: int) -> dict[str, float]:
+    """What a worker must have declared to be given a batch."""
+    return {**({"GPU": float(gpus)} if gpus else {}), **wanted}
+
+
+# --- the thin caller ------------------------------------------------------------------------
+
+
+class DaskExecutor(Executor):
+    """Hands batches to the scheduler at `scheduler_address`, or to a cluster it has made.
+
+    `cluster_class` and `cluster_kwargs` say which; a keeper holds it. `resources` is what
+    workers must have declared; `worker_timeout` how long workers are waited for.
+    """
+
+    name = "dask"
+    abilities = Abilities(
+        dependencies=True, capabilities=False, reconnect=True, is_engine=True,
+        batches_most=2000, start_up_s=0.3,
+    )  # fmt: skip
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        super().__init__(options)
+        for name in options:
+            if name not in _OPTIONS:
+                hint = nearest_hint(name, _OPTIONS)
+                raise SettingsError(f"the executor 'dask' has no option {name!r}", hint)
+        limit = options.get("worker_timeout")
+        self.limit_s = parse_duration_s(limit) if limit is not None else float("inf")
+        self.futures: dict[str, Future] = {}
+        self.asked_s = 0.0
+        self.without_s: float | None = None
+        self.ending: tuple[int | None, str] = (0, "")
+
+    def check(self) -> None:
+        """Raises SettingsError where Dask is missing, or neither address nor cluster is given."""
+        _import_distributed()
+        for name in ("cluster_kwargs", "resources"):
+            if not isinstance(self.options.get(name) or {}, Mapping):
+                raise SettingsError(f"the option {name!r} of 'dask' must be names with values")
+        if not self._find_given() and not self.options.get("cluster_class"):
+            raise SettingsError(
+                "the executor 'dask' needs scheduler_address or cluster_class",
+                "write executor: {dask: {scheduler_address: tcp://HOST:8786}}, or --scheduler-address",
+            )
+        if not self._find_given():
+            load_class(self.options["cluster_class"])
+
+    def _find_given(self) -> str:
+        """The scheduler that options name, else Dask's own configuration."""
+        given = self.options.get("scheduler_address")
+        if given or self.options.get("cluster_class"):
+            return str(given or "")
+        import dask
+
+        return str(dask.config.get("scheduler-address", None) or "")
+
+    def submit(self, load: Load) -> dict[str, str]:
+        """One task of Dask for each batch, that the scheduler keeps without us."""
+        scheduler = self._find_given() or self._make_cluster(load.address)
+        handles = {batch: Handle(scheduler, load.mark, batch) for batch in load.batches}
+        client = _connect(scheduler)
+        with _explained(scheduler):
+            _upload(client)
+            self.futures = _map(client, load, handles, self.options.get("resources") or {})
+            _confirm(client, [handle.key for handle in handles.values()])
+        self.ending, self.without_s = (None, ""), None
+        return {batch: str(handle) for batch, handle in handles.items()}
+
+    def _make_cluster(self, address: str) -> str:
+        spec, keywords = self.options["cluster_class"], self.options.get("cluster_kwargs") or {}
+        return find_keeper(address) or start_keeper(address, spec, keywords, _CLUSTER_S)
+
+    def poll(self, handles: Sequence[str]) -> dict[str, str]:
+        """What each scheduler says; UNKNOWN where it does not answer."""
+        return {
+            handle: _STATES.get(state, UNKNOWN) for handle, state in _ask_states(handles).items()
+        }
+
+    def cancel(self, handles: Sequence[str]) -> None:
+        """Let no more begin, and have runners look at the mark now."""
+        for scheduler, (some, states) in _group(_ask_states(handles)).items():
+            client = _connect(scheduler)
+            queued = [h.key for h, s in zip(some, states, strict=True) if _STATES.get(s) == QUEUED]
+            marks = sorted({handle.mark for handle in some})
+            with _explained(scheduler):
+                client.cancel([_future(key, client) for key in queued], force=True)
+                call = f"__import__({build_carrier().name!r}).hasten({marks!r})"
+                client.run(eval, call, on_error="ignore")
+
+    def attach(self, address: str, handles: Sequence[str]) -> None:
+        """Hear of the ends of batches that another process submitted."""
+        del address
+        for handle in map(parse_handle, handles):
+            with contextlib.suppress(BackendError):
+                self.futures[handle.batch] = _future(handle.key, _connect(handle.scheduler))
+                self.ending = (None, "")
+
+    def count_workers(self, slots: int) -> int:
+        """Threads of the workers that are there, or workers where one batch takes a whole one."""
+        scheduler = self._find_given()
+        if not scheduler:
+            kwargs = self.options.get("cluster_kwargs") or {}
+            workers = kwargs.get("n_workers", 0)
+            threads = 1 if slots else kwargs.get("threads_per_worker", 1)
+            return workers * threads if isinstance(workers * threads, int) else 0
+        with contextlib.suppress(BackendError):
+            client = _connect(scheduler)
+            with _explained(scheduler):
+                found = client.nthreads()
+                return len(found) if slots else sum(found.values())
+        return 0
+
+    def explain(self, handles: Sequence[str]) -> str:
+        """What batches wait for that are with the scheduler."""
+        found = _group(_ask_states(handles))
+        states = {state for _, group in found.values() for state in group}
+        if not states or not states <= {"no-worker", "queued", "waiting"}:
+            self.without_s = None
+            return "" if states else "the Dask scheduler does not answer"
+        scheduler = next(iter(found))
+        with contextlib.suppress(BackendError), _explained(scheduler):
+            return self._judge_workers(len(_connect(scheduler).nthreads()), handles)
+        return ""
+
+    def _judge_workers(self, workers: int, handles: Sequence[str]) -> str:
+        wanted = self.options.get("resources")
+        if not workers:
+            reason = "the Dask cluster has no workers yet"
+        elif wanted:
+            reason = f"no worker of the Dask cluster has free {_show(wanted)}"
+        else:
+            reason = f"the {workers} workers of the Dask cluster do not take it yet"
+        now = time.monotonic()
+        self.without_s = self.without_s or now
+        if now - self.without_s < self.limit_s:
+            return f"waiting for workers: {reason}"
+        self.cancel(handles)
+        raise BackendError(
+            f"{reason} after {self.limit_s:g} s",
+            "start workers, and run it again; worker_timeout sets how long they are waited for",
+        )
+
+    def read_ending(self) -> tuple[int | None, str]:
+        """The worst answer of what this process submitted or attached to; None while some lives.
+
+        A runner that cannot work at all ends the others that wait.
+        """
+        if self.ending[0] is not None or time.monotonic() - self.asked_s < _LOOK_S:
+            return self.ending
+        self.asked_s = time.monotonic()
+        over = {batch: f for batch, f in self.futures.items() if f.status != "pending"}
+        answers = list(map(_read_answer, over.values()))
+        worst = max(answers, default=(0, ""))
+        is_hopeless = any(code in (2, 3) for code, _ in answers)
+        if is_hopeless and len(over) < len(self.futures):
+            left = [f for batch, f in self.futures.items() if batch not in over]
+            with contextlib.suppress(Exception):
+                left[0].client.cancel(left, force=True)
+        if is_hopeless or len(over) == len(self.futures):
+            self.ending, self.futures = worst, {}
+        return self.ending
+
+
+def _import_distributed() -> Any:
+    try:
+        import distributed
+    except ImportError as error:
+        raise SettingsError(
+            f"the executor 'dask' needs a package that is not here: {error.name}",
+            "pip install 'umpteen[dask]'",
+        ) from error
+    return distributed
+
+
+def _connect(scheduler: str) -> Client:
+    """The client of this process for a scheduler. Raises BackendError, SettingsError."""
+    known = _clients.get(scheduler)
+    if known is not None and known.status == "running":
+        return known
+    distributed = _import_distributed()
+    _reach(scheduler)
+    _hush()
+    with _explained(scheduler), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of versions that differ: only text crosses
+        asyncio.run(_greet(scheduler))
+        client: Client = distributed.Client(scheduler, timeout=_ANSWER_S, set_as_default=False)
+    _clients[scheduler] = client
+    atexit.register(_close, client)
+    return client
+
+
+def _hush() -> None:
+    """What Dask logs of lost connections is said by us, once and without tracebacks."""
+    for name in ("tornado", "asyncio", *logging.root.manager.loggerDict):
+        if name.partition(".")[0] in ("distributed", "tornado", "asyncio"):
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+
+
+async def _greet(scheduler: str) -> None:
+    """Raises whatever keeps us from talking to a scheduler: a Client that fails hangs at its end."""
+    from distributed.core import rpc
+    from distributed.security import Security
+
+    call: Any = rpc
+    build: Any = Security
+    arguments = build().get_connection_args("client")
+    async with call(scheduler, timeout=_ANSWER_S, connection_args=arguments) as asked:
+        found = await asyncio.wait_for(asked.identity(), _ANSWER_S)
+    if found.get("type") != "Scheduler":
+        raise ValueError(f"it is a {found.get('type')}")
+
+
+def _close(client: Client) -> None:
+    with contextlib.suppress(Exception):
+        client.close(timeout=2)
+
+
+def _reach(scheduler: str) -> None:
+    """Raises BackendError where nobody listens: Dask itself would try for seconds."""
+    parts = urlsplit(scheduler if "://" in scheduler else f"tcp://{scheduler}")
+    try:
+        if parts.scheme not in ("tcp", "tls") or not parts.hostname:
+            return
+        socket.create_connection((parts.hostname, parts.port or 8786), timeout=_REACH_S).close()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise _no_answer(scheduler, reason) from error
+
+
+def _no_answer(scheduler: str, reason: str) -> BackendError:
+    return BackendError(
+        f"the Dask scheduler at {scheduler} does not answer: {reason}",
+        "start it with `dask scheduler`, or give its --scheduler-address",
+        transient=True,
+    )
+
+
+@contextlib.contextmanager
+def _explained(scheduler: str) -> Iterator[None]:
+    """Errors of Dask as BackendError."""
+    try:
+        yield
+    except Exception as error:  # whatever its many parts may raise
+        reason = (str(error) or type(error).__name__).strip().splitlines()[0]
+        is_secure = scheduler.startswith("tls:") or "ssl" in reason.lower() or "tls" in reason
+        if is_secure:
+            raise BackendError(
+                f"the Dask scheduler at {scheduler} does not take this connection: {reason}",
+                "set DASK_DISTRIBUTED__COMM__TLS__CA_FILE and "
+                "DASK_DISTRIBUTED__COMM__TLS__CLIENT__CERT and __KEY, as its owner has them",
+            ) from error
+        raise _no_answer(scheduler, reason) from error
+
+
+def _upload(client: Client) -> None:
+    """Give every worker the carrier, those that join later too."""
+    from distributed.diagnostics.plugin import UploadFile
+
+    carrier = build_carrier()
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, f"{carrier.name}.py")
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(carrier.text)
+        plugin = UploadFile(path)
+    plugin.idempotent = True  # else each hand-in would send it again
+    client.register_plugin(plugin, name=carrier.name)
+
+
+def _map(
+    client: Client, load: Load, handles: Mapping[str, Handle], resources: Mapping[str, float]
+) -> dict[str, Future]:
+    """Submit batches in their order, each after those that it waits for."""
+    from distributed import client as dask_client
+
+    keep: Any = dask_client.fire_and_forget
+    earlier = {batch: parse_handle(text).key for batch, text in load.earlier.items()}
+    keys = {**earlier, **{batch: handle.key for batch, handle in handles.items()}}
+    futures: dict[str, Future] = {}
+    for gpus, group in itertools.groupby(load.orders, key=lambda order: order.gpus):
+        orders = list(group)
+        found = client.map(
+            eval,
+            [_build_call(load, order) for order in orders],
+            [{"after": [_future(keys[after], client) for after in o.after]} for o in orders],
+            key=[keys[order.batch] for order in orders],
+            resources=build_resources(resources, gpus) or None,
+            pure=False,
+        )
+        keep(found)
+        futures.update(zip((order.batch for order in orders), found, strict=True))
+    return futures
+
+
+def _confirm(client: Client, keys: Sequence[Key]) -> None:
+    """Wait until the scheduler has taken these: what is sent to it is not answered."""
+    limit_s = time.monotonic() + _ANSWER_S
+    while None in client.sync(client.scheduler.get_task_status, keys=keys).values():
+        if time.monotonic() > limit_s:
+            raise TimeoutError("it did not take the batches")
+        time.sleep(0.01)
+
+
+def _future(key: Key, client: Client) -> Future:
+    from distributed import Future
+
+    return Future(key, client)
+
+
+# --- parsers ----------------------------------------------------------------------------------
+
+
+def _ask_states(handles: Sequence[str]) -> dict[str, str | None]:
+    """What Dask calls the state of each batch: None for one it does not know, UNKNOWN where
+    its scheduler does not answer.
+    """
+    found: dict[str, str | None] = {}
+    by_scheduler: dict[str, list[str]] = {}
+    for text in handles:
+        by_scheduler.setdefault(parse_handle(text).scheduler, []).append(text)
+    for scheduler, texts in by_scheduler.items():
+        try:
+            client = _connect(scheduler)
+            keys = [parse_handle(text).key for text in texts]
+            with _explained(scheduler):
+                states = client.sync(client.scheduler.get_task_status, keys=keys)
+            found.update((text, states.get(key)) for text, key in zip(texts, keys, strict=True))
+        except (BackendError, SettingsError):
+            is_over = is_kept_dead(scheduler)
+            found.update(dict.fromkeys(texts, None if is_over else UNKNOWN))
+    return found
+
+
+def _group(
+    states: Mapping[str, str | None],
+) -> dict[str, tuple[list[Handle], list[str | None]]]:
+    """Handles and states of each scheduler that answers."""
+    groups: dict[str, tuple[list[Handle], list[str | None]]] = {}
+    for text, state in states.items():
+        if state != UNKNOWN:
+            handle = parse_handle(text)
+            some, their = groups.setdefault(handle.scheduler, ([], []))
+            some.append(handle)
+            their.append(state)
+    return groups
+
+
+def _read_answer(future: Future) -> tuple[int, str]:
+    """(exit code, complaint) that the carrier gave, or Dask in its place."""
+    if future.status == "finished":
+        with contextlib.suppress(Exception):
+            answer = json.loads(future.result(timeout=_ANSWER_S))
+            return (answer["code"] if answer["code"] >= 0 else _GAVE_UP), answer["said"]
+    if future.status == "error":
+        error = future.exception(timeout=_ANSWER_S)
+        return _GAVE_UP, f"Dask gave it up: {str(error).splitlines()[0]}"
+    return 0, ""  # forgotten, as its end was before we asked, or cancelled
+
+
+def _show(resources: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}: {amount:g}" for name, amount in resources.items())
+
+
+_clients: dict[str, Client] = {}

@@ -1,0 +1,77 @@
+"""The part of umpteen that travels, as one file for machines that have only `python3`.
+
+An ordinary zip file, the same bytes for the same version, so that its digest names it. For
+engines it is put into the text of a module, `executors.carrier`, that starts the runner.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+import io
+import os
+import zipfile
+from typing import NamedTuple
+
+__all__ = ["TRAVELS", "Carrier", "Zipapp", "build_carrier", "build_zipapp"]
+
+# Modules of this package that the runner is made of: standard library alone, Python 3.9.
+TRAVELS = (
+    "_version adopt beside delivery errors lane lease live machine process records retries"
+    " runner starts task tickets unpack work"
+    " results results.base results.directory results.filesystem results.opening results.place"
+    " results.remote results.s3 results.segments results.sftp"
+).split()
+
+_DATE = (1980, 1, 1, 0, 0, 0)  # the first that a zip file knows
+
+
+class Zipapp(NamedTuple):
+    """A zip file, and the digest that names it."""
+
+    content: bytes
+    digest: str
+
+
+class Carrier(NamedTuple):
+    """The text of a module, and a name for it that no other version has."""
+
+    name: str
+    text: str
+
+
+@functools.cache
+def build_carrier() -> Carrier:
+    """What engines carry to workers: see `executors/carrier.py`."""
+    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "executors", "carrier.py")
+    with open(path, encoding="utf-8") as file:
+        text = file.read()
+    text += f'\nRUNNER = "{base64.b64encode(build_zipapp().content).decode()}"\n'
+    digest = hashlib.blake2b(text.encode(), digest_size=10).hexdigest()
+    return Carrier(f"umpteen_carrier_{digest}", text)
+
+
+@functools.cache
+def build_zipapp() -> Zipapp:
+    """The runner of this copy of umpteen."""
+    root = os.path.dirname(os.path.abspath(__file__))
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(_entry("umpteen/__init__.py"), "")
+        for module in TRAVELS:
+            place = module.replace(".", "/")
+            path = f"{place}/__init__.py" if os.path.isdir(f"{root}/{place}") else f"{place}.py"
+            if not os.path.exists(f"{root}/{path}"):
+                continue
+            with open(f"{root}/{path}", "rb") as file:
+                archive.writestr(_entry(f"umpteen/{path}"), file.read())
+    content = packed.getvalue()
+    return Zipapp(content, hashlib.blake2b(content, digest_size=10).hexdigest())
+
+
+def _entry(name: str) -> zipfile.ZipInfo:
+    entry = zipfile.ZipInfo(name, _DATE)
+    entry.compress_type = zipfile.ZIP_DEFLATED
+    entry.external_attr = 0o644 << 16
+    return entry
