@@ -482,15 +482,25 @@ def _read_settings(history: History, *, detach: bool) -> Settings:
 
 def _attempts(plan: Plan, history: History) -> dict[int, Past]:
     """What each task that runs again has behind it."""
-    if not history.count or set(plan.why) <= {"new"}:
-        return {}
     before = [index for index in plan.to_run if index < history.count]
+    if not before:
+        return {}
     found = history.read_records(before)
-    return {
+    unrecorded = {index for index, records in found.items() if not records}
+    past = {
         index: Past(records[-1][1].attempt, records[-1][0], _list_tries(records))
         for index, records in found.items()
         if records
     }
+    return past | dict.fromkeys(_list_begun(history, unrecorded), Past(0, ""))
+
+
+def _list_begun(history: History, indices: set[int]) -> Iterator[int]:
+    """Those that a runner was given, which may have begun with them."""
+    for batch in history.batches.values():
+        if indices and batch.starts:
+            for part in batch.indices:
+                yield from (index for index in part if index in indices)
 
 
 def _list_tries(records: Sequence[tuple[str, Record]]) -> list[dict[str, Any]]:

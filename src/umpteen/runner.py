@@ -20,7 +20,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from typing import Callable, NamedTuple
+from typing import Any, Callable, NamedTuple
 
 from umpteen.beside import Aside, Beside, Syncer, is_unsynced
 from umpteen.delivery import Delivery, Parcel
@@ -60,6 +60,7 @@ from umpteen.process import (
 from umpteen.records import build_line, list_starts, read_start
 from umpteen.results.base import (
     Appender,
+    LiveKey,
     Store,
     attempt_folder,
     batch_key,
@@ -96,7 +97,7 @@ _OPEN_MOST = 8  # batches whose tasks all wait for others, before no more are op
 _TICKETS_AT_ONCE = 4096 // TICKET.size  # written as one, so that none is ever torn
 _EXIT_CRASHED = 70
 _DROP_S = 5.0
-_BACKLOG = 500  # parcels on their way before nothing more is started
+_REASON_MOST = 300  # characters
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -214,7 +215,7 @@ class _Runner:
         self.opener = Opener(self.store, self.token, self.here, options.take_over, {})
         if is_remote(self.address):
             self.aside = Aside()
-            self.live = LiveOutputs(self.store, self.token)
+            self.live = LiveOutputs(self.store)
         self._work(options.watch_fd)
         return self._finish(strict=options.strict)
 
@@ -356,8 +357,10 @@ class _Runner:
         if self.opening:
             self._drop_opening(self.opening)
         if self.crashed:
+            self._keep_undelivered()
             with contextlib.suppress(OSError):
                 self._sync(wait=True)
+            self._keep_pending()
             print("error: a part of the runner was killed; run the job again", file=sys.stderr)
             return _EXIT_CRASHED
         if self.is_cancelled or self.given_up:
@@ -378,10 +381,8 @@ class _Runner:
         shutil.rmtree(scratch, ignore_errors=True)
         with contextlib.suppress(OSError):
             os.rmdir(os.path.dirname(scratch))
-        if lost := [file for file in self.unsynced if file.pending]:
-            self.kept += [file.pending for file in lost]
-        if self.kept:
-            return self._keep()
+        if self._keep_pending():
+            return StoreError.exit_code
         if not self.unopened:  # else the lease says that we are dead, and others need not wait
             self.lease.remove()
         if self.refused:
@@ -412,8 +413,11 @@ class _Runner:
                 self.open[ordinal] = left
                 self.unsynced.append(left.file)
 
-    def _keep(self) -> int:
-        """Leave outcomes that the store did not take on this machine, and say where."""
+    def _keep_pending(self) -> bool:
+        """Leave outcomes that the store did not take on this machine, and say where; False for none."""
+        self.kept += [file.pending for file in self.unsynced if file.pending]
+        if not self.kept:
+            return False
         path = os.path.join(self.lease.folder, KEPT)
         with contextlib.suppress(OSError), open(path, "ab") as file:
             file.write(b"".join(self.kept))
@@ -421,7 +425,7 @@ class _Runner:
             f"the results store cannot be written: {self.trouble}; "
             f"{sum(lines.count(10) for lines in self.kept)} outcomes are kept in {path}"
         )
-        return StoreError.exit_code
+        return True
 
     def _complain(self, message: str, hint: str | None = None) -> None:
         hint = hint or "make room or give access, then run it again"
@@ -748,7 +752,8 @@ class _Runner:
         parcel = Parcel(index, folder, output, below, opened.view.status_file, outcome)
         if not below:
             parcel.aside = opened.labels.pop(index, None)
-            parcel.is_unsure = opened.is_unsure
+            parcel.is_unsure = index in opened.unsure
+        parcel.size = _measure(record, folder)
         self.delivery = self.delivery or self._begin_delivery()
         self.delivery.send(parcel)
         return []
@@ -763,15 +768,24 @@ class _Runner:
         for parcel in delivery.take():
             outcome: _Outcome = parcel.outcome
             if parcel.problem:
-                failed = {"state": TaskState.FAILED.value, "reason": parcel.problem[:300]}
+                failed = {"state": TaskState.FAILED.value, "reason": self._set_apart(parcel)}
                 line = build_line({**json.loads(outcome.record), **failed})[:-1]
                 outcome = outcome._replace(record=line, state=NUMBER_OF[failed["state"]])
             outcomes.append(outcome)
             if self.live and parcel.index in self.live.wanted and not outcome.comes_back:
                 self._do_beside(functools.partial(self.live.forget, parcel.index))
         self._note(outcomes)
-        is_behind = delivery.trouble_s is not None or delivery.count_left() > _BACKLOG
-        self._hold("delivery", is_on=is_behind)
+        self._hold("delivery", is_on=delivery.is_behind(self.lease.folder))
+
+    def _set_apart(self, parcel: Parcel) -> str:
+        """Have what cannot be kept stay on this machine; the reason, which says where."""
+        problem, where = parcel.problem.replace(parcel.folder + "/", ""), parcel.folder
+        with contextlib.suppress(OSError):
+            where = self.lease.set_apart(parcel.folder)
+        said = f"; its outputs are in {where}"
+        room = max(0, _REASON_MOST - len(said))
+        problem = problem if len(problem) <= room else problem[: room - 1] + "…"
+        return (problem + said)[:_REASON_MOST].encode(errors="replace").decode()
 
     def _is_delivering(self) -> bool:
         if self.delivery is None or self.is_urgent or not self.delivery.count_left():
@@ -1102,7 +1116,10 @@ class _Runner:
             if opened is not None:
                 index = opened.view.indices[slot.position]
                 attempt = opened.attempts.get(index, 0) + 1
-                running.append((index, attempt, spool_folder(self.spool, index, attempt)))
+                batch = opened.view.batch
+                number = int(batch) if batch.isdigit() else 0
+                key = LiveKey(number, opened.key.start, attempt, self.token)
+                running.append((index, key, spool_folder(self.spool, index, attempt)))
         self._do_beside(lambda: live.send(running))
 
     def _do_beside(self, call: Callable[[], None]) -> None:
@@ -1197,6 +1214,16 @@ def _copy(path: str, fd: int) -> None:
         open(fd, "wb", closefd=False) as copy,
     ):
         shutil.copyfileobj(file, copy)
+
+
+def _measure(record: dict[str, Any], folder: str) -> int:
+    """Bytes of what an attempt left in a folder: only its results have to be looked at."""
+    size: int = record.get("stdout_bytes", 0) + record.get("stderr_bytes", 0)
+    for parent, _, names in os.walk(os.path.join(folder, "results")):
+        for name in names:
+            with contextlib.suppress(OSError):
+                size += os.lstat(os.path.join(parent, name)).st_size
+    return size
 
 
 def _read_seconds(record: bytes) -> float:

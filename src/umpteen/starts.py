@@ -92,8 +92,8 @@ class OpenBatch:
     by task index, how many there were. fenced: outputs go below `attempts/`. finals: by task
     index, the state it came to in an earlier start. tries: by task index, records of attempts
     that another is to follow. own_attempts: indices of those that this start tried before.
-    labels: by task index, number and runner of its newest attempt before. is_unsure: whether a
-    runner died at this batch, which may have left outputs that no record tells of. is_orphan:
+    labels: by task index, number and runner of its newest attempt before. unsure: indices of
+    tasks of which an earlier attempt may have left outputs that no record tells of. is_orphan:
     whether it ends because what the engine had it watched by is gone.
     """
 
@@ -106,7 +106,7 @@ class OpenBatch:
         self.finals: dict[int, int] = {}
         self.own_attempts: set[int] = set()
         self.labels: dict[int, tuple[int, str]] = {}
-        self.is_unsure = False
+        self.unsure: set[int] = set()
         self.is_orphan = False
         self.tries: dict[int, list[dict[str, Any]]] = {}
         self.left = 0
@@ -299,12 +299,17 @@ class Opener(NamedTuple):
     def _choose(self, opened: OpenBatch, starts: Sequence[Start]) -> None:
         """What is left to do after what earlier starts recorded."""
         view = opened.view
-        opened.is_unsure = any(not start.ended for start in starts)
+        if any(not start.ended or start.ended.get("left") for start in starts):
+            opened.unsure.update(view.indices)
         for position, (attempt, token, *tries) in view.before.items():
-            opened.attempts[view.indices[int(position)]] = attempt
-            opened.labels[view.indices[int(position)]] = (attempt, token)
+            index = view.indices[int(position)]
+            if not attempt:
+                opened.unsure.add(index)
+                continue
+            opened.attempts[index] = attempt
+            opened.labels[index] = (attempt, token)
             if tries and tries[0]:
-                opened.tries[view.indices[int(position)]] = tries[0]
+                opened.tries[index] = tries[0]
         done = set()
         for token, record in ((s.key.token, record) for s in starts for record in s.records):
             opened.labels[record.task] = (record.attempt, token)

@@ -90,15 +90,35 @@ def read_patience() -> float:
         ) from None
 
 
-def find_output(store: Store, output: str) -> tuple[Store, str]:
-    """The store that a task's folder is in, and its key there; `store` where it is in that."""
+def find_output(
+    store: Store, output: str, opened: dict[str, Store] | None = None
+) -> tuple[Store, str]:
+    """The store that a task's folder is in, and its key there; `store` where it is in that.
+
+    opened: a store for each other place; where there is none yet, it is opened and put there.
+    """
     if output.startswith(store.address + "/"):
         return store, output[len(store.address) + 1 :].rstrip("/")
     address = parse_address(output)
     if address.startswith(store.address + "/"):
         return store, address[len(store.address) + 1 :]
-    above, _, name = address.rpartition("/")
-    return open_store(above), name
+    if opened is None or not is_remote(address):
+        above, _, name = address.rpartition("/")
+        return open_store(above), name
+    place, key = _split_place(address)
+    if place not in opened:
+        opened[place] = open_store(place)
+    return opened[place], key
+
+
+def _split_place(address: str) -> tuple[str, str]:
+    """The host or bucket of an address, and what is below that; `~` of a host is a place, too."""
+    scheme, _, rest = address.partition("://")
+    above, _, key = rest.partition("/")
+    if not above or key.startswith("~/"):
+        first, _, key = key.partition("/")
+        above += f"/{first}"
+    return f"{scheme}://{above}", key
 
 
 def _parse_remote(scheme: str, rest: str) -> str:
