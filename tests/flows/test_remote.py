@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -171,6 +173,29 @@ def test_folder_is_synced_once_and_its_digest_known(place: Place) -> None:
     assert printed == f"from {place.umpteen.leases}/synced/{digest}/content/main.py\n"
     handed = json.loads(place.open().read(".umpteen/handed/2.json") or b"")
     assert handed["settings"]["synced"] == [[digest, None]]
+
+
+@pytest.mark.parametrize("spoil", [lambda whole: whole[:-20], lambda _: b"no archive"])
+def test_synced_folder_whose_archive_is_damaged_is_sent_again(
+    place: Place, spoil: Callable[[bytes], bytes]
+) -> None:
+    place.umpteen.write("code/main.py", "print('from', __file__)")
+    command = ("python3 $UMPTEEN_SYNCED/main.py {n}", "--sync", "code")
+    assert place.run(*command, "n=1..2").returncode == 0
+    store = place.open()
+    [archive] = store.list(".umpteen/synced")
+    key = f".umpteen/synced/{archive}"
+    store.replace(key, spoil(store.read(key) or b""))
+    shutil.rmtree(place.umpteen.leases / "synced")  # as on a machine that has not run it yet
+    done = place.run(*command, "n=1..3")
+    assert done.returncode == 3, done.stderr
+    assert "of a synced folder is damaged" in done.stderr
+    assert "hint: run the job again" in done.stderr
+    assert store.list(".umpteen/synced") == []
+    done = place.run(*command, "n=1..3")
+    assert done.returncode == 0, done.stderr
+    assert store.list(".umpteen/synced") == [archive]
+    assert place.states() == {"succeeded": 3}
 
 
 def test_task_is_followed_while_it_runs(place: Place) -> None:
@@ -360,6 +385,102 @@ def test_job_bears_with_a_bad_network(
     assert watcher.returncode == 0, said
     assert far.successes() == dict.fromkeys(range(20), 1)
     assert {far.open().read(f"n={n}/status_code") for n in range(1, 21)} == {b"0"}
+
+
+# The installed command, with few enough tasks in a batch that there are many of them.
+SMALL_BATCHES = """
+import sys, umpteen.batches
+umpteen.batches.LOCAL_BATCH_CAP = 1
+from umpteen.cli.main import main
+sys.exit(main())
+"""
+
+
+def start_with_small_batches(
+    place: Place, *arguments: str, env: dict[str, str]
+) -> subprocess.Popen[str]:
+    env = {OPTIONS_VARIABLE: json.dumps(place.options), **env}
+    return subprocess.Popen(
+        [sys.executable, "-c", SMALL_BATCHES, "run", *arguments, "--name", "job",
+         "--results", place.address],
+        cwd=place.umpteen.folder, env=place.umpteen.environment | env, text=True,
+        stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+
+
+def read_until(stream: IO[str], words: str) -> str:
+    """What comes until a line has the words in it, which is the last of it."""
+    read = ""
+    for line in stream:
+        read += line
+        if words in line:
+            return read
+    raise AssertionError(f"{words!r} is not in {read}")
+
+
+@pytest.mark.parametrize("does_pass", [True, False])
+def test_next_batch_that_cannot_be_opened_ends_no_task(
+    far: Place, s3_proxy: FaultProxy, does_pass: bool
+) -> None:
+    command = "echo {n} >> ran; touch began.{n}; until [ -e go.{n} ]; do sleep 0.05; done"
+    patience = {} if does_pass else {"UMPTEEN_STORE_PATIENCE_S": "1"}
+    watcher = start_with_small_batches(far, command, "n=1..12", "--slots", "2", env=patience)
+    wait_until(lambda: len(list(far.umpteen.folder.glob("began.*"))) == 2)
+    s3_proxy.only, s3_proxy.status, s3_proxy.code = "/batches/9.json", 403, "AccessDenied"
+    s3_proxy.errors = 1.0
+    for n in range(1, 8):  # all that was opened before but one
+        far.umpteen.write(f"go.{n}", "")
+    assert watcher.stderr is not None
+    said = read_until(watcher.stderr, "batches/9.json")
+    if does_pass:
+        s3_proxy.errors = 0.0
+    for n in range(8, 13):
+        far.umpteen.write(f"go.{n}", "")
+    said += watcher.communicate(timeout=60)[1]
+    s3_proxy.errors = 0.0
+    assert watcher.returncode == (0 if does_pass else 3), said
+    ran = sorted(map(int, (far.umpteen.folder / "ran").read_text().split()))
+    assert ran == list(range(1, 13 if does_pass else 9)), said
+    assert far.states()["succeeded"] == len(ran)
+    if not does_pass:
+        assert "error: could not" in said
+        assert far.run(command, "n=1..12").returncode == 0
+
+
+def test_batches_that_are_never_opened_are_recorded_as_cancelled(place: Place) -> None:
+    watcher = start_with_small_batches(
+        place, "false {n}", "n=1..12", "--slots", "1", "--max-failures", "1", env={}
+    )
+    said = watcher.communicate(timeout=60)[1]
+    assert watcher.returncode == 1, said
+    states = place.states()  # the second may begin while the outputs of the first are on their way
+    assert states == {"failed": states["failed"], "cancelled": 12 - states["failed"]}
+    assert states["failed"] <= 2
+    assert len(place.open().list(".umpteen/records/12")) == 1, said
+
+
+@pytest.mark.parametrize("fault", ["refused", "silent"])
+def test_run_goes_on_while_its_watcher_cannot_read_the_store(
+    far: Place, s3_proxy: FaultProxy, fault: str
+) -> None:
+    watcher = far.start(
+        "run", f"echo {{n}} >> ran; {WAITS}", "n=1..4", "--name", "job", "--results", far.address,
+        "--slots", "4",
+    )  # fmt: skip
+    wait_until((far.umpteen.folder / "began.4").exists)
+    if fault == "silent":
+        s3_proxy.blackhole = True
+        said = read_until(watcher.stderr, "job: the results store has not answered for 5 s")
+    else:
+        s3_proxy.status, s3_proxy.code, s3_proxy.errors = 403, "AccessDenied", 1.0
+        said = read_until(watcher.stderr, "job: the results store cannot be read: could not")
+    s3_proxy.blackhole, s3_proxy.errors = False, 0.0
+    far.umpteen.write("go", "")
+    said += watcher.communicate(timeout=60)[1]
+    assert watcher.returncode == 0, said
+    assert "job: goes on" in said
+    assert sorted((far.umpteen.folder / "ran").read_text().split()) == list("1234")
+    assert far.states() == {"succeeded": 4}
 
 
 def test_task_whose_results_the_store_refuses_fails_alone(far: Place) -> None:

@@ -15,6 +15,7 @@ from umpteen.results.opening import (
     is_remote,
     open_store,
     parse_address,
+    read_patience,
 )
 
 
@@ -117,3 +118,15 @@ def test_open_store_with_wrong_options_does_not_show_them(
         open_store("memory://a")
     assert OPTIONS_VARIABLE in caught.value.message
     assert "hidden" not in caught.value.message + (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("said", ["", "7.5"])
+def test_patience_is_what_the_environment_says(said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UMPTEEN_STORE_PATIENCE_S", said)
+    assert read_patience() == float(said or 60)
+
+
+def test_patience_that_is_no_number_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UMPTEEN_STORE_PATIENCE_S", "soon")
+    with pytest.raises(SettingsError, match="'soon', which is no number of seconds"):
+        read_patience()

@@ -7,8 +7,9 @@ writes such a name. Standard library alone.
 from __future__ import annotations
 
 import abc
+import contextlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, Union
 
 __all__ = [
@@ -285,6 +286,11 @@ class Store(abc.ABC):
     @abc.abstractmethod
     def list(self, folder: str) -> list[str]:
         """The names in a folder, in no order; none if there is no such folder."""
+
+    @contextlib.contextmanager
+    def patient(self) -> Iterator[None]:
+        """Bear longer with trouble that may pass, where nobody else would try again."""
+        yield
 
     def close(self) -> None:  # noqa: B027 -- most have nothing to close
         """Let go of connections; the store is not used any more."""

@@ -16,7 +16,14 @@ from umpteen.errors import SettingsError, nearest_hint
 from umpteen.results.base import Store
 from umpteen.results.directory import DirectoryStore
 
-__all__ = ["OPTIONS_VARIABLE", "find_output", "is_remote", "open_store", "parse_address"]
+__all__ = [
+    "OPTIONS_VARIABLE",
+    "find_output",
+    "is_remote",
+    "open_store",
+    "parse_address",
+    "read_patience",
+]
 
 OPTIONS_VARIABLE = "UMPTEEN_RESULTS_OPTIONS"
 
@@ -68,7 +75,19 @@ def open_store(address: str, options: dict[str, Any] | None = None) -> Store:
         site.main()
     from umpteen.results.remote import RemoteStore
 
-    return RemoteStore(address, _read_options() if options is None else options)
+    options = _read_options() if options is None else options
+    return RemoteStore(address, options, read_patience())
+
+
+def read_patience() -> float:
+    """For how many seconds trouble of a store is borne with. Raises SettingsError."""
+    said = os.environ.get("UMPTEEN_STORE_PATIENCE_S") or "60"
+    try:
+        return float(said)
+    except ValueError:
+        raise SettingsError(
+            f"UMPTEEN_STORE_PATIENCE_S is {said!r}, which is no number of seconds"
+        ) from None
 
 
 def find_output(
