@@ -223,7 +223,8 @@ def submit(job: Job, rerun: str = "default", only: Chosen | None = None) -> Subm
     history = _read_history(job)  # refuses what cannot be before anything is written
     open_job_folder(history.store, job)
     register(job.name, history.store.address)
-    job = put_syncs(history.store, job)
+    executor = open_executor(job.settings.executor, job.settings.executor_options)
+    job = put_syncs(history.store, job, is_far=executor.abilities.is_engine)
     with hand_in_lock(history.store):
         history.refresh()
         return _hand_in(job, history, rerun, only)

@@ -112,7 +112,7 @@ class BatchView:
         self.status_file: str = own.get("status_file", "status_code")
         self.grace_s: float = own.get("grace_s", 10.0)
         cwd: str = own.get("cwd") or ""
-        self.synced: list[tuple[str, str | None]] = own.get("synced", [])
+        self.synced: list[tuple[str, str | None, str]] = own.get("synced", [])
         self.base = cwd if os.path.isdir(cwd) else ""  # where relative paths begin
         self.cwd = self.base or self.find_synced()
         self.deadline_s: float | None = own.get("deadline_s")
@@ -126,7 +126,7 @@ class BatchView:
 
     def find_synced(self) -> str | None:
         """The first folder that was synced; None is where the runner is."""
-        return self.place(*self.synced[0]) if self.synced else None
+        return self.place(*self.synced[0][:2]) if self.synced else None
 
     def place(self, digest: str, destination: str | None) -> str:
         """Where a folder that is synced is on this machine."""

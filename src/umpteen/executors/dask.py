@@ -184,14 +184,6 @@ class DaskExecutor(Executor):
                 call = f"__import__({build_carrier().name!r}).hasten({marks!r})"
                 client.run(eval, call, on_error="ignore")
 
-    def attach(self, address: str, handles: Sequence[str]) -> None:
-        """Hear of the ends of batches that another process submitted."""
-        del address
-        for handle in map(parse_handle, handles):
-            with contextlib.suppress(BackendError):
-                self.futures[handle.batch] = _future(handle.key, _connect(handle.scheduler))
-                self.ending = (None, "")
-
     def count_workers(self, slots: int) -> int:
         """Threads of the workers that are there, or workers where one batch takes a whole one."""
         scheduler = self._find_given()
@@ -238,7 +230,7 @@ class DaskExecutor(Executor):
         )
 
     def read_ending(self) -> tuple[int | None, str]:
-        """The worst answer of what this process submitted or attached to; None while some lives.
+        """The worst answer of what this process submitted; None while some of it lives.
 
         A runner that cannot work at all ends the others that wait.
         """
@@ -370,7 +362,8 @@ def _map(
     from distributed import client as dask_client
 
     keep: Any = dask_client.fire_and_forget
-    earlier = {batch: parse_handle(text).key for batch, text in load.earlier.items()}
+    known = _ask_states(list(load.earlier.values()))
+    earlier = {b: parse_handle(text).key for b, text in load.earlier.items() if known[text]}
     keys = {**earlier, **{batch: handle.key for batch, handle in handles.items()}}
     futures: dict[str, Future] = {}
     for gpus, group in itertools.groupby(load.orders, key=lambda order: order.gpus):
@@ -378,7 +371,7 @@ def _map(
         found = client.map(
             eval,
             [_build_call(load, order) for order in orders],
-            [{"after": [_future(keys[after], client) for after in o.after]} for o in orders],
+            [{"after": [_future(keys[b], client) for b in o.after if b in keys]} for o in orders],
             key=[keys[order.batch] for order in orders],
             resources=build_resources(resources, gpus) or None,
             pure=False,
