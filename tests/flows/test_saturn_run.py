@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -394,14 +395,16 @@ def test_18_s3_shows_outputs_meanwhile_and_status_last(
     results = {"class_spec": "S3Results", "s3_url": url, "options": s3.options}
     umpteen.write("run.yaml", json.dumps({"executor": executor, "results": results}))
     leave = "for n in 1 2 3 4 5 6 7 8; do echo $n > $RESULTS_DIR/$n; done"
-    write_tasks(umpteen, f"echo one; until [ -e go ]; do sleep 0.05; done; {leave}")
+    write_tasks(umpteen, f"echo one; touch began; until [ -e go ]; do sleep 0.05; done; {leave}")
     env = {OPTIONS_VARIABLE: json.dumps(s3.options)}
     running = umpteen.start("run", "run.yaml", "tasks.yaml", "--name", "my-job")
     store = open_store(f"s3://{s3.bucket}/my-job", s3.options)
-    wait_until(lambda: store.list(".umpteen/running/1"))
+    wait_until((umpteen.folder / "began").exists)
+    began_s = time.monotonic()
     following = umpteen.start("logs", "my-job", "0", "--follow", env=env)
     assert following.stdout
     assert following.stdout.readline() == "one\n"
+    assert time.monotonic() - began_s < 5 + 3  # with what it takes to start a command
     umpteen.write("go", "")
     wait_until(lambda: store.read("0/status") == b"0")
     assert [store.read(f"0/results/{n}") for n in range(1, 9)] == [b"%d\n" % n for n in range(1, 9)]
@@ -443,22 +446,20 @@ def test_19_file_and_folder_without_git_to_the_same_place_or_another(
 
 
 @pytest.mark.root
-def test_19_folder_that_changed_is_new_on_workers_and_one_of_their_own_is_left(
+def test_19_folder_that_changed_is_new_on_workers_and_their_own_is_left(
     umpteen: Umpteen, far_cluster: DaskCluster, far_folder: Path
 ) -> None:
     code, own = put_code(far_folder / "twice/code"), put_code(far_folder / "twice/own")
-    write_run(umpteen, far_cluster, f"file_syncs: [{{src: {code}}}, {{src: {own}}}]")
-    put_own = f"mkdir -p {own} && echo mine > {own}/mine"
-    write_tasks(umpteen, f"cat {code}/version; ls {own}; rm {own}; {put_own}")
-    printed = []
+    meet = "touch {0}.{1}; until [ -e {0}.0 ] && [ -e {0}.1 ]; do sleep 0.05; done; "
+    do = f"cat {code}/version; mkdir -p {own}; touch {own}/mine; ls {own}"
     for version in ("1", "2"):
         (code / "version").write_text(f"{version}\n")
-        for n in range(2):  # so that each worker has had its turn before
-            done = run(umpteen, f"job-{version}-{n}")
-        printed.append((find_job(umpteen, f"job-{version}-1") / "0/stdout").read_text())
-        assert done.returncode == 0 or version == "2", done.stderr
-    assert printed[0].startswith("1\n")
-    assert printed[1].startswith("2\n")
+        syncs = [{"src": str(code)}, {"src": str(own)}]
+        write_run(umpteen, far_cluster, f"file_syncs: {json.dumps(syncs[: int(version)])}")
+        write_tasks(umpteen, *(meet.format(version, n) + do for n in range(2)))  # on each worker
+        done = run(umpteen, version)
+        assert done.returncode == 0, done.stderr
+        assert read_stdouts(find_job(umpteen, version), 2) == [f"{version}\nmine\n"] * 2
 
 
 def test_20_collect_of_an_unknown_name_says_so(umpteen: Umpteen, dask_cluster: DaskCluster) -> None:

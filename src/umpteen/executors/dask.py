@@ -46,7 +46,6 @@ __all__ = ["DaskExecutor"]
 _OPTIONS = ("scheduler_address", "cluster_class", "cluster_kwargs", "resources", "worker_timeout")
 _PREFIX = "umpteen"
 _ANSWER_S, _REACH_S, _CLUSTER_S = 10.0, 3.0, 600.0
-_LOOK_S = 1.0  # how often `read_ending` asks
 _STATES = {
     "released": QUEUED, "waiting": QUEUED, "no-worker": QUEUED, "queued": QUEUED,
     "processing": RUNNING, "memory": ENDED, "erred": ENDED, "forgotten": ENDED, None: ENDED,
@@ -124,7 +123,6 @@ class DaskExecutor(Executor):
         limit = options.get("worker_timeout")
         self.limit_s = parse_duration_s(limit) if limit is not None else float("inf")
         self.futures: dict[str, Future] = {}
-        self.asked_s = 0.0
         self.without_s: float | None = None
         self.ending: tuple[int | None, str] = (0, "")
 
@@ -234,9 +232,8 @@ class DaskExecutor(Executor):
 
         A runner that cannot work at all ends the others that wait.
         """
-        if self.ending[0] is not None or time.monotonic() - self.asked_s < _LOOK_S:
+        if self.ending[0] is not None:
             return self.ending
-        self.asked_s = time.monotonic()
         over = {batch: f for batch, f in self.futures.items() if f.status != "pending"}
         answers = list(map(_read_answer, over.values()))
         worst = max(answers, default=(0, ""))
