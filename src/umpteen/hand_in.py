@@ -269,5 +269,6 @@ def _describe(plan: Plan, number: int, executor: Executor, handed: list[HandedBa
         source=plan.job.source_digest,
         is_plain=plan.is_plain,
         workers=executor.count_workers(plan.job.settings.slots) if handed else 0,
+        options=plan.job.settings.executor_options,
         settings=build_settings(plan.job),
     )

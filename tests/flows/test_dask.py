@@ -23,10 +23,10 @@ from tests.support.sweep import list_processes
 from tests.support.wait import wait_until
 
 WAIT = "until [ -e go ]; do sleep 0.05; done"
-# Of a command: its lane, its runner, the worker.
+# Of a script: its command's shell, the lane, the runner, the worker.
 KILL_WORKER = """\
 pid=$$
-for _ in 1 2 3; do pid=$(awk '/^PPid/ { print $2 }' /proc/$pid/status); done
+for _ in 1 2 3 4; do pid=$(awk '/^PPid/ { print $2 }' /proc/$pid/status); done
 kill -9 $pid
 sleep 600
 """
@@ -132,7 +132,7 @@ def test_tls_as_dask_is_configured_and_wrong_tls_is_said(
     ]
     for running in bad:
         said = finish(running, 3)
-        assert "TLS" in said, said
+        assert "tls" in said.lower(), said
         assert "Traceback" not in said
     assert time.monotonic() - began_s < 15 + 3
 
@@ -155,7 +155,7 @@ def test_wrong_address_is_said_within_15_s(umpteen: Umpteen) -> None:
             said = finish(running, 3)
             assert address in said
             assert needle in said
-            assert "hint: start it with `dask scheduler`" in said
+            assert "hint: " in said
         assert time.monotonic() - began_s < 15
 
 
@@ -288,7 +288,7 @@ def test_results_that_workers_do_not_see_end_the_run_at_once(
     assert time.monotonic() - began_s < 15
     assert str(tmp_path / "mine/job") in done.stderr
     assert "shared" in done.stderr
-    assert "s3://" in done.stderr
+    assert "object store" in done.stderr
 
 
 @pytest.mark.root
@@ -386,8 +386,9 @@ def test_worker_that_is_lost_loses_only_what_it_had_not_done(
     os.kill(lost.pid, number)
     finish(running)
     assert Counter(read_lines(umpteen, "ran")) == {"0": 1, "1": 3, "2": 1}
-    finals = [r for r in list_records(umpteen.store()) if r["state"] != "waiting"]
-    assert Counter(record["state"] for record in finals) == {"succeeded": 3}
+    ended = Counter((r["task"], r["state"]) for r in list_records(umpteen.store()))
+    ended.pop((1, "waiting"), None)  # a runner that can still tell does so
+    assert ended == {(n, "succeeded"): 1 for n in range(3)} | {(1, "failed"): 1}
 
 
 def test_task_that_kills_its_workers_is_stopped_and_named(

@@ -190,24 +190,24 @@ class DaskExecutor(Executor):
             workers = kwargs.get("n_workers", 0)
             threads = 1 if slots else kwargs.get("threads_per_worker", 1)
             return workers * threads if isinstance(workers * threads, int) else 0
-        with contextlib.suppress(BackendError):
-            client = _connect(scheduler)
-            with _explained(scheduler):
-                found = client.nthreads()
-                return len(found) if slots else sum(found.values())
-        return 0
+        client = _connect(scheduler)
+        with _explained(scheduler):
+            found = client.nthreads()
+        return len(found) if slots else sum(found.values())
 
     def explain(self, handles: Sequence[str]) -> str:
         """What batches wait for that are with the scheduler."""
         found = _group(_ask_states(handles))
         states = {state for _, group in found.values() for state in group}
-        if not states or not states <= {"no-worker", "queued", "waiting"}:
+        if not states <= {"no-worker", "queued", "waiting"} or not handles:
             self.without_s = None
-            return "" if states else "the Dask scheduler does not answer"
-        scheduler = next(iter(found))
-        with contextlib.suppress(BackendError), _explained(scheduler):
-            return self._judge_workers(len(_connect(scheduler).nthreads()), handles)
-        return ""
+            return ""
+        if not found:
+            return "the Dask scheduler does not answer"
+        client, workers = _connect(next(iter(found))), 0
+        with _explained(next(iter(found))):
+            workers = len(client.nthreads())
+        return self._judge_workers(workers, handles)
 
     def _judge_workers(self, workers: int, handles: Sequence[str]) -> str:
         wanted = self.options.get("resources")
@@ -313,12 +313,18 @@ def _reach(scheduler: str) -> None:
         raise _no_answer(scheduler, reason) from error
 
 
-def _no_answer(scheduler: str, reason: str) -> BackendError:
+def _no_answer(scheduler: str, reason: str, hint: str = "") -> BackendError:
     return BackendError(
         f"the Dask scheduler at {scheduler} does not answer: {reason}",
-        "start it with `dask scheduler`, or give its --scheduler-address",
+        hint or "start it with `dask scheduler`, or give its --scheduler-address",
         transient=True,
     )
+
+
+def _tell(error: BaseException) -> str:
+    """One line, whatever there is."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 @contextlib.contextmanager
@@ -327,7 +333,7 @@ def _explained(scheduler: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # whatever its many parts may raise
-        reason = (str(error) or type(error).__name__).strip().splitlines()[0]
+        reason = _tell(error)
         is_secure = scheduler.startswith("tls:") or "ssl" in reason.lower() or "tls" in reason
         if is_secure:
             raise BackendError(
@@ -335,7 +341,8 @@ def _explained(scheduler: str) -> Iterator[None]:
                 "set DASK_DISTRIBUTED__COMM__TLS__CA_FILE and "
                 "DASK_DISTRIBUTED__COMM__TLS__CLIENT__CERT and __KEY, as its owner has them",
             ) from error
-        raise _no_answer(scheduler, reason) from error
+        hint = "is it Dask's? Where it has TLS, its address begins with tls://"
+        raise _no_answer(scheduler, reason, hint) from error
 
 
 def _upload(client: Client) -> None:
@@ -439,7 +446,7 @@ def _read_answer(future: Future) -> tuple[int, str]:
             return (answer["code"] if answer["code"] >= 0 else _GAVE_UP), answer["said"]
     if future.status == "error":
         error = future.exception(timeout=_ANSWER_S)
-        return _GAVE_UP, f"Dask gave it up: {str(error).splitlines()[0]}"
+        return _GAVE_UP, f"Dask gave it up: {_tell(error)}"
     return 0, ""  # forgotten, as its end was before we asked, or cancelled
 
 

@@ -15,6 +15,7 @@ __all__ = [
     "CANCEL",
     "CLOSED",
     "FOLLOW",
+    "HANDED",
     "JOB",
     "LOCK",
     "OUTPUTS",
@@ -47,6 +48,7 @@ JOB = ".umpteen/job.json"
 CANCEL = ".umpteen/cancel"
 LOCK = ".umpteen/lock"
 FOLLOW = ".umpteen/follow"
+HANDED = ".umpteen/handed"
 OUTPUTS = ("stdout", "stderr", "status_code", "status", "results")  # of an attempt, in its folder
 CLOSED = "closed"  # in the records folder of a batch
 
@@ -67,12 +69,12 @@ def tasks_key(hand_in: int) -> str:
 
 def handed_key(hand_in: int) -> str:
     """What a hand-in gave to which executor."""
-    return f".umpteen/handed/{hand_in}.json"
+    return f"{HANDED}/{hand_in}.json"
 
 
 def handles_key(hand_in: int) -> str:
     """What the executor answered to a hand-in."""
-    return f".umpteen/handed/{hand_in}.handles.json"
+    return f"{HANDED}/{hand_in}.handles.json"
 
 
 def batch_key(batch: str) -> str:
