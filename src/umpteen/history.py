@@ -435,7 +435,7 @@ class History:
         folder = running_folder(batch.batch)
         running: list[list[Any]] = []
         self.troubles.pop(batch.batch, None)
-        for name in self.store.list(folder):
+        for name in self.store.list(folder) if batch.starts else ():  # as far as we have read
             content = self.store.read(f"{folder}/{name}") if name.endswith(".json") else None
             if content and name == f"{batch.starts[-1].key.start}-{batch.token}.json":
                 told = msgspec.json.decode(content)

@@ -259,7 +259,7 @@ class _Lane:
         self.earlier: dict[int, dict[int, tuple[int, str]]] = {}
         self.killed: dict[int, str] = {}
         self.programs: dict[tuple[str, str, str | None], str | None] = {}
-        self.closed = self.paused = self.listening = self.stopping = False
+        self.closed = self.paused = self.listening = self.stopping = self.is_orphan = False
         self.path = os.environ.get("PATH", os.defpath)
         ours = {line.split(b"=")[0] for line in build_environment("", "", 0, 0, 0, "", "")}
         ours.add(OPTIONS_VARIABLE.encode())  # may have secrets
@@ -312,6 +312,7 @@ class _Lane:
 
     def _obey(self, orders: bytes) -> None:
         if not orders:  # the runner is gone
+            self.is_orphan = True
             self.watcher.remove_file(self.setup.control)
             self._end_all(END_KINDLY, _ORPHAN_GRACE_S)
         spared = []
@@ -624,7 +625,8 @@ class _Lane:
             reason = f"cannot start: {failure.strerror}"
         if task.ending:
             self._end_strays(task)
-        self.setup.lease.clear_slot(task.slot)
+        if not self.is_orphan:  # else the next start is to see what ran when its runner died
+            self.setup.lease.clear_slot(task.slot)
         self._conclude(task, reason)
 
     def _end_strays(self, task: _Running) -> None:

@@ -16,6 +16,7 @@ import logging
 import os
 import socket
 import tempfile
+import threading
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -179,8 +180,7 @@ class DaskExecutor(Executor):
             marks = sorted({handle.mark for handle in some})
             with _explained(scheduler):
                 client.cancel([_future(key, client) for key in queued], force=True)
-                call = f"__import__({build_carrier().name!r}).hasten({marks!r})"
-                client.run(eval, call, on_error="ignore")
+                _hasten(client, marks)
 
     def count_workers(self, slots: int) -> int:
         """Threads of the workers that are there, or workers where one batch takes a whole one."""
@@ -392,6 +392,19 @@ def _confirm(client: Client, keys: Sequence[Key]) -> None:
         if time.monotonic() > limit_s:
             raise TimeoutError("it did not take the batches")
         time.sleep(0.01)
+
+
+def _hasten(client: Client, marks: Sequence[str]) -> None:
+    """Ask workers, but wait for none that hangs: runners look at the mark by themselves, too."""
+
+    def ask() -> None:
+        with contextlib.suppress(Exception):
+            call = f"__import__({build_carrier().name!r}).hasten({marks!r})"
+            client.run(eval, call, on_error="ignore")
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(_REACH_S)
 
 
 def _future(key: Key, client: Client) -> Future:
