@@ -51,7 +51,7 @@ _LED = re.compile(f"/.*/{SYNCED}/{_DIGEST.pattern}/{_CONTENT}(/[^/]*)?")
 _MAKING, _ASIDE, _LOCK = ".new", ".old", ".lock"
 _FORGET_S = 3600.0
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 _MODE = 0o777
 
 # What was unpacked, by path, parents first: size and change time in ns; None for a folder.
