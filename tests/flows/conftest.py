@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,3 +36,16 @@ def own_cluster(tmp_path: Path) -> Iterator[DaskCluster]:
     cluster = DaskCluster(tmp_path / "dask", environment)
     yield cluster
     cluster.stop()
+
+
+@pytest.fixture
+def own_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 64 MB of its own."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(disk)]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("needs root, for a disk of its own")
+    yield disk
+    with contextlib.suppress(subprocess.CalledProcessError):
+        subprocess.run(["umount", "--lazy", disk], check=True)

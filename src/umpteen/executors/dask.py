@@ -51,6 +51,7 @@ _STATES = {
     "released": QUEUED, "waiting": QUEUED, "no-worker": QUEUED, "queued": QUEUED,
     "processing": RUNNING, "memory": ENDED, "erred": ENDED, "forgotten": ENDED, None: ENDED,
 }  # fmt: skip
+_FORGOTTEN = ("released", None)  # as a key that is asked for and has nothing to be run by
 _GAVE_UP = 70  # as the code of a runner that died
 
 Key = tuple[str, str, str]
@@ -366,16 +367,23 @@ def _map(
     from distributed import client as dask_client
 
     keep: Any = dask_client.fire_and_forget
-    known = _ask_states(list(load.earlier.values()))
-    earlier = {b: parse_handle(text).key for b, text in load.earlier.items() if known[text]}
-    keys = {**earlier, **{batch: handle.key for batch, handle in handles.items()}}
+    earlier = _hold_earlier(client, load)
+    keys = {batch: handle.key for batch, handle in handles.items()}
     futures: dict[str, Future] = {}
     for gpus, group in itertools.groupby(load.orders, key=lambda order: order.gpus):
         orders = list(group)
+        befores = [
+            [
+                earlier.get(b) or _future(keys[b], client)
+                for b in o.after
+                if b in earlier or b in keys
+            ]
+            for o in orders
+        ]
         found = client.map(
             eval,
             [_build_call(load, order) for order in orders],
-            [{"after": [_future(keys[b], client) for b in o.after if b in keys]} for o in orders],
+            [{"after": before} for before in befores],
             key=[keys[order.batch] for order in orders],
             resources=build_resources(resources, gpus) or None,
             pure=False,
@@ -383,6 +391,19 @@ def _map(
         keep(found)
         futures.update(zip((order.batch for order in orders), found, strict=True))
     return futures
+
+
+def _hold_earlier(client: Client, load: Load) -> dict[str, Future]:
+    """Batches handed in before that have not ended. One that ends after this look is kept.
+
+    To ask for one that the scheduler has forgotten would make it wait for that for ever.
+    """
+    keys = {batch: parse_handle(text).key for batch, text in load.earlier.items()}
+    states = client.sync(client.scheduler.get_task_status, keys=list(keys.values()))
+    open_ones = [batch for batch, key in keys.items() if _STATES.get(states.get(key)) != ENDED]
+    held = {batch: _future(keys[batch], client) for batch in open_ones}
+    states = client.sync(client.scheduler.get_task_status, keys=list(keys.values()))
+    return {batch: f for batch, f in held.items() if states.get(keys[batch]) not in _FORGOTTEN}
 
 
 def _confirm(client: Client, keys: Sequence[Key]) -> None:
