@@ -379,6 +379,20 @@ def test_keeper_outlives_its_clients_and_ends_when_all_is_done(umpteen: Umpteen)
     assert umpteen("status", "job").returncode == 0
 
 
+def test_keeper_that_is_killed_is_followed_by_another(umpteen: Umpteen) -> None:
+    kwargs = {"n_workers": 1, "threads_per_worker": 2, "dashboard_address": ":0"}
+    options = {"cluster_class": "LocalCluster", "cluster_kwargs": kwargs}
+    tasks = [f"touch began.{n}; {WAIT}; echo {n} >> ran" for n in range(1, 3)]
+    write_job(umpteen, options, "echo 0 >> ran", *tasks, batch_size=1)
+    running = umpteen.start("run", "job.json")
+    wait_until(lambda: (umpteen.folder / "began.1").exists() and list_records(umpteen.store()))
+    keepers = [pid for pid, c in list_processes(umpteen).items() if b"umpteen.keeper" in c]
+    os.kill(keepers[0], signal.SIGKILL)
+    umpteen.write("go", "")
+    finish(running)
+    assert Counter(read_lines(umpteen, "ran")) == {"0": 1, "1": 1, "2": 1}
+
+
 # --- what dies ----------------------------------------------------------------------------------
 
 

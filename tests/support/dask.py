@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -99,8 +100,10 @@ class DaskCluster:
         process.wait()
 
     def stop(self) -> None:
-        """End all of it, with what tasks may have left."""
-        for process in (*self.workers, self.scheduler):
-            if process is not None:
-                os.kill(process.pid, signal.SIGCONT) if process.poll() is None else None
-                stop_server(process)
+        """End all of it; runners notice, and end what tasks may have left."""
+        for worker in self.workers:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(worker.pid, signal.SIGKILL)
+            worker.wait()
+        if self.scheduler is not None:
+            stop_server(self.scheduler)

@@ -46,7 +46,7 @@ __all__ = ["DaskExecutor"]
 
 _OPTIONS = ("scheduler_address", "cluster_class", "cluster_kwargs", "resources", "worker_timeout")
 _PREFIX = "umpteen"
-_ANSWER_S, _REACH_S, _CLUSTER_S = 10.0, 3.0, 600.0
+_ANSWER_S, _REACH_S, _CLUSTER_S = 8.0, 3.0, 600.0
 _STATES = {
     "released": QUEUED, "waiting": QUEUED, "no-worker": QUEUED, "queued": QUEUED,
     "processing": RUNNING, "memory": ENDED, "erred": ENDED, "forgotten": ENDED, None: ENDED,
