@@ -227,10 +227,11 @@ def submit(job: Job, rerun: str = "default", only: Chosen | None = None) -> Subm
     does not take it.
     """
     history = _read_history(job)  # refuses what cannot be before anything is written
+    executor = open_executor(job.settings.executor, job.settings.executor_options)
     with history.store.patient():
         open_job_folder(history.store, job)
         register(job.name, history.store.address)
-        job = put_syncs(history.store, job)
+        job = put_syncs(history.store, job, is_far=executor.abilities.is_engine)
     with hand_in_lock(history.store) as lock:
         history.refresh()
         return _hand_in(job, history, lock, rerun, only)

@@ -169,10 +169,11 @@ def _settings(job: Job) -> dict[str, Any]:
     return settings
 
 
-def put_syncs(store: Store, job: Job) -> Job:
+def put_syncs(store: Store, job: Job, *, is_far: bool) -> Job:
     """The job, once the folders that it syncs are in the store; what is there is not sent again.
 
-    Raises InputError for what cannot be packed.
+    is_far: whether its tasks may run where the folders are not. Raises InputError for what
+    cannot be packed.
     """
     settings = job.settings
     if not settings.file_syncs:
@@ -181,13 +182,25 @@ def put_syncs(store: Store, job: Job) -> Job:
     exclude = [os.path.abspath("umpteen-results"), *([own] if own else [])]
     there = set(store.list(os.path.dirname(synced_key(""))))
     synced = []
-    for written, destination in settings.file_syncs:
-        source = os.path.join(settings.submitted_from, written)
-        digest = measure(source, exclude=exclude).digest
+    for written, wanted in settings.file_syncs:
+        source = _expand(written, settings.submitted_from)
+        # Where it is itself it may have been changed since, and is not to be put back.
+        is_moved = wanted and _expand(wanted, settings.submitted_from) != source
+        destination, name = (wanted if is_moved else None), None
+        if os.path.isfile(source):
+            folder, name = os.path.split(destination or source)
+            name = name or os.path.basename(source)
+            destination = destination and (folder or os.curdir)
+        digest = measure(source, name=name, exclude=exclude).digest
         if os.path.basename(synced_key(digest)) not in there:
-            store.create(synced_key(digest), pack(source, digest, exclude=exclude))
-        synced.append((digest, destination))
+            store.create(synced_key(digest), pack(source, digest, name=name, exclude=exclude))
+        home = source + "/" * (name is None) if is_far and not destination else ""
+        synced.append((digest, destination, home))
     return msgspec.structs.replace(job, settings=msgspec.structs.replace(settings, synced=synced))
+
+
+def _expand(path: str, folder: str) -> str:
+    return os.path.abspath(os.path.join(folder, os.path.expanduser(path)))
 
 
 def hand_in(
@@ -296,5 +309,6 @@ def _describe(plan: Plan, number: int, executor: Executor, handed: list[HandedBa
         source=plan.job.source_digest,
         is_plain=plan.is_plain,
         workers=executor.count_workers(plan.job.settings.slots) if handed else 0,
+        options=plan.job.settings.executor_options,
         settings=build_settings(plan.job),
     )

@@ -65,7 +65,7 @@ class HandIn(msgspec.Struct, frozen=True, omit_defaults=True):
     tasks: how many were added. changed, dropped and restored (no longer
     dropped, and as it was): indices as ranges. source: the job's
     source_digest; is_plain: whether the k-th task of that source is index k, by its own name.
-    workers: how many batches an engine was taken to run at once.
+    workers: how many batches an engine was taken to run at once. options: the executor's.
     """
 
     hand_in: int
@@ -80,6 +80,7 @@ class HandIn(msgspec.Struct, frozen=True, omit_defaults=True):
     source: str = ""
     is_plain: bool = False
     workers: int = 0
+    options: dict[str, Any] = {}
     settings: dict[str, Any] = {}
 
 
@@ -406,7 +407,7 @@ class History:
         if newest:
             known = {"cwd": "submitted_from"}
             given.update({known.get(key, key): value for key, value in newest.settings.items()})
-            given["executor"] = newest.executor
+            given.update(executor=newest.executor, executor_options=newest.options)
         return given
 
     # --- asking -------------------------------------------------------------------------
@@ -434,7 +435,7 @@ class History:
         folder = running_folder(batch.batch)
         running: list[list[Any]] = []
         self.troubles.pop(batch.batch, None)
-        for name in self.store.list(folder):
+        for name in self.store.list(folder) if batch.starts else ():  # as far as we have read
             content = self.store.read(f"{folder}/{name}") if name.endswith(".json") else None
             if content and name == f"{batch.starts[-1].key.start}-{batch.token}.json":
                 told = msgspec.json.decode(content)

@@ -80,7 +80,7 @@ from umpteen.task import (
     TaskState,
 )
 from umpteen.tickets import Needs, Queue, Tasks, Unrun, build_needs
-from umpteen.unpack import place, unpack_once
+from umpteen.unpack import lead_to, place, unpack_once
 from umpteen.work import Options, Work, check_job, find_work
 
 __all__ = ["main"]
@@ -175,7 +175,7 @@ class _Runner:
         self.foreign: set[str] = set()
         self.revoked: set[int] = set()
         self.kept_before: dict[int, Kept] = {}  # by task index
-        self.unpacked: set[tuple[str, str | None]] = set()
+        self.unpacked: set[tuple[str, str | None, str]] = set()
         self.recalling: dict[tuple[int, int], int] = {}  # lanes that may have it, or come to it
         self.recalled: set[tuple[int, int]] = set()  # recorded, and a ticket is still about
         self.kills = OutOfMemoryWatch()
@@ -540,8 +540,8 @@ class _Runner:
 
     def _unpack(self, view: BatchView) -> None:
         """Have on this machine what the batch's tasks run with; raises StoreError."""
-        for digest, destination in view.synced:
-            if (digest, destination) in self.unpacked:
+        for digest, destination, home in view.synced:
+            if (digest, destination, home) in self.unpacked:
                 continue
             key = synced_key(digest)
 
@@ -562,7 +562,9 @@ class _Runner:
                 raise
             if destination:
                 place(content, view.place(digest, destination))
-            self.unpacked.add((digest, destination))
+            elif home:
+                lead_to(content, home)
+            self.unpacked.add((digest, destination, home))
 
     def _list_tasks(self, opened: OpenBatch) -> Tasks:
         view = opened.view

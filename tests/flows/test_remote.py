@@ -172,7 +172,7 @@ def test_folder_is_synced_once_and_its_digest_known(place: Place) -> None:
     printed = place("logs", "job", "n=3").stdout
     assert printed == f"from {place.umpteen.leases}/synced/{digest}/content/main.py\n"
     handed = json.loads(place.open().read(".umpteen/handed/2.json") or b"")
-    assert handed["settings"]["synced"] == [[digest, None]]
+    assert handed["settings"]["synced"] == [[digest, None, ""]]
 
 
 @pytest.mark.parametrize("spoil", [lambda whole: whole[:-20], lambda _: b"no archive"])

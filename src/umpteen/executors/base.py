@@ -111,7 +111,10 @@ class Executor(abc.ABC):
         """Make haste with what the cancel mark in the store says; what has ended is no error."""
 
     def count_workers(self, slots: int) -> int:
-        """How many batches of so many slots (0: one slot of a worker) may run at once; 0: unknown."""
+        """How many batches of so many slots (0: one slot of a worker) may run at once; 0: unknown.
+
+        Raises BackendError where there is nobody to ask, before anything is handed in.
+        """
         del slots
         return 0
 

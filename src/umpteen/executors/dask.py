@@ -16,6 +16,7 @@ import logging
 import os
 import socket
 import tempfile
+import threading
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -45,8 +46,7 @@ __all__ = ["DaskExecutor"]
 
 _OPTIONS = ("scheduler_address", "cluster_class", "cluster_kwargs", "resources", "worker_timeout")
 _PREFIX = "umpteen"
-_ANSWER_S, _REACH_S, _CLUSTER_S = 10.0, 3.0, 600.0
-_LOOK_S = 1.0  # how often `read_ending` asks
+_ANSWER_S, _REACH_S, _CLUSTER_S = 8.0, 3.0, 600.0
 _STATES = {
     "released": QUEUED, "waiting": QUEUED, "no-worker": QUEUED, "queued": QUEUED,
     "processing": RUNNING, "memory": ENDED, "erred": ENDED, "forgotten": ENDED, None: ENDED,
@@ -125,7 +125,6 @@ class DaskExecutor(Executor):
         limit = options.get("worker_timeout")
         self.limit_s = parse_duration_s(limit) if limit is not None else float("inf")
         self.futures: dict[str, Future] = {}
-        self.asked_s = 0.0
         self.without_s: float | None = None
         self.ending: tuple[int | None, str] = (0, "")
 
@@ -182,8 +181,7 @@ class DaskExecutor(Executor):
             marks = sorted({handle.mark for handle in some})
             with _explained(scheduler):
                 client.cancel([_future(key, client) for key in queued], force=True)
-                call = f"__import__({build_carrier().name!r}).hasten({marks!r})"
-                client.run(eval, call, on_error="ignore")
+                _hasten(client, marks)
 
     def count_workers(self, slots: int) -> int:
         """Threads of the workers that are there, or workers where one batch takes a whole one."""
@@ -193,24 +191,24 @@ class DaskExecutor(Executor):
             workers = kwargs.get("n_workers", 0)
             threads = 1 if slots else kwargs.get("threads_per_worker", 1)
             return workers * threads if isinstance(workers * threads, int) else 0
-        with contextlib.suppress(BackendError):
-            client = _connect(scheduler)
-            with _explained(scheduler):
-                found = client.nthreads()
-                return len(found) if slots else sum(found.values())
-        return 0
+        client = _connect(scheduler)
+        with _explained(scheduler):
+            found = client.nthreads()
+        return len(found) if slots else sum(found.values())
 
     def explain(self, handles: Sequence[str]) -> str:
         """What batches wait for that are with the scheduler."""
         found = _group(_ask_states(handles))
         states = {state for _, group in found.values() for state in group}
-        if not states or not states <= {"no-worker", "queued", "waiting"}:
+        if not states <= {"no-worker", "queued", "waiting"} or not handles:
             self.without_s = None
-            return "" if states else "the Dask scheduler does not answer"
-        scheduler = next(iter(found))
-        with contextlib.suppress(BackendError), _explained(scheduler):
-            return self._judge_workers(len(_connect(scheduler).nthreads()), handles)
-        return ""
+            return ""
+        if not found:
+            return "the Dask scheduler does not answer"
+        client, workers = _connect(next(iter(found))), 0
+        with _explained(next(iter(found))):
+            workers = len(client.nthreads())
+        return self._judge_workers(workers, handles)
 
     def _judge_workers(self, workers: int, handles: Sequence[str]) -> str:
         wanted = self.options.get("resources")
@@ -235,9 +233,8 @@ class DaskExecutor(Executor):
 
         A runner that cannot work at all ends the others that wait.
         """
-        if self.ending[0] is not None or time.monotonic() - self.asked_s < _LOOK_S:
+        if self.ending[0] is not None:
             return self.ending
-        self.asked_s = time.monotonic()
         over = {batch: f for batch, f in self.futures.items() if f.status != "pending"}
         answers = list(map(_read_answer, over.values()))
         worst = max(answers, default=(0, ""))
@@ -317,12 +314,18 @@ def _reach(scheduler: str) -> None:
         raise _no_answer(scheduler, reason) from error
 
 
-def _no_answer(scheduler: str, reason: str) -> BackendError:
+def _no_answer(scheduler: str, reason: str, hint: str = "") -> BackendError:
     return BackendError(
         f"the Dask scheduler at {scheduler} does not answer: {reason}",
-        "start it with `dask scheduler`, or give its --scheduler-address",
+        hint or "start it with `dask scheduler`, or give its --scheduler-address",
         transient=True,
     )
+
+
+def _tell(error: BaseException) -> str:
+    """One line, whatever there is."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 @contextlib.contextmanager
@@ -331,7 +334,7 @@ def _explained(scheduler: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # whatever its many parts may raise
-        reason = (str(error) or type(error).__name__).strip().splitlines()[0]
+        reason = _tell(error)
         is_secure = scheduler.startswith("tls:") or "ssl" in reason.lower() or "tls" in reason
         if is_secure:
             raise BackendError(
@@ -339,7 +342,8 @@ def _explained(scheduler: str) -> Iterator[None]:
                 "set DASK_DISTRIBUTED__COMM__TLS__CA_FILE and "
                 "DASK_DISTRIBUTED__COMM__TLS__CLIENT__CERT and __KEY, as its owner has them",
             ) from error
-        raise _no_answer(scheduler, reason) from error
+        hint = "is it Dask's? Where it has TLS, its address begins with tls://"
+        raise _no_answer(scheduler, reason, hint) from error
 
 
 def _upload(client: Client) -> None:
@@ -411,6 +415,19 @@ def _confirm(client: Client, keys: Sequence[Key]) -> None:
         time.sleep(0.01)
 
 
+def _hasten(client: Client, marks: Sequence[str]) -> None:
+    """Ask workers, but wait for none that hangs: runners look at the mark by themselves, too."""
+
+    def ask() -> None:
+        with contextlib.suppress(Exception):
+            call = f"__import__({build_carrier().name!r}).hasten({marks!r})"
+            client.run(eval, call, on_error="ignore")
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(_REACH_S)
+
+
 def _future(key: Key, client: Client) -> Future:
     from distributed import Future
 
@@ -463,7 +480,7 @@ def _read_answer(future: Future) -> tuple[int, str]:
             return (answer["code"] if answer["code"] >= 0 else _GAVE_UP), answer["said"]
     if future.status == "error":
         error = future.exception(timeout=_ANSWER_S)
-        return _GAVE_UP, f"Dask gave it up: {str(error).splitlines()[0]}"
+        return _GAVE_UP, f"Dask gave it up: {_tell(error)}"
     return 0, ""  # forgotten, as its end was before we asked, or cancelled
 
 

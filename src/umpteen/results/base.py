@@ -16,6 +16,7 @@ __all__ = [
     "CANCEL",
     "CLOSED",
     "FOLLOW",
+    "HANDED",
     "JOB",
     "LOCK",
     "OUTPUTS",
@@ -50,6 +51,7 @@ JOB = ".umpteen/job.json"
 CANCEL = ".umpteen/cancel"
 LOCK = ".umpteen/lock"
 FOLLOW = ".umpteen/follow"
+HANDED = ".umpteen/handed"
 OUTPUTS = ("stdout", "stderr", "status_code", "status", "results")  # of an attempt, in its folder
 CLOSED = "closed"  # in the records folder of a batch
 
@@ -83,12 +85,12 @@ def tasks_key(hand_in: int) -> str:
 
 def handed_key(hand_in: int) -> str:
     """What a hand-in gave to which executor."""
-    return f".umpteen/handed/{hand_in}.json"
+    return f"{HANDED}/{hand_in}.json"
 
 
 def handles_key(hand_in: int) -> str:
     """What the executor answered to a hand-in."""
-    return f".umpteen/handed/{hand_in}.handles.json"
+    return f"{HANDED}/{hand_in}.handles.json"
 
 
 def batch_key(batch: str) -> str:
