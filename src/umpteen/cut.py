@@ -8,7 +8,6 @@ where they are few; else they are cut by level, so that no two batches wait for 
 
 from __future__ import annotations
 
-import itertools
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -52,19 +51,21 @@ def cut_for_engine(
     if size and plan.graph is None:
         return cut_evenly(plan.to_run, size)
     workers = workers or WORKERS
-    costs = _Costs(plan.to_run, seconds)
+    costs = _Costs(plan.to_run, {} if size else seconds)
     groups = _list_groups(plan, workers, costs)
-    least = start_up_s if seconds else 1.0
-    most = size or max(_TASKS_MOST, -(-2 * len(plan.to_run) // batches_most))
-    while True:
-        batches = list(
-            itertools.chain.from_iterable(
-                _cut(group, costs, workers, least, most) for group in groups
-            )
-        )
-        if size or len(batches) <= max(batches_most, len(groups)):
-            break
-        least *= 2
+    if size:
+        batches = [batch for group in groups for batch in _cut(group, costs, 1, size, size)]
+    else:
+        share = costs.of(range(len(plan.to_run))) / workers
+        least = max(share / _FINEST, start_up_s if seconds else 1.0)
+        most = max(_TASKS_MOST, -(-2 * len(plan.to_run) // batches_most))
+        while True:
+            batches = [
+                batch for group in groups for batch in _cut(group, costs, workers, least, most)
+            ]
+            if len(batches) <= max(batches_most, len(groups)):
+                break
+            least *= 2
     sizes = [sum(map(len, batch)) for batch in batches]
     if len(groups) == 1 and isinstance(groups[0], _Singles) and not seconds:
         return Cut(plan.to_run, sizes)

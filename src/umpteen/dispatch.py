@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import collections
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -188,6 +188,7 @@ class Submission:
         self.left_failed = plan.left_failed if plan else 0
         self.source_digest = plan.job.source_digest if plan else ""
         self.deaths, self.waiting = 0, -1
+        self.failed_before = _count_failed(history.counts())
         self.is_interrupted = False
         self.only: Chosen | None = None
         self.cancelling: Sequence[int] | None = None
@@ -255,9 +256,6 @@ def _hand_in(
     history.refresh()
     submission = Submission(job.settings, history, executor, batches, plan)
     submission.liveness = liveness
-    if living:
-        found = list_handles(map(history.batches.__getitem__, living))
-        executor.attach(job.settings.address, found.get(job.settings.executor, ()))
     if only is not None or rerun not in ("default", "all", "rest"):
         submission.only = _only_of(plan)
     return submission
@@ -453,6 +451,8 @@ def _watch_cancel(submission: Submission) -> Iterator[JobStatus]:
             with hand_in_lock(history.store):
                 record_cancelled(history, lost, set(left))
             submission.history = history = History(history.store)  # looks into ended ones, too
+            history.refresh()
+            history.take_recent()  # told before
             continue
         are_running = not {task.index for task in status.running}.isdisjoint(left)
         took_s = time.monotonic() - began_s
@@ -504,6 +504,9 @@ def watch(submission: Submission) -> Iterator[JobStatus]:
         return
     while True:
         yield from _watch_until_ended(submission)
+        if submission.cancelling is not None:
+            yield from _watch_cancel(submission)
+            return
         if submission.is_interrupted or _is_over(submission):
             return
         if not submission.history.counts()["waiting"]:  # to look closer takes all tasks' room
@@ -548,10 +551,35 @@ def _watch_until_ended(submission: Submission) -> Iterator[JobStatus]:
         waits = _explain(submission, living) if living and not status.running else ""
         trouble = status.trouble or waits
         yield msgspec.structs.replace(status, left_s=left_s, rate=rate, trouble=trouble)
+        if _has_failed_enough(submission, status) and living:
+            _stop(submission, living)
+            return
         is_ours_over = not _is_starting(submission)
         if is_ours_over and (not living or submission.is_interrupted):
             return
         submission.executor.wait(submission.poll_s)
+
+
+def _has_failed_enough(submission: Submission, status: JobStatus) -> bool:
+    """On an engine each runner counts its own failures; those of all count for who watches."""
+    most = submission.settings.max_failures
+    if not most or not submission.executor.abilities.is_engine:
+        return False
+    return _count_failed(status.counts) - submission.failed_before >= most
+
+
+def _count_failed(counts: Mapping[str, int]) -> int:
+    return counts["failed"] + counts["timed_out"]
+
+
+def _stop(submission: Submission, living: set[str]) -> None:
+    """Cancel what is left of the job."""
+    history = submission.history
+    with hand_in_lock(history.store):
+        history.refresh()
+        put_cancel_mark(history, None)
+    _hasten(history, living)
+    submission.cancelling = [i for i in range(history.count) if is_open(history, i)]
 
 
 def _explain(submission: Submission, living: set[str]) -> str:

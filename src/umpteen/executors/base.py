@@ -126,9 +126,6 @@ class Executor(abc.ABC):
         del handles
         return ""
 
-    def attach(self, address: str, handles: Sequence[str]) -> None:  # noqa: B027 -- most need not
-        """Be told of what another process submitted, so that `read_ending` tells of it, too."""
-
     # What follows is for executors whose runner is a child of this process.
 
     @property
@@ -144,7 +141,7 @@ class Executor(abc.ABC):
         """Have what is attached end its tasks: kindly, or at once."""
 
     def read_ending(self) -> tuple[int | None, str]:
-        """How what this process submitted, or attached to, ended.
+        """How what this process submitted ended.
 
         (exit code of its runners, the worst of them, None while some live; what that one
         complained of).

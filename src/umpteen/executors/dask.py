@@ -51,6 +51,7 @@ _STATES = {
     "released": QUEUED, "waiting": QUEUED, "no-worker": QUEUED, "queued": QUEUED,
     "processing": RUNNING, "memory": ENDED, "erred": ENDED, "forgotten": ENDED, None: ENDED,
 }  # fmt: skip
+_FORGOTTEN = ("released", None)  # as a key that is asked for and has nothing to be run by
 _GAVE_UP = 70  # as the code of a runner that died
 
 Key = tuple[str, str, str]
@@ -184,14 +185,6 @@ class DaskExecutor(Executor):
                 call = f"__import__({build_carrier().name!r}).hasten({marks!r})"
                 client.run(eval, call, on_error="ignore")
 
-    def attach(self, address: str, handles: Sequence[str]) -> None:
-        """Hear of the ends of batches that another process submitted."""
-        del address
-        for handle in map(parse_handle, handles):
-            with contextlib.suppress(BackendError):
-                self.futures[handle.batch] = _future(handle.key, _connect(handle.scheduler))
-                self.ending = (None, "")
-
     def count_workers(self, slots: int) -> int:
         """Threads of the workers that are there, or workers where one batch takes a whole one."""
         scheduler = self._find_given()
@@ -238,7 +231,7 @@ class DaskExecutor(Executor):
         )
 
     def read_ending(self) -> tuple[int | None, str]:
-        """The worst answer of what this process submitted or attached to; None while some lives.
+        """The worst answer of what this process submitted; None while some of it lives.
 
         A runner that cannot work at all ends the others that wait.
         """
@@ -370,15 +363,23 @@ def _map(
     from distributed import client as dask_client
 
     keep: Any = dask_client.fire_and_forget
-    earlier = {batch: parse_handle(text).key for batch, text in load.earlier.items()}
-    keys = {**earlier, **{batch: handle.key for batch, handle in handles.items()}}
+    earlier = _hold_earlier(client, load)
+    keys = {batch: handle.key for batch, handle in handles.items()}
     futures: dict[str, Future] = {}
     for gpus, group in itertools.groupby(load.orders, key=lambda order: order.gpus):
         orders = list(group)
+        befores = [
+            [
+                earlier.get(b) or _future(keys[b], client)
+                for b in o.after
+                if b in earlier or b in keys
+            ]
+            for o in orders
+        ]
         found = client.map(
             eval,
             [_build_call(load, order) for order in orders],
-            [{"after": [_future(keys[after], client) for after in o.after]} for o in orders],
+            [{"after": before} for before in befores],
             key=[keys[order.batch] for order in orders],
             resources=build_resources(resources, gpus) or None,
             pure=False,
@@ -386,6 +387,19 @@ def _map(
         keep(found)
         futures.update(zip((order.batch for order in orders), found, strict=True))
     return futures
+
+
+def _hold_earlier(client: Client, load: Load) -> dict[str, Future]:
+    """Batches handed in before that have not ended. One that ends after this look is kept.
+
+    To ask for one that the scheduler has forgotten would make it wait for that for ever.
+    """
+    keys = {batch: parse_handle(text).key for batch, text in load.earlier.items()}
+    states = client.sync(client.scheduler.get_task_status, keys=list(keys.values()))
+    open_ones = [batch for batch, key in keys.items() if _STATES.get(states.get(key)) != ENDED]
+    held = {batch: _future(keys[batch], client) for batch in open_ones}
+    states = client.sync(client.scheduler.get_task_status, keys=list(keys.values()))
+    return {batch: f for batch, f in held.items() if states.get(keys[batch]) not in _FORGOTTEN}
 
 
 def _confirm(client: Client, keys: Sequence[Key]) -> None:
