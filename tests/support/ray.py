@@ -1,4 +1,4 @@
-"""A Ray cluster of the tests: a head and more machines, whose Python knows nothing of umpteen."""
+"""A Ray cluster of the tests: one machine, whose Python knows nothing of umpteen."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import sysconfig
 import tempfile
 from pathlib import Path
 
-from tests.support.server import find_port, is_open, start_server, stop_server
+from tests.support.server import find_port, is_open, start_server
 from tests.support.wait import wait_until
 
 __all__ = ["RayCluster", "make_python"]
@@ -33,7 +33,7 @@ def make_python(folder: Path) -> Path:
 
 
 class RayCluster:
-    """`start()` its head, `add_machine()`; workers have leases of their own, as elsewhere."""
+    """`start()` it; workers have leases of their own, as on another machine."""
 
     def __init__(self, environment: dict[str, str]) -> None:
         # Sockets are below it, whose paths must be short.
@@ -57,24 +57,19 @@ class RayCluster:
         """Of the head, for machines that are none of the cluster."""
         return f"ray://127.0.0.1:{self.client_port}"
 
-    def start(self, cpus: int = 3) -> None:
-        """Start the head, on the ports that it had before."""
+    def start(self) -> None:
+        """Start the head, on the ports that it had before: three CPUs, and two GPUs as it thinks."""
         command = ["--head", "--port", str(self.port), "--temp-dir", str(self.folder / "tmp")]
         command += ["--ray-client-server-port", str(self.client_port)]
         command += ["--include-dashboard=false", "--include-log-monitor=false"]
-        self._start([*command, "--num-cpus", str(cpus)])
+        self._start([*command, "--num-cpus", "3", "--num-gpus", "2"])
         wait_until(lambda: is_open(self.client_port), 60)
 
-    def add_machine(self, *options: str) -> subprocess.Popen[bytes]:
-        """Have one more raylet join, with these options of `ray start`."""
-        return self._start(["--address", self.address, *options])
-
-    def _start(self, options: list[str]) -> subprocess.Popen[bytes]:
+    def _start(self, options: list[str]) -> None:
         command = [str(self.python), *_START, *_STORE, *options]
         log = self.folder / f"machine{len(self.machines)}.log"
         self.machines.append(start_server(command, log, self.environment))
         wait_until(lambda: "Ray runtime started" in log.read_text(), 60)
-        return self.machines[-1]
 
     def list_pids(self, pattern: str) -> list[int]:
         """Processes of this cluster whose command line has that: `ray::run_batch`."""
@@ -90,8 +85,14 @@ class RayCluster:
 
     def stop(self) -> None:
         """End all of it."""
-        for machine in reversed(self.machines):
-            stop_server(machine)
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(machine.pid, signal.SIGKILL)
+        self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def kill(self) -> None:
+        """As a power cut would, but for what runs in sessions of its own: runners and commands."""
+        while pids := self.list_pids(""):
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            for machine in self.machines:
+                machine.wait()

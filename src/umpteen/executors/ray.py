@@ -44,6 +44,7 @@ _OPTIONS = (
 _AUTO = "auto"
 _REACH_S, _LOAD_S, _ANSWER_S = 3.0, 60.0, 11.0
 _OWNER_S, _ENVIRONMENT_S = 60.0, 600.0  # for a worker to start, and where it is to be furnished
+_START_S = 5.0  # within which a worker starts, where there is room
 _LOOK_S = 1.0  # how often `read_ending` asks
 _AGAIN_S = 3.0  # after how long a cluster that did not answer is asked again
 _VERSIONS = re.compile(r"(?:Ray|Python): (\S+)")
@@ -190,12 +191,6 @@ class RayExecutor(Executor):
             with contextlib.suppress(BackendError):
                 _connect(cluster).ask("cancel", batches=batches)
 
-    def attach(self, address: str, handles: Sequence[str]) -> None:
-        """Hear of the ends of batches that another process submitted."""
-        del address
-        self.watched += map(parse_handle, handles)
-        self.ending = (None, "") if self.watched else self.ending
-
     def count_workers(self, slots: int) -> int:
         """How often what a batch takes is there, machine by machine."""
         with contextlib.suppress(BackendError):
@@ -214,16 +209,19 @@ class RayExecutor(Executor):
         wants = next((said["wants"] for said in found.values() if said and said["wants"]), None)
         if wants is None:
             return ""
-        with contextlib.suppress(BackendError):
+        try:
             nodes = _connect(parsed[0].cluster).ask("list_nodes")
-            return self._judge_room(tell_room(nodes, wants), handles)
-        return ""
+        except BackendError:
+            return ""
+        is_lasting = not count_room(nodes, wants)
+        return self._judge_room(tell_room(nodes, wants), handles, is_lasting=is_lasting)
 
-    def _judge_room(self, reason: str, handles: Sequence[str]) -> str:
+    def _judge_room(self, reason: str, handles: Sequence[str], *, is_lasting: bool) -> str:
         now = time.monotonic()
         self.without_s = self.without_s or now
         if now - self.without_s < self.limit_s:
-            return f"waiting for room: {reason}"
+            is_worth_it = is_lasting or now - self.without_s > _START_S
+            return f"waiting for room: {reason}" if is_worth_it else ""
         self.cancel(handles)
         raise BackendError(
             f"{reason} after {self.limit_s:g} s",
@@ -231,7 +229,7 @@ class RayExecutor(Executor):
         )
 
     def read_ending(self) -> tuple[int | None, str]:
-        """The worst answer of what this process submitted or attached to; None while some lives.
+        """The worst answer of what this process submitted; None while some of it lives.
 
         Actors that are gone, or do not answer, have nothing to say: the store tells what is left.
         """
@@ -241,9 +239,7 @@ class RayExecutor(Executor):
         found = _look(self.watched).values()
         answers = [said for said in found if said]
         if all(said["is_over"] for said in answers):
-            endings: list[list[Any]] = [said["ending"] for said in answers]
-            worst = max(endings, default=[0, ""])
-            self.ending = worst[0], worst[1]
+            self.ending = max((_read_ending(said) for said in answers), default=(0, ""))
             self.watched = self.watched if {} in found else []  # it may answer again
         else:
             self.ending = None, ""
@@ -373,7 +369,7 @@ def tell_room(nodes: Sequence[Mapping[str, float]], needs: Mapping[str, Any]) ->
     if not nodes:
         return "the Ray cluster has no machines yet"
     if count_room(nodes, needs) or not _name_resources(needs):
-        return f"the {len(nodes)} machines of the Ray cluster have no room yet"
+        return "the machines of the Ray cluster have no room yet"
     shown = ", ".join(f"{name}: {amount:g}" for name, amount in _name_resources(needs).items())
     return f"no machine of the Ray cluster has {shown}"
 
@@ -383,6 +379,11 @@ def _name_resources(needs: Mapping[str, Any]) -> dict[str, float]:
     names = {"num_cpus": "CPU", "num_gpus": "GPU", "memory": "memory"}
     named = {names[name]: needs[name] for name in names if needs.get(name)}
     return {**named, **{name: n for name, n in needs.get("resources", {}).items() if n}}
+
+
+def _read_ending(said: Mapping[str, Any]) -> tuple[int, str]:
+    code, complaint = said["ending"]
+    return code, complaint
 
 
 def _read_state(found: Mapping[tuple[str, str], Any], handle: Handle) -> str:
