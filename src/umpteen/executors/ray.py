@@ -293,11 +293,15 @@ class _Driver:
 
     def _give_up(self, reason: str = "") -> BackendError:
         """End the process; why, by default what it printed last."""
-        self.process.kill()
-        self.process.communicate()
+        self.kill()
         self.said.seek(0)
         printed = self.said.read().decode(errors="replace").strip()
         return _no_answer(self.cluster, reason or printed.rpartition("\n")[2])
+
+    def kill(self) -> None:
+        """End it at once."""
+        self.process.kill()
+        self.process.communicate()
 
     def close(self) -> None:
         """Let it end, which is not waited for."""
@@ -346,8 +350,13 @@ def _look(handles: Any) -> dict[tuple[str, str], Any]:
     for cluster in {cluster for cluster, _ in found}:
         marks = [mark for other, mark in found if other == cluster]
         with contextlib.suppress(BackendError):
-            said = _connect(cluster).ask("look", marks=marks)
+            driver = _connect(cluster)
+            said = driver.ask("look", marks=marks)
             found.update(((cluster, mark), said[mark]) for mark in marks)
+            if (
+                {} in said.values()
+            ):  # it may know a cluster that is gone: Ray would wait for a minute
+                driver.kill()
     return found
 
 

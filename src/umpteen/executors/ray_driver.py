@@ -25,7 +25,7 @@ __all__ = ["Owner", "main", "run_batch"]
 ray: Any = importlib.import_module("ray")
 
 _NAMESPACE = "umpteen"
-_ANSWER_S = 8.0
+_ANSWER_S = 6.0
 _LINGER_S = 10.0  # for those who want to know how it ended
 _RETRIES = 3  # of a batch whose worker died; more are for `collect`
 _PART = (
