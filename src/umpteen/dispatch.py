@@ -245,6 +245,7 @@ def _hand_in(
     executor = open_executor(job.settings.executor, job.settings.executor_options)
     liveness = liveness or Liveness()
     living = liveness.list_living(history)
+    history.refresh()  # what was recorded before somebody was found to be at it no more
     if record_marked(history, living):
         history = _read_history(job)
     plan = build_plan(job, history, living, rerun, only)

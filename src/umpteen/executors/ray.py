@@ -42,7 +42,7 @@ _OPTIONS = (
     "address", "scheduler_address", "runtime_env", "num_cpus", "resources", "worker_timeout",
 )  # fmt: skip
 _AUTO = "auto"
-_REACH_S, _LOAD_S, _ANSWER_S = 3.0, 60.0, 11.0
+_REACH_S, _LOAD_S, _ANSWER_S, _FIRST_S = 3.0, 60.0, 9.0, 4.0
 _OWNER_S, _ENVIRONMENT_S = 60.0, 600.0  # for a worker to start, and where it is to be furnished
 _START_S = 5.0  # within which a worker starts, where there is room
 _LOOK_S = 1.0  # how often `read_ending` asks
@@ -170,7 +170,9 @@ class RayExecutor(Executor):
         limit_s = _ENVIRONMENT_S if runtime_env else _OWNER_S
         driver = _connect(self._find_address(), runtime_env)
         text = _build_hand_in(load, self.options)
-        driver.ask("submit", mark=load.mark, text=text, limit_s=limit_s, patience_s=limit_s)
+        driver.ask(
+            "submit", mark=load.mark, text=text, limit_s=limit_s, within_s=limit_s + _ANSWER_S
+        )
         self.watched = [Handle(driver.cluster, load.mark, batch) for batch in load.batches]
         self.ending, self.without_s = (None, ""), None
         return {handle.batch: str(handle) for handle in self.watched}
@@ -249,7 +251,7 @@ class RayExecutor(Executor):
 class _Driver:
     """A process that is connected to a cluster: `ask` it."""
 
-    def __init__(self, address: str, runtime_env: Mapping[str, Any]) -> None:
+    def __init__(self, address: str, runtime_env: Mapping[str, Any], within_s: float) -> None:
         self.cluster = address
         _reach(address)
         self.said = tempfile.TemporaryFile()  # noqa: SIM115 -- as long as the process
@@ -262,25 +264,26 @@ class _Driver:
             env={"RAY_DEFAULT_PYTHON_VERSION_MATCH_LEVEL": "minor", **os.environ},
             start_new_session=True,  # a Ctrl-C is for us
         )
-        self.ask("greet", patience_s=_LOAD_S)
-        self.cluster = self.ask("connect", address=address, runtime_env=dict(runtime_env))
+        self.ask("greet", within_s=_LOAD_S)
+        self.cluster = self.ask(
+            "connect", address=address, runtime_env=dict(runtime_env), within_s=within_s
+        )
 
     @property
     def is_alive(self) -> bool:
         """Whether it may be asked."""
         return self.process.poll() is None
 
-    def ask(self, call: str, *, patience_s: float = 0.0, **told: Any) -> Any:
+    def ask(self, call: str, *, within_s: float = _ANSWER_S, **told: Any) -> Any:
         """What it answers. Raises BackendError, and the process ends where it has no answer."""
         assert self.process.stdin
         assert self.process.stdout
-        limit_s = patience_s + _ANSWER_S
         try:
             self.process.stdin.write(json.dumps({"call": call, **told}).encode() + b"\n")
             self.process.stdin.flush()
-            heard, _, _ = select.select([self.process.stdout], [], [], limit_s)
+            heard, _, _ = select.select([self.process.stdout], [], [], within_s)
             if not heard:
-                raise self._give_up(f"nothing within {limit_s:g} s")
+                raise self._give_up(f"nothing within {within_s:g} s")
             line = self.process.stdout.readline()
         except OSError:
             line = b""
@@ -321,13 +324,23 @@ def _connect(address: str, runtime_env: Mapping[str, Any] | None = None) -> _Dri
     if failed is not None and time.monotonic() - failed_s < _AGAIN_S:
         raise failed
     try:
-        driver = _Driver(address, runtime_env or {})
+        driver = _start(address, runtime_env or {})
     except BackendError as error:
         _failed[key] = error, time.monotonic()
         raise
     _drivers[key] = _drivers[driver.cluster, key[1]] = driver
     atexit.register(driver.close)
     return driver
+
+
+def _start(address: str, runtime_env: Mapping[str, Any]) -> _Driver:
+    if address.startswith("ray://"):  # whose server fails its first client now and then
+        try:
+            return _Driver(address, runtime_env, _FIRST_S)
+        except BackendError as error:
+            if not error.transient:
+                raise
+    return _Driver(address, runtime_env, _ANSWER_S)
 
 
 def _reach(address: str) -> None:
