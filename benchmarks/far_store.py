@@ -16,6 +16,7 @@ import shutil
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from benchmarks.measuring import (
     Goal,
@@ -82,7 +83,7 @@ def measure_done(
 
     add("hand in", sys.executable, "-m", "benchmarks.handing_in", "million.json", "--results",
         address)  # fmt: skip
-    _put_records(local.store, s3)
+    put_records(local.store, s3.address, s3.options)
     status = shlex.join(umpteen("status", address, "--json"))
     add("`status`", "sh", "-c", f"{status} || [ $? = 1 ]")  # 1: not all of them are done
     dry = ("run", "million.json", "--results", address, "--dry-run", "--json")
@@ -90,9 +91,9 @@ def measure_done(
     return rows
 
 
-def _put_records(local: str, s3: S3) -> None:
+def put_records(local: str, address: str, options: dict[str, Any]) -> None:
     """The same hand-in and records that a real job would have there."""
-    store = open_store(s3.address, s3.options)
+    store = open_store(address, options)
     for part in ("handed", "batches"):
         pairs = [
             (os.path.relpath(path, local), path) for path in glob.glob(f"{local}/.umpteen/{part}/*")

@@ -163,8 +163,9 @@ def look(place: Place) -> list[str]:
     return umpteen("status", place.store, "--json")
 
 
-def plan_again(_: Place) -> list[str]:
-    return umpteen("run", "million.json", "--slots", "2", "--dry-run", "--json")
+def plan_again(place: Place) -> list[str]:
+    where = ("--slots", "2", "--results", place.store)
+    return umpteen("run", "million.json", *where, "--dry-run", "--json")
 
 
 def run_status(place: Place) -> float:

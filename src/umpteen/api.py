@@ -39,7 +39,7 @@ from umpteen.errors import (
 from umpteen.formats import read_job
 from umpteen.formats.entries import parse_duration_field
 from umpteen.formats.inputs import choose_job_name, names_files
-from umpteen.formats.native import TASK_KEYS
+from umpteen.formats.native import TASK_KEYS, parse_executor
 from umpteen.formats.placeholders import refuse_placeholders
 from umpteen.formats.terms import parse_memory, parse_retries, show_value
 from umpteen.job import Job as PlannedJob
@@ -148,6 +148,7 @@ def run(
     name: str | None = None,
     slots: int | None = None,
     results: str | os.PathLike[str] | None = None,
+    executor: str | Mapping[str, Any] | None = None,
     timeout: str | float | None = None,
     memory: str | int | None = None,
     retries: Any = None,
@@ -160,12 +161,14 @@ def run(
     """Run what is not done of a job, and wait until all of it has ended.
 
     job: a Job, a Task, a list of tasks, the path of a job file, or a command; values: of the
-    command's placeholders, by name. timeout (`90` is seconds, `"15m"`), memory (`"4G"`), retries,
+    command's placeholders, by name. executor: where it runs, as in a job file, such as
+    `{"dask": {"scheduler_address": "tcp://…"}}`. timeout (`90` is seconds, `"15m"`), memory (`"4G"`), retries,
     cpus and gpus are those of every task. only: an expression for the tasks that have their turn;
     rerun: as the flag. A task that fails raises nothing: look at `ok`. Raises InputError and
     SettingsError for what cannot be, StoreError where results cannot be written.
     """
     flags = _collect_flags(slots, results, timeout, memory, retries, cpus, gpus)
+    flags.update(_choose_executor(executor))
     planned = _read(job, values, name, flags)
     return _watch(_hand_in(planned, only, rerun), progress=progress)
 
@@ -178,6 +181,7 @@ def submit(
     name: str | None = None,
     slots: int | None = None,
     results: str | os.PathLike[str] | None = None,
+    executor: str | Mapping[str, Any] | None = None,
     timeout: str | float | None = None,
     memory: str | int | None = None,
     retries: Any = None,
@@ -188,6 +192,7 @@ def submit(
 ) -> OpenJob:
     """As `run`, but come back at once: the job goes on without this process."""
     flags = _collect_flags(slots, results, timeout, memory, retries, cpus, gpus)
+    flags.update(_choose_executor(executor))
     planned = dispatch.detach(_read(job, values, name, flags))
     return OpenJob(_hand_in(planned, only, rerun).history.store.address)
 
@@ -224,6 +229,17 @@ def _collect_flags(
         key: Setting(value, f"{argument}=")
         for argument, (key, value) in given.items()
         if value is not None
+    }
+
+
+def _choose_executor(given: Any) -> dict[str, Setting]:
+    """The executor and its options, as a job file would have them. Raises InputError."""
+    if given is None:
+        return {}
+    name, options = parse_executor(given)
+    return {
+        "executor": Setting(name, "executor="),
+        "executor_options": Setting(dict(options), "executor="),
     }
 
 

@@ -41,6 +41,8 @@ _LINES_AT_ONCE = 1000  # little enough that the encoder's memory is used again
 class Past(msgspec.Struct, frozen=True, array_like=True):
     """What a batch says of a task that ran before: the number of its newest attempt, the runner
     of that, and the records of attempts after which another was still to follow.
+
+    attempt: 0 where it may have run, and nothing was recorded.
     """
 
     attempt: int

@@ -1,4 +1,4 @@
-"""Threads that do for a runner what takes long, so that nobody has to wait. Standard library alone."""
+"""Threads that do what takes long, so that nobody has to wait. Standard library alone."""
 
 from __future__ import annotations
 
@@ -6,14 +6,47 @@ import contextlib
 import queue
 import threading
 from collections.abc import Callable
+from typing import Generic, Optional, TypeVar
 
 from umpteen.errors import StoreError
 from umpteen.process import sync_filesystem
 from umpteen.results.base import Appender
 
-__all__ = ["Aside", "Syncer", "is_unsynced"]
+__all__ = ["Aside", "Beside", "Syncer", "is_unsynced"]
 
 _ASIDE_S = 5.0
+
+Answer = TypeVar("Answer")
+
+
+class Beside(threading.Thread, Generic[Answer]):
+    """One call in a thread of its own."""
+
+    def __init__(self, call: Callable[[], Answer]) -> None:
+        super().__init__(daemon=True)
+        self.call = call
+        self.answers: list[Answer] = []
+        self.error: Optional[BaseException] = None  # noqa: UP045 -- Python 3.9
+        self.start()
+
+    def run(self) -> None:
+        """The call."""
+        try:
+            self.answers.append(self.call())
+        except BaseException as error:  # for whoever takes the answer
+            self.error = error
+
+    def is_over(self, wait_s: float = 0.0) -> bool:
+        """Whether it has ended, if need be after so many seconds."""
+        self.join(wait_s)
+        return not self.is_alive()
+
+    def take(self) -> Answer:
+        """What the call gave, when it has ended; raises what it raised."""
+        self.join()
+        if self.error is not None:
+            raise self.error
+        return self.answers[0]
 
 
 class Aside:

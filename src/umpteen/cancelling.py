@@ -92,7 +92,7 @@ def record_cancelled(history: History, batches: set[str], chosen: set[int]) -> N
     """
     store = history.store
     end_leftovers(store.address)
-    opener = Opener(store, os.urandom(6).hex(), read_machine(), take_over=False)
+    opener = Opener(store, os.urandom(6).hex(), read_machine(), take_over=False, begun={})
     for batch in sorted(batches):
         opened = opener.open(batch)
         if opened is None:

@@ -26,6 +26,9 @@ _THREADS = 4
 _AT_ONCE = 8  # parcels that a thread puts together
 _AGAIN_S = 1.0
 _REFUSED_MOST = 3
+_BACKLOG = 500  # parcels on their way before nothing more is to be started
+_BACKLOG_BYTES = 2 << 30  # the same, or a part of what is free on the disk of the spool:
+_BACKLOG_SHARE = 4
 
 
 class Parcel:
@@ -34,8 +37,9 @@ class Parcel:
     index: the task's. folder: where they are on this machine. output: the address of the
     task's folder. below: the part of that where they belong, empty for the folder itself.
     aside: number and runner of the attempt whose outputs are there, to be moved first.
-    is_unsure: whether a runner that died may have left some. outcome: what the sender wants
-    back. problem: why the outputs cannot be kept, whatever the store does.
+    is_unsure: whether an attempt that was not recorded may have left some. size: bytes of its
+    files. outcome: what the sender wants back. problem: why the outputs cannot be kept, whatever the store does;
+    they stay where they are then.
     """
 
     def __init__(
@@ -45,6 +49,7 @@ class Parcel:
         self.status_file, self.outcome = status_file, outcome
         self.aside: tuple[int, str] | None = None
         self.is_unsure = False
+        self.size = 0
         self.problem = ""
         self.is_alone = False  # not to be put together with others, one of which was refused
         self.refused = 0  # so many times by itself, since `others` had arrived
@@ -59,7 +64,8 @@ class Delivery:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self.elsewhere: dict[str, Store] = {}
+        self.elsewhere: dict[str, Store] = {}  # by place
+        self.opening = threading.Lock()
         self.waiting: collections.deque[Parcel] = collections.deque()
         self.busy: dict[int, Parcel] = {}
         self.arrived: collections.deque[Parcel] = collections.deque()
@@ -71,6 +77,7 @@ class Delivery:
         self.trouble_s: float | None = None
         self.is_stopped = False
         self.count = 0  # that have arrived
+        self.bytes_left = 0  # on this machine, of those that have not
         for _ in range(_THREADS):
             threading.Thread(target=self._work, daemon=True).start()
 
@@ -78,6 +85,7 @@ class Delivery:
         """Take a parcel; those of one task arrive in the order in which they were sent."""
         with self.changed:
             self.waiting.append(parcel)
+            self.bytes_left += parcel.size
             self.changed.notify()
 
     def take(self) -> list[Parcel]:
@@ -95,17 +103,33 @@ class Delivery:
         with self.changed:
             return len(self.waiting) + len(self.busy) + len(self.arrived)
 
+    def is_behind(self, folder: str) -> bool:
+        """Whether so much is left on the disk of that folder that nothing should be added now."""
+        if self.trouble_s is not None or self.count_left() > _BACKLOG:
+            return True
+        if not self.bytes_left:
+            return False
+        free = shutil.disk_usage(folder).free
+        return self.bytes_left > min(_BACKLOG_BYTES, free // _BACKLOG_SHARE)
+
     def list_indices(self) -> set[int]:
         """The tasks whose outputs were sent and have not been taken."""
         with self.changed:
             return {p.index for p in (*self.waiting, *self.busy.values(), *self.arrived)}
 
     def stop(self) -> list[Parcel]:
-        """Put no more; those that have not arrived, whose outputs are still in the spool."""
+        """Put no more; those that have not arrived, whose outputs are still in the spool.
+
+        Stores of other places are closed, but for those that a thread is not done with.
+        """
         with self.changed:
             self.is_stopped = True
             self.changed.notify_all()
-            return [*self.busy.values(), *self.waiting]
+            left = [*self.busy.values(), *self.waiting]
+        if not self.busy:
+            for store in self.elsewhere.values():
+                store.close()
+        return left
 
     # --- in the threads -----------------------------------------------------------------
 
@@ -165,13 +189,8 @@ class Delivery:
 
     def _find(self, output: str) -> tuple[Store, str]:
         """The store that an address is in, and its key there."""
-        above, _, name = output.rstrip("/").rpartition("/")
-        if above in self.elsewhere:
-            return self.elsewhere[above], name
-        store, key = find_output(self.store, output)
-        if store is not self.store:
-            self.elsewhere[above] = store
-        return store, key
+        with self.opening:
+            return find_output(self.store, output, self.elsewhere)
 
     def _make_room(self, parcel: Parcel, store: Store, folder: str) -> None:
         """Move or remove what is there of others, once."""
@@ -209,11 +228,13 @@ class Delivery:
 
     def _finish(self, parcels: list[Parcel]) -> None:
         for parcel in parcels:
-            shutil.rmtree(parcel.folder, ignore_errors=True)
+            if not parcel.problem:
+                shutil.rmtree(parcel.folder, ignore_errors=True)
         with self.changed:
             if not parcels[0].problem:
                 self.trouble, self.trouble_s = "", None
                 self.count += len(parcels)
+            self.bytes_left -= sum(parcel.size for parcel in parcels)
             self._release(parcels)
             self.arrived.extend(parcels)
             self.changed.notify_all()

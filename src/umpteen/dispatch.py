@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import collections
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 
 from umpteen.batches import Past
+from umpteen.beside import Beside
 from umpteen.cancelling import (
     is_cancelled,
     is_open,
@@ -32,7 +33,7 @@ from umpteen.errors import (
 )
 from umpteen.executors.base import LOCAL, Executor, find_short_name, open_executor
 from umpteen.graph import build_graph
-from umpteen.hand_in import hand_in, hand_in_lock, open_job_folder, put_syncs
+from umpteen.hand_in import HandInLock, hand_in, hand_in_lock, open_job_folder, put_syncs
 from umpteen.history import SKIPPED, History
 from umpteen.job import Job, Task, Terms
 from umpteen.lookup import (
@@ -51,7 +52,7 @@ from umpteen.process import usable_cores
 from umpteen.registry import forget, register
 from umpteen.removal import Removed, measure_job, remove_job, remove_rest
 from umpteen.results.base import Store
-from umpteen.results.opening import is_remote, open_store, parse_address
+from umpteen.results.opening import is_remote, open_store, parse_address, read_patience
 from umpteen.settings import DEFAULTS, Settings
 from umpteen.status import JobStatus, build_status, estimate_left_s
 from umpteen.task import IS_FINAL, Record, shell_command
@@ -81,6 +82,8 @@ _RATE_WINDOW_S = 30.0
 _ESTIMATE_S = 1.0  # how often the time left is worked out: of a thousand slots it takes 16 ms
 _CANCEL_S = 10.0  # beyond the grace, for records to be written
 _HEARD_S = 5.0  # by when a runner has seen the mark
+_SILENT_S, _GLANCE_S = 5.0, 0.5  # how long a look may take, and how often it is looked after
+_REFUSED = (StoreError.exit_code, SettingsError.exit_code)
 _MOST_DEATHS = 5  # of runners in a row, without a task that ended between them
 
 
@@ -167,7 +170,8 @@ class Submission:
     """A job that this process handed in, or found handed in: what `watch` looks at.
 
     only: the tasks that are to have their turn, where that is not all of them. cancelling: the
-    indices of tasks that are to be ended, where it is that.
+    indices of tasks that are to be ended, where it is that. is_looking: whether the store has
+    not answered yet, so that nobody else may ask `history`.
     """
 
     def __init__(
@@ -193,6 +197,7 @@ class Submission:
         self.only: Chosen | None = None
         self.cancelling: Sequence[int] | None = None
         self.liveness = Liveness()
+        self.is_looking = False
 
     @property
     def poll_s(self) -> float:
@@ -222,12 +227,13 @@ def submit(job: Job, rerun: str = "default", only: Chosen | None = None) -> Subm
     does not take it.
     """
     history = _read_history(job)  # refuses what cannot be before anything is written
-    open_job_folder(history.store, job)
-    register(job.name, history.store.address)
-    job = put_syncs(history.store, job)
-    with hand_in_lock(history.store):
+    with history.store.patient():
+        open_job_folder(history.store, job)
+        register(job.name, history.store.address)
+        job = put_syncs(history.store, job)
+    with hand_in_lock(history.store) as lock:
         history.refresh()
-        return _hand_in(job, history, rerun, only)
+        return _hand_in(job, history, lock, rerun, only)
 
 
 def _open_store(settings: Settings) -> Store:
@@ -237,22 +243,24 @@ def _open_store(settings: Settings) -> Store:
 def _hand_in(
     job: Job,
     history: History,
+    lock: HandInLock,
     rerun: str,
     only: Chosen | None = None,
     liveness: Liveness | None = None,
 ) -> Submission:
-    """The caller holds the lock, and `history` was read under it, as was what `job` has of it."""
+    """`history` was read with the lock held, as was what `job` has of it."""
     executor = open_executor(job.settings.executor, job.settings.executor_options)
     liveness = liveness or Liveness()
     living = liveness.list_living(history)
-    history.refresh()  # what was recorded before somebody was found to be at it no more
+    if history.list_open():  # of what ended meanwhile nothing is lost
+        history.refresh()
     if record_marked(history, living):
         history = _read_history(job)
     plan = build_plan(job, history, living, rerun, only)
     batches = []
     if not plan.is_empty:
         cut = _cut(plan, executor)
-        batches = hand_in(plan, history, executor, _attempts(plan, history), cut)
+        batches = hand_in(plan, history, executor, _attempts(plan, history), lock, cut)
     history.take_recent()  # what failed before is not news
     history.refresh()
     submission = Submission(job.settings, history, executor, batches, plan)
@@ -313,9 +321,9 @@ def collect(name: str) -> Submission:
     if history.hand_ins and not history.counts()["waiting"]:  # to look closer takes time
         executor = open_executor(settings.executor, settings.executor_options)
         return Submission(settings, history, executor, [])
-    with hand_in_lock(history.store):  # what another hands in meanwhile must not seem dropped
+    with hand_in_lock(history.store) as lock:  # what others hand in must not seem dropped
         history.refresh()
-        return _hand_in(_read_back(history, settings), history, "rest")
+        return _hand_in(_read_back(history, settings), history, lock, "rest")
 
 
 def retry(
@@ -338,7 +346,7 @@ def retry(
     settings = _read_settings(history, detach=detach)
     if slots is not None:
         settings = msgspec.structs.replace(settings, slots=slots)
-    with hand_in_lock(history.store):
+    with hand_in_lock(history.store) as lock:
         history.refresh()
         job = _read_back(history, settings)
         wanted = _choose(job, history, tasks, where)
@@ -351,7 +359,7 @@ def retry(
                 _refuse_impossible(changed)
             job = msgspec.structs.replace(job, tasks=changed)
         rerun = "all" if tasks else "failed"
-        return _hand_in(job, history, rerun, lambda _, task: task.name in wanted)
+        return _hand_in(job, history, lock, rerun, lambda _, task: task.name in wanted)
 
 
 def _change(task: Task, timeout_s: float | None, memory: int | None) -> Task:
@@ -399,10 +407,11 @@ def cancel(name: str, tasks: Sequence[str] = ()) -> Submission:
     submission.cancelling = [index for index in meant if is_open(history, index)]
     submission.done = sum(IS_FINAL[history.states[index]] for index in meant)
     if submission.cancelling:
-        with hand_in_lock(history.store):
+        with hand_in_lock(history.store) as lock:
             history.refresh()
             chosen = [index for index in submission.cancelling if is_open(history, index)]
             refuse_adopted(history, chosen)
+            lock.check()
             put_cancel_mark(history, chosen if tasks else None)
         living = submission.liveness.list_living(history)
         if tasks:  # a batch that has not begun has other tasks, too, and sees the mark when it does
@@ -449,7 +458,8 @@ def _watch_cancel(submission: Submission) -> Iterator[JobStatus]:
         batches = {names[history.batch_of[index]] for index in left}
         if lost := batches - living - recorded:
             recorded |= lost
-            with hand_in_lock(history.store):
+            with hand_in_lock(history.store) as lock:
+                lock.check()
                 record_cancelled(history, lost, set(left))
             submission.history = history = History(history.store)  # looks into ended ones, too
             history.refresh()
@@ -475,15 +485,25 @@ def _read_settings(history: History, *, detach: bool) -> Settings:
 
 def _attempts(plan: Plan, history: History) -> dict[int, Past]:
     """What each task that runs again has behind it."""
-    if not history.count or set(plan.why) <= {"new"}:
-        return {}
     before = [index for index in plan.to_run if index < history.count]
+    if not before:
+        return {}
     found = history.read_records(before)
-    return {
+    unrecorded = {index for index, records in found.items() if not records}
+    past = {
         index: Past(records[-1][1].attempt, records[-1][0], _list_tries(records))
         for index, records in found.items()
         if records
     }
+    return past | dict.fromkeys(_list_begun(history, unrecorded), Past(0, ""))
+
+
+def _list_begun(history: History, indices: set[int]) -> Iterator[int]:
+    """Those that a runner was given, which may have begun with them."""
+    for batch in history.batches.values():
+        if indices and batch.starts:
+            for part in batch.indices:
+                yield from (index for index in part if index in indices)
 
 
 def _list_tries(records: Sequence[tuple[str, Record]]) -> list[dict[str, Any]]:
@@ -496,6 +516,7 @@ def _list_tries(records: Sequence[tuple[str, Record]]) -> list[dict[str, Any]]:
 def watch(submission: Submission) -> Iterator[JobStatus]:
     """Looks at the job, one every 0.2 s, until nobody is at it any more.
 
+    While the store does not answer it is the last look again, with what is wrong as `trouble`.
     What a batch left when it ended is handed in again, until every task has had its turn,
     unless `submission.is_interrupted` was set meanwhile. Raises StoreError where the runner gave
     up on the store, BackendError where it was killed again and again.
@@ -523,10 +544,10 @@ def watch(submission: Submission) -> Iterator[JobStatus]:
 def _hand_in_rest(submission: Submission) -> Submission:
     """What was left by those who had it, as the store has it now."""
     history = submission.history
-    with hand_in_lock(history.store):
+    with hand_in_lock(history.store) as lock:
         history.refresh()
         job = _read_back(history, submission.settings, submission.source_digest)
-        return _hand_in(job, history, "rest", submission.only, submission.liveness)
+        return _hand_in(job, history, lock, "rest", submission.only, submission.liveness)
 
 
 def _read_back(history: History, settings: Settings, source_digest: str = "") -> Job:
@@ -541,22 +562,26 @@ def _watch_until_ended(submission: Submission) -> Iterator[JobStatus]:
     history = submission.history
     pace = _Pace()
     left_s, estimated_s = None, 0.0
+    status = msgspec.structs.replace(build_status(history, set()), state="running")
     while True:
-        living = submission.liveness.list_living(history)
-        history.refresh()
-        status = build_status(history, living)
+        found = yield from _look(submission, status)
+        if found is None:
+            return
+        status, living = found
         rate = pace.observe(status)
         if left_s is None or time.monotonic() - estimated_s >= _ESTIMATE_S:
             left_s = estimate_left_s(status, history.samples, rate, time.time())
             estimated_s = time.monotonic()
         waits = _explain(submission, living) if living and not status.running else ""
         trouble = status.trouble or waits
-        yield msgspec.structs.replace(status, left_s=left_s, rate=rate, trouble=trouble)
+        status = msgspec.structs.replace(status, left_s=left_s, rate=rate, trouble=trouble)
+        yield status
         if _has_failed_enough(submission, status) and living:
             _stop(submission, living)
             return
-        is_ours_over = not _is_starting(submission)
-        if is_ours_over and (not living or submission.is_interrupted):
+        returned, _ = submission.executor.read_ending()
+        has_refused = returned in _REFUSED  # and whether others are at the rest is not to be known
+        if has_refused or (returned is not None and (not living or submission.is_interrupted)):
             return
         submission.executor.wait(submission.poll_s)
 
@@ -576,8 +601,9 @@ def _count_failed(counts: Mapping[str, int]) -> int:
 def _stop(submission: Submission, living: set[str]) -> None:
     """Cancel what is left of the job."""
     history = submission.history
-    with hand_in_lock(history.store):
+    with hand_in_lock(history.store) as lock:
         history.refresh()
+        lock.check()
         put_cancel_mark(history, None)
     _hasten(history, living)
     submission.cancelling = [i for i in range(history.count) if is_open(history, i)]
@@ -589,6 +615,53 @@ def _explain(submission: Submission, living: set[str]) -> str:
     return submission.executor.explain(found.get(submission.executor.name, ()))
 
 
+def _look(
+    submission: Submission, before: JobStatus
+) -> Generator[JobStatus, None, tuple[JobStatus, set[str]] | None]:
+    """How the job stands, and which batches somebody is at; meanwhile `before`, and what is wrong.
+
+    A runner of our own decides itself when to give up on the store: None where it has. Raises
+    StoreError where the store does not answer for too long, and there is none.
+    """
+    began_s = time.monotonic()
+    looking = _begin_look(submission)
+    trouble = ""
+    error = StoreError("the results store does not answer", "run the same command again")
+    while True:
+        is_over = looking.is_over(_GLANCE_S)
+        silent_s = time.monotonic() - began_s
+        if is_over:
+            try:
+                return looking.take()
+            except StoreError as refused:
+                error, trouble = refused, f"the results store cannot be read: {refused}"
+        elif silent_s >= _SILENT_S:
+            shown_s = silent_s // _SILENT_S * _SILENT_S
+            trouble = trouble or f"the results store has not answered for {shown_s:.0f} s"
+        if not (submission.is_own and _is_starting(submission)):
+            if submission.is_interrupted or submission.executor.read_ending()[0]:
+                return None
+            if silent_s > read_patience() or (is_over and not error.transient):
+                raise error
+        submission.is_looking = True
+        yield msgspec.structs.replace(before, trouble=trouble or before.trouble)
+        submission.is_looking = False
+        if is_over:
+            submission.executor.wait(submission.poll_s)
+            looking = _begin_look(submission)
+
+
+def _begin_look(submission: Submission) -> Beside[tuple[JobStatus, set[str]]]:
+    history = submission.history
+
+    def look() -> tuple[JobStatus, set[str]]:
+        living = submission.liveness.list_living(history)
+        history.refresh()
+        return build_status(history, living), living
+
+    return Beside(look)
+
+
 def _is_starting(submission: Submission) -> bool:
     return submission.executor.read_ending()[0] is None
 
@@ -596,7 +669,7 @@ def _is_starting(submission: Submission) -> bool:
 def _is_over(submission: Submission) -> bool:
     """Whether there is nothing more to do for this process, as far as its own runner goes."""
     returned, complaint = submission.executor.read_ending()
-    if returned in (StoreError.exit_code, SettingsError.exit_code):
+    if returned in _REFUSED:
         message, _, hint = complaint.removeprefix("error: ").partition("\n\nhint: ")
         kind = StoreError if returned == StoreError.exit_code else SettingsError
         raise kind(message or "the runner gave up on the store", hint or None)
@@ -678,9 +751,10 @@ def _refuse_running(history: History, given: str) -> None:
 def remove(removal: Removal) -> Removed:
     """Remove a job with what it wrote, nothing else. Raises InputError and StoreError."""
     history = removal.history
-    with hand_in_lock(history.store):
+    with hand_in_lock(history.store) as lock:
         history.refresh()
         _refuse_running(history, removal.given)
+        lock.check()
         removed = remove_job(history.store, removal.folders)
     remove_rest(history.store.address)
     forget(history.store.address)

@@ -104,7 +104,11 @@ class BackendError(UmpteenError):
 
 
 class StoreError(UmpteenError):
-    """The results store could not be read or written."""
+    """The results store could not be read or written.
+
+    transient: the same may succeed later. damaged: what is there is wrong or missing, so that
+    waiting does not help.
+    """
 
     exit_code = EXIT_UNREACHABLE
 
@@ -115,9 +119,10 @@ class StoreError(UmpteenError):
         *,
         path: str | None = None,
         transient: bool = False,
+        damaged: bool = False,
     ) -> None:
         super().__init__(message, hint)
-        self.path, self.transient = path, transient
+        self.path, self.transient, self.damaged = path, transient, damaged
 
 
 class PoolError(UmpteenError):

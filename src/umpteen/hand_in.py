@@ -12,12 +12,13 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from umpteen.batches import NEEDS, NewBatch, Past, build_batches, build_task_lines
+from umpteen.beside import Beside
 from umpteen.cut import Cut
 from umpteen.errors import StoreError
 from umpteen.executors.base import Executor, Load, Order
@@ -30,6 +31,7 @@ from umpteen.records import format_ranges, parse_ranges
 from umpteen.results.base import (
     JOB,
     LOCK,
+    Content,
     Store,
     batch_key,
     closed_key,
@@ -43,71 +45,110 @@ from umpteen.results.opening import OPTIONS_VARIABLE, is_remote
 from umpteen.staging import measure, pack
 from umpteen.task import FORMAT_VERSION
 
-__all__ = ["hand_in", "hand_in_lock", "open_job_folder", "put_syncs"]
+__all__ = ["HandInLock", "hand_in", "hand_in_lock", "open_job_folder", "put_syncs"]
 
-_OWNER = b'"machine":"%s","uid":%d,'
 _UNSTORED = ("sources", "results_options")
 _RENEW_S, _TAKE_OVER_S, _POLL_S = 10.0, 60.0, 0.2
+_RENEW_AGAIN_S = 1.0
 _SETTLE_S = 2.0
+_AGAIN = "run the same command again"
+
+
+class HandInLock:
+    """The lock of a store as its holder has it; renewed in a thread of its own."""
+
+    def __init__(self, store: Store, own: dict[str, Any]) -> None:
+        self.store, self.own = store, own
+        self.stopped = threading.Event()
+        self.renewer = threading.Thread(target=self._renew, daemon=True)
+        self.renewer.start()
+
+    def check(self) -> None:
+        """Raises StoreError where another has the lock by now: then nothing may be written."""
+        if not self._is_own():
+            raise StoreError(
+                f"{self.store.path(LOCK)} was taken over by somebody else, who hands in now",
+                _AGAIN,
+                path=self.store.path(LOCK),
+            )
+
+    def release(self) -> None:
+        """Let others hand in; where the store does not take that, they wait a while."""
+        self.stopped.set()
+        self.renewer.join()
+        with contextlib.suppress(StoreError):
+            if self._is_own():
+                self.store.delete(LOCK)
+
+    def _renew(self) -> None:
+        wait_s = _RENEW_S
+        while not self.stopped.wait(wait_s):
+            try:
+                if not self._is_own():
+                    return
+                self.store.replace(LOCK, _encode(self.own))
+                wait_s = _RENEW_S
+            except StoreError:  # it is stale when others have seen it unchanged for long
+                wait_s = _RENEW_AGAIN_S
+
+    def _is_own(self) -> bool:
+        return bool(_decode(self.store.read(LOCK)).get("token") == self.own["token"])
 
 
 @contextlib.contextmanager
-def hand_in_lock(store: Store) -> Iterator[None]:
+def hand_in_lock(store: Store) -> Iterator[HandInLock]:
     """Be the only process that hands in to this store; waits until that is so.
 
     A holder on another machine that has not renewed its lock for 60 s, by our clock, is
     taken to be dead; one on this machine as soon as the kernel freed its lock.
     """
     digest = hashlib.blake2b(store.address.encode(), digest_size=8).hexdigest()
-    with local_lock(f"hand-in-{digest}"):
-        token = _take(store)
-        stopped = threading.Event()
-        renewer = threading.Thread(target=_renew, args=(store, token, stopped), daemon=True)
-        renewer.start()
+    with local_lock(f"hand-in-{digest}"), store.patient():
+        lock = HandInLock(store, _take(store))
         try:
-            yield
+            yield lock
         finally:
-            stopped.set()
-            renewer.join()
-            store.delete(LOCK)
+            lock.release()
 
 
-def _take(store: Store) -> bytes:
+def _take(store: Store) -> dict[str, Any]:
     here = read_machine()
-    token = os.urandom(8).hex()
-    own = _build_lock(token, here.machine, here.boot)
+    # Containers of one image have one machine id; the local lock is for none but this host.
+    owner = {"machine": here.machine, "host": here.host, "boot": here.boot, "uid": os.getuid()}
+    own = {"token": os.urandom(8).hex(), **owner}
     seen, seen_s = b"", time.monotonic()
     while not _put_lock(store, own):
         held = store.read(LOCK) or b""
         if held != seen:
             seen, seen_s = held, time.monotonic()
-        is_here = _OWNER % (here.machine.encode(), os.getuid()) in held
-        if is_here or time.monotonic() - seen_s > _TAKE_OVER_S:
+        if owner.items() <= _decode(held).items() or time.monotonic() - seen_s > _TAKE_OVER_S:
             store.delete(LOCK)
         else:
             time.sleep(_POLL_S)
     return own
 
 
-def _put_lock(store: Store, own: bytes) -> bool:
+def _put_lock(store: Store, own: dict[str, Any]) -> bool:
     """Where two may succeed at once, the one whose lock is there a while later has it."""
-    if not store.create(LOCK, own):
+    content = _encode(own)
+    if not store.create(LOCK, content):
         return False
     if store.has_exclusive_create:
         return True
     time.sleep(_SETTLE_S)
-    return store.read(LOCK) == own
+    return store.read(LOCK) == content
 
 
-def _build_lock(token: str, machine: str, boot: str) -> bytes:
-    content = {"token": token, "machine": machine, "uid": os.getuid(), "boot": boot}
-    return msgspec.json.encode({**content, "time": time.time()})
+def _encode(own: dict[str, Any]) -> bytes:
+    return msgspec.json.encode({**own, "time": time.time()})
 
 
-def _renew(store: Store, own: bytes, stopped: threading.Event) -> None:
-    content = msgspec.json.decode(own)
-    while not stopped.wait(_RENEW_S):
-        store.replace(LOCK, msgspec.json.encode({**content, "time": time.time()}))
+def _decode(held: bytes | None) -> dict[str, Any]:
+    """What a lock says; nothing where there is none, or none of ours."""
+    try:
+        return msgspec.json.decode(held or b"{}", type=dict[str, Any])
+    except msgspec.DecodeError:
+        return {}
 
 
 def open_job_folder(store: Store, job: Job) -> None:
@@ -154,15 +195,20 @@ def hand_in(
     history: History,
     executor: Executor,
     attempts: Mapping[int, Past],
+    lock: HandInLock,
     cut: Cut | None = None,
 ) -> list[str]:
     """Write the plan into the store and submit its batches; their numbers.
 
-    cut: what each batch takes, where that is not for this machine. The caller holds the lock,
-    and `history` was read under it.
+    cut: what each batch takes, where that is not for this machine. `history` was read with the
+    lock held. Raises StoreError, and submits nothing, where somebody else handed in all the
+    same.
     """
     store = history.store
     number = len(history.hand_ins) + 1
+    lock.check()
+    if store.read(handed_key(number), 0, 0) is not None:
+        raise _taken(store, handed_key(number))
     for name in plan.closed:
         store.create(closed_key(name), b"")
     numbers = parse_numbers(store.list(".umpteen/batches"), ".json")
@@ -171,10 +217,11 @@ def hand_in(
     made = [NewBatch(handed, (), _list_needs(plan, handed)) for handed in again]
     with _tasks_put_beside(store, number, plan):
         for new, content in build_batches(plan, store.address, first, attempts, time.time(), cut):
-            store.create(batch_key(new.handed.batch), content)
+            _create(store, batch_key(new.handed.batch), content)
             made.append(new)
+    lock.check()
     described = _describe(plan, number, executor, [new.handed for new in made])
-    store.create(handed_key(number), msgspec.json.encode(described))
+    _create(store, handed_key(number), msgspec.json.encode(described))
     if made:
         handles = executor.submit(_load(plan, history, described.mark, made))
         store.create(handles_key(number), msgspec.json.encode(handles))
@@ -212,29 +259,22 @@ def _tasks_put_beside(store: Store, number: int, plan: Plan) -> Iterator[None]:
         yield
         return
     store.delete(tasks_key(number))
-    writing = _Beside(lambda: store.create(tasks_key(number), build_task_lines(plan)))
+    writing = Beside(lambda: _create(store, tasks_key(number), build_task_lines(plan)))
     try:
         yield
     finally:
         writing.join()
-    if writing.error:
-        raise writing.error
+    writing.take()
 
 
-class _Beside(threading.Thread):
-    """A call in a thread of its own; `error` is the StoreError it ended with."""
+def _create(store: Store, key: str, content: Content) -> None:
+    if not store.create(key, content):
+        raise _taken(store, key)
 
-    def __init__(self, call: Callable[[], object]) -> None:
-        super().__init__(daemon=True)
-        self.call = call
-        self.error: StoreError | None = None
-        self.start()
 
-    def run(self) -> None:
-        try:
-            self.call()
-        except StoreError as error:
-            self.error = error
+def _taken(store: Store, key: str) -> StoreError:
+    path = store.path(key)
+    return StoreError(f"{path} was written by somebody else at the same time", _AGAIN, path=path)
 
 
 def _ranges(history: History, batch: str) -> str:

@@ -479,7 +479,7 @@ class _Lane:
         recorded = self._recorded(task.ordinal).get(task.index)
         if recorded is None and str(task.position) in task.batch.before:
             attempt, token = task.batch.before[str(task.position)][:2]
-            recorded = (attempt, token)
+            recorded = (attempt, token) if attempt else None
         if recorded and not os.path.exists(f"{task.folder}/{attempt_folder(*recorded)}"):
             return recorded
         return task.attempt, self.killed.get(task.ordinal, "unrecorded")

@@ -45,6 +45,7 @@ __all__ = [
 KEPT = "kept.jsonl"
 SYNCED = "synced"  # the folder, beside the leases, of what was unpacked on this machine
 
+_REFUSED = "refused"  # what the store would not have, in a lease, for somebody to look at
 _SLOT = struct.Struct("<IIIIQd")
 _END_LIMIT_S = 20.0
 _FORGET_S = 30 * 86400
@@ -142,9 +143,20 @@ class Lease:
         ):
             file.write(text)
 
+    def set_apart(self, folder: str) -> str:
+        """Have a folder of the spool stay when all else of it goes; where it is from now on."""
+        target = os.path.join(self.folder, _REFUSED, os.path.basename(folder))
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        os.rename(folder, target)
+        return target
+
     def remove(self) -> None:
-        """Give the lease up; its folder goes with it."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Give the lease up; its folder goes with it, or is forgotten later if it has to be kept."""
+        if os.path.exists(os.path.join(self.folder, _REFUSED)):
+            shutil.rmtree(os.path.join(self.folder, "spool"), ignore_errors=True)
+            _bury(self.folder)
+        else:
+            shutil.rmtree(self.folder, ignore_errors=True)
         os.close(self.lock)
 
 

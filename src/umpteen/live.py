@@ -10,7 +10,14 @@ import contextlib
 from collections.abc import Iterable
 
 from umpteen.errors import StoreError
-from umpteen.results.base import FOLLOW, Store, follow_key, live_folder
+from umpteen.results.base import (
+    FOLLOW,
+    LiveKey,
+    Store,
+    follow_key,
+    live_folder,
+    parse_live_key,
+)
 
 __all__ = ["LiveOutputs", "LiveReader"]
 
@@ -21,8 +28,8 @@ _NAMES = ("stdout", "stderr")
 class LiveOutputs:
     """The runner's half. wanted: indices of the tasks that are followed, as last seen."""
 
-    def __init__(self, store: Store, token: str) -> None:
-        self.store, self.token = store, token
+    def __init__(self, store: Store) -> None:
+        self.store = store
         self.wanted: set[int] = set()
         self.sent: dict[tuple[str, str], tuple[int, int]] = {}
 
@@ -30,12 +37,12 @@ class LiveOutputs:
         """Read the marks; raises StoreError."""
         self.wanted = {int(name) for name in self.store.list(FOLLOW) if name.isdecimal()}
 
-    def send(self, running: Iterable[tuple[int, int, str]]) -> None:
+    def send(self, running: Iterable[tuple[int, LiveKey, str]]) -> None:
         """Put what is new of those that are followed: (index, attempt, folder here) of each."""
-        for index, attempt, folder in running:
+        for index, key, folder in running:
             if index in self.wanted:
                 for name in _NAMES:
-                    self._send(live_folder(index, attempt, self.token), name, folder)
+                    self._send(live_folder(index, key), name, folder)
 
     def _send(self, target: str, name: str, folder: str) -> None:
         offset, number = self.sent.get((target, name), (0, 0))
@@ -58,12 +65,13 @@ class LiveOutputs:
 class LiveReader:
     """The half of who follows: a task's stdout or stderr, piece by piece, from the beginning.
 
-    offset: bytes read so far of the attempt that is being read.
+    key: the attempt that is being read: the newest that has a piece. offset: bytes read so far
+    of it.
     """
 
     def __init__(self, store: Store, index: int, name: str) -> None:
         self.store, self.index, self.name = store, index, name
-        self.attempt = ""
+        self.key: LiveKey | None = None
         self.offset = self.number = 0
 
     def begin(self) -> None:
@@ -77,19 +85,19 @@ class LiveReader:
 
     def read(self) -> bytes:
         """What came since the last call; raises StoreError."""
-        top = live_folder(self.index)
-        found: dict[str, set[str]] = {}
-        for path, _ in self.store.walk(top):
+        found: dict[LiveKey, set[str]] = {}
+        for path, _ in self.store.walk(live_folder(self.index)):
             attempt, _, name = path.partition("/")
-            found.setdefault(attempt, set()).add(name)
+            if key := parse_live_key(attempt):
+                found.setdefault(key, set()).add(name)
         if not found:
             return b""
-        newest = max(found, key=lambda attempt: int(attempt.partition("-")[0]))
-        if newest != self.attempt:
-            self.attempt, self.offset, self.number = newest, 0, 0
+        newest = max(found)
+        if newest != self.key:
+            self.key, self.offset, self.number = newest, 0, 0
         pieces = []
         while f"{self.name}.{self.number}" in found[newest]:
-            piece = self.store.read(f"{top}/{newest}/{self.name}.{self.number}")
+            piece = self.store.read(f"{live_folder(self.index, newest)}/{self.name}.{self.number}")
             if piece is None:
                 break
             pieces.append(piece)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from umpteen.errors import StoreError
 from umpteen.executors.base import LOCAL
 from umpteen.history import History
 from umpteen.plan import Plan
@@ -314,7 +315,7 @@ class Folds:
         key = (record.state, _say_unrun(record))
         count, names = self._found.get(key, (0, []))
         if count <= _SHOWN_NAMES:
-            names.append(_CONTROL.sub("?", history.describe_task(batch, record.task)[0]))
+            names.append(_CONTROL.sub("?", _read_name(history, batch, record)))
         self._found[key] = (count + 1, names)
 
     def render(self, width: int = 0) -> list[str]:
@@ -330,6 +331,13 @@ class Folds:
         if more := sum(count for _, (count, _) in found[_SHOWN_FOLDS:]):
             lines.append(f" {more:,} more skipped or cancelled for other reasons")
         return [_cut(line, width) for line in lines] if width else lines
+
+
+def _read_name(history: History, batch: str, record: Record) -> str:
+    try:
+        return history.describe_task(batch, record.task)[0]
+    except StoreError:  # counted all the same
+        return f"task {record.task}"
 
 
 def _say_unrun(record: Record) -> str:

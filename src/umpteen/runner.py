@@ -20,9 +20,9 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from typing import Callable, NamedTuple
+from typing import Any, Callable, NamedTuple
 
-from umpteen.beside import Aside, Syncer, is_unsynced
+from umpteen.beside import Aside, Beside, Syncer, is_unsynced
 from umpteen.delivery import Delivery, Parcel
 from umpteen.errors import EXIT_SOME_FAILED, EXIT_SUCCEEDED, StoreError, UmpteenError
 from umpteen.lane import (
@@ -60,6 +60,7 @@ from umpteen.process import (
 from umpteen.records import build_line, list_starts, read_start
 from umpteen.results.base import (
     Appender,
+    LiveKey,
     Store,
     attempt_folder,
     batch_key,
@@ -69,7 +70,7 @@ from umpteen.results.base import (
     synced_key,
 )
 from umpteen.results.directory import DirectoryStore
-from umpteen.results.opening import is_remote, open_store
+from umpteen.results.opening import is_remote, open_store, read_patience
 from umpteen.retries import Again, plan_retry
 from umpteen.starts import CancelMark, OpenBatch, Opener, read_batch, read_cancel_mark
 from umpteen.task import (
@@ -84,6 +85,7 @@ from umpteen.work import Options, Work, check_job, find_work
 
 __all__ = ["main"]
 
+_AGAIN_S = 1.0  # until a batch that the store refused is tried again
 _BATCHING_S = 0.05  # records are written together that arrive within this time
 _LIVE_S = 1.5  # how often what a followed task prints is put
 _LOOK_S = 3.0  # how often later starts are looked for
@@ -94,7 +96,8 @@ _MEMORY_S = 0.5  # how often it is looked whether memory is short
 _OPEN_MOST = 8  # batches whose tasks all wait for others, before no more are opened
 _TICKETS_AT_ONCE = 4096 // TICKET.size  # written as one, so that none is ever torn
 _EXIT_CRASHED = 70
-_BACKLOG = 500  # parcels on their way before nothing more is started
+_DROP_S = 5.0
+_REASON_MOST = 300  # characters
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -162,6 +165,10 @@ class _Runner:
         self.capacity = read_capacity()
         self.queue = Queue(self.capacity, slots, self._name_task)
         self.unopened = list(enumerate(self.batches))[::-1]
+        self.opening: Beside[_Opened] | None = None
+        self.open_at_s = 0.0
+        self.refused_s: float | None = None  # since when the next batch cannot be opened
+        self.refused: StoreError | None = None
         self.names: dict[int, str] = {}  # of those that may have to be told of, by index
         self.unread: set[str] = set()  # batches of others, whose names we may still read
         self.passed_over: set[str] = set()  # of our batches, those that somebody else has
@@ -184,7 +191,7 @@ class _Runner:
         self.began_s = time.monotonic()
         self.look_at_s, self.sync_at_s = self.began_s + _LOOK_S, self.began_s + _SYNC_S
         self.memory_at_s = self.began_s
-        self.patience_s = float(os.environ.get("UMPTEEN_STORE_PATIENCE_S", "60"))
+        self.patience_s = read_patience()
 
     # --- the steps ------------------------------------------------------------------
 
@@ -200,14 +207,15 @@ class _Runner:
         self._fork_lanes()
         try:
             self.store = open_store(self.address)
-            check_job(self.store)
+            with self.store.patient():
+                check_job(self.store)
         except UmpteenError:
             self.lease.remove()
             raise
-        self.opener = Opener(self.store, self.token, self.here, options.take_over)
+        self.opener = Opener(self.store, self.token, self.here, options.take_over, {})
         if is_remote(self.address):
             self.aside = Aside()
-            self.live = LiveOutputs(self.store, self.token)
+            self.live = LiveOutputs(self.store)
         self._work(options.watch_fd)
         return self._finish(strict=options.strict)
 
@@ -306,7 +314,7 @@ class _Runner:
     def _obey(self) -> None:
         """Stop where that was ordered, at the deadline, or when the store has refused too long."""
         now = time.monotonic()
-        if self._is_lost(now) and not self.has_left:
+        if self._is_lost(now):
             self._leave()
         if self.asked:
             self.is_urgent |= self.stopping  # asked a second time: no waiting for stores
@@ -321,6 +329,8 @@ class _Runner:
             self._stop(DEADLINE)
         elif self.trouble_s is not None and now - self.trouble_s > self.patience_s:
             self._stop(END_KINDLY)
+        elif self.refused_s is not None and now - self.refused_s > self.patience_s:
+            self._leave()
 
     def _keep_up(self, now: float) -> None:
         """What is done every few seconds."""
@@ -344,9 +354,13 @@ class _Runner:
 
     def _finish(self, *, strict: bool) -> int:
         self._end_strays()
+        if self.opening:
+            self._drop_opening(self.opening)
         if self.crashed:
+            self._keep_undelivered()
             with contextlib.suppress(OSError):
                 self._sync(wait=True)
+            self._keep_pending()
             print("error: a part of the runner was killed; run the job again", file=sys.stderr)
             return _EXIT_CRASHED
         if self.is_cancelled or self.given_up:
@@ -355,7 +369,11 @@ class _Runner:
         self._keep_undelivered()
         for ordinal in list(self.open):
             self._end_batch(ordinal)
-        with contextlib.suppress(OSError):
+        is_hopeless = self.is_urgent or self._is_lost(time.monotonic())
+        with (
+            contextlib.suppress(OSError),
+            contextlib.nullcontext() if is_hopeless else self.store.patient(),
+        ):
             self._sync(wait=True)
         if self.aside:
             self.aside.finish()
@@ -363,15 +381,26 @@ class _Runner:
         shutil.rmtree(scratch, ignore_errors=True)
         with contextlib.suppress(OSError):
             os.rmdir(os.path.dirname(scratch))
-        if lost := [file for file in self.unsynced if file.pending]:
-            self.kept += [file.pending for file in lost]
-        if self.kept:
-            return self._keep()
-        self.lease.remove()
+        if self._keep_pending():
+            return StoreError.exit_code
+        if not self.unopened:  # else the lease says that we are dead, and others need not wait
+            self.lease.remove()
+        if self.refused:
+            self._complain(str(self.refused), self.refused.hint)
+            return StoreError.exit_code
         if self.trouble_s:
             self._complain(f"the results store cannot be written: {self.trouble}")
             return StoreError.exit_code
         return EXIT_SOME_FAILED if strict and self.did_fail else EXIT_SUCCEEDED
+
+    def _drop_opening(self, opening: Beside[_Opened]) -> None:
+        """See to it that a batch which was just being opened ends like the others."""
+        ordinal, _ = self.unopened.pop()
+        with contextlib.suppress(StoreError):
+            found = opening.take() if opening.is_over(_DROP_S) else None
+            if found and found.batch:
+                self.open[ordinal] = found.batch
+                self.unsynced.append(found.batch.file)
 
     def _cancel_rest(self) -> None:
         """Record as cancelled what this runner will not start."""
@@ -382,9 +411,13 @@ class _Runner:
             if (left := self.opener.open(batch)) is not None:
                 self.opener.record_cancelled(left, self.given_up)
                 self.open[ordinal] = left
+                self.unsynced.append(left.file)
 
-    def _keep(self) -> int:
-        """Leave outcomes that the store did not take on this machine, and say where."""
+    def _keep_pending(self) -> bool:
+        """Leave outcomes that the store did not take on this machine, and say where; False for none."""
+        self.kept += [file.pending for file in self.unsynced if file.pending]
+        if not self.kept:
+            return False
         path = os.path.join(self.lease.folder, KEPT)
         with contextlib.suppress(OSError), open(path, "ab") as file:
             file.write(b"".join(self.kept))
@@ -392,48 +425,80 @@ class _Runner:
             f"the results store cannot be written: {self.trouble}; "
             f"{sum(lines.count(10) for lines in self.kept)} outcomes are kept in {path}"
         )
-        return StoreError.exit_code
+        return True
 
-    def _complain(self, message: str) -> None:
-        print(
-            f"error: {message}\n\nhint: make room or give access, then run it again",
-            file=sys.stderr,
-        )
+    def _complain(self, message: str, hint: str | None = None) -> None:
+        hint = hint or "make room or give access, then run it again"
+        print(f"error: {message}\n\nhint: {hint}", file=sys.stderr)
 
     # --- tickets --------------------------------------------------------------------
 
     def _next_ticket(self) -> bytes | None:
-        """The next ticket, None where there is none now; a store that refuses ends the run kindly."""
+        """The next ticket, None where there is none now."""
         while not self.given_up:
             self._settle_unrun()
             taken = self.queue.take(time.monotonic())
             if taken is not None:
                 return self._build_ticket(*taken)
-            try:
-                if not self._open_next():
-                    return None
-            except StoreError as error:
-                self.trouble, self.trouble_s = str(error), time.monotonic()
-                self._stop(END_KINDLY)
+            if not self._open_next():
                 return None
         return None
 
     def _open_next(self) -> bool:
-        """Open another batch, if there is one and it is of use now; whether that was tried."""
+        """Open another batch, if there is one and it is of use now; whether one was."""
         if not self.unopened or self.queue.is_ready:
             return False
         if self.queue.under_way and len(self.open) >= _OPEN_MOST:
             return False
+        if time.monotonic() < self.open_at_s:
+            return False
+        try:
+            found = self._read_next(self.unopened[-1][1]) if self.aside is None else self._await()
+        except StoreError as error:
+            self._bear(error)
+            return False
+        if found is None:
+            return False
+        self.refused_s = self.refused = None
+        self._hold("batch", is_on=False)
         ordinal, batch = self.unopened.pop()
-        if self.aside:
-            self.store.fetch(batch_key(batch), self.folder.path(batch_key(batch)))
-        opened = self.opener.open(batch)
-        if opened is None:
+        if found.batch is None:
             self.passed_over.add(batch)
             if self.has_graph:
                 self._learn_of({batch})
             return True
-        self._unpack(opened.view)
+        self._take_on(ordinal, found.batch, found.cancel)
+        return True
+
+    def _await(self) -> _Opened | None:
+        """The next batch, read in a thread of its own; None until that is over."""
+        if self.opening is None:
+            self.opening = Beside(functools.partial(self._read_next, self.unopened[-1][1]))
+        if not self.opening.is_over(0.0 if self.queue.under_way else _BATCHING_S):
+            return None
+        opening, self.opening = self.opening, None
+        return opening.take()
+
+    def _read_next(self, batch: str) -> _Opened:
+        """All that opening a batch asks of the store; raises StoreError, and can be called again."""
+        if self.aside:
+            self.store.fetch(batch_key(batch), self.folder.path(batch_key(batch)))
+        opened = self.opener.open(batch)
+        if opened is not None:
+            self._unpack(opened.view)
+        return _Opened(opened, read_cancel_mark(self.store))
+
+    def _bear(self, error: StoreError) -> None:
+        """Have nothing more started until the next batch can be opened, which is tried again."""
+        now = time.monotonic()
+        self.open_at_s = now + _AGAIN_S
+        self.refused, self.refused_s = error, self.refused_s or now
+        if error.damaged:
+            self.refused_s = now - self.patience_s - 1  # and that will not pass
+        self._hold("batch", is_on=True)
+
+    def _take_on(self, ordinal: int, opened: OpenBatch, mark: CancelMark) -> None:
+        """Have the tasks of a batch that was opened run."""
         self.open[ordinal] = opened
         self.unsynced.append(opened.file)
         view = opened.view
@@ -453,10 +518,9 @@ class _Runner:
             self._learn_of(set(view.waits) - own)
         self._adopt_kept(ordinal, opened)
         self.queue.open(ordinal, self._list_tasks(opened))
-        self._cancel_tasks(read_cancel_mark(self.store))
+        self._cancel_tasks(mark)
         if not opened.left and ordinal in self.open:
             self._end_batch(ordinal)
-        return True
 
     def _adopt_kept(self, ordinal: int, opened: OpenBatch) -> None:
         """Bring to the store what succeeded before and could not be put there."""
@@ -483,9 +547,19 @@ class _Runner:
 
             def fetch(path: str, key: str = key) -> None:
                 if not self.store.fetch(key, path):
-                    raise StoreError(f"{self.store.path(key)} is gone", "run the job again")
+                    raise StoreError(
+                        f"{self.store.path(key)} is gone", "run the job again", damaged=True
+                    )
 
-            content = unpack_once(digest, fetch)
+            try:
+                content = unpack_once(digest, fetch)
+            except StoreError as error:
+                if (
+                    error.damaged
+                ):  # and so of no use to anybody: whoever hands in next sends it anew
+                    with contextlib.suppress(StoreError):
+                        self.store.delete(key)
+                raise
             if destination:
                 place(content, view.place(digest, destination))
             self.unpacked.add((digest, destination))
@@ -678,7 +752,8 @@ class _Runner:
         parcel = Parcel(index, folder, output, below, opened.view.status_file, outcome)
         if not below:
             parcel.aside = opened.labels.pop(index, None)
-            parcel.is_unsure = opened.is_unsure
+            parcel.is_unsure = index in opened.unsure
+        parcel.size = _measure(record, folder)
         self.delivery = self.delivery or self._begin_delivery()
         self.delivery.send(parcel)
         return []
@@ -693,15 +768,24 @@ class _Runner:
         for parcel in delivery.take():
             outcome: _Outcome = parcel.outcome
             if parcel.problem:
-                failed = {"state": TaskState.FAILED.value, "reason": parcel.problem[:300]}
+                failed = {"state": TaskState.FAILED.value, "reason": self._set_apart(parcel)}
                 line = build_line({**json.loads(outcome.record), **failed})[:-1]
                 outcome = outcome._replace(record=line, state=NUMBER_OF[failed["state"]])
             outcomes.append(outcome)
             if self.live and parcel.index in self.live.wanted and not outcome.comes_back:
                 self._do_beside(functools.partial(self.live.forget, parcel.index))
         self._note(outcomes)
-        is_behind = delivery.trouble_s is not None or delivery.count_left() > _BACKLOG
-        self._hold("delivery", is_on=is_behind)
+        self._hold("delivery", is_on=delivery.is_behind(self.lease.folder))
+
+    def _set_apart(self, parcel: Parcel) -> str:
+        """Have what cannot be kept stay on this machine; the reason, which says where."""
+        problem, where = parcel.problem.replace(parcel.folder + "/", ""), parcel.folder
+        with contextlib.suppress(OSError):
+            where = self.lease.set_apart(parcel.folder)
+        said = f"; its outputs are in {where}"
+        room = max(0, _REASON_MOST - len(said))
+        problem = problem if len(problem) <= room else problem[: room - 1] + "…"
+        return (problem + said)[:_REASON_MOST].encode(errors="replace").decode()
 
     def _is_delivering(self) -> bool:
         if self.delivery is None or self.is_urgent or not self.delivery.count_left():
@@ -834,10 +918,11 @@ class _Runner:
         self._order(order)
 
     def _leave(self) -> None:
-        """Start nothing more, and let what runs come to its end; its outputs stay here."""
-        self.has_left = True
-        self._close_tickets()
-        self._order(LEAVE)
+        """Start nothing more, and let what runs come to its end."""
+        if not self.has_left:
+            self.has_left = True
+            self._close_tickets()
+            self._order(LEAVE)
 
     def _order(self, order: bytes, key: tuple[int, int] = (0, 0)) -> None:
         for control in self.lanes.values():
@@ -976,10 +1061,13 @@ class _Runner:
         self.unread |= batches - self.foreign
         self.foreign |= batches
         for batch in batches:
-            starts = [
-                read_start(self.store, batch, key, self.here)
-                for key in list_starts(self.store, batch)
-            ]
+            try:
+                starts = [
+                    read_start(self.store, batch, key, self.here)
+                    for key in list_starts(self.store, batch)
+                ]
+            except StoreError:  # looked for again
+                continue
             for record in (record for start in starts for record in start.records):
                 if record.is_final:
                     self.queue.learn(record.task, NUMBER_OF[record.state])
@@ -994,8 +1082,7 @@ class _Runner:
 
     def _look_at_foreign(self) -> None:
         if self.foreign:
-            with contextlib.suppress(StoreError):  # looked for again
-                self._learn_of(set(self.foreign))
+            self._learn_of(set(self.foreign))
 
     def _show_running(self, now: float) -> bool:
         """Replace the running files that changed; whether there was anything to show."""
@@ -1029,7 +1116,10 @@ class _Runner:
             if opened is not None:
                 index = opened.view.indices[slot.position]
                 attempt = opened.attempts.get(index, 0) + 1
-                running.append((index, attempt, spool_folder(self.spool, index, attempt)))
+                batch = opened.view.batch
+                number = int(batch) if batch.isdigit() else 0
+                key = LiveKey(number, opened.key.start, attempt, self.token)
+                running.append((index, key, spool_folder(self.spool, index, attempt)))
         self._do_beside(lambda: live.send(running))
 
     def _do_beside(self, call: Callable[[], None]) -> None:
@@ -1045,6 +1135,8 @@ class _Runner:
             return f"the results cannot be written: {self.trouble}"
         if self.delivery and self.delivery.trouble_s is not None:
             return f"the results cannot be written: {self.delivery.trouble}"
+        if self.refused:
+            return str(self.refused)
         is_short = "memory" in self.paused_for
         return "memory is short: nothing is started while other tasks run" if is_short else ""
 
@@ -1081,6 +1173,13 @@ class _Outcome(NamedTuple):
     comes_back: bool
 
 
+class _Opened(NamedTuple):
+    """What came of opening a batch: None where somebody else has it; and the cancel mark."""
+
+    batch: OpenBatch | None
+    cancel: CancelMark
+
+
 class _Marks(NamedTuple):
     """What others left for a runner to see."""
 
@@ -1115,6 +1214,16 @@ def _copy(path: str, fd: int) -> None:
         open(fd, "wb", closefd=False) as copy,
     ):
         shutil.copyfileobj(file, copy)
+
+
+def _measure(record: dict[str, Any], folder: str) -> int:
+    """Bytes of what an attempt left in a folder: only its results have to be looked at."""
+    size: int = record.get("stdout_bytes", 0) + record.get("stderr_bytes", 0)
+    for parent, _, names in os.walk(os.path.join(folder, "results")):
+        for name in names:
+            with contextlib.suppress(OSError):
+                size += os.lstat(os.path.join(parent, name)).st_size
+    return size
 
 
 def _read_seconds(record: bytes) -> float:

@@ -7,7 +7,9 @@ service.
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import hashlib
 import itertools
 import os
 import re
@@ -32,6 +34,7 @@ from umpteen.formats.recipe import (
 )
 from umpteen.formats.sc import BatchFile, Run, complete_runs, encode_chunk, read_batch
 from umpteen.formats.syncs import Sync
+from umpteen.lease import local_lock
 from umpteen.outcomes import read_exit_codes
 from umpteen.results.base import Store
 from umpteen.results.directory import written_whole
@@ -131,8 +134,9 @@ def split(order: Order, on_progress: Progress) -> Split:
     runs = _choose_runs(order, batch, outcome)
     size = order.batch_size or _BATCHES_PER_SLOT * nprocs
     os.makedirs(folder, exist_ok=True)
+    lock = hashlib.blake2b(os.fsencode(os.path.realpath(folder)), digest_size=8).hexdigest()
     store = open_store(base)
-    try:
+    with local_lock(f"split-{lock}"), contextlib.closing(store), store.patient():
         sent = [
             _send(store, archive, found, folder, base, on_progress)
             for archive, found in zip(archives[:-1], measured, strict=True)
@@ -141,8 +145,6 @@ def split(order: Order, on_progress: Progress) -> Split:
         own = _measure(archives[-1], folder, base, on_progress)
         _check_complete(folder, own, chunks)
         sent.append(_send(store, archives[-1], own, folder, base, on_progress))
-    finally:
-        store.close()
     remote = archives[-1].dest
     changes["command"] = [
         f"{order.command} {shlex.quote(f'{remote}/{number}.json')}" for number in range(chunks)
@@ -258,19 +260,26 @@ def _choose_runs(order: Order, batch: BatchFile, outcome: Outcome | None) -> lis
 
 
 def _write_chunks(folder: str, runs: Sequence[Run], size: int, top: str, nprocs: int) -> int:
-    """Put chunks in place of those that are there, all of them or none; how many there are."""
+    """Put chunks in place of those that are there; how many there are.
+
+    The old ones go when all new ones are written, and before the first of them comes: whoever
+    is killed in between leaves too few chunks, never some of two splits.
+    """
+    for name in os.listdir(folder):
+        if name.startswith(_TEMPORARY):  # of one that was killed
+            shutil.rmtree(f"{folder}/{name}", ignore_errors=True)
     temporary = tempfile.mkdtemp(prefix=_TEMPORARY, dir=folder)
     try:
         for number, start in enumerate(range(0, len(runs), size)):
             with open(f"{temporary}/{number}.json", "xb") as file:
                 file.write(encode_chunk(runs[start : start + size], top, nprocs))
         written = os.listdir(temporary)
+        for name in filter(_CHUNK.fullmatch, os.listdir(folder)):
+            os.unlink(f"{folder}/{name}")
         for name in written:
-            os.replace(f"{temporary}/{name}", f"{folder}/{name}")
+            os.rename(f"{temporary}/{name}", f"{folder}/{name}")
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    for name in set(filter(_CHUNK.fullmatch, os.listdir(folder))).difference(written):
-        os.unlink(f"{folder}/{name}")
     return len(written)
 
 

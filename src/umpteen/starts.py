@@ -58,7 +58,8 @@ def read_batch(store: Store, batch: str) -> BatchView:
     """One batch file. Raises StoreError where there is none."""
     content = store.read(batch_key(batch))
     if content is None:
-        raise StoreError(f"there is no batch {batch} at {store.address}", path=store.address)
+        message = f"there is no batch {batch} at {store.address}"
+        raise StoreError(message, path=store.address, damaged=True)
     return BatchView(json.loads(content))
 
 
@@ -91,8 +92,8 @@ class OpenBatch:
     by task index, how many there were. fenced: outputs go below `attempts/`. finals: by task
     index, the state it came to in an earlier start. tries: by task index, records of attempts
     that another is to follow. own_attempts: indices of those that this start tried before.
-    labels: by task index, number and runner of its newest attempt before. is_unsure: whether a
-    runner died at this batch, which may have left outputs that no record tells of. is_orphan:
+    labels: by task index, number and runner of its newest attempt before. unsure: indices of
+    tasks of which an earlier attempt may have left outputs that no record tells of. is_orphan:
     whether it ends because what the engine had it watched by is gone.
     """
 
@@ -105,7 +106,7 @@ class OpenBatch:
         self.finals: dict[int, int] = {}
         self.own_attempts: set[int] = set()
         self.labels: dict[int, tuple[int, str]] = {}
-        self.is_unsure = False
+        self.unsure: set[int] = set()
         self.is_orphan = False
         self.tries: dict[int, list[dict[str, Any]]] = {}
         self.left = 0
@@ -144,17 +145,19 @@ class OpenBatch:
 
 
 class Opener(NamedTuple):
-    """Opens batches of one store for one runner."""
+    """Opens batches of one store for one runner. begun: those whose records file is there."""
 
     store: Store
     token: str
     here: Machine
     take_over: bool
+    begun: dict[str, tuple[RecordsKey, Appender]]
 
     def open(self, batch: str) -> OpenBatch | None:
         """The batch to go on with; None where it must not start, or somebody is at it.
 
-        Raises StoreError where it cannot be read, or its records file not be begun.
+        Raises StoreError where it cannot be read, or its records file not be begun; it may be
+        tried again then.
         """
         try:
             return self._open(batch)
@@ -167,14 +170,18 @@ class Opener(NamedTuple):
         if store.read(closed_key(batch)) is not None:
             return None
         view = read_batch(store, batch)
-        keys = list_starts(store, batch)
+        begun = self.begun.get(batch)
+        keys = [key for key in list_starts(store, batch) if not begun or key < begun[0]]
         starts = [read_start(store, batch, key, self.here) for key in keys]
         if self._is_run_here(starts):
             return None
-        key = RecordsKey(keys[-1].start + 1 if keys else 1, self.token)
-        opened = OpenBatch(view, key, store.open_records(records_key(batch, key)))
-        opened.file.append(build_line(self._build_start(view)))
-        opened.file.flush()
+        if begun is None:
+            key = RecordsKey(keys[-1].start + 1 if keys else 1, self.token)
+            begun = self.begun[batch] = key, store.open_records(records_key(batch, key))
+            begun[1].append(build_line(self._build_start(view)))
+        key, file = begun
+        file.flush()
+        opened = OpenBatch(view, key, file)
         if any(self.may_live(start) for start in starts):
             opened.fenced = True
             starts = self._wait_for_earlier(batch, keys)
@@ -292,12 +299,17 @@ class Opener(NamedTuple):
     def _choose(self, opened: OpenBatch, starts: Sequence[Start]) -> None:
         """What is left to do after what earlier starts recorded."""
         view = opened.view
-        opened.is_unsure = any(not start.ended for start in starts)
+        if any(not start.ended or start.ended.get("left") for start in starts):
+            opened.unsure.update(view.indices)
         for position, (attempt, token, *tries) in view.before.items():
-            opened.attempts[view.indices[int(position)]] = attempt
-            opened.labels[view.indices[int(position)]] = (attempt, token)
+            index = view.indices[int(position)]
+            if not attempt:
+                opened.unsure.add(index)
+                continue
+            opened.attempts[index] = attempt
+            opened.labels[index] = (attempt, token)
             if tries and tries[0]:
-                opened.tries[view.indices[int(position)]] = tries[0]
+                opened.tries[index] = tries[0]
         done = set()
         for token, record in ((s.key.token, record) for s in starts for record in s.records):
             opened.labels[record.task] = (record.attempt, token)

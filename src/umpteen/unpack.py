@@ -272,7 +272,8 @@ def _unpack(archive: str, folder: str, digest: str) -> _Listing:
 def _damaged(digest: str, why: str) -> StoreError:
     return StoreError(
         f"the archive {digest} of a synced folder is damaged: {why}",
-        "remove it from the store, then run the same command again",
+        "run the job again from where that folder is, which sends it anew",
+        damaged=True,
     )
 
 
@@ -281,7 +282,8 @@ def _add(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: str, listing: _L
     name = member.name
     if problem := _find_problem(member, listing):
         shown = f"{name!r}, {problem}"
-        raise StoreError(f"the archive of a synced folder holds {shown}; nothing was unpacked")
+        message = f"the archive of a synced folder holds {shown}; nothing was unpacked"
+        raise StoreError(message, damaged=True)
     path = os.path.join(folder, name)
     try:
         if member.isdir():

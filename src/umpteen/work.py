@@ -82,8 +82,9 @@ def _read_work(options: Options) -> Work:
         store, batches = open_store(options.place), options.batches
     else:
         store, batches = adopt_batch(options.place, options.batch_id)
-    check_job(store)
-    return Work(store.address, batches, read_batch(store, batches[0]).slots)
+    with store.patient():
+        check_job(store)
+        return Work(store.address, batches, read_batch(store, batches[0]).slots)
 
 
 def check_job(store: Store) -> None:

@@ -142,7 +142,7 @@ class JobMachine(RuleBasedStateMachine):
         address = Setting(self.store.address, "test")
         job = Job("job", given, merge_settings({"address": address, "slots": Setting(1, "test")}))
         open_job_folder(self.store, job)
-        with hand_in_lock(self.store):
+        with hand_in_lock(self.store) as lock:
             history = self.read()
             plan = build_plan(job, history, {*self.queued, *self.living}, rerun)
             expected = {name for name in self.file if self.judge(name) in _RUNS[rerun]}
@@ -158,7 +158,7 @@ class JobMachine(RuleBasedStateMachine):
                 for index, records in before.items()
                 if records
             }
-            hand_in(plan, history, self.executor, attempts)
+            hand_in(plan, history, self.executor, attempts, lock)
             self.closed.update(plan.closed)
         self.note_hand_in(self.read(), {batch.batch for batch in plan.again})
 
@@ -210,7 +210,7 @@ class JobMachine(RuleBasedStateMachine):
         self.queued.remove(batch)
         token = os.urandom(6).hex()
         lease = Lease.create(token, self.store.address, 1)
-        opener = Opener(self.store, token, read_machine(), take_over=False)
+        opener = Opener(self.store, token, read_machine(), take_over=False, begun={})
         opened = opener.open(batch)
         if opened is None:
             assert batch in self.closed

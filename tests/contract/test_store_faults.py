@@ -183,6 +183,16 @@ def test_a_pause_is_waited_out(s3: S3, s3_proxy: FaultProxy) -> None:
     store.close()
 
 
+def test_a_patient_store_bears_with_a_server_that_is_gone_for_long(
+    store: Store, s3_proxy: FaultProxy
+) -> None:
+    s3_proxy.refuse = 1.0
+    threading.Timer(8, lambda: setattr(s3_proxy, "refuse", 0.0)).start()
+    with store.patient():
+        store.replace("a", b"x")
+    assert store.read("a") == b"x"
+
+
 def test_create_whose_answer_was_lost_is_ours(store: Store, s3_proxy: FaultProxy) -> None:
     assert store.create("a/first", b"1")
     s3_proxy.reset = 1.0
@@ -205,23 +215,28 @@ def test_a_slow_line_is_no_silent_one(s3: S3, s3_proxy: FaultProxy, tmp_path: Pa
 # --- faults that stay -------------------------------------------------------------------------
 
 
-def test_a_server_that_is_silent_is_an_error_in_time(s3: S3, s3_proxy: FaultProxy) -> None:
+def test_a_server_that_is_silent_is_an_error_in_time(
+    s3: S3, s3_proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
     s3_proxy.blackhole = True
+    monkeypatch.setenv("UMPTEEN_STORE_PATIENCE_S", "1")
     store = open_store(s3.address, {**s3.through(s3_proxy.port), "read_timeout": 0.3})
     began_s = time.monotonic()
     with pytest.raises(StoreError) as caught:
         store.read("a/b")
-    assert time.monotonic() - began_s < 15
+    assert time.monotonic() - began_s < 5
     assert caught.value.transient
     assert "could not read" in caught.value.message
     assert caught.value.path == f"{s3.address}/a/b"
     store.close()
 
 
-def test_a_server_that_is_gone_is_an_error(s3: S3) -> None:
+def test_a_server_that_is_gone_is_an_error_soon(s3: S3) -> None:
     store = open_store(s3.address, s3.through(find_port()))
+    began_s = time.monotonic()
     with pytest.raises(StoreError, match="connection was lost or refused") as caught:
         store.replace("a", b"x")
+    assert time.monotonic() - began_s < 15
     assert caught.value.transient
     assert "network" in (caught.value.hint or "")
     store.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,3 +26,16 @@ def umpteen(tmp_path: Path) -> Iterator[Umpteen]:
     for pid in list_processes(umpteen) if umpteen.leases.exists() else ():
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def own_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 64 MB of its own."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(disk)]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("needs root, for a disk of its own")
+    yield disk
+    with contextlib.suppress(subprocess.CalledProcessError):
+        subprocess.run(["umount", "--lazy", disk], check=True)

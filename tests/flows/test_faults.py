@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -86,19 +85,6 @@ def test_clock_set_back_by_an_hour_changes_no_duration(
     assert 0.3 <= records[3]["seconds"] < 10
     assert umpteen("status", "job").returncode == 0
     assert "4 are done" in umpteen("run", "job.txt", "--dry-run").stdout
-
-
-@pytest.fixture
-def own_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of its own."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(disk)]
-    if subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("needs root, for a disk of its own")
-    yield disk
-    with contextlib.suppress(subprocess.CalledProcessError):
-        subprocess.run(["umount", "--lazy", disk], check=True)
 
 
 @pytest.mark.root

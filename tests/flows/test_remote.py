@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
 
 import pytest
 
@@ -22,6 +25,7 @@ from tests.support.s3 import S3
 from tests.support.sftp import Sftp
 from tests.support.sweep import Point, find_runners, list_processes
 from tests.support.wait import wait_until
+from umpteen.live import LiveReader
 from umpteen.process import build_runner_command, read_machine
 from umpteen.records import list_starts, read_start
 from umpteen.results.base import Store
@@ -171,6 +175,29 @@ def test_folder_is_synced_once_and_its_digest_known(place: Place) -> None:
     assert handed["settings"]["synced"] == [[digest, None]]
 
 
+@pytest.mark.parametrize("spoil", [lambda whole: whole[:-20], lambda _: b"no archive"])
+def test_synced_folder_whose_archive_is_damaged_is_sent_again(
+    place: Place, spoil: Callable[[bytes], bytes]
+) -> None:
+    place.umpteen.write("code/main.py", "print('from', __file__)")
+    command = ("python3 $UMPTEEN_SYNCED/main.py {n}", "--sync", "code")
+    assert place.run(*command, "n=1..2").returncode == 0
+    store = place.open()
+    [archive] = store.list(".umpteen/synced")
+    key = f".umpteen/synced/{archive}"
+    store.replace(key, spoil(store.read(key) or b""))
+    shutil.rmtree(place.umpteen.leases / "synced")  # as on a machine that has not run it yet
+    done = place.run(*command, "n=1..3")
+    assert done.returncode == 3, done.stderr
+    assert "of a synced folder is damaged" in done.stderr
+    assert "hint: run the job again" in done.stderr
+    assert store.list(".umpteen/synced") == []
+    done = place.run(*command, "n=1..3")
+    assert done.returncode == 0, done.stderr
+    assert store.list(".umpteen/synced") == [archive]
+    assert place.states() == {"succeeded": 3}
+
+
 def test_task_is_followed_while_it_runs(place: Place) -> None:
     place.run("echo one; until [ -e go ]; do sleep 0.1; done; echo two", "--detach")
     following = place.start("logs", "job", "0", "--follow")
@@ -180,6 +207,28 @@ def test_task_is_followed_while_it_runs(place: Place) -> None:
     assert (following.returncode, rest) == (0, "two\n"), said
     wait_until(lambda: not list_processes(place.umpteen))
     assert not place.open().walk(".umpteen/live")
+
+
+def test_follower_sees_what_the_newest_start_prints(place: Place) -> None:
+    command = "cat word; until [ -e go ]; do sleep 0.1; done"
+    store = place.open()
+    reader = LiveReader(store, 0, "stdout")
+    reader.begin()
+    place.umpteen.write("word", "first\n")
+    place.run(command, "--detach")
+    wait_until(lambda: reader.read() == b"first\n")
+    for pid in find_runners(place.umpteen):
+        os.kill(pid, signal.SIGKILL)
+    [[path, _]] = store.walk(".umpteen/live/0")
+    folder, _, name = path.partition("/")
+    for token in ("0" * 12, "f" * 12):  # whichever comes first in a listing
+        left = f"{folder.rpartition('-')[0]}-{token}"
+        store.replace(f".umpteen/live/0/{left}/{name}", b"first\n")
+    place.umpteen.write("word", "second\n")
+    place.run(command, "--detach")
+    wait_until(lambda: reader.read() == b"second\n", 30)
+    place.umpteen.write("go", "")
+    assert place("collect", "job").returncode == 0
 
 
 def test_options_are_neither_stored_nor_shown_nor_given_to_tasks(umpteen: Umpteen, s3: S3) -> None:
@@ -208,6 +257,30 @@ def test_runner_killed_loses_nothing_and_runs_nothing_twice(place: Place) -> Non
     assert place.states() == {"succeeded": 16}
     assert place.successes() == dict.fromkeys(range(16), 1)
     assert {place.open().read(f"n={n}/status_code") for n in range(1, 17)} == {b"0"}
+
+
+@pytest.mark.parametrize("slots", ["1", "2"])  # the same batch goes on, or another has its tasks
+def test_files_of_an_attempt_without_a_record_do_not_stay(place: Place, slots: str) -> None:
+    command = "touch began.{n}; [ {n} = 2 ] || [ -e go ] || sleep 600; echo {n}"
+    arguments = ("run", command, "n=1..2", "--name", "job", "--results", place.address)
+    watcher = place.start(*arguments, "--slots", "1")
+    wait_until((place.umpteen.folder / "began.1").exists)
+    store = place.open()
+    store.replace("n=2/results/stale", b"put by an attempt that was never recorded")
+    watcher.send_signal(signal.SIGINT)
+    _, said = watcher.communicate(timeout=60)
+    assert watcher.returncode == 130, said
+    place.umpteen.write("go", "")
+    done = place(*arguments, "--slots", slots)
+    assert done.returncode == 0, done.stderr
+    assert len(store.list(".umpteen/batches")) == int(slots)
+    assert {name for name, _ in store.walk("n=2")} == {"stdout", "stderr", "status_code"}
+
+
+def test_first_run_lists_no_folder_of_a_task(far: Place, s3_proxy: FaultProxy) -> None:
+    done = far.run("echo {n}", "n=1..20")
+    assert done.returncode == 0, done.stderr
+    assert not [path for method, path in s3_proxy.requests if method == "GET" and "n%3D" in path]
 
 
 def test_two_who_hand_in_at_once_run_each_task_once(place: Place) -> None:
@@ -258,6 +331,31 @@ def test_job_killed_at_a_random_point_has_each_success_once(
     assert not faults, f"UMPTEEN_SWEEP_SEED={SEED}, {point}: {faults}"
 
 
+@pytest.mark.root
+def test_outputs_on_their_way_leave_room_on_the_disk(
+    far: Place, s3_proxy: FaultProxy, own_disk: Path
+) -> None:
+    far.options["read_timeout"] = 20  # a slow line is no silent one
+    s3_proxy.rate_bytes_s = 2 << 20
+    done = far.run(
+        "sleep 0.1; head -c 4194304 /dev/zero > $RESULTS_DIR/{n}", "n=1..24", "--slots", "2",
+        env={"UMPTEEN_LEASES": str(own_disk / "leases")},
+    )  # fmt: skip
+    s3_proxy.rate_bytes_s = 0.0
+    assert done.returncode == 0, done.stderr
+    assert far.states() == {"succeeded": 24}
+
+
+@pytest.mark.root
+def test_outputs_larger_than_what_may_wait_go_too(far: Place, own_disk: Path) -> None:
+    done = far.run(
+        "head -c 20000000 /dev/zero > $RESULTS_DIR/{n}", "n=1..3", "--slots", "1",
+        env={"UMPTEEN_LEASES": str(own_disk / "leases")},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert far.open().walk("n=3/results") == [("3", 20000000)]
+
+
 # --- faults -----------------------------------------------------------------------------------
 
 
@@ -289,6 +387,102 @@ def test_job_bears_with_a_bad_network(
     assert {far.open().read(f"n={n}/status_code") for n in range(1, 21)} == {b"0"}
 
 
+# The installed command, with few enough tasks in a batch that there are many of them.
+SMALL_BATCHES = """
+import sys, umpteen.batches
+umpteen.batches.LOCAL_BATCH_CAP = 1
+from umpteen.cli.main import main
+sys.exit(main())
+"""
+
+
+def start_with_small_batches(
+    place: Place, *arguments: str, env: dict[str, str]
+) -> subprocess.Popen[str]:
+    env = {OPTIONS_VARIABLE: json.dumps(place.options), **env}
+    return subprocess.Popen(
+        [sys.executable, "-c", SMALL_BATCHES, "run", *arguments, "--name", "job",
+         "--results", place.address],
+        cwd=place.umpteen.folder, env=place.umpteen.environment | env, text=True,
+        stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+
+
+def read_until(stream: IO[str], words: str) -> str:
+    """What comes until a line has the words in it, which is the last of it."""
+    read = ""
+    for line in stream:
+        read += line
+        if words in line:
+            return read
+    raise AssertionError(f"{words!r} is not in {read}")
+
+
+@pytest.mark.parametrize("does_pass", [True, False])
+def test_next_batch_that_cannot_be_opened_ends_no_task(
+    far: Place, s3_proxy: FaultProxy, does_pass: bool
+) -> None:
+    command = "echo {n} >> ran; touch began.{n}; until [ -e go.{n} ]; do sleep 0.05; done"
+    patience = {} if does_pass else {"UMPTEEN_STORE_PATIENCE_S": "1"}
+    watcher = start_with_small_batches(far, command, "n=1..12", "--slots", "2", env=patience)
+    wait_until(lambda: len(list(far.umpteen.folder.glob("began.*"))) == 2)
+    s3_proxy.only, s3_proxy.status, s3_proxy.code = "/batches/9.json", 403, "AccessDenied"
+    s3_proxy.errors = 1.0
+    for n in range(1, 8):  # all that was opened before but one
+        far.umpteen.write(f"go.{n}", "")
+    assert watcher.stderr is not None
+    said = read_until(watcher.stderr, "batches/9.json")
+    if does_pass:
+        s3_proxy.errors = 0.0
+    for n in range(8, 13):
+        far.umpteen.write(f"go.{n}", "")
+    said += watcher.communicate(timeout=60)[1]
+    s3_proxy.errors = 0.0
+    assert watcher.returncode == (0 if does_pass else 3), said
+    ran = sorted(map(int, (far.umpteen.folder / "ran").read_text().split()))
+    assert ran == list(range(1, 13 if does_pass else 9)), said
+    assert far.states()["succeeded"] == len(ran)
+    if not does_pass:
+        assert "error: could not" in said
+        assert far.run(command, "n=1..12").returncode == 0
+
+
+def test_batches_that_are_never_opened_are_recorded_as_cancelled(place: Place) -> None:
+    watcher = start_with_small_batches(
+        place, "false {n}", "n=1..12", "--slots", "1", "--max-failures", "1", env={}
+    )
+    said = watcher.communicate(timeout=60)[1]
+    assert watcher.returncode == 1, said
+    states = place.states()  # the second may begin while the outputs of the first are on their way
+    assert states == {"failed": states["failed"], "cancelled": 12 - states["failed"]}
+    assert states["failed"] <= 2
+    assert len(place.open().list(".umpteen/records/12")) == 1, said
+
+
+@pytest.mark.parametrize("fault", ["refused", "silent"])
+def test_run_goes_on_while_its_watcher_cannot_read_the_store(
+    far: Place, s3_proxy: FaultProxy, fault: str
+) -> None:
+    watcher = far.start(
+        "run", f"echo {{n}} >> ran; {WAITS}", "n=1..4", "--name", "job", "--results", far.address,
+        "--slots", "4",
+    )  # fmt: skip
+    wait_until((far.umpteen.folder / "began.4").exists)
+    if fault == "silent":
+        s3_proxy.blackhole = True
+        said = read_until(watcher.stderr, "job: the results store has not answered for 5 s")
+    else:
+        s3_proxy.status, s3_proxy.code, s3_proxy.errors = 403, "AccessDenied", 1.0
+        said = read_until(watcher.stderr, "job: the results store cannot be read: could not")
+    s3_proxy.blackhole, s3_proxy.errors = False, 0.0
+    far.umpteen.write("go", "")
+    said += watcher.communicate(timeout=60)[1]
+    assert watcher.returncode == 0, said
+    assert "job: goes on" in said
+    assert sorted((far.umpteen.folder / "ran").read_text().split()) == list("1234")
+    assert far.states() == {"succeeded": 4}
+
+
 def test_task_whose_results_the_store_refuses_fails_alone(far: Place) -> None:
     deep = "/".join(["d" * 200] * 6)  # S3 takes names of 1024 bytes
     command = f"[ {{n}} != 2 ] || (mkdir -p $RESULTS_DIR/{deep}; touch $RESULTS_DIR/{deep}/f)"
@@ -297,6 +491,18 @@ def test_task_whose_results_the_store_refuses_fails_alone(far: Place) -> None:
     assert far.states() == {"succeeded": 5, "failed": 1}
     assert "could not keep its outputs" in done.stderr
     assert far.open().read("n=2/status_code") is None
+
+    reason = json.loads(far("logs", "job", "n=2", "--json").stdout)["record"]["reason"]
+    assert len(reason) <= 300
+    left = Path(reason.partition("; its outputs are in ")[2])
+    assert (left / "results" / deep / "f").exists()
+    assert far("retry", "job", "n=1").returncode == 1  # n=2 has still failed
+    assert (left / "stdout").exists()
+    lease = far.umpteen.leases / left.relative_to(far.umpteen.leases).parts[0]
+    long_ago_s = time.time() - 31 * 86400
+    os.utime(lease, (long_ago_s, long_ago_s))
+    far.umpteen("run", "true", "--name", "other")
+    assert not lease.exists()
 
 
 @pytest.mark.parametrize(
@@ -325,3 +531,28 @@ def test_outcomes_that_cannot_be_put_are_kept_and_said(
     assert {far.open().read(f"n={n}/stdout") for n in range(1, 7)} == {
         b"%d\n" % n for n in range(1, 7)
     }
+
+
+def test_outcomes_on_their_way_are_kept_where_a_lane_is_killed(
+    far: Place, s3_proxy: FaultProxy
+) -> None:
+    command = f"echo {{n}} >> ran; {WAITS}; [ {{n}} -lt 3 ] || [ -e on ] || sleep 600"
+    watcher = far.umpteen.start(
+        "run", command, "n=1..6", "--name", "job", "--results", far.address, "--slots", "2",
+        env={OPTIONS_VARIABLE: json.dumps(far.options), "UMPTEEN_STORE_PATIENCE_S": "5"},
+    )  # fmt: skip
+    wait_until(lambda: len(list(far.umpteen.folder.glob("began.*"))) == 2)  # and nothing forks
+    lane = find_runners(far.umpteen)[-1]
+    s3_proxy.errors, s3_proxy.status, s3_proxy.code = 1.0, 403, "ExpiredToken"
+    far.umpteen.write("go", "")
+    wait_until(lambda: len(list(far.umpteen.leases.glob("*/spool/*-1/status_code"))) == 2)
+    os.kill(lane, signal.SIGKILL)
+    wait_until(lambda: list(far.umpteen.leases.glob("*/kept.jsonl")), 60)
+    s3_proxy.errors = 0.0
+    far.umpteen.write("on", "")
+    _, said = watcher.communicate(timeout=120)
+    done = far.run(command, "n=1..6")
+    assert done.returncode == 0, said + done.stderr
+    assert far.states() == {"succeeded": 6}
+    ran = (far.umpteen.folder / "ran").read_text().split()
+    assert (ran.count("1"), ran.count("2")) == (1, 1)

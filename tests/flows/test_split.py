@@ -7,6 +7,7 @@ promises, then what its code does, then what it does wrong and umpteen does righ
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 import os
 import re
@@ -442,6 +443,58 @@ def test_line_18_split_that_fails_leaves_the_old_set(umpteen: Umpteen) -> None:
     done = umpteen("split", "recipe.yaml", "batch.json", "c", "--sync", "code", *place)
     assert done.returncode == 3, done.stderr
     assert {path: path.read_bytes() for path in (umpteen.folder / "c").iterdir()} == before
+
+
+# The installed command, killed when it has renamed or removed so many files of the folder.
+KILLED = """
+import os, signal, sys
+left = int(sys.argv.pop(1))
+def see(event, arguments):
+    global left
+    if event in ("os.rename", "os.remove") and "/c/" in str(arguments[0]):
+        left -= 1
+        if left < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(see)
+from umpteen.cli.main import main
+sys.exit(main())
+"""
+
+
+def test_line_18_split_that_is_killed_mixes_no_chunks(umpteen: Umpteen) -> None:
+    folder, saved = umpteen.folder / "c", umpteen.folder / "saved"
+    old, new = "abcd", "uvwxyz"
+    write_batch(umpteen, *old, nprocs=1)
+    split(umpteen, "--batch-size", "1")
+    shutil.copytree(folder, saved)
+    write_batch(umpteen, *new, nprocs=1)
+    flags = ("split", "recipe.yaml", "batch.json", "c", "--batch-size", "1")
+    seen = set()
+
+    def split_and_kill(number: int) -> int:
+        shutil.rmtree(folder)
+        shutil.copytree(saved, folder)
+        command = [sys.executable, "-c", KILLED, str(number), *flags]
+        return subprocess.run(
+            command, cwd=umpteen.folder, env=umpteen.environment, check=False
+        ).returncode
+
+    for number in itertools.count():
+        returned = split_and_kill(number)
+        chunks = [json.loads((folder / name).read_bytes()) for name in list_chunks(umpteen)]
+        found = {run["cmd"] for chunk in chunks for run in chunk["runs"]}
+        assert found <= set(old) or found <= set(new), (number, found)
+        seen.add("".join(sorted(found)))
+        if returned == 0:
+            break
+        assert returned == -signal.SIGKILL
+    assert len(seen) == len(old) + len(new) + 1  # so it was killed before and after each
+
+    assert split_and_kill(7) == -signal.SIGKILL
+    assert list(folder.glob(".umpteen-split-*"))
+    split(umpteen, "--batch-size", "1")
+    assert read_commands(umpteen) == list(new)
+    assert len(list(folder.iterdir())) == len(new) + 1
 
 
 def test_line_18_nothing_left_to_run_is_no_command(umpteen: Umpteen) -> None:

@@ -21,7 +21,8 @@ class FaultProxy:
     """Between a client and `port` of the loopback; a context manager. Set anything at any time.
 
     latency_s: added to each burst, each way. rate_bytes_s: 0 is no limit. errors: share of
-    requests that are answered with `status`, and `code` as S3 names errors, and reach nobody. refuse: share of connections
+    requests that are answered with `status`, and `code` as S3 names errors, and reach nobody; of
+    those alone whose path has `only` in it. refuse: share of connections
     that are reset at once. reset: share of requests whose answer is cut by a reset.
     blackhole: nothing passes. requests: method and path of each that came, counted.
     """
@@ -30,7 +31,7 @@ class FaultProxy:
         self.target = port
         self.port = 0
         self.latency_s = self.rate_bytes_s = self.errors = self.refuse = self.reset = 0.0
-        self.status, self.code = 503, ""
+        self.status, self.code, self.only = 503, "", ""
         self.blackhole = False
         self.requests: list[tuple[str, str]] = []
         self.tasks: set[asyncio.Task[None]] = set()
@@ -110,7 +111,7 @@ class FaultProxy:
                 if is_request and data.startswith(_METHODS):
                     method, path = data.split(b" ", 2)[:2]
                     self.requests.append((method.decode(), path.decode()))
-                    if self.generator.random() < self.errors:
+                    if self.only.encode() in path and self.generator.random() < self.errors:
                         await self._refuse(writer, other)
                         return
                 elif not is_request and self.generator.random() < self.reset:

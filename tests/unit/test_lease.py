@@ -112,6 +112,23 @@ def test_lease_given_up_leaves_nothing(leases: Path) -> None:
     assert list(leases.iterdir()) == []
 
 
+def test_lease_keeps_what_was_set_apart_until_it_is_old(leases: Path) -> None:
+    lease = Lease.create(TOKEN, ADDRESS, 2)
+    spool = leases / TOKEN / "spool"
+    for name in ("0-1", "1-1"):
+        (spool / name).mkdir(parents=True)
+        (spool / name / "stdout").touch()
+    kept = Path(lease.set_apart(str(spool / "1-1")))
+    lease.remove()
+    assert (kept / "stdout").exists()
+    assert not spool.exists()
+    assert end_leftovers(ADDRESS) == []
+    assert kept.exists()
+    os.utime(leases / TOKEN, (0, 0))
+    end_leftovers("/another")
+    assert list(leases.iterdir()) == []
+
+
 def test_lease_is_held_as_long_as_any_process_has_its_lock() -> None:
     lease = Lease.create(TOKEN, ADDRESS, 1)
     helper = subprocess.Popen(["sleep", "600"], pass_fds=[lease.lock])

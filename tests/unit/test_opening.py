@@ -7,8 +7,16 @@ import os
 import pytest
 
 from umpteen.errors import SettingsError
+from umpteen.results.base import Store
 from umpteen.results.directory import DirectoryStore
-from umpteen.results.opening import OPTIONS_VARIABLE, is_remote, open_store, parse_address
+from umpteen.results.opening import (
+    OPTIONS_VARIABLE,
+    find_output,
+    is_remote,
+    open_store,
+    parse_address,
+    read_patience,
+)
 
 
 @pytest.mark.parametrize(
@@ -30,6 +38,29 @@ from umpteen.results.opening import OPTIONS_VARIABLE, is_remote, open_store, par
 def test_address_is_kept_in_one_spelling(address: str, expected: str) -> None:
     assert parse_address(address) == expected
     assert parse_address(expected) == expected
+
+
+@pytest.mark.parametrize(
+    ("output", "place", "key"),
+    [
+        ("memory://host/a/b/task", "memory://host", "a/b/task"),
+        ("memory:///top/a/task", "memory:///top", "a/task"),
+        ("sftp://user@host/~/a/task", "sftp://user@host/~", "a/task"),
+        ("ssh://host/a/task", "sftp://host", "a/task"),
+        ("/a/b/task", None, "task"),
+        ("memory://job/one/task", None, "task"),
+    ],
+)
+def test_outputs_elsewhere_share_a_store_for_each_place(
+    output: str, place: str | None, key: str
+) -> None:
+    opened: dict[str, Store] = {}
+    store, found = find_output(open_store("memory://job/one", {}), output, opened)
+    assert found == key
+    assert list(opened) == ([place] if place else [])
+    if place:
+        assert opened[place] is store
+        assert find_output(open_store("/a", {}), output, opened) == (store, key)
 
 
 def test_address_of_a_folder_is_absolute() -> None:
@@ -87,3 +118,15 @@ def test_open_store_with_wrong_options_does_not_show_them(
         open_store("memory://a")
     assert OPTIONS_VARIABLE in caught.value.message
     assert "hidden" not in caught.value.message + (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("said", ["", "7.5"])
+def test_patience_is_what_the_environment_says(said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UMPTEEN_STORE_PATIENCE_S", said)
+    assert read_patience() == float(said or 60)
+
+
+def test_patience_that_is_no_number_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UMPTEEN_STORE_PATIENCE_S", "soon")
+    with pytest.raises(SettingsError, match="'soon', which is no number of seconds"):
+        read_patience()

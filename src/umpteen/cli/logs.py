@@ -179,7 +179,8 @@ def _follow_far(history: History, task: Task, index: int, name: str) -> int:
         reader.end()
     records = history.read_records([index])[index]
     token, record = records[-1] if records else ("", None)
-    is_same = record is not None and reader.attempt == f"{record.attempt}-{token}"
+    was_read = reader.key and (reader.key.attempt, reader.key.token)
+    is_same = record is not None and was_read == (record.attempt, token)
     _copy(find_outputs(history, task, token, record), name, reader.offset if is_same else 0)
     return code
 

@@ -11,12 +11,13 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
 
 from umpteen.cli.options import call_job
 from umpteen.dispatch import Submission
+from umpteen.errors import StoreError
 from umpteen.lookup import read_status
 from umpteen.report import (
     Folds,
@@ -105,6 +106,7 @@ class View:
         self.folds = Folds()
         self.work_before_s = self.history.seconds
         self.failures: list[Failure] = []
+        self.unread: collections.deque[tuple[str, Record]] = collections.deque()
         self.is_started = False
 
     def __enter__(self) -> Self:
@@ -130,15 +132,31 @@ class View:
     def tell_interrupted(self, count: int) -> None:
         """The user asked to stop for the `count`-th time."""
 
+    def take_recent(self) -> list[tuple[str, Record]]:
+        """What ended without success since the last call; what the store does not tell is left."""
+        if self.submission.is_looking:
+            return []
+        with contextlib.suppress(StoreError):
+            return list(self.history.take_recent())
+        return []
+
+    def read_failures(self, entries: Iterable[tuple[str, Record]]) -> Iterator[Failure]:
+        """As people see them; those that the store does not tell of now come the next time."""
+        self.unread.extend(entries)
+        with contextlib.suppress(StoreError):
+            while self.unread and not self.submission.is_looking:
+                yield read_failure(self.history, *self.unread[0])
+                self.unread.popleft()
+
     def take_failures(self) -> list[Failure]:
         """Failures since the last call, the newest last; what else did not succeed is counted."""
         failed: collections.deque[tuple[str, Record]] = collections.deque(maxlen=_MOST_FAILURES)
-        for batch, record in self.history.take_recent():
+        for batch, record in self.take_recent():
             if is_failure(record):
                 failed.append((batch, record))
             else:
                 self.folds.add(self.history, batch, record)
-        return [read_failure(self.history, batch, record) for batch, record in failed]
+        return list(self.read_failures(failed))
 
     def keep_failures(self) -> None:
         """Have the newest failures in `failures`, and the others counted."""
@@ -249,8 +267,7 @@ class JsonView(View):
         super().show(status)
         if not self.is_started:
             self.tell_started(status)
-        for batch, record in choose_failures(list(self.history.take_recent()), _MOST_EVENTS):
-            failure = read_failure(self.history, batch, record)
+        for failure in self.read_failures(choose_failures(self.take_recent(), _MOST_EVENTS)):
             fields = ("index", "name", "state", "reason", "last_line")
             self._emit("failed", {field: getattr(failure, field) for field in fields})
         if time.monotonic() >= self.next_s:

@@ -34,7 +34,14 @@ from umpteen.job import Task, check_job_name
 from umpteen.names import automatic_name
 from umpteen.settings import Setting
 
-__all__ = ["JOB_KEYS", "TASK_KEYS", "explain_invalid", "read_csv", "read_native"]
+__all__ = [
+    "JOB_KEYS",
+    "TASK_KEYS",
+    "explain_invalid",
+    "parse_executor",
+    "read_csv",
+    "read_native",
+]
 
 _Count = Annotated[int, msgspec.Meta(ge=1)]
 _Whole = Annotated[int, msgspec.Meta(ge=0, le=2**31)]
@@ -220,7 +227,7 @@ def _read_settings(document: Document, head: _JobEntry) -> dict[str, Setting]:
         if found.get("results_options"):  # numbers as numbers
             found["results_options"] = dict(document.free("results")["options"])
     if head.executor is not None:
-        name, options = _parse_executor(document.free("executor"))
+        name, options = parse_executor(document.free("executor"))
         found.update(executor=name, executor_options=options)
     if head.deadline is not None:
         found["deadline_s"] = parse_duration_field("deadline", head.deadline)
@@ -262,7 +269,7 @@ def _parse_results(given: Any) -> dict[str, Any]:
     return {**found, "results_options": dict(options)} if options else found
 
 
-def _parse_executor(given: Any) -> tuple[str, dict[str, Any]]:
+def parse_executor(given: Any) -> tuple[str, dict[str, Any]]:
     """Short name and options; `DaskExecutor` becomes `dask`, an import path stays."""
     hint = "write executor: slurm, or executor: {slurm: {partition: gpu}}"
     if isinstance(given, str) and given:

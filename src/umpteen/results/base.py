@@ -7,8 +7,9 @@ writes such a name. Standard library alone.
 from __future__ import annotations
 
 import abc
+import contextlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, Union
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "OWN_FOLDER",
     "Appender",
     "Content",
+    "LiveKey",
     "RecordsKey",
     "Store",
     "attempt_folder",
@@ -30,6 +32,7 @@ __all__ = [
     "handed_key",
     "handles_key",
     "live_folder",
+    "parse_live_key",
     "parse_numbers",
     "parse_records_key",
     "records_folder",
@@ -51,12 +54,25 @@ OUTPUTS = ("stdout", "stderr", "status_code", "status", "results")  # of an atte
 CLOSED = "closed"  # in the records folder of a batch
 
 _RECORDS_NAME = re.compile(r"(\d+)-([0-9a-f]+)\.jsonl")
+_LIVE_NAME = re.compile(r"(\d+)\.(\d+)\.(\d+)-([0-9a-f]+)")
 
 
 class RecordsKey(NamedTuple):
     """Start `start` of a batch by the runner `token`; these order as starts do."""
 
     start: int
+    token: str
+
+
+class LiveKey(NamedTuple):
+    """A running attempt of a task; these order as attempts begin, also where none was recorded.
+
+    batch: its number, 0 for one from elsewhere.
+    """
+
+    batch: int
+    start: int
+    attempt: int
     token: str
 
 
@@ -126,9 +142,16 @@ def follow_key(index: int) -> str:
     return f"{FOLLOW}/{index}"
 
 
-def live_folder(index: int, attempt: int = 0, token: str = "") -> str:
+def live_folder(index: int, key: LiveKey | None = None) -> str:
     """What a running attempt has printed so far, in pieces; of all attempts without one."""
-    return f".umpteen/live/{index}/{attempt}-{token}" if attempt else f".umpteen/live/{index}"
+    top = f".umpteen/live/{index}"
+    return f"{top}/{key.batch}.{key.start}.{key.attempt}-{key.token}" if key else top
+
+
+def parse_live_key(name: str) -> LiveKey | None:
+    """The attempt that a folder is of; None for other names."""
+    match = _LIVE_NAME.fullmatch(name)
+    return LiveKey(int(match[1]), int(match[2]), int(match[3]), match[4]) if match else None
 
 
 def synced_key(digest: str) -> str:
@@ -263,6 +286,11 @@ class Store(abc.ABC):
     @abc.abstractmethod
     def list(self, folder: str) -> list[str]:
         """The names in a folder, in no order; none if there is no such folder."""
+
+    @contextlib.contextmanager
+    def patient(self) -> Iterator[None]:
+        """Bear longer with trouble that may pass, where nobody else would try again."""
+        yield
 
     def close(self) -> None:  # noqa: B027 -- most have nothing to close
         """Let go of connections; the store is not used any more."""

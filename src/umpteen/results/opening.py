@@ -16,7 +16,14 @@ from umpteen.errors import SettingsError, nearest_hint
 from umpteen.results.base import Store
 from umpteen.results.directory import DirectoryStore
 
-__all__ = ["OPTIONS_VARIABLE", "find_output", "is_remote", "open_store", "parse_address"]
+__all__ = [
+    "OPTIONS_VARIABLE",
+    "find_output",
+    "is_remote",
+    "open_store",
+    "parse_address",
+    "read_patience",
+]
 
 OPTIONS_VARIABLE = "UMPTEEN_RESULTS_OPTIONS"
 
@@ -68,18 +75,50 @@ def open_store(address: str, options: dict[str, Any] | None = None) -> Store:
         site.main()
     from umpteen.results.remote import RemoteStore
 
-    return RemoteStore(address, _read_options() if options is None else options)
+    options = _read_options() if options is None else options
+    return RemoteStore(address, options, read_patience())
 
 
-def find_output(store: Store, output: str) -> tuple[Store, str]:
-    """The store that a task's folder is in, and its key there; `store` where it is in that."""
+def read_patience() -> float:
+    """For how many seconds trouble of a store is borne with. Raises SettingsError."""
+    said = os.environ.get("UMPTEEN_STORE_PATIENCE_S") or "60"
+    try:
+        return float(said)
+    except ValueError:
+        raise SettingsError(
+            f"UMPTEEN_STORE_PATIENCE_S is {said!r}, which is no number of seconds"
+        ) from None
+
+
+def find_output(
+    store: Store, output: str, opened: dict[str, Store] | None = None
+) -> tuple[Store, str]:
+    """The store that a task's folder is in, and its key there; `store` where it is in that.
+
+    opened: a store for each other place; where there is none yet, it is opened and put there.
+    """
     if output.startswith(store.address + "/"):
         return store, output[len(store.address) + 1 :].rstrip("/")
     address = parse_address(output)
     if address.startswith(store.address + "/"):
         return store, address[len(store.address) + 1 :]
-    above, _, name = address.rpartition("/")
-    return open_store(above), name
+    if opened is None or not is_remote(address):
+        above, _, name = address.rpartition("/")
+        return open_store(above), name
+    place, key = _split_place(address)
+    if place not in opened:
+        opened[place] = open_store(place)
+    return opened[place], key
+
+
+def _split_place(address: str) -> tuple[str, str]:
+    """The host or bucket of an address, and what is below that; `~` of a host is a place, too."""
+    scheme, _, rest = address.partition("://")
+    above, _, key = rest.partition("/")
+    if not above or key.startswith("~/"):
+        first, _, key = key.partition("/")
+        above += f"/{first}"
+    return f"{scheme}://{above}", key
 
 
 def _parse_remote(scheme: str, rest: str) -> str:

@@ -36,8 +36,6 @@ CONNECT_S, READ_S = 5.0, 20.0
 IN_FLIGHT = 32
 CHECK_NETWORK = "check the network and the address, then run the same command again"
 ASK_FOR_ACCESS = "these credentials may not do this: use others, or ask whoever owns the place"
-_ATTEMPTS = 6
-_PATIENCE_S = 60.0  # no attempt begins later than this after the first
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 5.0
 _COMPARED_BYTES = 64 * 1024 * 1024
 
@@ -96,11 +94,13 @@ class Place(abc.ABC):
     """Where the files of a store are; keys are its keys. Errors are PlaceError.
 
     is_exclusive: whether a new file is made only where none is; None where only a trial tells.
-    keeps_marks: whether the mark of a new file can be asked for later.
+    keeps_marks: whether the mark of a new file can be asked for later. patience_s: no attempt
+    begins later than this after the first.
     """
 
     is_exclusive: bool | None = None
     keeps_marks = False
+    patience_s = 0.0
 
     async def put_new(self, key: str, body: Body) -> bool:
         """Put a file whole where none is; False, and nothing done, if there is one."""
@@ -175,12 +175,13 @@ class Place(abc.ABC):
                 raise
             except Exception as error:  # every library has its own; `judge` knows them
                 trouble = self.judge(error)
-                is_late = time.monotonic() - began_s > _PATIENCE_S
-                if not trouble.is_transient or attempt >= _ATTEMPTS or is_late:
+                longest_s = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** min(attempt - 1, 10))
+                pause_s = longest_s * random.uniform(0.5, 1.0)
+                is_late = time.monotonic() + pause_s - began_s > self.patience_s
+                if not trouble.is_transient or is_late:
                     raise PlaceError(trouble) from error
                 await self.recover(error)
-            pause_s = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** (attempt - 1))
-            await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
+            await asyncio.sleep(pause_s)
         raise AssertionError
 
 

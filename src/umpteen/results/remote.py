@@ -7,12 +7,13 @@ No option's value is ever in a message.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import tempfile
 import threading
 import time
 import weakref
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from typing import Any, Callable, Optional, TypeVar
 
 from umpteen.errors import StoreError
@@ -35,6 +36,7 @@ _MEMORY_BYTES = 8 * 1024 * 1024  # content of unknown size that is larger goes t
 _SMALL_BYTES = 1024 * 1024
 _LISTING_S = 15.0  # how long a listing may wait for the read that follows it
 _CLOSE_S = 2.0
+_LOOKING_S = 10.0
 _SHORTEST_SECRET = 4
 _NEVER: tuple[float, list[Segment]] = (float("-inf"), [])
 
@@ -49,14 +51,17 @@ class RemoteStore(Store):
     """What an address with a scheme stands for; may be used by several threads.
 
     Connects when it is first asked for something. Never carried over a fork: open it after.
-    Raises SettingsError where the package for its scheme is missing.
+    Trouble that may pass is borne with for 10 s, since somebody may look on or try again
+    himself; for `patience_s` where the store is `patient`. Raises SettingsError where the
+    package for its scheme is missing.
     """
 
     is_lasting = True
 
-    def __init__(self, address: str, options: dict[str, Any]) -> None:
-        self.address = address
+    def __init__(self, address: str, options: dict[str, Any], patience_s: float) -> None:
+        self.address, self.patience_s = address, patience_s
         self.place = _open_place(address, options)
+        self.place.patience_s = min(_LOOKING_S, patience_s)
         self.secrets = sorted(_list_texts(options), key=len, reverse=True)
         self.loop = open_loop()
         self.listed: dict[str, tuple[float, list[Segment]]] = {}
@@ -152,6 +157,15 @@ class RemoteStore(Store):
     def list(self, folder: str) -> list[str]:
         """The names in a folder, in no order; none if there is no such folder."""
         return self._run(self._list(folder))
+
+    @contextlib.contextmanager
+    def patient(self) -> Iterator[None]:
+        """Bear longer with trouble that may pass, where nobody else would try again."""
+        before, self.place.patience_s = self.place.patience_s, self.patience_s
+        try:
+            yield
+        finally:
+            self.place.patience_s = before
 
     def close(self) -> None:
         """Let go of connections; the store is not used any more."""

@@ -1,0 +1,43 @@
+"""How outputs that wait on this machine come to stores that are no folders."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.support.proxy import FaultProxy
+from tests.support.s3 import S3
+from tests.support.wait import wait_until
+from umpteen.delivery import Delivery, Parcel
+from umpteen.results.directory import DirectoryStore
+from umpteen.results.opening import OPTIONS_VARIABLE, open_store
+
+
+def put_outputs(folder: Path) -> str:
+    """What a lane leaves in the spool."""
+    folder.mkdir(parents=True)
+    (folder / "stdout").write_text(folder.name)
+    (folder / "status_code").write_text("0")
+    return str(folder)
+
+
+def test_all_folders_of_one_bucket_share_connections_that_are_closed(
+    s3: S3, s3_proxy: FaultProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(OPTIONS_VARIABLE, json.dumps(s3.through(s3_proxy.port)))
+    delivery = Delivery(DirectoryStore(str(tmp_path / "job")))
+    for index in range(20):
+        folder = put_outputs(tmp_path / f"spool/{index}-1")
+        output = f"s3://{s3.bucket}/project-{index}/task"
+        delivery.send(Parcel(index, folder, output, "", "status_code", None))
+        [parcel] = wait_until(delivery.take)
+        assert not parcel.problem
+    assert len(s3_proxy.tasks) < 10
+    assert delivery.stop() == []
+    wait_until(lambda: not s3_proxy.tasks)
+    store = open_store(f"s3://{s3.bucket}", s3.options)
+    assert store.read("project-7/task/stdout") == b"7-1"
+    assert len(store.walk("")) == 40
+    store.close()

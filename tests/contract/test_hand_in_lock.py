@@ -1,0 +1,173 @@
+"""One process at a time hands in: what its holder does when it has the lock no more."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.proxy import FaultProxy
+from tests.support.s3 import S3
+from tests.support.wait import wait_until
+from umpteen import hand_in as hand_ins
+from umpteen.errors import StoreError
+from umpteen.executors.local import LocalExecutor
+from umpteen.hand_in import HandInLock, hand_in, hand_in_lock, open_job_folder
+from umpteen.history import History
+from umpteen.job import Job, Task
+from umpteen.plan import Plan, build_plan
+from umpteen.process import read_machine
+from umpteen.results.base import LOCK, Store, batch_key, handed_key, tasks_key
+from umpteen.results.directory import DirectoryStore
+from umpteen.results.opening import open_store
+from umpteen.settings import Setting, merge_settings
+
+OTHERS = b'{"token":"of another"}'
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("UMPTEEN_LEASES", str(tmp_path / "leases"))
+    monkeypatch.setattr(hand_ins, "_RENEW_S", 0.1)
+
+
+@pytest.fixture
+def far(s3: S3, s3_proxy: FaultProxy) -> Iterator[Store]:
+    store = open_store(s3.address, s3.through(s3_proxy.port))
+    yield store
+    store.close()
+
+
+def read_time(store: Store) -> float:
+    """When the lock was renewed; 0 where there is none."""
+    return float(json.loads(store.read(LOCK) or b'{"time":0}')["time"])
+
+
+def take_over(store: Store, lock: HandInLock) -> None:
+    """Have the lock, also where its holder was just about to renew it."""
+
+    def put() -> bool:
+        store.replace(LOCK, OTHERS)
+        return not lock.renewer.is_alive()
+
+    wait_until(put)
+
+
+def test_lock_is_renewed_again_after_the_store_refused(
+    far: Store, s3: S3, s3_proxy: FaultProxy
+) -> None:
+    direct = open_store(s3.address, s3.options)
+    with hand_in_lock(far) as lock:
+        s3_proxy.errors, s3_proxy.status, s3_proxy.code = 1.0, 403, "AccessDenied"
+        s3_proxy.count()
+        wait_until(lambda: s3_proxy.requests)
+        renewed = read_time(direct)
+        s3_proxy.errors = 0.0
+        wait_until(lambda: read_time(direct) > renewed)
+        lock.check()
+    assert direct.read(LOCK) is None
+    direct.close()
+
+
+def test_holder_whose_lock_was_taken_over_writes_no_more(far: Store) -> None:
+    with hand_in_lock(far) as lock:
+        lock.check()
+        take_over(far, lock)
+        with pytest.raises(StoreError, match="was taken over by somebody else") as caught:
+            lock.check()
+        assert caught.value.hint == "run the same command again"
+    assert far.read(LOCK) == OTHERS
+
+
+def test_lock_that_cannot_be_given_back_ends_nobody(far: Store, s3_proxy: FaultProxy) -> None:
+    with hand_in_lock(far):
+        s3_proxy.status, s3_proxy.code, s3_proxy.errors = 403, "AccessDenied", 1.0
+    s3_proxy.errors = 0.0
+    with hand_in_lock(far) as lock:  # at once, since the kernel freed the one of this machine
+        lock.check()
+
+
+@pytest.mark.parametrize("differs", ["machine", "host", "boot", "uid"])
+def test_lock_of_another_host_is_waited_for(far: Store, s3_proxy: FaultProxy, differs: str) -> None:
+    here = read_machine()._asdict()
+    theirs = json.dumps({"token": "t", **here, "uid": os.getuid(), differs: "other"}).encode()
+    far.create(LOCK, theirs)
+    s3_proxy.count()
+    got = threading.Event()
+
+    def take() -> None:
+        with hand_in_lock(far):
+            got.set()
+
+    taking = threading.Thread(target=take)
+    taking.start()
+    wait_until(lambda: [m for m, _ in s3_proxy.requests].count("GET") >= 3)
+    assert (far.read(LOCK), got.is_set()) == (theirs, False)
+    far.delete(LOCK)
+    taking.join(20)
+    assert got.is_set()
+
+
+class Started(LocalExecutor):
+    """Counts what it is given, and starts nothing."""
+
+    given = 0
+
+    def submit(self, *_: object) -> dict[str, str]:
+        self.given += 1
+        return {}
+
+
+def plan_job(store: Store) -> tuple[Plan, History]:
+    settings = merge_settings(
+        {"address": Setting(store.address, "test"), "slots": Setting(1, "test")}
+    )
+    job = Job("job", [Task("true", "a")], settings)
+    open_job_folder(store, job)
+    history = History(store)
+    history.refresh()
+    return build_plan(job, history, set(), "default"), history
+
+
+class Raced(DirectoryStore):
+    """A folder in which somebody else writes a batch when its batches were just listed."""
+
+    def list(self, folder: str) -> list[str]:
+        names = super().list(folder)
+        if folder == ".umpteen/batches":
+            self.create(batch_key("1"), b"of another")
+        return names
+
+
+@pytest.mark.parametrize("key", [batch_key("1"), handed_key(1)])
+def test_what_somebody_else_wrote_meanwhile_ends_a_hand_in(tmp_path: Path, key: str) -> None:
+    store = (Raced if key == batch_key("1") else DirectoryStore)(str(tmp_path / "store"))
+    executor = Started({})
+    with hand_in_lock(store) as lock:
+        plan, history = plan_job(store)
+        if key == handed_key(1):
+            store.create(tasks_key(1), b"of another")
+            store.create(key, b"of another")
+        with pytest.raises(StoreError, match="was written by somebody else") as caught:
+            hand_in(plan, history, executor, {}, lock)
+    assert (caught.value.path, executor.given) == (store.path(key), 0)
+    assert store.read(key) == b"of another"
+    if key == handed_key(1):
+        assert store.read(tasks_key(1)) == b"of another"
+    else:
+        assert store.read(handed_key(1)) is None
+
+
+def test_hand_in_without_its_lock_writes_nothing(tmp_path: Path) -> None:
+    store, executor = DirectoryStore(str(tmp_path / "store")), Started({})
+    with hand_in_lock(store) as lock:
+        plan, history = plan_job(store)
+        take_over(store, lock)
+        with pytest.raises(StoreError, match="was taken over"):
+            hand_in(plan, history, executor, {}, lock)
+    assert executor.given == 0
+    assert store.list(".umpteen/batches") == []
