@@ -197,6 +197,23 @@ def test_ray_actor_killed_comes_back_and_hands_in_the_rest(
     assert umpteen("collect", "job").returncode == 0
 
 
+@pytest.mark.slow
+def test_ray_head_killed_and_started_again_goes_on_with_the_rest(
+    umpteen: Umpteen, ray_cluster: RayCluster, on_ray: list[str]
+) -> None:
+    command = "echo {n} >> ran.{n}; [ {n} = 1 ] || until [ -e go ]; do sleep 0.05; done"
+    client = umpteen.start("run", command, "n=1..4", "--batch-size", "2", *on_ray)
+    wait_until(lambda: states(umpteen)["succeeded"] == 1, LIMIT_S)
+    ray_cluster.kill()
+    wait_until(lambda: not set(list_commands(umpteen)) - {client.pid}, 5)
+    ray_cluster.start()
+    umpteen.write("go", "")
+    _, said = client.communicate(timeout=60)
+    assert client.returncode == 0, said
+    assert states(umpteen)["succeeded"] == 4
+    assert (umpteen.folder / "ran.1").read_text() == "1\n"
+
+
 # --- what batches need ------------------------------------------------------------------------
 
 
@@ -219,6 +236,17 @@ def test_ray_without_room_ends_at_the_limit_and_says_why(
     assert done.returncode == 3
     assert "waiting for room: no machine of the Ray cluster has CPU: 1, licence: 1" in done.stderr
     assert "error: no machine of the Ray cluster has CPU: 1, licence: 1 after 2 s" in done.stderr
+
+
+def test_ray_worker_that_cannot_work_ends_the_job_with_its_reason(
+    umpteen: Umpteen, ray_cluster: RayCluster
+) -> None:
+    environment = {"env_vars": {"UMPTEEN_LEASES": "/proc/none"}}
+    executor = {"ray": {"address": ray_cluster.address, "runtime_env": environment}}
+    umpteen.write("job.json", json.dumps({"executor": executor, "tasks": ["true"]}))
+    done = umpteen("run", "job.json")
+    assert done.returncode == 3
+    assert "error: a worker cannot write /proc/none" in done.stderr
 
 
 # --- errors -----------------------------------------------------------------------------------

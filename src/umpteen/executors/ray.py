@@ -18,6 +18,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -252,7 +253,7 @@ class _Driver:
     """A process that is connected to a cluster: `ask` it."""
 
     def __init__(self, address: str, runtime_env: Mapping[str, Any], within_s: float) -> None:
-        self.cluster = address
+        self.cluster, self.lock = address, threading.RLock()
         _reach(address)
         self.said = tempfile.TemporaryFile()  # noqa: SIM115 -- as long as the process
         self.process = subprocess.Popen(
@@ -276,6 +277,12 @@ class _Driver:
 
     def ask(self, call: str, *, within_s: float = _ANSWER_S, **told: Any) -> Any:
         """What it answers. Raises BackendError, and the process ends where it has no answer."""
+        with self.lock:
+            if not self.is_alive:  # another thread found that out
+                raise _no_answer(self.cluster, "the connection to it was lost")
+            return self._ask(call, within_s, told)
+
+    def _ask(self, call: str, within_s: float, told: Mapping[str, Any]) -> Any:
         assert self.process.stdin
         assert self.process.stdout
         try:
@@ -303,8 +310,14 @@ class _Driver:
 
     def kill(self) -> None:
         """End it at once."""
-        self.process.kill()
-        self.process.communicate()
+        with self.lock:
+            if self.is_alive:
+                self.process.kill()
+            for pipe in (self.process.stdin, self.process.stdout):
+                with contextlib.suppress(OSError):  # what could not be sent
+                    if pipe:
+                        pipe.close()
+            self.process.wait()
 
     def close(self) -> None:
         """Let it end, which is not waited for."""
@@ -317,20 +330,21 @@ class _Driver:
 def _connect(address: str, runtime_env: Mapping[str, Any] | None = None) -> _Driver:
     """The driver of this process for a cluster. Raises BackendError."""
     key = (address, json.dumps(runtime_env or {}, sort_keys=True, default=str))
-    known = _drivers.get(key)
-    if known is not None and known.is_alive:
-        return known
-    failed, failed_s = _failed.get(key, (None, 0.0))
-    if failed is not None and time.monotonic() - failed_s < _AGAIN_S:
-        raise failed
-    try:
-        driver = _start(address, runtime_env or {})
-    except BackendError as error:
-        _failed[key] = error, time.monotonic()
-        raise
-    _drivers[key] = _drivers[driver.cluster, key[1]] = driver
-    atexit.register(driver.close)
-    return driver
+    with _connecting:
+        known = _drivers.get(key)
+        if known is not None and known.is_alive:
+            return known
+        failed, failed_s = _failed.get(key, (None, 0.0))
+        if failed is not None and time.monotonic() - failed_s < _AGAIN_S:
+            raise failed
+        try:
+            driver = _start(address, runtime_env or {})
+        except BackendError as error:
+            _failed[key] = error, time.monotonic()
+            raise
+        _drivers[key] = _drivers[driver.cluster, key[1]] = driver
+        atexit.register(driver.close)
+        return driver
 
 
 def _start(address: str, runtime_env: Mapping[str, Any]) -> _Driver:
@@ -453,4 +467,5 @@ def _explain(address: str, kind: str, said: str) -> BackendError:
 
 
 _drivers: dict[tuple[str, str], _Driver] = {}
+_connecting = threading.Lock()
 _failed: dict[tuple[str, str], tuple[BackendError, float]] = {}
