@@ -414,7 +414,10 @@ def cancel(name: str, tasks: Sequence[str] = ()) -> Submission:
             refuse_adopted(history, chosen)
             lock.check()
             put_cancel_mark(history, chosen if tasks else None)
-        _hasten(history, submission.liveness.list_living(history))
+        living = submission.liveness.list_living(history)
+        if tasks:  # a batch that has not begun has other tasks, too, and sees the mark when it does
+            living = {batch for batch in living if history.batches[batch].starts}
+        _hasten(history, living)
     return submission
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from umpteen.batches import NewBatch, Past, build_batches, build_task_lines
+from umpteen.batches import NEEDS, NewBatch, Past, build_batches, build_task_lines
 from umpteen.beside import Beside
 from umpteen.cut import Cut
 from umpteen.errors import StoreError
@@ -227,7 +227,7 @@ def hand_in(
     numbers = parse_numbers(store.list(".umpteen/batches"), ".json")
     first = numbers[-1] + 1 if numbers else 1
     again = [HandedBatch(batch.batch, _ranges(history, batch.batch)) for batch in plan.again]
-    made = [NewBatch(handed, (), _count_gpus(plan, handed)) for handed in again]
+    made = [NewBatch(handed, (), _list_needs(plan, handed)) for handed in again]
     with _tasks_put_beside(store, number, plan):
         for new, content in build_batches(plan, store.address, first, attempts, time.time(), cut):
             _create(store, batch_key(new.handed.batch), content)
@@ -249,17 +249,17 @@ def _load(plan: Plan, history: History, mark: str, made: Sequence[NewBatch]) -> 
     earlier = {batch: history.batches[batch].handle for batch in waits}
     earlier = {batch: handle for batch, handle in earlier.items() if handle}
     orders = [
-        Order(new.handed.batch, [b for b in new.waits if b in own or b in earlier], new.gpus)
+        Order(new.handed.batch, [b for b in new.waits if b in own or b in earlier], *new.needs)
         for new in made
     ]
     environment = {OPTIONS_VARIABLE: json.dumps(options)} if options else {}
     return Load(history.store.address, orders, settings.slots, mark, earlier, environment)
 
 
-def _count_gpus(plan: Plan, handed: HandedBatch) -> int:
+def _list_needs(plan: Plan, handed: HandedBatch) -> list[int]:
     indices = (index for part in parse_ranges(handed.indices) for index in part)
-    terms = (plan.by_index(index).terms for index in indices)
-    return max((term.gpus or 0 for term in terms if term is not None), default=0)
+    terms = [term for index in indices if (term := plan.by_index(index).terms) is not None]
+    return [max((getattr(term, need) or 0 for term in terms), default=0) for need in NEEDS]
 
 
 @contextlib.contextmanager

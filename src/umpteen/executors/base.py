@@ -31,8 +31,9 @@ _MODULES = {
     LOCAL: "umpteen.executors.local:LocalExecutor",
     "multiprocessing": "umpteen.executors.local:LocalExecutor",
     "dask": "umpteen.executors.dask:DaskExecutor",
+    "ray": "umpteen.executors.ray:RayExecutor",
 }
-_LATER = ("ray", "slurm", "ssh", "pool", "saturn")
+_LATER = ("slurm", "ssh", "pool", "saturn")
 
 
 class Abilities(NamedTuple):
@@ -53,12 +54,14 @@ class Abilities(NamedTuple):
 class Order(NamedTuple):
     """One batch to be run, once those that it is `after` have ended.
 
-    gpus: the most that one of its tasks needs.
+    gpus, cpus and memory (bytes): the most that one of its tasks needs, 0 where none says.
     """
 
     batch: str
     after: Sequence[str] = ()
     gpus: int = 0
+    cpus: int = 0
+    memory: int = 0
 
 
 class Load(NamedTuple):
