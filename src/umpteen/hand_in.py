@@ -37,6 +37,7 @@ from umpteen.results.base import (
     closed_key,
     handed_key,
     handles_key,
+    options_key,
     parse_numbers,
     synced_key,
     tasks_key,
@@ -233,6 +234,8 @@ def hand_in(
             _create(store, batch_key(new.handed.batch), content)
             made.append(new)
     lock.check()
+    if options := plan.job.settings.executor_options:
+        store.replace(options_key(number), msgspec.json.encode(options))
     described = _describe(plan, number, executor, [new.handed for new in made])
     _create(store, handed_key(number), msgspec.json.encode(described))
     if made:
@@ -309,6 +312,5 @@ def _describe(plan: Plan, number: int, executor: Executor, handed: list[HandedBa
         source=plan.job.source_digest,
         is_plain=plan.is_plain,
         workers=executor.count_workers(plan.job.settings.slots) if handed else 0,
-        options=plan.job.settings.executor_options,
         settings=build_settings(plan.job),
     )

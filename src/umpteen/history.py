@@ -33,6 +33,7 @@ from umpteen.results.base import (
     batch_key,
     handed_key,
     handles_key,
+    options_key,
     parse_numbers,
     parse_records_key,
     records_folder,
@@ -65,7 +66,7 @@ class HandIn(msgspec.Struct, frozen=True, omit_defaults=True):
     tasks: how many were added. changed, dropped and restored (no longer
     dropped, and as it was): indices as ranges. source: the job's
     source_digest; is_plain: whether the k-th task of that source is index k, by its own name.
-    workers: how many batches an engine was taken to run at once. options: the executor's.
+    workers: how many batches an engine was taken to run at once.
     """
 
     hand_in: int
@@ -80,7 +81,6 @@ class HandIn(msgspec.Struct, frozen=True, omit_defaults=True):
     source: str = ""
     is_plain: bool = False
     workers: int = 0
-    options: dict[str, Any] = {}
     settings: dict[str, Any] = {}
 
 
@@ -407,7 +407,10 @@ class History:
         if newest:
             known = {"cwd": "submitted_from"}
             given.update({known.get(key, key): value for key, value in newest.settings.items()})
-            given.update(executor=newest.executor, executor_options=newest.options)
+            given.update(executor=newest.executor, executor_options={})
+            if content := self.store.read(options_key(newest.hand_in)):
+                key = options_key(newest.hand_in)
+                given["executor_options"] = self._decode(key, content, dict[str, Any])
         return given
 
     # --- asking -------------------------------------------------------------------------

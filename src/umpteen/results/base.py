@@ -16,9 +16,9 @@ __all__ = [
     "CANCEL",
     "CLOSED",
     "FOLLOW",
-    "HANDED",
     "JOB",
     "LOCK",
+    "OPTIONS_SUFFIX",
     "OUTPUTS",
     "OWN_FOLDER",
     "Appender",
@@ -33,6 +33,7 @@ __all__ = [
     "handed_key",
     "handles_key",
     "live_folder",
+    "options_key",
     "parse_live_key",
     "parse_numbers",
     "parse_records_key",
@@ -51,7 +52,7 @@ JOB = ".umpteen/job.json"
 CANCEL = ".umpteen/cancel"
 LOCK = ".umpteen/lock"
 FOLLOW = ".umpteen/follow"
-HANDED = ".umpteen/handed"
+OPTIONS_SUFFIX = ".options.json"  # of what its owner alone may read, as is job.json
 OUTPUTS = ("stdout", "stderr", "status_code", "status", "results")  # of an attempt, in its folder
 CLOSED = "closed"  # in the records folder of a batch
 
@@ -85,12 +86,17 @@ def tasks_key(hand_in: int) -> str:
 
 def handed_key(hand_in: int) -> str:
     """What a hand-in gave to which executor."""
-    return f"{HANDED}/{hand_in}.json"
+    return f".umpteen/handed/{hand_in}.json"
+
+
+def options_key(hand_in: int) -> str:
+    """The options of the executor that a hand-in went to."""
+    return f".umpteen/handed/{hand_in}{OPTIONS_SUFFIX}"
 
 
 def handles_key(hand_in: int) -> str:
     """What the executor answered to a hand-in."""
-    return f"{HANDED}/{hand_in}.handles.json"
+    return f".umpteen/handed/{hand_in}.handles.json"
 
 
 def batch_key(batch: str) -> str:
