@@ -261,17 +261,32 @@ def _import_distributed() -> Any:
 
 def _connect(scheduler: str) -> Client:
     """The client of this process for a scheduler. Raises BackendError, SettingsError."""
-    known = _clients.get(scheduler)
-    if known is not None and known.status == "running":
+    with _connecting:
+        known = _clients.get(scheduler)
+        if known is None or known.status != "running":
+            known = _clients[scheduler] = _build_client(scheduler)
         return known
+
+
+def _build_client(scheduler: str) -> Client:
     distributed = _import_distributed()
     _reach(scheduler)
     _hush()
     with _explained(scheduler), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of versions that differ: only text crosses
-        asyncio.run(_greet(scheduler))
-        client: Client = distributed.Client(scheduler, timeout=_ANSWER_S, set_as_default=False)
-    _clients[scheduler] = client
+        theirs, ours = asyncio.run(_greet(scheduler)), distributed.__version__
+        # One that cannot connect would wait for its own end for half a minute.
+        kind: Any = type("Client", (distributed.Client,), {"__del__": lambda _: None})
+        try:
+            client: Client = kind(scheduler, timeout=_ANSWER_S, set_as_default=False)
+        except Exception as error:  # whatever its many parts may raise
+            if theirs == ours:
+                raise
+            raise BackendError(
+                f"the scheduler at {scheduler} has Dask {theirs}, which this Dask {ours} "
+                f"cannot speak to: {_tell(error)}",
+                f"pip install distributed=={theirs}",
+            ) from error
     atexit.register(_close, client)
     return client
 
@@ -283,8 +298,8 @@ def _hush() -> None:
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 
 
-async def _greet(scheduler: str) -> None:
-    """Raises whatever keeps us from talking to a scheduler: a Client that fails hangs at its end."""
+async def _greet(scheduler: str) -> str:
+    """The version of a scheduler. Raises whatever keeps us from talking to it."""
     from distributed.core import rpc
     from distributed.security import Security
 
@@ -293,8 +308,11 @@ async def _greet(scheduler: str) -> None:
     arguments = build().get_connection_args("client")
     async with call(scheduler, timeout=_ANSWER_S, connection_args=arguments) as asked:
         found = await asyncio.wait_for(asked.identity(), _ANSWER_S)
+        told = await asyncio.wait_for(asked.versions(), _ANSWER_S)
     if found.get("type") != "Scheduler":
         raise ValueError(f"it is a {found.get('type')}")
+    version = dict(told["packages"]).get("distributed")
+    return str(version["version"] if isinstance(version, dict) else version)
 
 
 def _close(client: Client) -> None:
@@ -333,6 +351,8 @@ def _explained(scheduler: str) -> Iterator[None]:
     """Errors of Dask as BackendError."""
     try:
         yield
+    except BackendError:
+        raise
     except Exception as error:  # whatever its many parts may raise
         reason = _tell(error)
         is_secure = scheduler.startswith("tls:") or "ssl" in reason.lower() or "tls" in reason
@@ -489,3 +509,4 @@ def _show(resources: Mapping[str, Any]) -> str:
 
 
 _clients: dict[str, Client] = {}
+_connecting = threading.Lock()  # a job is looked at in threads
