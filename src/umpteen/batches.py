@@ -81,7 +81,7 @@ def build_batches(
     A content is good until the next is asked for. attempts: of tasks that ran before. cut: what
     each batch takes, where these are not for this machine.
     """
-    order, sizes = cut or cut_evenly(plan.to_run, LOCAL_BATCH_CAP)
+    order, sizes, _ = cut or cut_evenly(plan.to_run, LOCAL_BATCH_CAP)
     ends = list(itertools.accumulate(sizes))
     links = _Links(plan, order, ends, first) if plan.graph else None
     encoded = bytearray()  # new memory for each would cost as much as the encoding

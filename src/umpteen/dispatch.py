@@ -282,7 +282,8 @@ def _cut(plan: Plan, executor: Executor) -> Cut | None:
         newest = plan.history.read_newest()
         chosen = (index for index in plan.to_run if index in newest)
         seconds = {i: newest[i][1].seconds for i in chosen if newest[i][1].exit_code is not None}
-    return cut_for_engine(plan, workers, able.batches_most, seconds, able.start_up_s)
+    cut = cut_for_engine(plan, workers, able.batches_most, seconds, able.start_up_s)
+    return cut._replace(workers=workers)
 
 
 def choose_where(where: Where, job: Job) -> Chosen:

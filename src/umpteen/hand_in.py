@@ -236,7 +236,9 @@ def hand_in(
     lock.check()
     if options := plan.job.settings.executor_options:
         store.replace(options_key(number), msgspec.json.encode(options))
-    described = _describe(plan, number, executor, [new.handed for new in made])
+    described = _describe(plan, number, executor.name, [new.handed for new in made])
+    if cut is not None:
+        described = msgspec.structs.replace(described, workers=cut.workers)
     _create(store, handed_key(number), msgspec.json.encode(described))
     if made:
         handles = executor.submit(_load(plan, history, described.mark, made))
@@ -298,11 +300,11 @@ def _ranges(history: History, batch: str) -> str:
     return ",".join(f"{p.start}-{p.stop - 1}" if len(p) > 1 else str(p.start) for p in parts)
 
 
-def _describe(plan: Plan, number: int, executor: Executor, handed: list[HandedBatch]) -> HandIn:
+def _describe(plan: Plan, number: int, executor: str, handed: list[HandedBatch]) -> HandIn:
     return HandIn(
         hand_in=number,
         time=round(time.time(), 3),
-        executor=executor.name,
+        executor=executor,
         mark=os.urandom(6).hex(),
         tasks=len(plan.added),
         batches=handed,
@@ -311,6 +313,5 @@ def _describe(plan: Plan, number: int, executor: Executor, handed: list[HandedBa
         restored=format_ranges(sorted(plan.restored)),
         source=plan.job.source_digest,
         is_plain=plan.is_plain,
-        workers=executor.count_workers(plan.job.settings.slots) if handed else 0,
         settings=build_settings(plan.job),
     )
