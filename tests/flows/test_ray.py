@@ -246,7 +246,7 @@ def test_ray_worker_that_cannot_work_ends_the_job_with_its_reason(
     umpteen.write("job.json", json.dumps({"executor": executor, "tasks": ["true"]}))
     done = umpteen("run", "job.json")
     assert done.returncode == 3
-    assert "error: a worker cannot write /proc/none" in done.stderr
+    assert "cannot write /proc/none" in done.stderr
 
 
 # --- errors -----------------------------------------------------------------------------------
