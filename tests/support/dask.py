@@ -40,7 +40,7 @@ class DaskCluster:
             "UMPTEEN_LEASES": str(folder / "leases"),
             "PATH": f"{self.programs}:{environment.get('PATH', os.defpath)}",
         }
-        self.protocol, self.python = "tcp", sys.executable
+        self.protocol, self.python, self.scheduler_python = "tcp", sys.executable, sys.executable
         self.options: list[str] = []
         self.hidden: Sequence[Path] = ()
         self.scheduler: subprocess.Popen[bytes] | None = None
@@ -53,7 +53,7 @@ class DaskCluster:
 
     def start(self) -> None:
         """Start the scheduler, on the port that it had before."""
-        command = [sys.executable, *_SCHEDULER, "--host", f"{self.protocol}://127.0.0.1"]
+        command = [self.scheduler_python, *_SCHEDULER, "--host", f"{self.protocol}://127.0.0.1"]
         command += ["--port", str(self.port), *self.options]
         self.scheduler = self._start(command, "scheduler")
         wait_until(lambda: is_open(self.port))

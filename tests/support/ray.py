@@ -33,9 +33,9 @@ def make_python(folder: Path) -> Path:
 
 
 class RayCluster:
-    """`start()` it; workers have leases of their own, as on another machine."""
+    """`start()` it, in a Python without umpteen if none is given; workers have leases of their own, as on another machine."""
 
-    def __init__(self, environment: dict[str, str]) -> None:
+    def __init__(self, environment: dict[str, str], python: Path | None = None) -> None:
         # Sockets are below it, whose paths must be short.
         self.folder = Path(tempfile.mkdtemp(prefix="ray", dir="/tmp"))
         self.port, self.client_port = find_port(), find_port()
@@ -44,7 +44,8 @@ class RayCluster:
             "UMPTEEN_LEASES": str(self.folder / "leases"),
             "RAY_AUTH_MODE": "disabled",
         }
-        self.python = make_python(self.folder / "python")
+        self.python = python or make_python(self.folder / "python")
+        self.options = [] if python else ["--include-log-monitor=false"]  # no old one has it
         self.machines: list[subprocess.Popen[bytes]] = []
 
     @property
@@ -61,7 +62,7 @@ class RayCluster:
         """Start the head, on the ports that it had before: three CPUs, and two GPUs as it thinks."""
         command = ["--head", "--port", str(self.port), "--temp-dir", str(self.folder / "tmp")]
         command += ["--ray-client-server-port", str(self.client_port)]
-        command += ["--include-dashboard=false", "--include-log-monitor=false"]
+        command += ["--include-dashboard=false", *self.options]
         self._start([*command, "--num-cpus", "3", "--num-gpus", "2"])
         wait_until(lambda: is_open(self.client_port), 60)
 

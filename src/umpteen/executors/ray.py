@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -290,7 +291,8 @@ class _Driver:
             self.process.stdin.flush()
             heard, _, _ = select.select([self.process.stdout], [], [], within_s)
             if not heard:
-                raise self._give_up(f"nothing within {within_s:g} s")
+                version = importlib.metadata.version("ray")
+                raise self._give_up(f"nothing within {within_s:g} s (is it Ray {version}, as here?)")
             line = self.process.stdout.readline()
         except OSError:
             line = b""
