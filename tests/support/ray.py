@@ -58,12 +58,12 @@ class RayCluster:
         """Of the head, for machines that are none of the cluster."""
         return f"ray://127.0.0.1:{self.client_port}"
 
-    def start(self) -> None:
-        """Start the head, on the ports that it had before: three CPUs, and two GPUs as it thinks."""
+    def start(self, cpus: int = 3) -> None:
+        """Start the head, on the ports that it had before; two GPUs, as it thinks."""
         command = ["--head", "--port", str(self.port), "--temp-dir", str(self.folder / "tmp")]
         command += ["--ray-client-server-port", str(self.client_port)]
         command += ["--include-dashboard=false", *self.options]
-        self._start([*command, "--num-cpus", "3", "--num-gpus", "2"])
+        self._start([*command, "--num-cpus", str(cpus), "--num-gpus", "2"])
         wait_until(lambda: is_open(self.client_port), 60)
 
     def _start(self, options: list[str]) -> None:

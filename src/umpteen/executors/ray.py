@@ -292,7 +292,9 @@ class _Driver:
             heard, _, _ = select.select([self.process.stdout], [], [], within_s)
             if not heard:
                 version = importlib.metadata.version("ray")
-                raise self._give_up(f"nothing within {within_s:g} s (is it Ray {version}, as here?)")
+                raise self._give_up(
+                    f"nothing within {within_s:g} s (is it Ray {version}, as here?)"
+                )
             line = self.process.stdout.readline()
         except OSError:
             line = b""
