@@ -239,7 +239,7 @@ def main() -> None:
         million = measure_million(scratch, environment, options.tasks * 100)
         lines = [
             *render_table(
-                ["`/bin/true`", "umpteen on Dask", "beside", "", "times as fast", "target", ""],
+                ["umpteen on", "`/bin/true`", "", "beside", "", "times as fast", "target", ""],
                 short,
             ),
             "",
