@@ -22,6 +22,7 @@ from umpteen.records import (
     parse_ranges,
     parse_record,
     read_start,
+    refuse_newer,
     trusted_size,
 )
 from umpteen.results.base import (
@@ -219,6 +220,7 @@ class History:
             return
         if content is not None:
             self.job = self._decode(JOB, content, dict[str, Any])
+            refuse_newer(self.store, self.job)
 
     def _decode(self, key: str, content: bytes, kind: type[_Kind]) -> _Kind:
         try:

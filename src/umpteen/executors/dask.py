@@ -392,7 +392,7 @@ def _map(
     futures: dict[str, Future] = {}
     for gpus, group in itertools.groupby(load.orders, key=lambda order: order.gpus):
         orders = list(group)
-        befores = [
+        waited = [
             [
                 earlier.get(b) or _future(keys[b], client)
                 for b in o.after
@@ -403,7 +403,7 @@ def _map(
         found = client.map(
             eval,
             [_build_call(load, order) for order in orders],
-            [{"after": before} for before in befores],
+            [{"after": before} for before in waited],
             key=[keys[order.batch] for order in orders],
             resources=build_resources(resources, gpus) or None,
             pure=False,
