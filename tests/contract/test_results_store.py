@@ -245,6 +245,14 @@ class TestStore:
             ["deep", "x", "y"], [], ["z"],
         ]  # fmt: skip
 
+    def test_list_of_many_folders_beside_each_other(self, store: Store) -> None:
+        for number in range(8):
+            store.create(f"a/{number}/x", b"1")
+            store.create(f"a/{number}/deep/y", b"")
+        store.create("a/file", b"")
+        asked = [*(f"a/{number}" for number in range(8)), "a/none"]
+        assert [sorted(names) for names in store.list_many(asked)] == [*[["deep", "x"]] * 8, []]
+
     def test_list_of_what_is_no_folder_is_empty(self, store: Store) -> None:
         store.create("file", b"")
         assert store.list("missing") == store.list("file") == store.list("missing/deep") == []

@@ -94,12 +94,14 @@ class Place(abc.ABC):
     """Where the files of a store are; keys are its keys. Errors are PlaceError.
 
     is_exclusive: whether a new file is made only where none is; None where only a trial tells.
-    keeps_marks: whether the mark of a new file can be asked for later. patience_s: no attempt
-    begins later than this after the first.
+    keeps_marks: whether the mark of a new file can be asked for later. lists_deep: whether a
+    thousand files in many folders are one request. patience_s: no attempt begins later than
+    this after the first.
     """
 
     is_exclusive: bool | None = None
     keeps_marks = False
+    lists_deep = False
     patience_s = 0.0
 
     async def put_new(self, key: str, body: Body) -> bool:

@@ -34,6 +34,7 @@ __all__ = ["RemoteStore"]
 
 _MEMORY_BYTES = 8 * 1024 * 1024  # content of unknown size that is larger goes to a file
 _SMALL_BYTES = 1024 * 1024
+_DEEP_FROM = 4  # from more folders on all that is above them is listed
 _LISTING_S = 15.0  # how long a listing may wait for the read that follows it
 _CLOSE_S = 2.0
 _LOOKING_S = 10.0
@@ -152,7 +153,19 @@ class RemoteStore(Store):
 
     def list_many(self, folders: Sequence[str]) -> list[list[str]]:
         """`list` of each folder."""
+        above = {folder.rpartition("/")[0] for folder in folders}
+        if self.place.lists_deep and len(folders) > _DEEP_FROM and len(above) == 1:
+            return self._list_below(above.pop(), folders)
         return self._run(gather(self._list, ((folder,) for folder in folders)))
+
+    def _list_below(self, above: str, folders: Sequence[str]) -> list[list[str]]:
+        """All of them at once, by all that is in the folder that has them."""
+        found: dict[str, dict[str, int]] = {folder: {} for folder in folders}
+        for path, size in self.walk(above):
+            name, _, rest = path.partition("/")
+            if (folder := f"{above}/{name}") in found:
+                found[folder][rest.partition("/")[0]] = size
+        return [self._show_names(folder, found[folder].items()) for folder in folders]
 
     def list(self, folder: str) -> list[str]:
         """The names in a folder, in no order; none if there is no such folder."""
@@ -175,9 +188,13 @@ class RemoteStore(Store):
 
     async def _list(self, folder: str) -> _Names:
         entries = await self._named("list", folder, self.place.entries(folder))
+        return self._show_names(folder, ((entry.name, entry.size) for entry in entries))
+
+    def _show_names(self, folder: str, sized: Iterable[tuple[str, int]]) -> _Names:
+        """Records as the files that they are in segments of."""
         if not is_records_folder(folder):
-            return [entry.name for entry in entries]
-        names, found = join_names((entry.name, entry.size) for entry in entries)
+            return [name for name, _ in sized]
+        names, found = join_names(sized)
         now_s = time.monotonic()
         self.listed.update({f"{folder}/{name}": (now_s, each) for name, each in found.items()})
         return names

@@ -77,6 +77,7 @@ class S3Place(Place):
     """A bucket, or what is below a prefix of it."""
 
     keeps_marks = True
+    lists_deep = True
 
     def __init__(self, address: str, options: dict[str, Any]) -> None:
         self.bucket, _, self.root = address.partition("://")[2].partition("/")
