@@ -38,6 +38,7 @@ from benchmarks.measuring import (
     write_job,
 )
 from tests.support.dask import DaskCluster
+from tests.support.ray import RayCluster
 
 _LONG_S, _SHORT_S = 5.0, 0.005
 _MIXED_WORKERS = 4
@@ -60,23 +61,56 @@ _FUTURES = """
 """
 
 
+# One remote a command.
+_REMOTES = """
+    import subprocess, sys
+    import ray
+
+    ray.init(address=sys.argv[1], log_to_driver=False)
+
+    @ray.remote
+    def run(command):
+        done = subprocess.run(["sh", "-c", command], capture_output=True)
+        return done.returncode, done.stdout, done.stderr
+
+    commands = [f"/bin/true {n}" for n in range(int(sys.argv[2]))]
+    answers = ray.get([run.remote(command) for command in commands])
+    assert sum(code == 0 for code, _, _ in answers) == len(commands)
+"""
+
+
 class Place(NamedTuple):
-    """Where runs work, their variables, and the cluster."""
+    """Where runs work, their variables, and the cluster: its address, and flags for umpteen."""
 
     scratch: str
     environment: Mapping[str, str]
-    cluster: DaskCluster
+    cluster: DaskCluster | RayCluster
+    address: str
+    flags: list[str]
 
 
 @contextlib.contextmanager
-def open_cluster(scratch: str, environment: Mapping[str, str], workers: int) -> Iterator[Place]:
+def open_dask(scratch: str, environment: Mapping[str, str], workers: int) -> Iterator[Place]:
     """A scheduler and workers of one thread each."""
     cluster = DaskCluster(Path(fresh_folder(scratch, "dask")), dict(environment))
     try:
         cluster.start()
         for _ in range(workers):
             cluster.add_worker()
-        yield Place(scratch, environment, cluster)
+        flags = ["--executor", "dask", "--scheduler-address", cluster.address]
+        yield Place(scratch, environment, cluster, cluster.address, flags)
+    finally:
+        cluster.stop()
+
+
+@contextlib.contextmanager
+def open_ray(scratch: str, environment: Mapping[str, str], cpus: int) -> Iterator[Place]:
+    """A head that has so many CPUs, and no other machine."""
+    cluster = RayCluster(dict(environment))
+    try:
+        cluster.start(cpus)
+        flags = ["--executor", "ray", "--scheduler-address", cluster.address]
+        yield Place(scratch, environment, cluster, cluster.address, flags)
     finally:
         cluster.stop()
 
@@ -92,15 +126,12 @@ def run_umpteen(place: Place, job: str, tasks: int, *flags: str) -> float:
     return seconds
 
 
-def run_futures(place: Place, tasks: int) -> float:
-    folder = fresh_folder(place.scratch, "futures")
-    Path(folder, "futures.py").write_text(textwrap.dedent(_FUTURES))
-    command = [sys.executable, "futures.py", place.cluster.address, str(tasks)]
+def run_each(place: Place, program: str, tasks: int) -> float:
+    """Seconds of a program that hands in each command by itself."""
+    folder = fresh_folder(place.scratch, "each")
+    Path(folder, "each.py").write_text(textwrap.dedent(program))
+    command = [sys.executable, "each.py", place.address, str(tasks)]
     return run_timed(command, folder, place.environment).seconds
-
-
-def _dask(place: Place) -> list[str]:
-    return ["--executor", "dask", "--scheduler-address", place.cluster.address]
 
 
 def measure_short(
@@ -109,21 +140,26 @@ def measure_short(
     """A row for each ratio of many short commands."""
     job = f"{fresh_folder(scratch, 'job')}/short.json"
     write_job(job, tasks, lambda number: f"/bin/true {number}")
-    with open_cluster(scratch, environment, 2) as place:
-        calls: dict[str, Callable[[], float]] = {
-            "dask": lambda: run_umpteen(place, job, tasks, *_dask(place)),
-            "one future each": functools.partial(run_futures, place, tasks),
-            "this machine": lambda: run_umpteen(place, job, tasks, "--slots", "2"),
-        }
-        found = run_rounds([calls], rounds, lambda seconds: f"{seconds:.2f} s")
     rows = []
-    for beside, goal in (("one future each", Goal(4, is_least=True)),
-                         ("this machine", Goal(0.8, is_least=True))):  # fmt: skip
-        ratio = compare(found[beside], found["dask"])
-        rows.append([
-            f"{tasks:,}", render_time(found["dask"], tasks), beside,
-            render_time(found[beside], tasks), str(ratio), str(goal), goal.judge(ratio.median),
-        ])  # fmt: skip
+    for engine, open_cluster, program, each in (
+        ("Dask", open_dask, _FUTURES, "one future each"),
+        ("Ray", open_ray, _REMOTES, "one remote each"),
+    ):
+        with open_cluster(scratch, environment, 2) as place:
+            calls: dict[str, Callable[[], float]] = {
+                engine: functools.partial(run_umpteen, place, job, tasks, *place.flags),
+                each: functools.partial(run_each, place, program, tasks),
+                "this machine": functools.partial(run_umpteen, place, job, tasks, "--slots", "2"),
+            }
+            found = run_rounds([calls], rounds, lambda seconds: f"{seconds:.2f} s")
+        ours = found[engine]
+        for beside, goal in ((each, Goal(4, is_least=True)),
+                             ("this machine", Goal(0.8, is_least=True))):  # fmt: skip
+            ratio = compare(found[beside], ours)
+            rows.append([
+                engine, f"{tasks:,}", render_time(ours, tasks), beside,
+                render_time(found[beside], tasks), str(ratio), str(goal), goal.judge(ratio.median),
+            ])  # fmt: skip
     return rows
 
 
@@ -144,11 +180,11 @@ def measure_mixed(
     job = f"{fresh_folder(scratch, 'job')}/mixed.json"
     write_job(job, tasks, lambda number: f"sleep {durations[number]}")
     best_s = find_best_s(durations, _MIXED_WORKERS)
-    with open_cluster(scratch, environment, _MIXED_WORKERS) as place:
+    with open_dask(scratch, environment, _MIXED_WORKERS) as place:
         calls: dict[str, Callable[[], float]] = {
-            "shrinking": lambda: run_umpteen(place, job, tasks, *_dask(place)),
+            "shrinking": lambda: run_umpteen(place, job, tasks, *place.flags),
             "three a worker": lambda: run_umpteen(
-                place, job, tasks, *_dask(place), "--batch-size", "3"
+                place, job, tasks, *place.flags, "--batch-size", "3"
             ),
         }
         found = run_rounds([calls], rounds, lambda seconds: f"{seconds:.2f} s")
@@ -167,11 +203,12 @@ def measure_million(scratch: str, environment: Mapping[str, str], tasks: int) ->
     write_job(job, tasks, lambda number: f"python3 train.py --seed {number}")
     folder = fresh_folder(scratch, "million")
     os.link(job, f"{folder}/t.json")
-    with open_cluster(scratch, environment, 0) as place:
+    with open_dask(scratch, environment, 0) as place:
+        assert isinstance(place.cluster, DaskCluster)
         assert place.cluster.scheduler is not None
         before = read_resident_mb(place.cluster.scheduler.pid)
         size = ["--batch-size", str(-(-tasks // _BATCHES_MOST))]
-        command = umpteen("run", "t.json", "-q", "--detach", *_dask(place), *size)
+        command = umpteen("run", "t.json", "-q", "--detach", *place.flags, *size)
         seconds = run_timed(command, folder, environment).seconds
         grown = read_resident_mb(place.cluster.scheduler.pid) - before
         batches = len(os.listdir(f"{folder}/umpteen-results/t/.umpteen/batches"))
@@ -202,7 +239,7 @@ def main() -> None:
         million = measure_million(scratch, environment, options.tasks * 100)
         lines = [
             *render_table(
-                ["`/bin/true`", "umpteen on Dask", "beside", "", "times as fast", "target", ""],
+                ["umpteen on", "`/bin/true`", "", "beside", "", "times as fast", "target", ""],
                 short,
             ),
             "",

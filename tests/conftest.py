@@ -12,6 +12,7 @@ import pytest
 from tests.support.command import Umpteen
 from tests.support.dask import DaskCluster
 from tests.support.proxy import FaultProxy
+from tests.support.ray import RayCluster
 from tests.support.s3 import PROGRAMS, S3, S3Server
 from tests.support.sftp import Sftp, SftpServer
 
@@ -67,6 +68,18 @@ def dask_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaskClust
         cluster.start()
         cluster.add_worker()
         cluster.add_worker(threads=2)
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[RayCluster]:
+    """A Ray cluster for all tests of a run: one machine that has three CPUs."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("UMPTEEN_", "RAY_"))}
+    cluster = RayCluster(environment)
+    try:
+        cluster.start()
         yield cluster
     finally:
         cluster.stop()

@@ -31,9 +31,10 @@ from umpteen.task import (
     tell_end,
 )
 
-__all__ = ["LOCAL_BATCH_CAP", "NewBatch", "Past", "build_batches", "build_task_lines"]
+__all__ = ["LOCAL_BATCH_CAP", "NEEDS", "NewBatch", "Past", "build_batches", "build_task_lines"]
 
 LOCAL_BATCH_CAP = 5000
+NEEDS = "gpus", "cpus", "memory"
 _LINES_AT_ONCE = 1000  # little enough that the encoder's memory is used again
 
 
@@ -51,12 +52,12 @@ class Past(msgspec.Struct, frozen=True, array_like=True):
 
 class NewBatch(NamedTuple):
     """A batch that is made: what the hand-in says of it, the batches that it waits for, and the
-    most GPUs that one of its tasks needs.
+    most that one of its tasks needs: of NEEDS, in that order.
     """
 
     handed: HandedBatch
     waits: Sequence[str]
-    gpus: int
+    needs: Sequence[int]
 
 
 class _Run(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
@@ -80,7 +81,7 @@ def build_batches(
     A content is good until the next is asked for. attempts: of tasks that ran before. cut: what
     each batch takes, where these are not for this machine.
     """
-    order, sizes = cut or cut_evenly(plan.to_run, LOCAL_BATCH_CAP)
+    order, sizes, _ = cut or cut_evenly(plan.to_run, LOCAL_BATCH_CAP)
     ends = list(itertools.accumulate(sizes))
     links = _Links(plan, order, ends, first) if plan.graph else None
     encoded = bytearray()  # new memory for each would cost as much as the encoding
@@ -92,9 +93,9 @@ def build_batches(
             own.update(links.describe(indices, str(number)))
         _ENCODER.encode_into(content, encoded)
         told = [own["common"], *own["extras"].values()]
-        gpus = max(extra.get("gpus", 0) for extra in told)
+        needs = [max(extra.get(need, 0) for extra in told) for need in NEEDS]
         handed = HandedBatch(str(number), own["indices"])
-        yield NewBatch(handed, own.get("waits", ()), gpus), encoded
+        yield NewBatch(handed, own.get("waits", ()), needs), encoded
 
 
 def _build_batch(

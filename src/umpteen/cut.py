@@ -27,10 +27,14 @@ Unit = Sequence[int]  # places in what runs that go into one batch, in this orde
 
 
 class Cut(NamedTuple):
-    """Task indices in the order in which they are handed in, and how many each batch takes."""
+    """Task indices in the order in which they are handed in, and how many each batch takes.
+
+    workers: how many batches may run at once, 0 where nobody knows.
+    """
 
     order: Sequence[int]
     sizes: list[int]
+    workers: int = 0
 
 
 def cut_evenly(order: Sequence[int], size: int) -> Cut:

@@ -227,10 +227,11 @@ def submit(job: Job, rerun: str = "default", only: Chosen | None = None) -> Subm
     does not take it.
     """
     history = _read_history(job)  # refuses what cannot be before anything is written
+    executor = open_executor(job.settings.executor, job.settings.executor_options)
     with history.store.patient():
         open_job_folder(history.store, job)
         register(job.name, history.store.address)
-        job = put_syncs(history.store, job)
+        job = put_syncs(history.store, job, is_far=executor.abilities.is_engine)
     with hand_in_lock(history.store) as lock:
         history.refresh()
         return _hand_in(job, history, lock, rerun, only)
@@ -281,7 +282,8 @@ def _cut(plan: Plan, executor: Executor) -> Cut | None:
         newest = plan.history.read_newest()
         chosen = (index for index in plan.to_run if index in newest)
         seconds = {i: newest[i][1].seconds for i in chosen if newest[i][1].exit_code is not None}
-    return cut_for_engine(plan, workers, able.batches_most, seconds, able.start_up_s)
+    cut = cut_for_engine(plan, workers, able.batches_most, seconds, able.start_up_s)
+    return cut._replace(workers=workers)
 
 
 def choose_where(where: Where, job: Job) -> Chosen:
@@ -413,7 +415,10 @@ def cancel(name: str, tasks: Sequence[str] = ()) -> Submission:
             refuse_adopted(history, chosen)
             lock.check()
             put_cancel_mark(history, chosen if tasks else None)
-        _hasten(history, submission.liveness.list_living(history))
+        living = submission.liveness.list_living(history)
+        if tasks:  # a batch that has not begun has other tasks, too, and sees the mark when it does
+            living = {batch for batch in living if history.batches[batch].starts}
+        _hasten(history, living)
     return submission
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from umpteen.batches import NewBatch, Past, build_batches, build_task_lines
+from umpteen.batches import NEEDS, NewBatch, Past, build_batches, build_task_lines
 from umpteen.beside import Beside
 from umpteen.cut import Cut
 from umpteen.errors import StoreError
@@ -37,6 +37,7 @@ from umpteen.results.base import (
     closed_key,
     handed_key,
     handles_key,
+    options_key,
     parse_numbers,
     synced_key,
     tasks_key,
@@ -169,10 +170,11 @@ def _settings(job: Job) -> dict[str, Any]:
     return settings
 
 
-def put_syncs(store: Store, job: Job) -> Job:
+def put_syncs(store: Store, job: Job, *, is_far: bool) -> Job:
     """The job, once the folders that it syncs are in the store; what is there is not sent again.
 
-    Raises InputError for what cannot be packed.
+    is_far: whether its tasks may run where the folders are not. Raises InputError for what
+    cannot be packed.
     """
     settings = job.settings
     if not settings.file_syncs:
@@ -181,13 +183,25 @@ def put_syncs(store: Store, job: Job) -> Job:
     exclude = [os.path.abspath("umpteen-results"), *([own] if own else [])]
     there = set(store.list(os.path.dirname(synced_key(""))))
     synced = []
-    for written, destination in settings.file_syncs:
-        source = os.path.join(settings.submitted_from, written)
-        digest = measure(source, exclude=exclude).digest
+    for written, wanted in settings.file_syncs:
+        source = _expand(written, settings.submitted_from)
+        # Where it is itself it may have been changed since, and is not to be put back.
+        is_moved = wanted and _expand(wanted, settings.submitted_from) != source
+        destination, name = (wanted if is_moved else None), None
+        if os.path.isfile(source):
+            folder, name = os.path.split(destination or source)
+            name = name or os.path.basename(source)
+            destination = destination and (folder or os.curdir)
+        digest = measure(source, name=name, exclude=exclude).digest
         if os.path.basename(synced_key(digest)) not in there:
-            store.create(synced_key(digest), pack(source, digest, exclude=exclude))
-        synced.append((digest, destination))
+            store.create(synced_key(digest), pack(source, digest, name=name, exclude=exclude))
+        home = source + "/" * (name is None) if is_far and not destination else ""
+        synced.append((digest, destination, home))
     return msgspec.structs.replace(job, settings=msgspec.structs.replace(settings, synced=synced))
+
+
+def _expand(path: str, folder: str) -> str:
+    return os.path.abspath(os.path.join(folder, os.path.expanduser(path)))
 
 
 def hand_in(
@@ -214,13 +228,17 @@ def hand_in(
     numbers = parse_numbers(store.list(".umpteen/batches"), ".json")
     first = numbers[-1] + 1 if numbers else 1
     again = [HandedBatch(batch.batch, _ranges(history, batch.batch)) for batch in plan.again]
-    made = [NewBatch(handed, (), _count_gpus(plan, handed)) for handed in again]
+    made = [NewBatch(handed, (), _list_needs(plan, handed)) for handed in again]
     with _tasks_put_beside(store, number, plan):
         for new, content in build_batches(plan, store.address, first, attempts, time.time(), cut):
             _create(store, batch_key(new.handed.batch), content)
             made.append(new)
     lock.check()
-    described = _describe(plan, number, executor, [new.handed for new in made])
+    if options := plan.job.settings.executor_options:
+        store.replace(options_key(number), msgspec.json.encode(options))
+    described = _describe(plan, number, executor.name, [new.handed for new in made])
+    if cut is not None:
+        described = msgspec.structs.replace(described, workers=cut.workers)
     _create(store, handed_key(number), msgspec.json.encode(described))
     if made:
         handles = executor.submit(_load(plan, history, described.mark, made))
@@ -236,17 +254,17 @@ def _load(plan: Plan, history: History, mark: str, made: Sequence[NewBatch]) -> 
     earlier = {batch: history.batches[batch].handle for batch in waits}
     earlier = {batch: handle for batch, handle in earlier.items() if handle}
     orders = [
-        Order(new.handed.batch, [b for b in new.waits if b in own or b in earlier], new.gpus)
+        Order(new.handed.batch, [b for b in new.waits if b in own or b in earlier], *new.needs)
         for new in made
     ]
     environment = {OPTIONS_VARIABLE: json.dumps(options)} if options else {}
     return Load(history.store.address, orders, settings.slots, mark, earlier, environment)
 
 
-def _count_gpus(plan: Plan, handed: HandedBatch) -> int:
+def _list_needs(plan: Plan, handed: HandedBatch) -> list[int]:
     indices = (index for part in parse_ranges(handed.indices) for index in part)
-    terms = (plan.by_index(index).terms for index in indices)
-    return max((term.gpus or 0 for term in terms if term is not None), default=0)
+    terms = [term for index in indices if (term := plan.by_index(index).terms) is not None]
+    return [max((getattr(term, need) or 0 for term in terms), default=0) for need in NEEDS]
 
 
 @contextlib.contextmanager
@@ -282,11 +300,11 @@ def _ranges(history: History, batch: str) -> str:
     return ",".join(f"{p.start}-{p.stop - 1}" if len(p) > 1 else str(p.start) for p in parts)
 
 
-def _describe(plan: Plan, number: int, executor: Executor, handed: list[HandedBatch]) -> HandIn:
+def _describe(plan: Plan, number: int, executor: str, handed: list[HandedBatch]) -> HandIn:
     return HandIn(
         hand_in=number,
         time=round(time.time(), 3),
-        executor=executor.name,
+        executor=executor,
         mark=os.urandom(6).hex(),
         tasks=len(plan.added),
         batches=handed,
@@ -295,6 +313,5 @@ def _describe(plan: Plan, number: int, executor: Executor, handed: list[HandedBa
         restored=format_ranges(sorted(plan.restored)),
         source=plan.job.source_digest,
         is_plain=plan.is_plain,
-        workers=executor.count_workers(plan.job.settings.slots) if handed else 0,
         settings=build_settings(plan.job),
     )

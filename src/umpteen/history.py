@@ -22,6 +22,7 @@ from umpteen.records import (
     parse_ranges,
     parse_record,
     read_start,
+    refuse_newer,
     trusted_size,
 )
 from umpteen.results.base import (
@@ -33,6 +34,7 @@ from umpteen.results.base import (
     batch_key,
     handed_key,
     handles_key,
+    options_key,
     parse_numbers,
     parse_records_key,
     records_folder,
@@ -218,6 +220,7 @@ class History:
             return
         if content is not None:
             self.job = self._decode(JOB, content, dict[str, Any])
+            refuse_newer(self.store, self.job)
 
     def _decode(self, key: str, content: bytes, kind: type[_Kind]) -> _Kind:
         try:
@@ -406,7 +409,10 @@ class History:
         if newest:
             known = {"cwd": "submitted_from"}
             given.update({known.get(key, key): value for key, value in newest.settings.items()})
-            given["executor"] = newest.executor
+            given.update(executor=newest.executor, executor_options={})
+            if content := self.store.read(options_key(newest.hand_in)):
+                key = options_key(newest.hand_in)
+                given["executor_options"] = self._decode(key, content, dict[str, Any])
         return given
 
     # --- asking -------------------------------------------------------------------------
@@ -434,7 +440,7 @@ class History:
         folder = running_folder(batch.batch)
         running: list[list[Any]] = []
         self.troubles.pop(batch.batch, None)
-        for name in self.store.list(folder):
+        for name in self.store.list(folder) if batch.starts else ():  # as far as we have read
             content = self.store.read(f"{folder}/{name}") if name.endswith(".json") else None
             if content and name == f"{batch.starts[-1].key.start}-{batch.token}.json":
                 told = msgspec.json.decode(content)

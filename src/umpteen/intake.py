@@ -19,7 +19,7 @@ from umpteen.lanes import Lanes
 from umpteen.results.base import batch_key, synced_key
 from umpteen.results.opening import is_remote
 from umpteen.starts import CancelMark, OpenBatch, Opener, read_cancel_mark
-from umpteen.unpack import place, unpack_once
+from umpteen.unpack import lead_to, place, unpack_once
 
 __all__ = ["Intake", "Opened"]
 
@@ -51,7 +51,7 @@ class Intake:
         self.refused_s: float | None = None
         self._opening: Beside[Opened] | None = None
         self._open_at_s = 0.0
-        self._unpacked: set[tuple[str, str | None]] = set()
+        self._unpacked: set[tuple[str, str | None, str]] = set()
 
     def take_next(self, wait_s: float) -> Opened | None:
         """The next batch; None where it cannot be opened now, or not yet.
@@ -105,8 +105,8 @@ class Intake:
 
     def _unpack(self, view: BatchView) -> None:
         """Have on this machine what the batch's tasks run with; raises StoreError."""
-        for digest, destination in view.synced:
-            if (digest, destination) in self._unpacked:
+        for digest, destination, home in view.synced:
+            if (digest, destination, home) in self._unpacked:
                 continue
             key = synced_key(digest)
 
@@ -125,7 +125,9 @@ class Intake:
                 raise
             if destination:
                 place(content, view.place(digest, destination))
-            self._unpacked.add((digest, destination))
+            elif home:
+                lead_to(content, home)
+            self._unpacked.add((digest, destination, home))
 
     # --- at the end ---------------------------------------------------------------------
 

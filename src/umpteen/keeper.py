@@ -134,13 +134,20 @@ def main() -> int:
     try:
         cluster = load_class(request["class"])(**request["keywords"])
     except Exception as error:  # whatever a cluster of somebody else may raise
-        _write(folder, "complaint", f"{type(error).__name__}: {error}".splitlines()[0])
+        _write(folder, "complaint", _tell(error))
         return 1
     with contextlib.suppress(KeyboardInterrupt), cluster:
         _write(folder, "address", cluster.scheduler_address)
         _keep(cluster)
     os.unlink(f"{folder}/address")
     return 0
+
+
+def _tell(error: BaseException) -> str:
+    """What was wrong at the bottom of it, in one line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 def _leave(*_: object) -> None:

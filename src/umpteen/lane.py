@@ -112,7 +112,7 @@ class BatchView:
         self.status_file: str = own.get("status_file", "status_code")
         self.grace_s: float = own.get("grace_s", 10.0)
         cwd: str = own.get("cwd") or ""
-        self.synced: list[tuple[str, str | None]] = own.get("synced", [])
+        self.synced: list[tuple[str, str | None, str]] = own.get("synced", [])
         self.base = cwd if os.path.isdir(cwd) else ""  # where relative paths begin
         self.cwd = self.base or self.find_synced()
         self.deadline_s: float | None = own.get("deadline_s")
@@ -126,7 +126,7 @@ class BatchView:
 
     def find_synced(self) -> str | None:
         """The first folder that was synced; None is where the runner is."""
-        return self.place(*self.synced[0]) if self.synced else None
+        return self.place(*self.synced[0][:2]) if self.synced else None
 
     def place(self, digest: str, destination: str | None) -> str:
         """Where a folder that is synced is on this machine."""
@@ -259,7 +259,7 @@ class _Lane:
         self.earlier: dict[int, dict[int, tuple[int, str]]] = {}
         self.killed: dict[int, str] = {}
         self.programs: dict[tuple[str, str, str | None], str | None] = {}
-        self.closed = self.paused = self.listening = self.stopping = False
+        self.closed = self.paused = self.listening = self.stopping = self.is_orphan = False
         self.path = os.environ.get("PATH", os.defpath)
         ours = {line.split(b"=")[0] for line in build_environment("", "", 0, 0, 0, "", "")}
         ours.add(OPTIONS_VARIABLE.encode())  # may have secrets
@@ -312,6 +312,7 @@ class _Lane:
 
     def _obey(self, orders: bytes) -> None:
         if not orders:  # the runner is gone
+            self.is_orphan = True
             self.watcher.remove_file(self.setup.control)
             self._end_all(END_KINDLY, _ORPHAN_GRACE_S)
         spared = []
@@ -624,7 +625,8 @@ class _Lane:
             reason = f"cannot start: {failure.strerror}"
         if task.ending:
             self._end_strays(task)
-        self.setup.lease.clear_slot(task.slot)
+        if not self.is_orphan:  # else the next start is to see what ran when its runner died
+            self.setup.lease.clear_slot(task.slot)
         self._conclude(task, reason)
 
     def _end_strays(self, task: _Running) -> None:

@@ -10,9 +10,10 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
+from umpteen.errors import StoreError
 from umpteen.process import Machine
 from umpteen.results.base import RecordsKey, Store, parse_records_key, records_folder, records_key
-from umpteen.task import Record
+from umpteen.task import FORMAT_VERSION, Record
 
 __all__ = [
     "Start",
@@ -23,6 +24,7 @@ __all__ = [
     "parse_ranges",
     "parse_record",
     "read_start",
+    "refuse_newer",
     "trusted_size",
 ]
 
@@ -104,6 +106,18 @@ def trusted_size(content: bytes, here: Machine) -> int:
         line = next(parse_lines(content[position:end]), {})  # empty where it is torn
         upto, end = int(line.get("upto", 0)), position
     return min(len(content), max(len(head), upto))
+
+
+def refuse_newer(store: Store, content: dict[str, Any]) -> None:
+    """Raises StoreError for a file that a later version wrote, in a form that is not known here."""
+    version = content.get("version", 0)
+    if version > FORMAT_VERSION:
+        raise StoreError(
+            f"{store.address} was written by a later umpteen: its files have version {version}, "
+            f"this one knows {FORMAT_VERSION}",
+            "pip install --upgrade umpteen",
+            path=store.address,
+        )
 
 
 def format_ranges(numbers: Iterable[int]) -> str:

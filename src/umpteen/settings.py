@@ -38,8 +38,8 @@ class Settings(msgspec.Struct, frozen=True):
     of a batch for an engine, 0 for sizes that shrink towards the end. canary: tasks of
     each template that go first; max_failures: after so many nothing more starts; 0: neither.
     fail_fast: nor does anything go on then. file_syncs: (folder here, where it is to be on a
-    machine) of each that is synced; synced: (digest, where it is to be) once it is in the
-    store. submitted_from: the folder where relative paths
+    machine) of each that is synced; synced: (digest, where it is to be, else where it was here if
+    there is to be a way to it from there) once it is in the store. submitted_from: the folder where relative paths
     of commands begin.
     """
 
@@ -56,7 +56,7 @@ class Settings(msgspec.Struct, frozen=True):
     max_failures: int
     fail_fast: bool
     file_syncs: list[tuple[str, str | None]]
-    synced: list[tuple[str, str | None]]
+    synced: list[tuple[str, str | None, str]]
     submitted_from: str
     sources: dict[str, str]
 

@@ -1,6 +1,6 @@
-"""Makes one archive of a folder, called by a digest of what is in it.
+"""Makes one archive of a folder, or of a single file, called by a digest of what is in it.
 
-Takes a folder, gives the digest and the parts of a tar.gz. Equal names, contents, modes and
+Takes a folder or a file, gives the digest and the parts of a tar.gz. Equal names, contents, modes and
 links give equal digests, whenever and wherever they were copied to. Knows nothing of stores
 or jobs; `unpack` is the machine's half.
 """
@@ -64,28 +64,37 @@ class _Entry(NamedTuple):
 
 
 def measure(
-    source: str, *, exclude: Sequence[str] = (), on_progress: Progress | None = None
+    source: str,
+    *,
+    name: str | None = None,
+    exclude: Sequence[str] = (),
+    on_progress: Progress | None = None,
 ) -> Packed:
     """Read a folder, and write nothing.
 
-    exclude: absolute paths that stay out, such as the job's own results. Raises InputError,
-    naming the path, for what cannot be packed.
+    name: of the only file, where the source is one. exclude: absolute paths that stay out, such
+    as the job's own results. Raises InputError, naming the path, for what cannot be packed.
     """
-    tar = _Tar(source, exclude, on_progress)
+    tar = _Tar(_open_source(source, name, exclude), on_progress)
     for _ in tar.parts():
         continue
     return tar.packed()
 
 
 def pack(
-    source: str, digest: str, *, exclude: Sequence[str] = (), on_progress: Progress | None = None
+    source: str,
+    digest: str,
+    *,
+    name: str | None = None,
+    exclude: Sequence[str] = (),
+    on_progress: Progress | None = None,
 ) -> Iterator[bytes]:
-    """The parts of the archive of a folder that `measure` gave that digest.
+    """The parts of the archive of what `measure` gave that digest, with the same arguments.
 
     Raises InputError, as the last, where the folder has changed since: the parts are of no use
     then.
     """
-    tar = _Tar(source, exclude, on_progress)
+    tar = _Tar(_open_source(source, name, exclude), on_progress)
     compressor = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP)
     for part in tar.parts():
         if compressed := compressor.compress(part):
@@ -98,8 +107,8 @@ def pack(
 class _Tar:
     """The tar of one folder, in parts, and what was in it so far."""
 
-    def __init__(self, source: str, exclude: Sequence[str], on_progress: Progress | None) -> None:
-        self._folder = _Folder(source, exclude)
+    def __init__(self, folder: _Folder, on_progress: Progress | None) -> None:
+        self._folder = folder
         self._on_progress = on_progress
         self._hash = hashlib.blake2b(digest_size=DIGEST_BYTES)
         self._files = self._bytes = 0
@@ -265,6 +274,32 @@ class _Folder:
             yield
         except OSError as error:
             raise self.refuse(path, f"could not be read: {error.strerror}", _LEAVE_OUT) from error
+
+
+class _OneFile(_Folder):
+    """A single file, as the only one of a folder, by a name that it may not have here."""
+
+    def __init__(self, source: str, name: str) -> None:
+        self._source, self._name = source, name
+        self._top = os.path.realpath(source)
+
+    def walk(self) -> Iterator[_Entry]:
+        """The file."""
+        with self._explained(self._name):
+            yield _Entry(self._name, os.stat(self._top))
+
+    def refuse(self, path: str, message: str, hint: str) -> InputError:
+        """What is wrong with it, to be raised."""
+        del path
+        return InputError(message, hint, file=self._source)
+
+    def _at(self, path: str) -> str:
+        del path
+        return self._top
+
+
+def _open_source(source: str, name: str | None, exclude: Sequence[str]) -> _Folder:
+    return _Folder(source, exclude) if name is None else _OneFile(source, name)
 
 
 def _check_source(source: str) -> str:

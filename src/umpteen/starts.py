@@ -24,6 +24,7 @@ from umpteen.records import (
     format_ranges,
     list_starts,
     read_start,
+    refuse_newer,
 )
 from umpteen.results.base import (
     CANCEL,
@@ -60,7 +61,9 @@ def read_batch(store: Store, batch: str) -> BatchView:
     if content is None:
         message = f"there is no batch {batch} at {store.address}"
         raise StoreError(message, path=store.address, damaged=True)
-    return BatchView(json.loads(content))
+    parsed = json.loads(content)
+    refuse_newer(store, parsed.get("umpteen", {}))
+    return BatchView(parsed)
 
 
 class CancelMark(NamedTuple):

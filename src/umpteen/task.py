@@ -36,7 +36,7 @@ __all__ = [
     "tell_end",
 ]
 
-FORMAT_VERSION = 0
+FORMAT_VERSION = 1  # of the files of a store; all that were ever released can be read
 RUNNER_VARIABLE = "UMPTEEN_RUNNER"
 
 REASON_INTERRUPTED = "interrupted"

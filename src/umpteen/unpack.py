@@ -33,6 +33,7 @@ from umpteen.lease import SYNCED, leases_folder, local_lock, lock_file
 __all__ = [
     "CHUNK",
     "DIGEST_BYTES",
+    "lead_to",
     "mark_used",
     "place",
     "remove_unused",
@@ -46,9 +47,11 @@ CHUNK = 1 << 20
 
 _DIGEST = re.compile(f"[0-9a-f]{{{2 * DIGEST_BYTES}}}")
 _CONTENT, _LISTING = "content", "listing"
+_LED = re.compile(f"/.*/{SYNCED}/{_DIGEST.pattern}/{_CONTENT}(/[^/]*)?")
 _MAKING, _ASIDE, _LOCK = ".new", ".old", ".lock"
 _FORGET_S = 3600.0
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 _MODE = 0o777
 
 # What was unpacked, by path, parents first: size and change time in ns; None for a folder.
@@ -117,6 +120,42 @@ def place(content: str, destination: str) -> None:
                 _place_folder(source, target)
             else:
                 _place_file(source, target, destination)
+
+
+def lead_to(content: str, home: str) -> None:
+    """Make a link to a folder of `unpack_once` where that was on the machine it comes from.
+
+    home: that path; a folder's with / at its end, else that of the only file. What is there
+    already is left alone, but for an older link of ours; so is a place where this user may
+    make nothing. Raises StoreError.
+    """
+    path = home.rstrip("/")
+    target = content if home.endswith("/") else os.path.join(content, os.path.basename(path))
+    with _explained("make", path):
+        try:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            _put_link(target, path)
+        except OSError as error:
+            if error.errno not in _FORBIDDEN:
+                raise
+
+
+def _put_link(target: str, path: str) -> None:
+    """One that replaces another is there from one moment to the next."""
+    try:
+        found = os.readlink(path)
+    except FileNotFoundError:
+        with contextlib.suppress(FileExistsError):  # somebody else was faster
+            os.symlink(target, path)
+        return
+    except OSError as error:
+        if error.errno == errno.EINVAL:  # it is no link
+            return
+        raise
+    if found != target and _LED.fullmatch(found):
+        temporary = f"{path}.{os.urandom(4).hex()}{_MAKING}"
+        os.symlink(target, temporary)
+        os.replace(temporary, path)
 
 
 def stays_inside(path: str, target: str) -> bool:

@@ -32,12 +32,13 @@ from umpteen.results.opening import open_store
 from umpteen.settings import Setting
 
 # The name that a user gives; options of those that need some are below.
-EXECUTORS = ["local", "dask"]
+EXECUTORS = ["local", "dask", "ray"]
 
 # Handles of a place that does not answer here.
 FOREIGN = {
     "local": "another-machine/boot/" + "0" * 12,
     "dask": "tcp://127.0.0.1:1 000000000000/1",
+    "ray": "127.0.0.1:1 000000000000/1",
 }
 
 Open = Callable[[], Executor]
@@ -50,6 +51,8 @@ def open_one(request: pytest.FixtureRequest) -> Iterator[Open]:
     options = {}
     if request.param == "dask":
         options["scheduler_address"] = request.getfixturevalue("dask_cluster").address
+    if request.param == "ray":
+        options["address"] = request.getfixturevalue("ray_cluster").address
 
     def open_one() -> Executor:
         opened.append(open_executor(request.param, options))
@@ -180,7 +183,7 @@ class TestExecutor:
         address = prepare("echo a")
         executor = open_one()
         (handle,) = executor.submit(make_load(executor, address, "1")).values()
-        forgotten = handle.replace(handle.rpartition("/")[2], "999")
+        forgotten = handle.rpartition("/")[0] + "/999"
         assert executor.poll([forgotten])[forgotten] in (ENDED, UNKNOWN)
         wait_for_end(executor, [handle])
 

@@ -169,6 +169,8 @@ class JobMachine(RuleBasedStateMachine):
             known = self.known[name]
             if known.handed != known.version:
                 known.is_stale = known.batch != "" and known.state == "waiting"
+                if not known.is_stale:  # what its batch had to tell of it is told
+                    known.batch = ""
                 known.state = "waiting" if known.state != "new" else "new"
             known.handed, known.is_dropped = known.version, False
         for name in set(self.order) - set(self.file):

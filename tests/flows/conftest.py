@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.command import Umpteen
+from tests.support.dask import DaskCluster
 from tests.support.sweep import list_processes
 
 
@@ -26,6 +27,15 @@ def umpteen(tmp_path: Path) -> Iterator[Umpteen]:
     for pid in list_processes(umpteen) if umpteen.leases.exists() else ():
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def own_cluster(tmp_path: Path) -> Iterator[DaskCluster]:
+    """A Dask cluster of this test's own, not started yet."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("UMPTEEN_", "DASK_"))}
+    cluster = DaskCluster(tmp_path / "dask", environment)
+    yield cluster
+    cluster.stop()
 
 
 @pytest.fixture

@@ -172,7 +172,7 @@ def test_folder_is_synced_once_and_its_digest_known(place: Place) -> None:
     printed = place("logs", "job", "n=3").stdout
     assert printed == f"from {place.umpteen.leases}/synced/{digest}/content/main.py\n"
     handed = json.loads(place.open().read(".umpteen/handed/2.json") or b"")
-    assert handed["settings"]["synced"] == [[digest, None]]
+    assert handed["settings"]["synced"] == [[digest, None, ""]]
 
 
 @pytest.mark.parametrize("spoil", [lambda whole: whole[:-20], lambda _: b"no archive"])
@@ -536,23 +536,23 @@ def test_outcomes_that_cannot_be_put_are_kept_and_said(
 def test_outcomes_on_their_way_are_kept_where_a_lane_is_killed(
     far: Place, s3_proxy: FaultProxy
 ) -> None:
-    command = f"echo {{n}} >> ran; {WAITS}; [ {{n}} -lt 3 ] || [ -e on ] || sleep 600"
+    command = f"echo {{n}} >> ran; {WAITS}; [ {{n}} = 1 ] || [ -e on ] || sleep 600"
     watcher = far.umpteen.start(
-        "run", command, "n=1..6", "--name", "job", "--results", far.address, "--slots", "2",
+        "run", command, "n=1..3", "--name", "job", "--results", far.address, "--slots", "1",
         env={OPTIONS_VARIABLE: json.dumps(far.options), "UMPTEEN_STORE_PATIENCE_S": "5"},
     )  # fmt: skip
-    wait_until(lambda: len(list(far.umpteen.folder.glob("began.*"))) == 2)  # and nothing forks
+    wait_until((far.umpteen.folder / "began.1").exists)
     lane = find_runners(far.umpteen)[-1]
     s3_proxy.errors, s3_proxy.status, s3_proxy.code = 1.0, 403, "ExpiredToken"
     far.umpteen.write("go", "")
-    wait_until(lambda: len(list(far.umpteen.leases.glob("*/spool/*-1/status_code"))) == 2)
+    [trouble] = wait_until(lambda: list(far.umpteen.leases.glob("*/trouble")))
+    wait_until(trouble.read_text)  # so the runner has heard of it
     os.kill(lane, signal.SIGKILL)
     wait_until(lambda: list(far.umpteen.leases.glob("*/kept.jsonl")), 60)
     s3_proxy.errors = 0.0
     far.umpteen.write("on", "")
     _, said = watcher.communicate(timeout=120)
-    done = far.run(command, "n=1..6")
+    done = far.run(command, "n=1..3")
     assert done.returncode == 0, said + done.stderr
-    assert far.states() == {"succeeded": 6}
-    ran = (far.umpteen.folder / "ran").read_text().split()
-    assert (ran.count("1"), ran.count("2")) == (1, 1)
+    assert far.states() == {"succeeded": 3}
+    assert (far.umpteen.folder / "ran").read_text().split().count("1") == 1

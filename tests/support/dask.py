@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.support.server import find_port, is_open, start_server, stop_server
@@ -13,29 +15,46 @@ from tests.support.wait import wait_until
 
 __all__ = ["DaskCluster"]
 
-_SCHEDULER = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--no-dashboard"]
-_WORKER = [sys.executable, "-m", "distributed.cli.dask_worker", "--no-dashboard"]
+_SCHEDULER = ["-m", "distributed.cli.dask_scheduler", "--no-dashboard"]
+_WORKER = ["-m", "distributed.cli.dask_worker", "--no-dashboard"]
+# Empties the folders before `--` for a command and its children alone.
+_HIDE = 'while [ "$1" != -- ]; do mount -t tmpfs none "$1" || exit; shift; done; shift; exec "$@"'
 # What Dask sends around by itself, less often than would be fair on two cores.
 _QUIET = {"DASK_DISTRIBUTED__ADMIN__TICK__INTERVAL": "200ms"}
 
 
 class DaskCluster:
-    """`start()` it, `add_worker()`; workers have leases of their own, as on another machine."""
+    """`start()` it, `add_worker()`; workers have leases of their own, as on another machine.
+
+    python: what workers run in. options: of scheduler and workers. hidden: folders that are
+    empty for the workers to come, for each its own, which needs root. Commands find programs in
+    `programs`, and the worker's name in WORKER.
+    """
 
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
         self.folder, self.port = folder, find_port()
-        self.environment = {**environment, **_QUIET, "UMPTEEN_LEASES": str(folder / "leases")}
+        self.programs = folder / "bin"
+        self.environment = {
+            **environment,
+            **_QUIET,
+            "UMPTEEN_LEASES": str(folder / "leases"),
+            "PATH": f"{self.programs}:{environment.get('PATH', os.defpath)}",
+        }
+        self.protocol, self.python, self.scheduler_python = "tcp", sys.executable, sys.executable
+        self.options: list[str] = []
+        self.hidden: Sequence[Path] = ()
         self.scheduler: subprocess.Popen[bytes] | None = None
         self.workers: list[subprocess.Popen[bytes]] = []
 
     @property
     def address(self) -> str:
         """Of the scheduler."""
-        return f"tcp://127.0.0.1:{self.port}"
+        return f"{self.protocol}://127.0.0.1:{self.port}"
 
     def start(self) -> None:
         """Start the scheduler, on the port that it had before."""
-        command = [*_SCHEDULER, "--host", "127.0.0.1", "--port", str(self.port)]
+        command = [self.scheduler_python, *_SCHEDULER, "--host", f"{self.protocol}://127.0.0.1"]
+        command += ["--port", str(self.port), *self.options]
         self.scheduler = self._start(command, "scheduler")
         wait_until(lambda: is_open(self.port))
 
@@ -44,11 +63,24 @@ class DaskCluster:
     ) -> subprocess.Popen[bytes]:
         """Start a worker that has joined when this returns; `more` are options of its command."""
         number = len(self.workers)
-        command = [*_WORKER, self.address, "--nthreads", str(threads), "--name", f"w{number}"]
+        command = [self.python, *_WORKER, self.address, *self.options]
+        command += ["--nthreads", str(threads), "--name", f"w{number}"]
         command += ["--local-directory", str(self.folder / f"w{number}")]
         command += ["--nanny" if nanny else "--no-nanny", "--death-timeout", "30"]
         for option, value in more.items():
             command += [f"--{option.replace('_', '-')}", value]
+        if self.hidden:
+            command = [
+                "unshare",
+                "-m",
+                "sh",
+                "-c",
+                _HIDE,
+                "sh",
+                *map(str, self.hidden),
+                "--",
+                *command,
+            ]
         worker = self._start(command, f"w{number}")
         self.workers.append(worker)
         log = self.folder / f"w{number}.log"
@@ -57,7 +89,9 @@ class DaskCluster:
 
     def _start(self, command: list[str], name: str) -> subprocess.Popen[bytes]:
         self.folder.mkdir(exist_ok=True)
-        return start_server(command, self.folder / f"{name}.log", self.environment)
+        self.programs.mkdir(exist_ok=True)
+        environment = {**self.environment, "WORKER": name}
+        return start_server(command, self.folder / f"{name}.log", environment)
 
     def kill(self, process: subprocess.Popen[bytes] | None) -> None:
         """As a power cut would: the process alone, not its children."""
@@ -66,8 +100,10 @@ class DaskCluster:
         process.wait()
 
     def stop(self) -> None:
-        """End all of it, with what tasks may have left."""
-        for process in (*self.workers, self.scheduler):
-            if process is not None:
-                os.kill(process.pid, signal.SIGCONT) if process.poll() is None else None
-                stop_server(process)
+        """End all of it; runners notice, and end what tasks may have left."""
+        for worker in self.workers:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(worker.pid, signal.SIGKILL)
+            worker.wait()
+        if self.scheduler is not None:
+            stop_server(self.scheduler)

@@ -1,10 +1,11 @@
 """Kill parts of a cluster at random points of a job on it, collect it, and check the store.
 
-    python -m tests.support.engines [--points 50] [--tasks 300] [--seed N] [--kill scheduler]
+    python -m tests.support.engines dask|ray [--points 50] [--tasks 300] [--seed N] [--kill head]
 
-Killed with signal 9 are a worker, a runner on one, the client, or the scheduler with all that
-hangs on it; or a worker is stopped and goes on after it was given up. What died is replaced, as
-an operator would, and `collect` goes on until all is done.
+Killed with signal 9 are a worker, a runner on one, the client, Ray's actor that has the batches,
+or the scheduler (the head) with all that hangs on it; or a worker is stopped and goes on after
+Dask has given it up. What died is replaced, as an operator would, and `collect` goes on until
+all is done.
 """
 
 from __future__ import annotations
@@ -23,12 +24,16 @@ from pathlib import Path
 
 from tests.support.command import Umpteen
 from tests.support.dask import DaskCluster
+from tests.support.ray import RayCluster
 from tests.support.sweep import estimate_records, find_runners, read_record_lines, run_points
 from tests.support.wait import wait_until
 
 __all__ = ["TARGETS", "main", "run_engine_point"]
 
-TARGETS = ("worker", "frozen worker", "runner", "client", "scheduler")
+TARGETS = {
+    "dask": ("worker", "frozen worker", "runner", "client", "head"),
+    "ray": ("worker", "runner", "client", "owner", "head"),
+}
 _QUICK = {
     "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "3s",
     "DASK_DISTRIBUTED__WORKER__HEARTBEAT__INTERVAL": "300ms",
@@ -65,32 +70,81 @@ def check_winners(store: Path, tasks: int) -> list[str]:
     return faults
 
 
-def run_engine_point(umpteen: Umpteen, target: str, after: int, tasks: int) -> list[str]:
-    """Run a job on a cluster of two workers, kill the target, and say what is wrong then."""
-    cluster = DaskCluster(umpteen.home / "dask", {**umpteen.environment, **_QUICK})
+class _Dask:
+    """A scheduler and two workers."""
+
+    def __init__(self, umpteen: Umpteen) -> None:
+        self.cluster = DaskCluster(umpteen.home / "dask", {**umpteen.environment, **_QUICK})
+        self.workers: list[subprocess.Popen[bytes]] = []
+
+    def start(self) -> None:
+        self.cluster.start()
+        self.workers = [self.cluster.add_worker(), self.cluster.add_worker()]
+
+    def strike(self, target: str) -> None:
+        if target == "worker":
+            self.cluster.kill(self.workers[0])
+            self.cluster.add_worker()
+        elif target == "frozen worker":
+            os.kill(self.workers[0].pid, signal.SIGSTOP)
+            self.cluster.add_worker()
+            time.sleep(4)  # longer than the scheduler's patience: this is the fault, not a wait
+            os.kill(self.workers[0].pid, signal.SIGCONT)
+        else:
+            self.cluster.kill(self.cluster.scheduler)
+            self.start()
+
+
+class _Ray:
+    """A head with two CPUs."""
+
+    def __init__(self, umpteen: Umpteen) -> None:
+        self.cluster = RayCluster(umpteen.environment)
+
+    def start(self) -> None:
+        self.cluster.start(2)
+
+    def strike(self, target: str) -> None:
+        if target == "head":
+            self.cluster.kill()
+            self.start()
+            return
+        pattern = "ray::run_batch" if target == "worker" else "ray::.*[Oo]wner"
+        for pid in self.cluster.list_pids(pattern)[:1]:
+            os.kill(pid, signal.SIGKILL)
+
+
+def run_engine_point(
+    umpteen: Umpteen, engine: str, target: str, after: int, tasks: int
+) -> list[str]:
+    """Run a job on a cluster for two batches at once, kill the target, and say what is wrong."""
+    side = _Dask(umpteen) if engine == "dask" else _Ray(umpteen)
     job = umpteen.folder / "job.json"
     job.write_text(json.dumps({"tasks": [_command(n) for n in range(tasks)]}))
     store = umpteen.folder / "umpteen-results" / "job"
+    client = None
     try:
-        cluster.start()
-        workers = [cluster.add_worker(), cluster.add_worker()]
-        flags = ("--executor", "dask", "--scheduler-address", cluster.address)
+        side.start()
+        flags = ("--executor", engine, "--scheduler-address", side.cluster.address)
         client = umpteen.start("run", "job.json", "-q", *flags)
-        wait_until(lambda: estimate_records(store) >= after or client.poll() is not None, 120)
+        wait_until(lambda: _has_come(store, after, client), 120)
         before = read_record_lines(store)
-        _strike(target, cluster, workers[0], client)
+        if target == "client":
+            client.kill()
+        elif target == "runner":
+            # Workers have their leases in the cluster's folder.
+            for pid in find_runners(Umpteen(side.cluster.folder, side.cluster.folder))[:1]:
+                os.kill(pid, signal.SIGKILL)
+        else:
+            side.strike(target)
         client.wait(150)
-        again = client
+        returned, said = client.returncode, client.communicate()
         for _ in range(3):
-            if again.returncode in (0, 1) and target != "client":
+            if returned == 0:
                 break
-            again = umpteen.start("collect", "job", "-q")
-            again.wait(150)
-            if again.returncode == 0:
-                break
-        faults = (
-            [f"ended with {again.returncode}: {again.communicate()}"] if again.returncode else []
-        )
+            again = umpteen("collect", "job", "-q", timeout_s=200)
+            returned, said = again.returncode, (again.stdout, again.stderr)
+        faults = [f"ended with {returned}: {said}"] if returned else []
         faults += check_winners(store, tasks)
         now = read_record_lines(store)
         faults += [
@@ -100,52 +154,31 @@ def run_engine_point(umpteen: Umpteen, target: str, after: int, tasks: int) -> l
         ]
         return faults
     finally:
-        client.kill()
-        client.communicate()
-        cluster.stop()
+        if client is not None:
+            client.kill()
+            client.communicate()
+        side.cluster.stop()
 
 
-def _strike(
-    target: str,
-    cluster: DaskCluster,
-    worker: subprocess.Popen[bytes],
-    client: subprocess.Popen[str],
-) -> None:
-    if target == "client":
-        client.kill()
-    elif target == "runner":
-        # Workers have their leases in the cluster's folder.
-        for pid in find_runners(Umpteen(cluster.folder, cluster.folder))[:1]:
-            os.kill(pid, signal.SIGKILL)
-    elif target == "worker":
-        cluster.kill(worker)
-        cluster.add_worker()
-    elif target == "frozen worker":
-        os.kill(worker.pid, signal.SIGSTOP)
-        cluster.add_worker()
-        time.sleep(4)  # longer than the scheduler's patience: this is the fault, not a wait
-        os.kill(worker.pid, signal.SIGCONT)
-    else:
-        cluster.kill(cluster.scheduler)
-        cluster.start()
-        cluster.add_worker()
-        cluster.add_worker()
+def _has_come(store: Path, after: int, client: subprocess.Popen[str]) -> bool:
+    return estimate_records(store) >= after or client.poll() is not None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the sweep; 1 where a point had a fault."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("engine", choices=TARGETS)
     parser.add_argument("--points", type=int, default=50)
     parser.add_argument("--tasks", type=int, default=300)
     parser.add_argument("--seed", type=int, default=int(time.time()))
-    parser.add_argument("--kill", choices=TARGETS, help="this alone")
+    parser.add_argument("--kill", help="this alone: " + ", ".join(TARGETS["dask"]))
     options = parser.parse_args(arguments)
     generator = random.Random(options.seed)
 
     def run(_: int, umpteen: Umpteen) -> tuple[str, list[str]]:
-        target = options.kill or generator.choice(TARGETS)
+        target = options.kill or generator.choice(TARGETS[options.engine])
         after = generator.randrange(options.tasks)
-        faults = run_engine_point(umpteen, target, after, options.tasks)
+        faults = run_engine_point(umpteen, options.engine, target, after, options.tasks)
         return f"{target} after {after}", faults
 
     return run_points(options.points, options.seed, run)

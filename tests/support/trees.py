@@ -59,7 +59,9 @@ def see_tree(folder: Path) -> dict[str, Any]:
 
 
 _letters = st.characters(exclude_characters="/\0", exclude_categories=["Cs"])
-_names = st.text(_letters, min_size=1, max_size=40).filter(lambda name: name not in {".", ".."})
+_names = st.text(_letters, min_size=1, max_size=40).filter(
+    lambda name: name not in {".", "..", ".git"}
+)
 _odd_names = st.sampled_from(["a b", "a\nb", "ünï 名", "-rf", "'\"$(x)", "*", " ", "~", "x" * 255])
 _contents = st.one_of(
     st.binary(max_size=2000), st.binary(max_size=50).map(Program), st.just(Link("a b"))

@@ -202,6 +202,18 @@ def test_measure_of_a_file_is_refused_with_its_folder(tmp_path: Path) -> None:
     assert error.hint == f"sync the folder that it is in: {tmp_path}"
 
 
+def test_pack_of_a_single_file_has_it_by_the_name_that_is_given(tmp_path: Path) -> None:
+    (tmp_path / "a b.csv").write_bytes(b"x\n")
+    (tmp_path / "a b.csv").chmod(0o750)
+    os.symlink("a b.csv", tmp_path / "link")
+    for source in ("a b.csv", "link"):
+        packed = measure(str(tmp_path / source), name="c.csv")
+        assert packed[1:] == (1, 2)
+        content = b"".join(pack(str(tmp_path / source), packed.digest, name="c.csv"))
+        with tarfile.open(fileobj=io.BytesIO(content)) as tar:
+            assert [(member.name, member.mode) for member in tar] == [("c.csv", 0o750)]
+
+
 @pytest.mark.parametrize(
     "target", ["/etc", "..", "../x", "../../x", "a/../../x", "sub/../x", "sub/l/../.."]
 )

@@ -19,7 +19,7 @@ from tests.support.trees import Link, Program, put_tree, see_tree, trees
 from tests.support.wait import wait_until
 from umpteen.errors import StoreError
 from umpteen.staging import measure, pack
-from umpteen.unpack import mark_used, place, remove_unused, unpack_once
+from umpteen.unpack import lead_to, mark_used, place, remove_unused, unpack_once
 
 SMALL = {
     "main.py": b"print()",
@@ -458,3 +458,36 @@ def test_place_clears_what_a_killed_one_left(small: Archive, tmp_path: Path) -> 
 def test_place_of_what_was_not_unpacked_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="is no folder that was unpacked"):
         place(str(tmp_path), str(tmp_path / "target"))
+
+
+# --- a link to it ---------------------------------------------------------------------------
+
+
+def test_lead_to_makes_a_link_where_nothing_is(small: Archive, tmp_path: Path) -> None:
+    content = unpack_once(small.digest, small.fetch)
+    home = tmp_path / "a/b/code"
+    for _ in range(2):
+        lead_to(content, f"{home}/")
+        assert os.readlink(home) == content
+    lead_to(content, str(tmp_path / "main.py"))
+    assert (tmp_path / "main.py").read_bytes() == b"print()"
+
+
+def test_lead_to_changes_only_a_link_of_its_own(small: Archive, tmp_path: Path) -> None:
+    content = unpack_once(small.digest, small.fetch)
+    home, other, own = tmp_path / "code", tmp_path / "other", tmp_path / "own"
+    os.symlink(content.replace(small.digest, "0" * 40), home)
+    lead_to(content, f"{home}/")
+    assert os.readlink(home) == content
+    os.symlink(tmp_path, other)
+    lead_to(content, f"{other}/")
+    assert os.readlink(other) == str(tmp_path)
+    own.mkdir()
+    lead_to(content, f"{own}/")
+    assert not own.is_symlink()
+    assert not list(tmp_path.glob("*.new"))
+
+
+def test_lead_to_where_nothing_can_be_made_does_nothing(small: Archive, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    lead_to(unpack_once(small.digest, small.fetch), f"{tmp_path}/file/code/")

@@ -31,8 +31,9 @@ _MODULES = {
     LOCAL: "umpteen.executors.local:LocalExecutor",
     "multiprocessing": "umpteen.executors.local:LocalExecutor",
     "dask": "umpteen.executors.dask:DaskExecutor",
+    "ray": "umpteen.executors.ray:RayExecutor",
 }
-_LATER = ("ray", "slurm", "ssh", "pool", "saturn")
+_LATER = ("slurm", "ssh", "pool", "saturn")
 
 
 class Abilities(NamedTuple):
@@ -53,12 +54,14 @@ class Abilities(NamedTuple):
 class Order(NamedTuple):
     """One batch to be run, once those that it is `after` have ended.
 
-    gpus: the most that one of its tasks needs.
+    gpus, cpus and memory (bytes): the most that one of its tasks needs, 0 where none says.
     """
 
     batch: str
     after: Sequence[str] = ()
     gpus: int = 0
+    cpus: int = 0
+    memory: int = 0
 
 
 class Load(NamedTuple):
@@ -111,7 +114,10 @@ class Executor(abc.ABC):
         """Make haste with what the cancel mark in the store says; what has ended is no error."""
 
     def count_workers(self, slots: int) -> int:
-        """How many batches of so many slots (0: one slot of a worker) may run at once; 0: unknown."""
+        """How many batches of so many slots (0: one slot of a worker) may run at once; 0: unknown.
+
+        Raises BackendError where there is nobody to ask, before anything is handed in.
+        """
         del slots
         return 0
 

@@ -26,7 +26,7 @@ __all__ = ["hasten", "run_batch"]
 
 ORPHAN_GRACE_S = 3
 _MOST_DEATHS = 5  # of runners in a row
-_BUSY_S = 10.0  # how long another batch of this worker is waited for before others may have ours
+_BUSY_S = 5.0  # how long another batch of this worker is waited for before others may have ours
 _SAID_BYTES = 2000
 _PROGRAM = "import sys; sys.path.insert(0, {!r}); from umpteen.runner import main; sys.exit(main())"
 _OLDEST = (3, 9)
@@ -69,12 +69,15 @@ def hasten(marks: list[str]) -> None:
 
 
 def _run(asked: dict[str, object]) -> str:
+    above = os.environ.get("UMPTEEN_LEASES") or f"/var/tmp/umpteen-{os.getuid()}"
+    name = above
     try:
-        place = _unpack()
+        place = _unpack(above)
+        name = tempfile.gettempdir()
         code, said = _try_runners(asked, place)
     except OSError as error:
-        name = error.filename or tempfile.gettempdir()
-        return _answer(3, f"error: a worker cannot write {name}: {error.strerror}")
+        name, host = error.filename or name, socket.gethostname()
+        return _answer(3, f"error: a worker on {host} cannot write {name}: {error.strerror}")
     return _answer(code, said)
 
 
@@ -118,11 +121,10 @@ def _run_once(asked: dict[str, object], place: str) -> tuple[int, str]:
         return code, complaints.read(_SAID_BYTES).decode(errors="replace").strip()
 
 
-def _unpack() -> str:
-    """The runner's folder on this machine, made by the first that needs it."""
+def _unpack(above: str) -> str:
+    """The runner's folder on this machine, below `above`, made by the first that needs it."""
     content = base64.b64decode(RUNNER)
     digest = hashlib.blake2b(content, digest_size=10).hexdigest()
-    above = os.environ.get("UMPTEEN_LEASES") or f"/var/tmp/umpteen-{os.getuid()}"
     os.makedirs(above, mode=0o700, exist_ok=True)
     found = os.lstat(above)
     if found.st_uid != os.getuid():
@@ -130,13 +132,13 @@ def _unpack() -> str:
     place = f"{above}/runner-{digest}"
     if not _is_whole(place):
         new = tempfile.mkdtemp(dir=above, prefix=f"runner-{digest}.")
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            archive.extractall(new)
         try:
+            with zipfile.ZipFile(io.BytesIO(content)) as archive:
+                archive.extractall(new)
             os.rename(new, place)
-        except OSError:  # somebody else was faster
+        except OSError:
             shutil.rmtree(new, ignore_errors=True)
-            if not _is_whole(place):
+            if not _is_whole(place):  # else somebody else was faster
                 raise
     return place
 

@@ -16,6 +16,7 @@ import logging
 import os
 import socket
 import tempfile
+import threading
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -45,8 +46,7 @@ __all__ = ["DaskExecutor"]
 
 _OPTIONS = ("scheduler_address", "cluster_class", "cluster_kwargs", "resources", "worker_timeout")
 _PREFIX = "umpteen"
-_ANSWER_S, _REACH_S, _CLUSTER_S = 10.0, 3.0, 600.0
-_LOOK_S = 1.0  # how often `read_ending` asks
+_ANSWER_S, _REACH_S, _CLUSTER_S = 8.0, 3.0, 600.0
 _STATES = {
     "released": QUEUED, "waiting": QUEUED, "no-worker": QUEUED, "queued": QUEUED,
     "processing": RUNNING, "memory": ENDED, "erred": ENDED, "forgotten": ENDED, None: ENDED,
@@ -125,7 +125,6 @@ class DaskExecutor(Executor):
         limit = options.get("worker_timeout")
         self.limit_s = parse_duration_s(limit) if limit is not None else float("inf")
         self.futures: dict[str, Future] = {}
-        self.asked_s = 0.0
         self.without_s: float | None = None
         self.ending: tuple[int | None, str] = (0, "")
 
@@ -182,8 +181,7 @@ class DaskExecutor(Executor):
             marks = sorted({handle.mark for handle in some})
             with _explained(scheduler):
                 client.cancel([_future(key, client) for key in queued], force=True)
-                call = f"__import__({build_carrier().name!r}).hasten({marks!r})"
-                client.run(eval, call, on_error="ignore")
+                _hasten(client, marks)
 
     def count_workers(self, slots: int) -> int:
         """Threads of the workers that are there, or workers where one batch takes a whole one."""
@@ -193,24 +191,24 @@ class DaskExecutor(Executor):
             workers = kwargs.get("n_workers", 0)
             threads = 1 if slots else kwargs.get("threads_per_worker", 1)
             return workers * threads if isinstance(workers * threads, int) else 0
-        with contextlib.suppress(BackendError):
-            client = _connect(scheduler)
-            with _explained(scheduler):
-                found = client.nthreads()
-                return len(found) if slots else sum(found.values())
-        return 0
+        client = _connect(scheduler)
+        with _explained(scheduler):
+            found = client.nthreads()
+        return len(found) if slots else sum(found.values())
 
     def explain(self, handles: Sequence[str]) -> str:
         """What batches wait for that are with the scheduler."""
         found = _group(_ask_states(handles))
         states = {state for _, group in found.values() for state in group}
-        if not states or not states <= {"no-worker", "queued", "waiting"}:
+        if not states <= {"no-worker", "queued", "waiting"} or not handles:
             self.without_s = None
-            return "" if states else "the Dask scheduler does not answer"
-        scheduler = next(iter(found))
-        with contextlib.suppress(BackendError), _explained(scheduler):
-            return self._judge_workers(len(_connect(scheduler).nthreads()), handles)
-        return ""
+            return ""
+        if not found:
+            return "the Dask scheduler does not answer"
+        client, workers = _connect(next(iter(found))), 0
+        with _explained(next(iter(found))):
+            workers = len(client.nthreads())
+        return self._judge_workers(workers, handles)
 
     def _judge_workers(self, workers: int, handles: Sequence[str]) -> str:
         wanted = self.options.get("resources")
@@ -235,9 +233,8 @@ class DaskExecutor(Executor):
 
         A runner that cannot work at all ends the others that wait.
         """
-        if self.ending[0] is not None or time.monotonic() - self.asked_s < _LOOK_S:
+        if self.ending[0] is not None:
             return self.ending
-        self.asked_s = time.monotonic()
         over = {batch: f for batch, f in self.futures.items() if f.status != "pending"}
         answers = list(map(_read_answer, over.values()))
         worst = max(answers, default=(0, ""))
@@ -264,17 +261,32 @@ def _import_distributed() -> Any:
 
 def _connect(scheduler: str) -> Client:
     """The client of this process for a scheduler. Raises BackendError, SettingsError."""
-    known = _clients.get(scheduler)
-    if known is not None and known.status == "running":
+    with _connecting:
+        known = _clients.get(scheduler)
+        if known is None or known.status != "running":
+            known = _clients[scheduler] = _build_client(scheduler)
         return known
+
+
+def _build_client(scheduler: str) -> Client:
     distributed = _import_distributed()
     _reach(scheduler)
     _hush()
     with _explained(scheduler), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of versions that differ: only text crosses
-        asyncio.run(_greet(scheduler))
-        client: Client = distributed.Client(scheduler, timeout=_ANSWER_S, set_as_default=False)
-    _clients[scheduler] = client
+        theirs, ours = asyncio.run(_greet(scheduler)), distributed.__version__
+        # One that cannot connect would wait for its own end for half a minute.
+        kind: Any = type("Client", (distributed.Client,), {"__del__": lambda _: None})
+        try:
+            client: Client = kind(scheduler, timeout=_ANSWER_S, set_as_default=False)
+        except Exception as error:  # whatever its many parts may raise
+            if theirs == ours:
+                raise
+            raise BackendError(
+                f"the scheduler at {scheduler} has Dask {theirs}, which this Dask {ours} "
+                f"cannot speak to: {_tell(error)}",
+                f"pip install distributed=={theirs}",
+            ) from error
     atexit.register(_close, client)
     return client
 
@@ -286,8 +298,8 @@ def _hush() -> None:
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 
 
-async def _greet(scheduler: str) -> None:
-    """Raises whatever keeps us from talking to a scheduler: a Client that fails hangs at its end."""
+async def _greet(scheduler: str) -> str:
+    """The version of a scheduler. Raises whatever keeps us from talking to it."""
     from distributed.core import rpc
     from distributed.security import Security
 
@@ -296,8 +308,11 @@ async def _greet(scheduler: str) -> None:
     arguments = build().get_connection_args("client")
     async with call(scheduler, timeout=_ANSWER_S, connection_args=arguments) as asked:
         found = await asyncio.wait_for(asked.identity(), _ANSWER_S)
+        told = await asyncio.wait_for(asked.versions(), _ANSWER_S)
     if found.get("type") != "Scheduler":
         raise ValueError(f"it is a {found.get('type')}")
+    version = dict(told["packages"]).get("distributed")
+    return str(version["version"] if isinstance(version, dict) else version)
 
 
 def _close(client: Client) -> None:
@@ -317,12 +332,18 @@ def _reach(scheduler: str) -> None:
         raise _no_answer(scheduler, reason) from error
 
 
-def _no_answer(scheduler: str, reason: str) -> BackendError:
+def _no_answer(scheduler: str, reason: str, hint: str = "") -> BackendError:
     return BackendError(
         f"the Dask scheduler at {scheduler} does not answer: {reason}",
-        "start it with `dask scheduler`, or give its --scheduler-address",
+        hint or "start it with `dask scheduler`, or give its --scheduler-address",
         transient=True,
     )
+
+
+def _tell(error: BaseException) -> str:
+    """One line, whatever there is."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 @contextlib.contextmanager
@@ -330,8 +351,10 @@ def _explained(scheduler: str) -> Iterator[None]:
     """Errors of Dask as BackendError."""
     try:
         yield
+    except BackendError:
+        raise
     except Exception as error:  # whatever its many parts may raise
-        reason = (str(error) or type(error).__name__).strip().splitlines()[0]
+        reason = _tell(error)
         is_secure = scheduler.startswith("tls:") or "ssl" in reason.lower() or "tls" in reason
         if is_secure:
             raise BackendError(
@@ -339,7 +362,8 @@ def _explained(scheduler: str) -> Iterator[None]:
                 "set DASK_DISTRIBUTED__COMM__TLS__CA_FILE and "
                 "DASK_DISTRIBUTED__COMM__TLS__CLIENT__CERT and __KEY, as its owner has them",
             ) from error
-        raise _no_answer(scheduler, reason) from error
+        hint = "is it Dask's? Where it has TLS, its address begins with tls://"
+        raise _no_answer(scheduler, reason, hint) from error
 
 
 def _upload(client: Client) -> None:
@@ -368,7 +392,7 @@ def _map(
     futures: dict[str, Future] = {}
     for gpus, group in itertools.groupby(load.orders, key=lambda order: order.gpus):
         orders = list(group)
-        befores = [
+        waited = [
             [
                 earlier.get(b) or _future(keys[b], client)
                 for b in o.after
@@ -379,7 +403,7 @@ def _map(
         found = client.map(
             eval,
             [_build_call(load, order) for order in orders],
-            [{"after": before} for before in befores],
+            [{"after": before} for before in waited],
             key=[keys[order.batch] for order in orders],
             resources=build_resources(resources, gpus) or None,
             pure=False,
@@ -409,6 +433,19 @@ def _confirm(client: Client, keys: Sequence[Key]) -> None:
         if time.monotonic() > limit_s:
             raise TimeoutError("it did not take the batches")
         time.sleep(0.01)
+
+
+def _hasten(client: Client, marks: Sequence[str]) -> None:
+    """Ask workers, but wait for none that hangs: runners look at the mark by themselves, too."""
+
+    def ask() -> None:
+        with contextlib.suppress(Exception):
+            call = f"__import__({build_carrier().name!r}).hasten({marks!r})"
+            client.run(eval, call, on_error="ignore")
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(_REACH_S)
 
 
 def _future(key: Key, client: Client) -> Future:
@@ -463,7 +500,7 @@ def _read_answer(future: Future) -> tuple[int, str]:
             return (answer["code"] if answer["code"] >= 0 else _GAVE_UP), answer["said"]
     if future.status == "error":
         error = future.exception(timeout=_ANSWER_S)
-        return _GAVE_UP, f"Dask gave it up: {str(error).splitlines()[0]}"
+        return _GAVE_UP, f"Dask gave it up: {_tell(error)}"
     return 0, ""  # forgotten, as its end was before we asked, or cancelled
 
 
@@ -472,3 +509,4 @@ def _show(resources: Mapping[str, Any]) -> str:
 
 
 _clients: dict[str, Client] = {}
+_connecting = threading.Lock()  # a job is looked at in threads

@@ -18,6 +18,7 @@ __all__ = [
     "FOLLOW",
     "JOB",
     "LOCK",
+    "OPTIONS_SUFFIX",
     "OUTPUTS",
     "OWN_FOLDER",
     "Appender",
@@ -32,6 +33,7 @@ __all__ = [
     "handed_key",
     "handles_key",
     "live_folder",
+    "options_key",
     "parse_live_key",
     "parse_numbers",
     "parse_records_key",
@@ -50,6 +52,7 @@ JOB = ".umpteen/job.json"
 CANCEL = ".umpteen/cancel"
 LOCK = ".umpteen/lock"
 FOLLOW = ".umpteen/follow"
+OPTIONS_SUFFIX = ".options.json"  # of what its owner alone may read, as is job.json
 OUTPUTS = ("stdout", "stderr", "status_code", "status", "results")  # of an attempt, in its folder
 CLOSED = "closed"  # in the records folder of a batch
 
@@ -84,6 +87,11 @@ def tasks_key(hand_in: int) -> str:
 def handed_key(hand_in: int) -> str:
     """What a hand-in gave to which executor."""
     return f".umpteen/handed/{hand_in}.json"
+
+
+def options_key(hand_in: int) -> str:
+    """The options of the executor that a hand-in went to."""
+    return f".umpteen/handed/{hand_in}{OPTIONS_SUFFIX}"
 
 
 def handles_key(hand_in: int) -> str:

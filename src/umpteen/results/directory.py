@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Iterator
 
 from umpteen.errors import StoreError
-from umpteen.results.base import JOB, Appender, Content, Store
+from umpteen.results.base import JOB, OPTIONS_SUFFIX, Appender, Content, Store
 
 __all__ = ["DirectoryStore", "RecordsFile", "written_whole"]
 
@@ -160,7 +160,8 @@ class DirectoryStore(Store):
     def _write_beside(self, path: str, content: Content) -> str:
         temporary = f"{path}.{os.urandom(4).hex()}.new"
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        mode = 0o600 if path.endswith(JOB) else 0o666  # settings may name what others must not see
+        # Settings may name what others must not see.
+        mode = 0o600 if path.endswith((JOB, OPTIONS_SUFFIX)) else 0o666
         try:
             fd = os.open(temporary, flags, mode)
         except FileNotFoundError:

@@ -1,0 +1,468 @@
+"""Jobs on Dask: how a cluster is found, and what becomes of a job when parts of it die."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.command import Umpteen
+from tests.support.dask import DaskCluster
+from tests.support.store import list_records, read_record
+from tests.support.sweep import list_processes
+from tests.support.wait import wait_until
+
+WAIT = "until [ -e go ]; do sleep 0.05; done"
+# Above a script are its command's shell, the lane, the runner, the worker.
+KILL = """\
+pid=$$
+while [ $((up += 1)) -le $1 ]; do pid=$(awk '/^PPid/ { print $2 }' /proc/$pid/status); done
+kill -9 $pid
+sleep 600
+"""
+
+
+def write_job(
+    umpteen: Umpteen, options: dict[str, Any] | DaskCluster, *tasks: Any, **settings: Any
+) -> None:
+    """`job.json` for a cluster, or for these options of the executor."""
+    if isinstance(options, DaskCluster):
+        options = {"scheduler_address": options.address}
+    listed = [{"command": task} if isinstance(task, str) else task for task in tasks]
+    content = {"executor": {"dask": options}, "tasks": listed, **settings}
+    umpteen.write("job.json", json.dumps(content))
+
+
+def read_lines(umpteen: Umpteen, name: str) -> list[str]:
+    path = umpteen.folder / name
+    return path.read_text().split() if path.exists() else []
+
+
+def is_alive(pid: str) -> bool:
+    """Whether a process runs, and is no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def finish(running: subprocess.Popen[str], code: int = 0, limit_s: float = 60) -> str:
+    """What it says on stderr until it ends with that code."""
+    _, said = running.communicate(timeout=limit_s)
+    assert running.returncode == code, said
+    return said
+
+
+def states(umpteen: Umpteen) -> Counter[str]:
+    counts = json.loads(umpteen("status", "job", "--json").stdout)["counts"]
+    return Counter({state: count for state, count in counts.items() if count})
+
+
+# --- which cluster ------------------------------------------------------------------------------
+
+
+def test_flags_name_the_cluster(umpteen: Umpteen, dask_cluster: DaskCluster) -> None:
+    flags = ("--executor", "dask", "--scheduler-address", dask_cluster.address)
+    done = umpteen("run", "echo $WORKER", "n=1..3", "--name", "job", *flags)
+    assert done.returncode == 0, done.stderr
+    assert "on dask" in done.stderr
+    assert (umpteen.store() / "n=1/stdout").read_text() in ("w0\n", "w1\n")
+
+
+@pytest.mark.parametrize("variable", ["DASK_SCHEDULER_ADDRESS", "DASK_CONFIG"])
+def test_configuration_of_dask_names_the_cluster(
+    umpteen: Umpteen, dask_cluster: DaskCluster, variable: str
+) -> None:
+    given = dask_cluster.address
+    if variable == "DASK_CONFIG":
+        given = str(umpteen.write("dask.yaml", f"scheduler-address: {given}\n"))
+    done = umpteen("run", "true", "--name", "job", "--executor", "dask", env={variable: given})
+    assert done.returncode == 0, done.stderr
+
+
+def make_certificate(folder: Path, name: str, openssl: str) -> tuple[str, str]:
+    """A certificate, which signed itself, and its key."""
+    cert, key = str(folder / f"{name}.pem"), str(folder / f"{name}.key")
+    made = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    named = ["-subj", f"/CN={name}", "-keyout", key, "-out", cert]
+    subprocess.run(
+        [openssl, "req", "-x509", *made, *named, "-days", "2"], capture_output=True, check=True
+    )
+    return cert, key
+
+
+def trust(cert: str, key: str) -> dict[str, str]:
+    """Dask's variables for a client."""
+    tls = "DASK_DISTRIBUTED__COMM__TLS"
+    return {f"{tls}__CA_FILE": cert, f"{tls}__CLIENT__CERT": cert, f"{tls}__CLIENT__KEY": key}
+
+
+def test_tls_as_dask_is_configured_and_wrong_tls_is_said(
+    umpteen: Umpteen, own_cluster: DaskCluster, tmp_path: Path, need: Callable[[str], str]
+) -> None:
+    right, wrong = (make_certificate(tmp_path, n, need("openssl")) for n in ("right", "wrong"))
+    own_cluster.protocol = "tls"
+    own_cluster.options = [f"--tls-ca-file={right[0]}", f"--tls-cert={right[0]}"]
+    own_cluster.options.append(f"--tls-key={right[1]}")
+    own_cluster.start()
+    own_cluster.add_worker()
+    flags = ("--name", "job", "--executor", "dask", "--scheduler-address")
+    done = umpteen("run", "true", *flags, own_cluster.address, env=trust(*right))
+    assert done.returncode == 0, done.stderr
+
+    plain = own_cluster.address.replace("tls:", "tcp:")
+    began_s = time.monotonic()
+    bad = [
+        umpteen.start("run", "true", "n=1,2", *flags, address, env=env)
+        for address, env in (
+            (own_cluster.address, {}),
+            (own_cluster.address, trust(*wrong)),
+            (plain, trust(*right)),
+        )
+    ]
+    for running in bad:
+        said = finish(running, 3)
+        assert "tls" in said.lower(), said
+        assert "Traceback" not in said
+    assert time.monotonic() - began_s < 15 + 3
+
+
+def test_wrong_address_is_said_within_15_s(umpteen: Umpteen) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        addresses = {
+            f"tcp://127.0.0.1:{silent.getsockname()[1]}": "does not answer",
+            "tcp://127.0.0.1:1": "refused",
+            "tcp://no-such-host.invalid:8786": "does not answer",
+            "tcp://127.0.0.1:notaport": "does not answer",
+        }
+        began_s = time.monotonic()
+        flags = ("--executor", "dask", "--scheduler-address")
+        started = [
+            (umpteen.start("run", "true", "--name", f"job{n}", *flags, address), address, needle)
+            for n, (address, needle) in enumerate(addresses.items())
+        ]
+        for running, address, needle in started:
+            said = finish(running, 3)
+            assert address in said
+            assert needle in said
+            assert "hint: " in said
+        assert time.monotonic() - began_s < 15
+
+
+def test_cluster_that_cannot_be_made_says_why(umpteen: Umpteen) -> None:
+    options = {"cluster_class": "LocalCluster", "cluster_kwargs": {"n_wrkers": 2}}
+    write_job(umpteen, options, "true")
+    done = umpteen("run", "job.json")
+    assert done.returncode == 3
+    assert "n_wrkers" in done.stderr
+    assert not list_processes(umpteen)
+
+
+# --- workers ------------------------------------------------------------------------------------
+
+
+def test_resources_choose_the_worker(umpteen: Umpteen, own_cluster: DaskCluster) -> None:
+    own_cluster.start()
+    own_cluster.add_worker(threads=2)
+    own_cluster.add_worker(resources="LICENCE=1")
+    options = {"scheduler_address": own_cluster.address, "resources": {"LICENCE": 1}}
+    write_job(umpteen, options, *["echo $WORKER >> ran"] * 6, batch_size=1)
+    done = umpteen("run", "job.json")
+    assert done.returncode == 0, done.stderr
+    assert read_lines(umpteen, "ran") == ["w1"] * 6
+
+
+def test_resources_that_no_worker_has_are_waited_for_as_long_as_is_said(
+    umpteen: Umpteen, dask_cluster: DaskCluster
+) -> None:
+    address = dask_cluster.address
+    options = {"scheduler_address": address, "resources": {"MOON": 1}, "worker_timeout": "2s"}
+    write_job(umpteen, options, "true")
+    done = umpteen("run", "job.json")
+    assert done.returncode == 3
+    assert "waiting for workers: no worker of the Dask cluster has free MOON: 1" in done.stderr
+    assert "after 2 s" in done.stderr
+    assert "worker_timeout" in done.stderr
+    assert "unfinished" in umpteen("status", "job").stdout  # and nothing waits there any more
+
+
+def test_workers_that_come_later_are_waited_for(umpteen: Umpteen, own_cluster: DaskCluster) -> None:
+    own_cluster.start()
+    write_job(umpteen, own_cluster, "echo $WORKER")
+    running = umpteen.start("run", "job.json")
+    assert running.stderr
+    wait_until(lambda: running.stderr and "has no workers yet" in running.stderr.readline())
+    own_cluster.add_worker()
+    finish(running)
+    assert (umpteen.store() / "0/stdout").read_text() == "w0\n"
+
+
+def test_slots_have_a_worker_run_one_batch_at_a_time(
+    umpteen: Umpteen, dask_cluster: DaskCluster
+) -> None:
+    # Of one batch two at once, and none of another: each takes the worker for itself.
+    take = "mkdir -p $WORKER.{0}; [ $(ls -d $WORKER.* | wc -l) = 1 ] || exit 9"
+    meet = "touch {0}.{1}; until [ -e {0}.0 ] && [ -e {0}.1 ]; do sleep 0.05; done"
+    tasks = [
+        f"{take}; {meet}; mkdir over.{{0}} 2> /dev/null || rmdir $WORKER.{{0}}".format(batch, slot)
+        for batch in range(6)
+        for slot in range(2)
+    ]
+    write_job(umpteen, dask_cluster, *tasks, slots=2, batch_size=2)
+    done = umpteen("run", "job.json")
+    assert done.returncode == 0, done.stderr
+    assert len(list(umpteen.store().glob(".umpteen/records/*"))) == 6
+
+
+def test_slots_give_a_batch_that_waits_to_a_worker_that_is_free(
+    umpteen: Umpteen, own_cluster: DaskCluster
+) -> None:
+    own_cluster.start()
+    own_cluster.add_worker(threads=2)
+    write_job(umpteen, own_cluster, f"touch began; {WAIT}", "echo $WORKER; touch go",
+              slots=2, batch_size=1)  # fmt: skip
+    running = umpteen.start("run", "job.json")
+    wait_until((umpteen.folder / "began").exists)
+    own_cluster.add_worker()
+    finish(running)
+    assert (umpteen.store() / "1/stdout").read_text() == "w1\n"
+
+
+def test_tasks_wait_for_those_of_other_batches_on_other_workers(
+    umpteen: Umpteen, dask_cluster: DaskCluster
+) -> None:
+    first = [{"name": f"a{n}", "command": f"touch a.{n}"} for n in range(12)]
+    check = "[ $(ls a.* | wc -l) = 12 ] && touch b.{0} && echo $WORKER >> ran"
+    then = [{"name": f"b{n}", "command": check.format(n), "after": "a*"} for n in range(12)]
+    last = {"name": "c", "command": "[ $(ls b.* | wc -l) = 12 ]", "after": "b*"}
+    write_job(umpteen, dask_cluster, *first, *then, last)
+    done = umpteen("run", "job.json")
+    assert done.returncode == 0, done.stderr
+    assert states(umpteen) == {"succeeded": 25}
+    assert len(list(umpteen.store().glob(".umpteen/batches/*.json"))) > 4
+    assert set(read_lines(umpteen, "ran")) == {"w0", "w1"}
+
+
+def test_worker_without_umpteen_runs_tasks(umpteen: Umpteen, own_cluster: DaskCluster) -> None:
+    bare = os.path.join(sys.base_prefix, "bin", "python3")
+    packages = next(path for path in sys.path if path.endswith("site-packages"))
+    env = own_cluster.environment | {"PYTHONPATH": packages}
+    probe = [bare, "-c", "import distributed; import umpteen"]
+    said = subprocess.run(probe, env=env, capture_output=True, text=True, check=False).stderr
+    if "No module named 'umpteen'" not in said:
+        pytest.skip("needs a Python that has distributed and not umpteen")
+    own_cluster.python, own_cluster.environment = bare, env
+    own_cluster.start()
+    own_cluster.add_worker()
+    write_job(umpteen, own_cluster, "echo hello")
+    done = umpteen("run", "job.json")
+    assert done.returncode == 0, done.stderr
+    assert (umpteen.store() / "0/stdout").read_text() == "hello\n"
+
+
+# --- what workers cannot do ---------------------------------------------------------------------
+
+
+@pytest.mark.root
+def test_results_that_workers_do_not_see_end_the_run_at_once(
+    umpteen: Umpteen, own_cluster: DaskCluster, tmp_path: Path
+) -> None:
+    (tmp_path / "mine").mkdir()
+    own_cluster.hidden = [tmp_path / "mine"]
+    own_cluster.start()
+    own_cluster.add_worker()
+    write_job(umpteen, own_cluster, *["true"] * 8, results=str(tmp_path / "mine/{name}"))
+    began_s = time.monotonic()
+    done = umpteen("run", "job.json")
+    assert done.returncode == 3, done.stderr
+    assert time.monotonic() - began_s < 15
+    assert str(tmp_path / "mine/job") in done.stderr
+    assert "shared" in done.stderr
+    assert "object store" in done.stderr
+
+
+@pytest.mark.root
+def test_full_disk_of_a_worker_is_said(
+    umpteen: Umpteen, own_cluster: DaskCluster, tmp_path: Path
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=40k", "tmpfs", str(disk)]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("needs root, for a disk of its own")
+    try:
+        own_cluster.environment["UMPTEEN_LEASES"] = str(disk)
+        own_cluster.start()
+        own_cluster.add_worker()
+        write_job(umpteen, own_cluster, "true")
+        done = umpteen("run", "job.json")
+    finally:
+        subprocess.run(["umount", "--lazy", disk], check=True)
+    assert done.returncode == 3, done.stderr
+    assert "No space left on device" in done.stderr
+    assert str(disk) in done.stderr
+
+
+# --- from the client ----------------------------------------------------------------------------
+
+
+def test_cancel_ends_commands_with_their_children(
+    umpteen: Umpteen, dask_cluster: DaskCluster
+) -> None:
+    spawn = "sleep 600 & echo $! >> pids; setsid sleep 600 & echo $! >> pids; touch began.{0}; wait"
+    write_job(umpteen, dask_cluster, *(spawn.format(n) for n in range(4)))
+    running = umpteen.start("run", "job.json")
+    wait_until(lambda: len(list(umpteen.folder.glob("began.*"))) == 3)
+    pids = read_lines(umpteen, "pids")
+    done = umpteen("cancel", "job")
+    assert done.returncode == 0, done.stderr
+    wait_until(lambda: not any(map(is_alive, pids)), 5)
+    finish(running, 1)
+    assert states(umpteen) == {"cancelled": 4}
+
+
+def test_cancel_reaches_the_runner_of_a_worker_that_hangs(
+    umpteen: Umpteen, own_cluster: DaskCluster
+) -> None:
+    own_cluster.start()
+    worker = own_cluster.add_worker()
+    write_job(umpteen, own_cluster, "echo $$ >> pids; exec sleep 600")
+    assert umpteen("run", "job.json", "--detach").returncode == 0
+    wait_until(lambda: read_lines(umpteen, "pids"))
+    os.kill(worker.pid, signal.SIGSTOP)
+    done = umpteen("cancel", "job", timeout_s=20)
+    assert done.returncode == 0, done.stderr
+    assert states(umpteen) == {"cancelled": 1}
+    assert not any(map(is_alive, read_lines(umpteen, "pids")))
+
+
+def test_logs_follow_a_task_that_runs(umpteen: Umpteen, dask_cluster: DaskCluster) -> None:
+    write_job(umpteen, dask_cluster, f"echo one; touch began; {WAIT}; echo two")
+    assert umpteen("run", "job.json", "--detach").returncode == 0
+    wait_until((umpteen.folder / "began").exists)
+    following = umpteen.start("logs", "job", "0", "--follow")
+    assert following.stdout
+    assert following.stdout.readline() == "one\n"
+    umpteen.write("go", "")
+    rest, said = following.communicate(timeout=30)
+    assert (following.returncode, rest) == (0, "two\n"), said
+
+
+def test_keeper_outlives_its_clients_and_ends_when_all_is_done(umpteen: Umpteen) -> None:
+    kwargs = {"n_workers": 1, "threads_per_worker": 2, "dashboard_address": ":0"}
+    options = {"cluster_class": "distributed.LocalCluster", "cluster_kwargs": kwargs}
+    write_job(umpteen, options, *(f"touch began.{n}; {WAIT}" for n in range(3)))
+    first = umpteen.start("run", "job.json")
+    wait_until((umpteen.folder / "began.1").exists)
+    os.killpg(first.pid, signal.SIGINT)
+    assert "umpteen collect job" in finish(first, 130)
+    second = umpteen.start("collect", "job")
+    assert second.stderr
+    assert second.stderr.readline().startswith("job: 3 tasks")
+    os.killpg(second.pid, signal.SIGKILL)
+    finish(second, -signal.SIGKILL)
+    umpteen.write("go", "")
+    done = umpteen("collect", "job")
+    assert done.returncode == 0, done.stderr
+    assert [record["attempt"] for record in list_records(umpteen.store())] == [1] * 3
+    wait_until(lambda: not list_processes(umpteen), 30)
+    assert umpteen("status", "job").returncode == 0
+
+
+def test_keeper_that_is_killed_is_followed_by_another(umpteen: Umpteen) -> None:
+    kwargs = {"n_workers": 1, "threads_per_worker": 2, "dashboard_address": ":0"}
+    options = {"cluster_class": "LocalCluster", "cluster_kwargs": kwargs}
+    tasks = [f"touch began.{n}; {WAIT}; echo {n} >> ran" for n in range(1, 3)]
+    write_job(umpteen, options, "echo 0 >> ran", *tasks, batch_size=1)
+    running = umpteen.start("run", "job.json")
+    wait_until(lambda: (umpteen.folder / "began.1").exists() and list_records(umpteen.store()))
+    keepers = [pid for pid, c in list_processes(umpteen).items() if b"umpteen.keeper" in c]
+    os.kill(keepers[0], signal.SIGKILL)
+    umpteen.write("go", "")
+    finish(running)
+    assert Counter(read_lines(umpteen, "ran")) == {"0": 1, "1": 1, "2": 1}
+
+
+# --- what dies ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_worker_that_is_lost_loses_only_what_it_had_not_done(
+    umpteen: Umpteen, own_cluster: DaskCluster, number: int
+) -> None:
+    own_cluster.environment["DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL"] = "2s"
+    own_cluster.start()
+    lost = own_cluster.add_worker()
+    # On the second worker it fails once, which is what its one retry is for.
+    fail = "[ -e failed ] || { touch failed; exit 1; }"
+    one = f"echo 1 >> ran; touch began; [ $WORKER != w0 ] || sleep 600; {fail}"
+    retried = {"command": one, "retries": {"when": "failed", "times": 1, "wait": 0}}
+    write_job(umpteen, own_cluster, "echo 0 >> ran", retried, "echo 2 >> ran", batch_size=3)
+    running = umpteen.start("run", "job.json")
+    wait_until((umpteen.folder / "began").exists)
+    wait_until(lambda: len(list_records(umpteen.store())) == 1)
+    own_cluster.add_worker()
+    os.kill(lost.pid, number)
+    finish(running)
+    assert Counter(read_lines(umpteen, "ran")) == {"0": 1, "1": 3, "2": 1}
+    ended = Counter((r["task"], r["state"]) for r in list_records(umpteen.store()))
+    ended.pop((1, "waiting"), None)  # a runner that can still tell does so
+    assert ended == {(n, "succeeded"): 1 for n in range(3)} | {(1, "failed"): 1}
+
+
+@pytest.mark.parametrize("above", [3, 4], ids=["runner", "worker"])
+def test_task_that_kills_what_runs_it_is_stopped_and_named(
+    umpteen: Umpteen, own_cluster: DaskCluster, above: int
+) -> None:
+    own_cluster.start()
+    own_cluster.add_worker(nanny=True)
+    umpteen.write("kill.sh", KILL)
+    killer = {"name": "killer", "command": f"echo killer >> ran; sh kill.sh {above}"}
+    write_job(umpteen, own_cluster, "echo 0 >> ran", killer, "echo 2 >> ran", batch_size=3)
+    done = umpteen("run", "job.json", timeout_s=90)
+    assert done.returncode == 1, done.stderr
+    assert "killer" in done.stderr
+    assert "killed its runner" in done.stderr
+    ran = Counter(read_lines(umpteen, "ran"))
+    assert (ran["killer"], ran["2"]) == (3, 1)
+    assert (
+        ran["0"] == 1 or above == 3
+    )  # what a runner had not recorded when it was killed runs again
+    assert states(umpteen) == {"succeeded": 2, "failed": 1}
+
+
+@pytest.mark.parametrize("is_watched", [True, False])
+def test_scheduler_that_is_lost_loses_nothing_that_was_done(
+    umpteen: Umpteen, own_cluster: DaskCluster, *, is_watched: bool
+) -> None:
+    own_cluster.start()
+    own_cluster.add_worker()
+    write_job(umpteen, own_cluster, "echo 0 >> ran", f"touch began; {WAIT}; echo 1 >> ran",
+              *(f"echo {n} >> ran" for n in range(2, 6)), batch_size=2)  # fmt: skip
+    running = umpteen.start("run", "job.json")
+    wait_until((umpteen.folder / "began").exists)
+    wait_until(lambda: len(list_records(umpteen.store())) == 1)
+    own_cluster.kill(own_cluster.scheduler)
+    if not is_watched:
+        os.killpg(running.pid, signal.SIGINT)
+        assert "umpteen collect job" in finish(running, 130)
+    own_cluster.start()
+    own_cluster.add_worker()
+    umpteen.write("go", "")
+    if not is_watched:
+        running = umpteen.start("collect", "job")
+    said = finish(running)
+    assert is_watched or "not finished before" in said
+    assert "6 succeeded" in said
+    assert Counter(read_lines(umpteen, "ran")) == {str(n): 1 for n in range(6)}
+    assert read_record(umpteen.store(), 0)["state"] == "succeeded"

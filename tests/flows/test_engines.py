@@ -1,0 +1,21 @@
+"""One point of the sweep of each engine for each thing that may die; scripts/sweep runs many."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from tests.support.command import Umpteen
+from tests.support.engines import TARGETS, run_engine_point
+
+TASKS = 80
+SEED = random.randrange(1 << 16)
+PAIRS = [(engine, target) for engine, targets in TARGETS.items() for target in targets]
+
+
+@pytest.mark.parametrize(("engine", "target"), PAIRS)
+def test_engine_what_dies_loses_nothing(umpteen: Umpteen, engine: str, target: str) -> None:
+    after = random.Random(f"{SEED}{engine}{target}").randrange(TASKS)
+    print(f"seed {SEED}, after {after}")
+    assert run_engine_point(umpteen, engine, target, after, TASKS) == []
