@@ -45,6 +45,7 @@ __all__ = [
 KEPT = "kept.jsonl"
 SYNCED = "synced"  # the folder, beside the leases, of what was unpacked on this machine
 
+_SPOOL = "spool"
 _REFUSED = "refused"  # what the store would not have, in a lease, for somebody to look at
 _SLOT = struct.Struct("<IIIIQd")
 _END_LIMIT_S = 20.0
@@ -79,10 +80,14 @@ def leases_folder() -> str:
 
 
 class Lease:
-    """One runner's lease, held through an open, locked file that its helpers inherit."""
+    """One runner's lease, held through an open, locked file that its helpers inherit.
+
+    spool: the folder for outputs that go to a store that is no folder.
+    """
 
     def __init__(self, folder: str, lock: int) -> None:
         self.folder, self.lock = folder, lock
+        self.spool = os.path.join(folder, _SPOOL)
         self._table: mmap.mmap | None = None
 
     @classmethod
@@ -153,7 +158,7 @@ class Lease:
     def remove(self) -> None:
         """Give the lease up; its folder goes with it, or is forgotten later if it has to be kept."""
         if os.path.exists(os.path.join(self.folder, _REFUSED)):
-            shutil.rmtree(os.path.join(self.folder, "spool"), ignore_errors=True)
+            shutil.rmtree(self.spool, ignore_errors=True)
             _bury(self.folder)
         else:
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -308,7 +313,7 @@ def take_kept(address: str, token: str) -> dict[int, Kept]:
         with contextlib.suppress(OSError):
             os.rename(os.path.join(folder, KEPT), taken)
             with open(taken, "rb") as file:
-                found.update(_parse_kept(file.read(), os.path.join(folder, "spool")))
+                found.update(_parse_kept(file.read(), os.path.join(folder, _SPOOL)))
     return found
 
 

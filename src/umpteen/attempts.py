@@ -1,0 +1,160 @@
+"""What came of attempts, as lanes tell it: taken apart, judged, and recorded.
+
+A failure is looked at by the task's rules, outputs that go elsewhere are waited for, and what
+is complete is written and settled. Standard library alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from typing import Callable, Optional
+
+from umpteen.lane import BatchView
+from umpteen.machine import OutOfMemoryWatch
+from umpteen.open_batches import FAILURES, OpenBatches
+from umpteen.outgoing import Outcome, Outgoing
+from umpteen.recalls import Recalls
+from umpteen.records import build_line
+from umpteen.results.base import spool_folder
+from umpteen.results.opening import is_remote
+from umpteen.retries import plan_retry
+from umpteen.task import REASON_OUT_OF_MEMORY, TaskState
+from umpteen.tickets import Needs, build_needs
+
+__all__ = ["Attempts", "Echo", "echo_outputs"]
+
+Echo = Optional[Callable[[BatchView, int, bytes], None]]
+
+
+class Attempts:
+    """The attempts of one runner. kills: what the kernel killed for want of memory.
+
+    echo: is given each outcome's batch, position and record, as it is told.
+    """
+
+    def __init__(
+        self,
+        batches: OpenBatches,
+        outgoing: Outgoing,
+        recalls: Recalls,
+        kills: OutOfMemoryWatch,
+        echo: Echo,
+    ) -> None:
+        self.batches, self.outgoing, self.recalls = batches, outgoing, recalls
+        self.recorder, self.kills, self.echo = batches.recorder, kills, echo
+
+    def take(self, lines: list[bytes]) -> None:
+        """What lanes told, a line each."""
+        open_batches, queue, recorder = self.batches.open, self.batches.queue, self.recorder
+        outcomes = []
+        for line in lines:
+            head, _, rest = line.partition(b" ")
+            if head == b"!":
+                recorder.hear_trouble(rest.decode(errors="replace"))
+                continue
+            if head == b"-":
+                self.recalls.take_back(rest)
+                continue
+            if head == b"kept":
+                recorder.keep([rest.split(b" ", 2)[2] + b"\n"])
+                continue
+            if recorder.trouble_s is not None:
+                recorder.hear_success()
+            position, state, record = rest.split(b" ", 2)
+            key = int(head), int(position)
+            if key in self.recalls.over:
+                self.recalls.forget(key)
+                continue
+            opened = open_batches[key[0]]
+            if self.echo:
+                self.echo(opened.view, key[1], record)
+            queue.end(key)
+            if int(state) in FAILURES:
+                record, comes_back = self._review(key, record)
+            else:
+                comes_back = False
+            outcome = Outcome(key, int(state), record, comes_back)
+            if is_remote(opened.view.output(key[1])):
+                outcomes += self.outgoing.send(outcome, opened)
+            else:
+                outcomes.append(outcome)
+        self.note(outcomes)
+
+    def take_arrived(self) -> None:
+        """Those whose outputs have arrived since the last call."""
+        self.note(self.outgoing.take())
+        self.outgoing.hold_back()
+
+    def note(self, outcomes: Sequence[Outcome]) -> None:
+        """Record what is complete, and what follows from it."""
+        open_batches, settle = self.batches.open, self.batches.settle
+        written: dict[int, list[bytes]] = {}
+        for key, state, record, comes_back in outcomes:
+            if key[0] not in open_batches:  # cancelled while a former attempt was on its way
+                continue
+            opened = open_batches[key[0]]
+            opened.seconds += _read_seconds(record)
+            if not comes_back:
+                settle(opened, key[1], state)
+            written.setdefault(key[0], []).append(record)
+        for ordinal, records in written.items():
+            opened = open_batches[ordinal]
+            self.recorder.append(opened.file, b"\n".join(records) + b"\n")
+            if not opened.left:
+                self.batches.end(ordinal)
+        self.batches.settle_unrun()
+
+    def _review(self, key: tuple[int, int], line: bytes) -> tuple[bytes, bool]:
+        """A failure's record, with what only the runner knows of it; whether it is tried again."""
+        ordinal, position = key
+        opened = self.batches.open[ordinal]
+        terms = opened.view.terms_of(position)
+        rules = terms.get("retries", ())
+        may_be_killed = b'"signal":9,' in line or b'"exit_code":137,' in line
+        if not rules and not may_be_killed:
+            return line, False
+        record = json.loads(line)
+        may_be_killed &= record["state"] == TaskState.FAILED.value and not record.get("reason")
+        if may_be_killed and self.kills.explain():
+            record["reason"] = REASON_OUT_OF_MEMORY
+        index = record["task"]
+        needs = build_needs(terms) or Needs()
+        again = plan_retry(rules, [*opened.tries.get(index, ()), record], needs.memory)
+        if again and index not in self.recalls.revoked and not self.batches.given_up:
+            record["retry"] = True
+            self.batches.try_again(key, record, again)
+        return build_line(record)[:-1], "retry" in record
+
+
+def echo_outputs(spool: str, view: BatchView, position: int, line: bytes) -> None:
+    """Copy what an attempt printed to our own stdout and stderr, byte for byte."""
+    record = json.loads(line)
+    if is_remote(view.output(position)):
+        folder = spool_folder(spool, record["task"], record["attempt"])
+    else:
+        folder = os.path.join(view.folder(position), record.get("outputs", ""))
+    for fd, name in ((1, "stdout"), (2, "stderr")):
+        if record.get(f"{name}_bytes"):
+            _copy(os.path.join(folder, name), fd)
+
+
+def _copy(path: str, fd: int) -> None:
+    """To somebody who may not be there to read: the file is kept whatever becomes of it."""
+    with (
+        contextlib.suppress(OSError),
+        open(path, "rb") as file,
+        open(fd, "wb", closefd=False) as copy,
+    ):
+        shutil.copyfileobj(file, copy)
+
+
+def _read_seconds(record: bytes) -> float:
+    """The duration in a record's line, without parsing all of it."""
+    _, found, rest = record.partition(b'"seconds":')
+    if not found:
+        return 0.0
+    return float(rest[: min(end for end in (rest.find(b","), rest.find(b"}")) if end >= 0)])

@@ -1,0 +1,149 @@
+"""The batches that a runner has been given and not opened: one after the other is opened here.
+
+All that opening one asks of the store is asked here, in a thread of its own where the store is
+far; while it refuses, no lane starts anything. Standard library alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import time
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from umpteen.beside import Beside
+from umpteen.errors import StoreError
+from umpteen.lane import BatchView
+from umpteen.lanes import Lanes
+from umpteen.results.base import batch_key, synced_key
+from umpteen.results.opening import is_remote
+from umpteen.starts import CancelMark, OpenBatch, Opener, read_cancel_mark
+from umpteen.unpack import lead_to, place, unpack_once
+
+__all__ = ["Intake", "Opened"]
+
+_AGAIN_S = 1.0  # until a batch that the store refused is tried again
+_DROP_S = 5.0
+
+
+class Opened(NamedTuple):
+    """What came of opening a batch: None where somebody else has it; and the cancel mark."""
+
+    ordinal: int
+    name: str
+    batch: OpenBatch | None
+    cancel: CancelMark
+
+
+class Intake:
+    """Those of one runner. unopened: (place in the runner's list, batch), the next one last.
+
+    refused: why the next one cannot be opened, since `refused_s` on the monotonic clock.
+    """
+
+    def __init__(self, opener: Opener, lanes: Lanes, patience_s: float) -> None:
+        self.opener, self.lanes, self.patience_s = opener, lanes, patience_s
+        self.store = opener.store
+        self.is_far = is_remote(self.store.address)
+        self.unopened = list(enumerate(lanes.work.batches))[::-1]
+        self.refused: StoreError | None = None
+        self.refused_s: float | None = None
+        self._opening: Beside[Opened] | None = None
+        self._open_at_s = 0.0
+        self._unpacked: set[tuple[str, str | None, str]] = set()
+
+    def take_next(self, wait_s: float) -> Opened | None:
+        """The next batch; None where it cannot be opened now, or not yet.
+
+        wait_s: for how long it is waited for where the store is far.
+        """
+        if time.monotonic() < self._open_at_s:
+            return None
+        try:
+            found = self._await(wait_s) if self.is_far else self._read(*self.unopened[-1])
+        except StoreError as error:
+            self._bear(error)
+            return None
+        if found is not None:
+            self.refused_s = self.refused = None
+            self.lanes.hold("batch", is_on=False)
+            self.unopened.pop()
+        return found
+
+    def _await(self, wait_s: float) -> Opened | None:
+        """The next batch, read in a thread of its own; None until that is over."""
+        if self._opening is None:
+            self._opening = Beside(functools.partial(self._read, *self.unopened[-1]))
+        if not self._opening.is_over(wait_s):
+            return None
+        opening, self._opening = self._opening, None
+        return opening.take()
+
+    def _read(self, ordinal: int, name: str) -> Opened:
+        """All that opening a batch asks of the store; raises StoreError, and can be called again."""
+        if self.is_far:
+            key = batch_key(name)
+            self.store.fetch(key, self.lanes.folder.path(key))
+        batch = self.opener.open(name)
+        if batch is not None:
+            self._unpack(batch.view)
+        return Opened(ordinal, name, batch, read_cancel_mark(self.store))
+
+    def _bear(self, error: StoreError) -> None:
+        """Have nothing more started until the next batch can be opened, which is tried again."""
+        now = time.monotonic()
+        self._open_at_s = now + _AGAIN_S
+        self.refused, self.refused_s = error, self.refused_s or now
+        if error.damaged:
+            self.refused_s = now - self.patience_s - 1  # and that will not pass
+        self.lanes.hold("batch", is_on=True)
+
+    def is_lost(self, now: float) -> bool:
+        """Whether the next batch cannot be opened for too long."""
+        return self.refused_s is not None and now - self.refused_s > self.patience_s
+
+    def _unpack(self, view: BatchView) -> None:
+        """Have on this machine what the batch's tasks run with; raises StoreError."""
+        for digest, destination, home in view.synced:
+            if (digest, destination, home) in self._unpacked:
+                continue
+            key = synced_key(digest)
+
+            def fetch(path: str, key: str = key) -> None:
+                if not self.store.fetch(key, path):
+                    raise StoreError(
+                        f"{self.store.path(key)} is gone", "run the job again", damaged=True
+                    )
+
+            try:
+                content = unpack_once(digest, fetch)
+            except StoreError as error:
+                if error.damaged:  # so of use to nobody: whoever hands in next sends it anew
+                    with contextlib.suppress(StoreError):
+                        self.store.delete(key)
+                raise
+            if destination:
+                place(content, view.place(digest, destination))
+            elif home:
+                lead_to(content, home)
+            self._unpacked.add((digest, destination, home))
+
+    # --- at the end ---------------------------------------------------------------------
+
+    def finish_opening(self) -> Opened | None:
+        """The batch that is just being opened, if there is one and that ends soon."""
+        opening = self._opening
+        if opening is None:
+            return None
+        self.unopened.pop()
+        with contextlib.suppress(StoreError):
+            return opening.take() if opening.is_over(_DROP_S) else None
+        return None
+
+    def open_rest(self) -> Iterator[tuple[int, OpenBatch]]:
+        """All that are left, but for those that somebody else has; raises StoreError."""
+        while self.unopened:
+            ordinal, name = self.unopened.pop()
+            if (batch := self.opener.open(name)) is not None:
+                yield ordinal, batch

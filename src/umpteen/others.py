@@ -1,0 +1,151 @@
+"""What others see of a runner, and what they want of it.
+
+Others are people and other runners, who have only the store and the lease in common with us:
+running files and live outputs are put there, marks are looked for. Where the store is far,
+a thread of its own does both. Standard library alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+from collections.abc import Mapping
+from typing import Callable, NamedTuple
+
+from umpteen.beside import Aside
+from umpteen.errors import StoreError
+from umpteen.lease import Lease
+from umpteen.live import LiveOutputs
+from umpteen.records import build_line
+from umpteen.results.base import LiveKey, running_key, spool_folder
+from umpteen.results.opening import is_remote
+from umpteen.starts import CancelMark, OpenBatch, Opener, read_cancel_mark
+
+__all__ = ["Marks", "Others"]
+
+_LIVE_S = 1.5  # how often what a followed task prints is put
+_RUNNING_S, _RUNNING_FAR_S, _RUNNING_AT_LEAST_S = 1.0, 5.0, 15.0
+
+Open = Mapping[int, OpenBatch]  # by the batch's place in the runner's list
+
+
+class Marks(NamedTuple):
+    """What others left for a runner to see; must_yield: one of its batches is not its any more."""
+
+    cancel: CancelMark
+    must_yield: bool
+
+
+class Others:
+    """Those that look at one runner and its store."""
+
+    def __init__(self, opener: Opener, lease: Lease) -> None:
+        self.opener, self.store, self.lease = opener, opener.store, lease
+        is_far = is_remote(self.store.address)
+        self.aside = Aside() if is_far else None
+        self.live = LiveOutputs(self.store) if is_far else None
+        self.live_at_s = 0.0
+        self.running_s = _RUNNING_FAR_S if is_far else _RUNNING_S
+        self.marks: Marks | None = None
+        self.is_looking = False
+        self.told_trouble = ""
+
+    # --- what they want -------------------------------------------------------------------
+
+    def look(self, batches: Open) -> None:
+        """Look for later starts, `closed`, and the cancel mark; `take_marks` has them then."""
+        if self.aside is None:
+            self._read_marks(batches)
+        elif not self.is_looking:
+            self.is_looking = True
+            self.aside.do(functools.partial(self._read_marks, batches))
+
+    def _read_marks(self, batches: Open) -> None:
+        try:
+            ours = list(batches.values())
+            mark = read_cancel_mark(self.store)
+            self.marks = Marks(mark, any(map(self.opener.must_yield, ours)))
+            if self.live:
+                self.live.look()
+        finally:
+            self.is_looking = False
+
+    def take_marks(self) -> Marks | None:
+        """What was found since the last call."""
+        marks, self.marks = self.marks, None
+        return marks
+
+    # --- what they see --------------------------------------------------------------------
+
+    def show_running(self, now: float, batches: Open, trouble: str) -> bool:
+        """Replace the running files that changed; whether there was anything to show.
+
+        trouble: what keeps the runner from going on; empty where nothing does.
+        """
+        if trouble != self.told_trouble:
+            self.told_trouble = trouble
+            self.lease.tell_trouble(trouble)
+        due = [each for each in batches.values() if now - each.shown_at_s >= self.running_s]
+        slots = self.lease.list_slots() if due else []
+        if not slots and not any(opened.shown for opened in due):
+            return False
+        for ordinal, opened in batches.items():
+            if opened not in due:
+                continue
+            running = [
+                [opened.view.indices[slot.position], slot.slot, round(slot.start_s, 3), slot.pid]
+                for slot in slots
+                if slot.ordinal == ordinal
+            ]
+            shown = build_line({"running": running, "trouble": trouble})
+            if shown == opened.shown and now - opened.shown_at_s < _RUNNING_AT_LEAST_S:
+                continue
+            opened.shown, opened.shown_at_s = shown, now
+            key = running_key(opened.view.batch, opened.key)
+            self._do_beside(functools.partial(self.store.replace, key, shown))
+        return True
+
+    def remove_running(self, opened: OpenBatch) -> None:
+        """Remove the running file of a batch that has ended."""
+        running = running_key(opened.view.batch, opened.key)
+        self._do_beside(lambda: self.store.delete(running))
+        if self.aside is None:
+            with contextlib.suppress(OSError):
+                os.rmdir(os.path.dirname(self.store.path(running)))
+
+    def send_live(self, now: float, batches: Open) -> None:
+        """Put what is new of the tasks that somebody follows, when it is time."""
+        live = self.live
+        if live is None or not live.wanted or now < self.live_at_s:
+            return
+        self.live_at_s = now + _LIVE_S
+        running = []
+        for slot in self.lease.list_slots():
+            opened = batches.get(slot.ordinal)
+            if opened is not None:
+                index = opened.view.indices[slot.position]
+                attempt = opened.attempts.get(index, 0) + 1
+                batch = opened.view.batch
+                number = int(batch) if batch.isdigit() else 0
+                key = LiveKey(number, opened.key.start, attempt, self.opener.token)
+                running.append((index, key, spool_folder(self.lease.spool, index, attempt)))
+        self._do_beside(lambda: live.send(running))
+
+    def forget_live(self, index: int) -> None:
+        """Put no more of a task, and remove what was: its outputs are in their place."""
+        if self.live and index in self.live.wanted:
+            self._do_beside(functools.partial(self.live.forget, index))
+
+    def finish(self) -> None:
+        """Have what was begun in the thread end, for a few seconds."""
+        if self.aside:
+            self.aside.finish()
+
+    def _do_beside(self, call: Callable[[], None]) -> None:
+        """What is no loss where the store refuses it, and is not waited for where it is far."""
+        if self.aside:
+            self.aside.do(call)
+        else:
+            with contextlib.suppress(StoreError):
+                call()

@@ -1,0 +1,168 @@
+"""Outputs that go elsewhere than to a folder: from the spool to where they belong.
+
+What a lane told of an attempt is an outcome; it waits here until the attempt's outputs have
+arrived, and is recorded then. `delivery` does the carrying. Standard library alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from umpteen.delivery import Delivery, Parcel
+from umpteen.lanes import Lanes
+from umpteen.lease import Kept, Lease
+from umpteen.others import Others
+from umpteen.records import build_line
+from umpteen.results.base import attempt_folder, spool_folder
+from umpteen.starts import OpenBatch, Opener
+from umpteen.task import NUMBER_OF, TaskState
+
+__all__ = ["Outcome", "Outgoing"]
+
+_REASON_MOST = 300  # characters
+_SUCCEEDED = NUMBER_OF[TaskState.SUCCEEDED.value]
+
+
+class Outcome(NamedTuple):
+    """What a lane told of a task: its key, the number of its state, its record.
+
+    comes_back: whether another attempt follows.
+    """
+
+    key: tuple[int, int]
+    state: int
+    record: bytes
+    comes_back: bool
+
+
+class Outgoing:
+    """The outputs of one runner's attempts that are on their way.
+
+    kept: by task index, what dead runners kept on this machine. delivery: there once something
+    was sent.
+    """
+
+    def __init__(
+        self, opener: Opener, lease: Lease, lanes: Lanes, others: Others, kept: Mapping[int, Kept]
+    ) -> None:
+        self.opener, self.lease, self.lanes, self.others = opener, lease, lanes, others
+        self.kept = kept
+        self.delivery: Delivery | None = None
+
+    # --- what goes out ------------------------------------------------------------------
+
+    def send(self, outcome: Outcome, opened: OpenBatch) -> list[Outcome]:
+        """Have the outputs brought to their store; the outcome itself where there are none."""
+        (_, position), _, line, comes_back = outcome
+        record = json.loads(line)
+        index, attempt = record["task"], record["attempt"]
+        folder = spool_folder(self.lease.spool, index, attempt)
+        if not os.path.isdir(folder):  # it never came to that
+            return [outcome]
+        if comes_back:
+            record["outputs"] = attempt_folder(attempt, self.opener.token)
+            outcome = outcome._replace(record=build_line(record)[:-1])
+        below = record.get("outputs", "")
+        output = opened.view.output(position)
+        parcel = Parcel(index, folder, output, below, opened.view.status_file, outcome)
+        if not below:
+            parcel.aside = opened.labels.pop(index, None)
+            parcel.is_unsure = index in opened.unsure
+        parcel.size = _measure(record, folder)
+        self.delivery = self.delivery or self._begin_delivery()
+        self.delivery.send(parcel)
+        return []
+
+    def send_kept(self, ordinal: int, opened: OpenBatch) -> list[Outcome]:
+        """Send what succeeded before and could not be put; as `send`, for a batch just opened."""
+        outcomes = []
+        for position in opened.todo[:] if self.kept else ():
+            index = opened.view.indices[position]
+            kept = self.kept.get(index)
+            if kept is None or kept.attempt <= opened.attempts.get(index, 0):
+                continue
+            if kept.digest != opened.view.digest(position):
+                continue
+            with contextlib.suppress(OSError):
+                os.makedirs(self.lease.spool, exist_ok=True)
+                os.rename(kept.folder, spool_folder(self.lease.spool, index, kept.attempt))
+                opened.todo.remove(position)
+                outcome = Outcome((ordinal, position), _SUCCEEDED, kept.record, comes_back=False)
+                outcomes += self.send(outcome, opened)
+        return outcomes
+
+    def _begin_delivery(self) -> Delivery:
+        delivery = Delivery(self.opener.store)
+        self.lanes.watcher.add_file(delivery.bell)
+        return delivery
+
+    # --- what has arrived ---------------------------------------------------------------
+
+    def take(self) -> list[Outcome]:
+        """Those whose outputs have arrived since the last call, or have a problem."""
+        outcomes = []
+        for parcel in self.delivery.take() if self.delivery else ():
+            outcome: Outcome = parcel.outcome
+            if parcel.problem:
+                failed = {"state": TaskState.FAILED.value, "reason": self._set_apart(parcel)}
+                line = build_line({**json.loads(outcome.record), **failed})[:-1]
+                outcome = outcome._replace(record=line, state=NUMBER_OF[failed["state"]])
+            outcomes.append(outcome)
+            if not outcome.comes_back:
+                self.others.forget_live(parcel.index)
+        return outcomes
+
+    def _set_apart(self, parcel: Parcel) -> str:
+        """Have what cannot be kept stay on this machine; the reason, which says where."""
+        problem, where = parcel.problem.replace(parcel.folder + "/", ""), parcel.folder
+        with contextlib.suppress(OSError):
+            where = self.lease.set_apart(parcel.folder)
+        said = f"; its outputs are in {where}"
+        room = max(0, _REASON_MOST - len(said))
+        problem = problem if len(problem) <= room else problem[: room - 1] + "…"
+        return (problem + said)[:_REASON_MOST].encode(errors="replace").decode()
+
+    def stop(self) -> list[bytes]:
+        """Put no more; the records of those that have not arrived."""
+        left = self.delivery.stop() if self.delivery else []
+        return [parcel.outcome.record + b"\n" for parcel in left]
+
+    # --- how it goes --------------------------------------------------------------------
+
+    def hold_back(self) -> None:
+        """Have no more tasks started while too much is on its way."""
+        if self.delivery:
+            is_behind = self.delivery.is_behind(self.lease.folder)
+            self.lanes.hold("delivery", is_on=is_behind)
+
+    def count_left(self) -> int:
+        """How many are on their way."""
+        return self.delivery.count_left() if self.delivery else 0
+
+    def list_indices(self) -> set[int]:
+        """The tasks whose outputs are on their way."""
+        return self.delivery.list_indices() if self.delivery else set()
+
+    @property
+    def trouble(self) -> str:
+        """What keeps them from arriving; empty where nothing does."""
+        return self.delivery.trouble if self.delivery else ""
+
+    @property
+    def trouble_s(self) -> float | None:
+        """Since when, on the monotonic clock; None where nothing does."""
+        return self.delivery.trouble_s if self.delivery else None
+
+
+def _measure(record: dict[str, Any], folder: str) -> int:
+    """Bytes of what an attempt left in a folder: only its results have to be looked at."""
+    size: int = record.get("stdout_bytes", 0) + record.get("stderr_bytes", 0)
+    for parent, _, names in os.walk(os.path.join(folder, "results")):
+        for name in names:
+            with contextlib.suppress(OSError):
+                size += os.lstat(os.path.join(parent, name)).st_size
+    return size

@@ -1,0 +1,128 @@
+"""Writes what happened into the records files of a runner's batches.
+
+Bears with a store that refuses: what it did not take is kept and written before anything else,
+and stays on this machine at the end. Knows lines and files, not what they say. Standard
+library alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterable
+
+from umpteen.beside import Syncer, is_unsynced
+from umpteen.lanes import Lanes
+from umpteen.lease import KEPT
+from umpteen.records import build_line
+from umpteen.results.base import Appender
+
+__all__ = ["Recorder"]
+
+
+class Recorder:
+    """The records files of one runner. What cannot be written holds its lanes.
+
+    trouble: what was wrong with the store when it last refused, by its files or in a lane.
+    trouble_s: since when, on the monotonic clock; None while it takes what it is given.
+    """
+
+    def __init__(self, address: str, lanes: Lanes, patience_s: float) -> None:
+        self.address, self.lanes, self.patience_s = address, lanes, patience_s
+        self.trouble = ""
+        self.trouble_s: float | None = None
+        self._files: list[Appender] = []  # all that are not closed
+        self._in_use: list[Appender] = []  # those of batches that are open
+        self._kept: list[bytes] = []
+        self._syncer = Syncer()
+
+    def begin(self, file: Appender) -> None:
+        """A batch was opened, and this is its file."""
+        self._files.append(file)
+        self._in_use.append(file)
+
+    def end(self, file: Appender) -> None:
+        """A batch was ended; its file is closed when the disk has all of it."""
+        self._in_use.remove(file)
+
+    def append(self, file: Appender, lines: bytes) -> None:
+        """Write whole lines, now or when the store takes them again."""
+        try:
+            file.append(lines)
+        except OSError as error:
+            self._suffer(error)
+
+    def write_pending(self) -> None:
+        """Write what the store did not take before; its trouble is over if it does now."""
+        stuck = [file for file in self._files if file.pending and file.fd >= 0]
+        if not stuck:
+            return
+        for file in stuck:
+            try:
+                file.append(b"")
+            except OSError as error:
+                self._suffer(error)
+                return
+        self.hear_success()
+        self.lanes.hold("store", is_on=False)
+
+    def _suffer(self, error: OSError) -> None:
+        self.lanes.hold("store", is_on=True)
+        self.hear_trouble(f"{error.strerror}: {error.filename or self.address}")
+
+    def hear_trouble(self, trouble: str) -> None:
+        """The store refuses."""
+        self.trouble, self.trouble_s = trouble, self.trouble_s or time.monotonic()
+
+    def hear_success(self) -> None:
+        """The store takes what it is given."""
+        self.trouble_s = None
+
+    def give_up(self, trouble: str) -> None:
+        """The store refuses, and that will not pass."""
+        self.trouble, self.trouble_s = trouble, time.monotonic() - self.patience_s
+
+    def is_lost(self, now: float) -> bool:
+        """Whether the store has refused for too long."""
+        return self.trouble_s is not None and now - self.trouble_s > self.patience_s
+
+    def sync(self, *, wait: bool = False) -> None:
+        """Have the disk take what is recorded, and record how far it has."""
+        for file, size in self._syncer.take(wait=wait):
+            if file.fd >= 0 and not file.pending and size > file.synced:
+                self.append(file, build_line({"event": "synced", "upto": size}))
+                file.synced = file.size
+        self._files = [file for file in self._files if self._is_needed(file)]
+        marks = [(file, file.size) for file in self._files if is_unsynced(file)]
+        if not marks:
+            return
+        self._syncer.begin(marks)
+        if wait:
+            for file, size in self._syncer.take(wait=True):
+                if file.fd >= 0:
+                    self.append(file, build_line({"event": "synced", "upto": size}))
+
+    def _is_needed(self, file: Appender) -> bool:
+        is_in_use = any(each is file for each in self._in_use)
+        if is_in_use or file.pending or is_unsynced(file):
+            return True
+        file.close()
+        return False
+
+    def keep(self, lines: Iterable[bytes], trouble: str = "") -> None:
+        """Have records stay on this machine, of outputs that stay there; why, where it is known."""
+        self._kept += lines
+        self.trouble = trouble or self.trouble
+
+    def leave_kept(self, folder: str) -> str:
+        """Write what the store did not take into a folder here; a sentence of it, "" for none."""
+        self._kept += [file.pending for file in self._files if file.pending]
+        if not self._kept:
+            return ""
+        path = os.path.join(folder, KEPT)
+        with contextlib.suppress(OSError), open(path, "ab") as kept:
+            kept.write(b"".join(self._kept))
+        count = sum(lines.count(10) for lines in self._kept)
+        trouble = f"the results store cannot be written: {self.trouble}"
+        return f"{trouble}; {count} outcomes are kept in {path}"
