@@ -455,7 +455,7 @@ def test_batches_that_are_never_opened_are_recorded_as_cancelled(place: Place) -
     assert watcher.returncode == 1, said
     states = place.states()  # the second may begin while the outputs of the first are on their way
     assert states == {"failed": states["failed"], "cancelled": 12 - states["failed"]}
-    assert states["failed"] <= 2
+    assert states["failed"] < 6
     assert len(place.open().list(".umpteen/records/12")) == 1, said
 
 
