@@ -73,9 +73,11 @@ def dask_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaskClust
         cluster.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def ray_cluster() -> Iterator[RayCluster]:
-    """A Ray cluster for all tests of a run: one machine that has three CPUs."""
+    """A Ray cluster for all tests of a file, as an idle one takes much of a small machine: one
+    machine that has three CPUs.
+    """
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("UMPTEEN_", "RAY_"))}
     cluster = RayCluster(environment)
     try:

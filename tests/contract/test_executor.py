@@ -14,6 +14,7 @@ from tests.support.wait import wait_until
 from umpteen.batches import build_batches
 from umpteen.dispatch import plan_run, settle
 from umpteen.errors import SettingsError
+from umpteen.executors import ray
 from umpteen.executors.base import (
     ENDED,
     QUEUED,
@@ -59,6 +60,9 @@ def open_one(request: pytest.FixtureRequest) -> Iterator[Open]:
         return opened[-1]
 
     yield open_one
+    for driver in set(ray._drivers.values()):  # each is connected until this process ends
+        driver.kill()
+    ray._drivers.clear()
     for executor in opened:
         if isinstance(executor, LocalExecutor) and executor.runner:
             executor.order_end(at_once=True)

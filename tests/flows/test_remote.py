@@ -486,7 +486,8 @@ def test_run_goes_on_while_its_watcher_cannot_read_the_store(
 def test_task_whose_results_the_store_refuses_fails_alone(far: Place) -> None:
     deep = "/".join(["d" * 200] * 6)  # S3 takes names of 1024 bytes
     command = f"[ {{n}} != 2 ] || (mkdir -p $RESULTS_DIR/{deep}; touch $RESULTS_DIR/{deep}/f)"
-    done = far.run(command, "n=1..6")
+    # That the store takes others afterwards is how it is known to be the task's own fault.
+    done = far.run(f"[ {{n}} -le 2 ] || sleep {{n}}; {command}", "n=1..6")
     assert done.returncode == 1, done.stderr
     assert far.states() == {"succeeded": 5, "failed": 1}
     assert "could not keep its outputs" in done.stderr
