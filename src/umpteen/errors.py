@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from typing import Any
 
 __all__ = [
+    "EXIT_CRASHED",
     "EXIT_INTERRUPTED",
     "EXIT_SOME_FAILED",
     "EXIT_SUCCEEDED",
@@ -35,6 +36,7 @@ EXIT_SUCCEEDED = 0
 EXIT_SOME_FAILED = 1
 EXIT_WRONG_USE = 2
 EXIT_UNREACHABLE = 3
+EXIT_CRASHED = 70  # of a runner of which a part was killed
 EXIT_INTERRUPTED = 130
 
 

@@ -21,7 +21,13 @@ import time
 from collections.abc import Sequence
 
 from umpteen.attempts import Attempts, echo_outputs
-from umpteen.errors import EXIT_SOME_FAILED, EXIT_SUCCEEDED, StoreError, UmpteenError
+from umpteen.errors import (
+    EXIT_CRASHED,
+    EXIT_SOME_FAILED,
+    EXIT_SUCCEEDED,
+    StoreError,
+    UmpteenError,
+)
 from umpteen.feed import Feed
 from umpteen.foreign import ForeignBatches
 from umpteen.intake import Intake
@@ -49,7 +55,6 @@ _LOOK_S = 3.0  # how often later starts are looked for
 _SYNC_S = 5.0
 _YOUNG_S = 2.0
 _MEMORY_S = 0.5  # how often it is looked whether memory is short
-_EXIT_CRASHED = 70
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -309,7 +314,7 @@ class _Runner:
                 self.recorder.sync(wait=True)
             self._leave_kept()
             print("error: a part of the runner was killed; run the job again", file=sys.stderr)
-            return _EXIT_CRASHED
+            return EXIT_CRASHED
         if self.is_cancelled or self.batches.given_up:
             with contextlib.suppress(OSError, StoreError):
                 self.batches.cancel_rest(self.intake.open_rest())

@@ -19,7 +19,7 @@ LEVELS = [
     # which plans are made from, reads them.
     "job settings process records names ignores retries machine graph where results results.*",
     "formats formats.* history estimate plan cut batches removal",
-    "runner feed intake attempts recalls outgoing open_batches foreign others recorder lanes lane lease starts tickets adopt delivery live work beside agent staging unpack zipapp keeper executors executors.base",
+    "runner feed intake attempts recalls outgoing open_batches foreign others recorder lanes lane lease starts tickets adopt delivery live work beside agent staging unpack zipapp keeper executors executors.base executors.engine",
     "executors.* hand_in status registry why cancelling outcomes",
     "lookup",
     "dispatch report pulling split",
@@ -77,7 +77,7 @@ def _judge(module: str, target: str) -> str | None:
         return f"both have level {own}, in different folders"
     if _folder(module) == "" and own > LAST_SHARED_LEVEL:
         return f"both have level {own}"
-    if _folder(module) == "executors":
+    if _folder(module) == "executors" and target != "umpteen.executors.base":
         return "executors do not know one another"
     return None
 

@@ -11,7 +11,6 @@ import asyncio
 import atexit
 import contextlib
 import itertools
-import json
 import logging
 import os
 import socket
@@ -20,22 +19,19 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import urlsplit
 
-from umpteen.errors import BackendError, SettingsError, nearest_hint
-from umpteen.executors.base import (
-    ENDED,
-    QUEUED,
-    RUNNING,
-    UNKNOWN,
-    Abilities,
-    Executor,
-    Load,
-    Order,
+from umpteen.errors import EXIT_CRASHED, BackendError, SettingsError
+from umpteen.executors.base import ENDED, QUEUED, RUNNING, UNKNOWN, Load, Order
+from umpteen.executors.engine import (
+    EngineExecutor,
+    Handle,
+    build_order,
+    parse_handle,
+    read_answer,
 )
 from umpteen.keeper import find_keeper, is_kept_dead, load_class, start_keeper
-from umpteen.settings import parse_duration_s
 from umpteen.zipapp import build_carrier
 
 # Dask's own, half of which has no types.
@@ -44,7 +40,6 @@ Future = Any
 
 __all__ = ["DaskExecutor"]
 
-_OPTIONS = ("scheduler_address", "cluster_class", "cluster_kwargs", "resources", "worker_timeout")
 _PREFIX = "umpteen"
 _ANSWER_S, _REACH_S, _CLUSTER_S = 8.0, 3.0, 600.0
 _STATES = {
@@ -52,7 +47,6 @@ _STATES = {
     "processing": RUNNING, "memory": ENDED, "erred": ENDED, "forgotten": ENDED, None: ENDED,
 }  # fmt: skip
 _FORGOTTEN = ("released", None)  # as a key that is asked for and has nothing to be run by
-_GAVE_UP = 70  # as the code of a runner that died
 
 Key = tuple[str, str, str]
 
@@ -60,39 +54,14 @@ Key = tuple[str, str, str]
 # --- builders -----------------------------------------------------------------------------
 
 
-class Handle(NamedTuple):
-    """Where a batch is: a scheduler, the mark of its hand-in, its number."""
-
-    scheduler: str
-    mark: str
-    batch: str
-
-    def __str__(self) -> str:
-        return f"{self.scheduler} {self.mark}/{self.batch}"
-
-    @property
-    def key(self) -> Key:
-        """Dask's name for it. A tuple, as of other keys the scheduler keeps the first part for ever."""
-        return (_PREFIX, self.mark, self.batch)
-
-
-def parse_handle(text: str) -> Handle:
-    """What `str` made of a handle."""
-    scheduler, _, rest = text.rpartition(" ")
-    mark, _, batch = rest.partition("/")
-    return Handle(scheduler, mark, batch)
+def build_key(handle: Handle) -> Key:
+    """Dask's name for a batch. A tuple, as of other keys it keeps the first part for ever."""
+    return (_PREFIX, handle.mark, handle.batch)
 
 
 def _build_call(load: Load, order: Order) -> str:
-    told = {
-        "address": load.address,
-        "batch": order.batch,
-        "mark": load.mark,
-        "slots": max(1, load.slots),
-        "is_exclusive": load.slots > 1,
-        "environment": dict(load.environment),
-    }
-    return f"__import__({build_carrier().name!r}).run_batch({json.dumps(told)!r})"
+    told = build_order(load, order, is_exclusive=load.slots > 1)
+    return f"__import__({build_carrier().name!r}).run_batch({told!r})"
 
 
 def build_resources(wanted: Mapping[str, float], gpus: int) -> dict[str, float]:
@@ -103,7 +72,7 @@ def build_resources(wanted: Mapping[str, float], gpus: int) -> dict[str, float]:
 # --- the thin caller ------------------------------------------------------------------------
 
 
-class DaskExecutor(Executor):
+class DaskExecutor(EngineExecutor):
     """Hands batches to the scheduler at `scheduler_address`, or to a cluster it has made.
 
     `cluster_class` and `cluster_kwargs` say which; a keeper holds it. `resources` is what
@@ -111,29 +80,16 @@ class DaskExecutor(Executor):
     """
 
     name = "dask"
-    abilities = Abilities(
-        dependencies=True, capabilities=False, reconnect=True, is_engine=True,
-        batches_most=2000, start_up_s=0.3,
-    )  # fmt: skip
+    option_names = ("scheduler_address", "cluster_class", "cluster_kwargs", "resources")
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         super().__init__(options)
-        for name in options:
-            if name not in _OPTIONS:
-                hint = nearest_hint(name, _OPTIONS)
-                raise SettingsError(f"the executor 'dask' has no option {name!r}", hint)
-        limit = options.get("worker_timeout")
-        self.limit_s = parse_duration_s(limit) if limit is not None else float("inf")
         self.futures: dict[str, Future] = {}
-        self.without_s: float | None = None
-        self.ending: tuple[int | None, str] = (0, "")
 
     def check(self) -> None:
         """Raises SettingsError where Dask is missing, or neither address nor cluster is given."""
         _import_distributed()
-        for name in ("cluster_kwargs", "resources"):
-            if not isinstance(self.options.get(name) or {}, Mapping):
-                raise SettingsError(f"the option {name!r} of 'dask' must be names with values")
+        self.check_mappings("cluster_kwargs", "resources")
         if not self._find_given() and not self.options.get("cluster_class"):
             raise SettingsError(
                 "the executor 'dask' needs scheduler_address or cluster_class",
@@ -159,8 +115,8 @@ class DaskExecutor(Executor):
         with _explained(scheduler):
             _upload(client)
             self.futures = _map(client, load, handles, self.options.get("resources") or {})
-            _confirm(client, [handle.key for handle in handles.values()])
-        self.ending, self.without_s = (None, ""), None
+            _confirm(client, list(map(build_key, handles.values())))
+        self.ending, self.waits_since_s = (None, ""), None
         return {batch: str(handle) for batch, handle in handles.items()}
 
     def _make_cluster(self, address: str) -> str:
@@ -177,7 +133,8 @@ class DaskExecutor(Executor):
         """Let no more begin, and have runners look at the mark now."""
         for scheduler, (some, states) in _group(_ask_states(handles)).items():
             client = _connect(scheduler)
-            queued = [h.key for h, s in zip(some, states, strict=True) if _STATES.get(s) == QUEUED]
+            told = zip(some, states, strict=True)
+            queued = [build_key(handle) for handle, s in told if _STATES.get(s) == QUEUED]
             marks = sorted({handle.mark for handle in some})
             with _explained(scheduler):
                 client.cancel([_future(key, client) for key in queued], force=True)
@@ -201,32 +158,22 @@ class DaskExecutor(Executor):
         found = _group(_ask_states(handles))
         states = {state for _, group in found.values() for state in group}
         if not states <= {"no-worker", "queued", "waiting"} or not handles:
-            self.without_s = None
+            self.waits_since_s = None
             return ""
         if not found:
             return "the Dask scheduler does not answer"
-        client, workers = _connect(next(iter(found))), 0
-        with _explained(next(iter(found))):
+        scheduler = next(iter(found))
+        client, wanted = _connect(scheduler), self.options.get("resources")
+        with _explained(scheduler):
             workers = len(client.nthreads())
-        return self._judge_workers(workers, handles)
-
-    def _judge_workers(self, workers: int, handles: Sequence[str]) -> str:
-        wanted = self.options.get("resources")
         if not workers:
             reason = "the Dask cluster has no workers yet"
         elif wanted:
             reason = f"no worker of the Dask cluster has free {_show(wanted)}"
         else:
             reason = f"the {workers} workers of the Dask cluster do not take it yet"
-        now = time.monotonic()
-        self.without_s = self.without_s or now
-        if now - self.without_s < self.limit_s:
-            return f"waiting for workers: {reason}"
-        self.cancel(handles)
-        raise BackendError(
-            f"{reason} after {self.limit_s:g} s",
-            "start workers, and run it again; worker_timeout sets how long they are waited for",
-        )
+        self.wait_on(reason, handles, "workers")
+        return f"waiting for workers: {reason}"
 
     def read_ending(self) -> tuple[int | None, str]:
         """The worst answer of what this process submitted; None while some of it lives.
@@ -388,7 +335,7 @@ def _map(
 
     keep: Any = dask_client.fire_and_forget
     earlier = _hold_earlier(client, load)
-    keys = {batch: handle.key for batch, handle in handles.items()}
+    keys = {batch: build_key(handle) for batch, handle in handles.items()}
     futures: dict[str, Future] = {}
     for gpus, group in itertools.groupby(load.orders, key=lambda order: order.gpus):
         orders = list(group)
@@ -418,7 +365,7 @@ def _hold_earlier(client: Client, load: Load) -> dict[str, Future]:
 
     To ask for one that the scheduler has forgotten would make it wait for that for ever.
     """
-    keys = {batch: parse_handle(text).key for batch, text in load.earlier.items()}
+    keys = {batch: build_key(parse_handle(text)) for batch, text in load.earlier.items()}
     states = client.sync(client.scheduler.get_task_status, keys=list(keys.values()))
     open_ones = [batch for batch, key in keys.items() if _STATES.get(states.get(key)) != ENDED]
     held = {batch: _future(keys[batch], client) for batch in open_ones}
@@ -464,11 +411,11 @@ def _ask_states(handles: Sequence[str]) -> dict[str, str | None]:
     found: dict[str, str | None] = {}
     by_scheduler: dict[str, list[str]] = {}
     for text in handles:
-        by_scheduler.setdefault(parse_handle(text).scheduler, []).append(text)
+        by_scheduler.setdefault(parse_handle(text).place, []).append(text)
     for scheduler, texts in by_scheduler.items():
         try:
             client = _connect(scheduler)
-            keys = [parse_handle(text).key for text in texts]
+            keys = [build_key(parse_handle(text)) for text in texts]
             with _explained(scheduler):
                 states = client.sync(client.scheduler.get_task_status, keys=keys)
             found.update((text, states.get(key)) for text, key in zip(texts, keys, strict=True))
@@ -486,7 +433,7 @@ def _group(
     for text, state in states.items():
         if state != UNKNOWN:
             handle = parse_handle(text)
-            some, their = groups.setdefault(handle.scheduler, ([], []))
+            some, their = groups.setdefault(handle.place, ([], []))
             some.append(handle)
             their.append(state)
     return groups
@@ -496,11 +443,10 @@ def _read_answer(future: Future) -> tuple[int, str]:
     """(exit code, complaint) that the carrier gave, or Dask in its place."""
     if future.status == "finished":
         with contextlib.suppress(Exception):
-            answer = json.loads(future.result(timeout=_ANSWER_S))
-            return (answer["code"] if answer["code"] >= 0 else _GAVE_UP), answer["said"]
+            return read_answer(future.result(timeout=_ANSWER_S))
     if future.status == "error":
         error = future.exception(timeout=_ANSWER_S)
-        return _GAVE_UP, f"Dask gave it up: {_tell(error)}"
+        return EXIT_CRASHED, f"Dask gave it up: {_tell(error)}"
     return 0, ""  # forgotten, as its end was before we asked, or cancelled
 
 

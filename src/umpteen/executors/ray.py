@@ -22,27 +22,16 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import urlsplit
 
-from umpteen.errors import BackendError, SettingsError, nearest_hint
-from umpteen.executors.base import (
-    ENDED,
-    QUEUED,
-    UNKNOWN,
-    Abilities,
-    Executor,
-    Load,
-    Order,
-)
-from umpteen.settings import parse_duration_s
+from umpteen.errors import BackendError, SettingsError
+from umpteen.executors.base import ENDED, QUEUED, UNKNOWN, Load, Order
+from umpteen.executors.engine import EngineExecutor, Handle, build_order, parse_handle
 from umpteen.zipapp import build_carrier
 
 __all__ = ["RayExecutor"]
 
-_OPTIONS = (
-    "address", "scheduler_address", "runtime_env", "num_cpus", "resources", "worker_timeout",
-)  # fmt: skip
 _AUTO = "auto"
 _REACH_S, _LOAD_S, _ANSWER_S, _FIRST_S = 3.0, 60.0, 9.0, 4.0
 _OWNER_S, _ENVIRONMENT_S = 60.0, 600.0  # for a worker to start, and where it is to be furnished
@@ -53,24 +42,6 @@ _VERSIONS = re.compile(r"(?:Ray|Python): (\S+)")
 
 
 # --- builders -----------------------------------------------------------------------------
-
-
-class Handle(NamedTuple):
-    """Where a batch is: a cluster, the mark of its hand-in, its number."""
-
-    cluster: str
-    mark: str
-    batch: str
-
-    def __str__(self) -> str:
-        return f"{self.cluster} {self.mark}/{self.batch}"
-
-
-def parse_handle(text: str) -> Handle:
-    """What `str` made of a handle."""
-    cluster, _, rest = text.rpartition(" ")
-    mark, _, batch = rest.partition("/")
-    return Handle(cluster, mark, batch)
 
 
 def build_needs(options: Mapping[str, Any], slots: int, order: Order) -> dict[str, Any]:
@@ -91,16 +62,7 @@ def _build_hand_in(load: Load, options: Mapping[str, Any]) -> str:
             "batch": order.batch,
             "after": list(order.after),
             "needs": build_needs(options, load.slots, order),
-            "order": json.dumps(
-                {
-                    "address": load.address,
-                    "batch": order.batch,
-                    "mark": load.mark,
-                    "slots": max(1, load.slots),
-                    "is_exclusive": False,  # a worker of Ray has one at a time
-                    "environment": dict(load.environment),
-                }
-            ),
+            "order": build_order(load, order, is_exclusive=False),  # a worker has one at a time
         }
         for order in load.orders
     ]
@@ -111,7 +73,7 @@ def _build_hand_in(load: Load, options: Mapping[str, Any]) -> str:
 # --- the thin caller ------------------------------------------------------------------------
 
 
-class RayExecutor(Executor):
+class RayExecutor(EngineExecutor):
     """Hands batches to the Ray cluster at `address`, else at RAY_ADDRESS, else that of this machine.
 
     `num_cpus` and `resources` are what a batch takes beside what its tasks say; `runtime_env` is
@@ -119,23 +81,12 @@ class RayExecutor(Executor):
     """
 
     name = "ray"
-    abilities = Abilities(
-        dependencies=True, capabilities=False, reconnect=True, is_engine=True,
-        batches_most=2000, start_up_s=0.3,
-    )  # fmt: skip
+    option_names = ("address", "scheduler_address", "runtime_env", "num_cpus", "resources")
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         super().__init__(options)
-        for name in options:
-            if name not in _OPTIONS:
-                hint = nearest_hint(name, _OPTIONS)
-                raise SettingsError(f"the executor 'ray' has no option {name!r}", hint)
-        limit = options.get("worker_timeout")
-        self.limit_s = parse_duration_s(limit) if limit is not None else float("inf")
         self.watched: list[Handle] = []
         self.asked_s = 0.0
-        self.without_s: float | None = None
-        self.ending: tuple[int | None, str] = (0, "")
 
     def check(self) -> None:
         """Raises SettingsError where Ray is missing, or options are not what they should be."""
@@ -144,9 +95,7 @@ class RayExecutor(Executor):
                 "the executor 'ray' needs a package that is not here: ray",
                 "pip install 'umpteen[ray]'",
             )
-        for name in ("runtime_env", "resources"):
-            if not isinstance(self.options.get(name) or {}, Mapping):
-                raise SettingsError(f"the option {name!r} of 'ray' must be names with values")
+        self.check_mappings("runtime_env", "resources")
         resources = dict(self.options.get("resources") or {})
         for name, amount in {"num_cpus": self.options.get("num_cpus", 1), **resources}.items():
             if not isinstance(amount, int | float) or isinstance(amount, bool) or amount < 0:
@@ -176,7 +125,7 @@ class RayExecutor(Executor):
             "submit", mark=load.mark, text=text, limit_s=limit_s, within_s=limit_s + _ANSWER_S
         )
         self.watched = [Handle(driver.cluster, load.mark, batch) for batch in load.batches]
-        self.ending, self.without_s = (None, ""), None
+        self.ending, self.waits_since_s = (None, ""), None
         return {handle.batch: str(handle) for handle in self.watched}
 
     def poll(self, handles: Sequence[str]) -> dict[str, str]:
@@ -189,7 +138,7 @@ class RayExecutor(Executor):
         """Let no more begin, and have runners look at the mark now."""
         by_cluster: dict[str, dict[str, list[str]]] = {}
         for handle in map(parse_handle, handles):
-            batches = by_cluster.setdefault(handle.cluster, {})
+            batches = by_cluster.setdefault(handle.place, {})
             batches.setdefault(handle.mark, []).append(handle.batch)
         for cluster, batches in by_cluster.items():
             with contextlib.suppress(BackendError):
@@ -208,29 +157,18 @@ class RayExecutor(Executor):
         found = _look(parsed)
         states = {_read_state(found, handle) for handle in parsed} - {ENDED}
         if not states <= {QUEUED}:
-            self.without_s = None
+            self.waits_since_s = None
             return "the Ray cluster does not answer" if states == {UNKNOWN} else ""
         wants = next((said["wants"] for said in found.values() if said and said["wants"]), None)
         if wants is None:
             return ""
         try:
-            nodes = _connect(parsed[0].cluster).ask("list_nodes")
+            nodes = _connect(parsed[0].place).ask("list_nodes")
         except BackendError:
             return ""
-        is_lasting = not count_room(nodes, wants)
-        return self._judge_room(tell_room(nodes, wants), handles, is_lasting=is_lasting)
-
-    def _judge_room(self, reason: str, handles: Sequence[str], *, is_lasting: bool) -> str:
-        now = time.monotonic()
-        self.without_s = self.without_s or now
-        if now - self.without_s < self.limit_s:
-            is_worth_it = is_lasting or now - self.without_s > _START_S
-            return f"waiting for room: {reason}" if is_worth_it else ""
-        self.cancel(handles)
-        raise BackendError(
-            f"{reason} after {self.limit_s:g} s",
-            "start machines, and run it again; worker_timeout sets how long they are waited for",
-        )
+        reason, is_lasting = tell_room(nodes, wants), not count_room(nodes, wants)
+        waited_s = self.wait_on(reason, handles, "machines")
+        return f"waiting for room: {reason}" if is_lasting or waited_s > _START_S else ""
 
     def read_ending(self) -> tuple[int | None, str]:
         """The worst answer of what this process submitted; None while some of it lives.
@@ -377,7 +315,7 @@ def _look(handles: Any) -> dict[tuple[str, str], Any]:
     """By cluster and mark, what the actor says: None where it is gone, empty where the cluster
     does not answer.
     """
-    found: dict[tuple[str, str], Any] = {(handle.cluster, handle.mark): {} for handle in handles}
+    found: dict[tuple[str, str], Any] = {(handle.place, handle.mark): {} for handle in handles}
     for cluster in {cluster for cluster, _ in found}:
         marks = [mark for other, mark in found if other == cluster]
         with contextlib.suppress(BackendError):
@@ -427,7 +365,7 @@ def _read_ending(said: Mapping[str, Any]) -> tuple[int, str]:
 
 
 def _read_state(found: Mapping[tuple[str, str], Any], handle: Handle) -> str:
-    said = found[handle.cluster, handle.mark]
+    said = found[handle.place, handle.mark]
     if said is None:
         return ENDED
     state: str = said["states"].get(handle.batch, ENDED) if said else UNKNOWN

@@ -1,0 +1,106 @@
+"""What executors share whose batches an engine carries to its workers: handles, orders, waiting.
+
+One of the engine's own tasks is a batch; what crosses is text for `carrier`, and its answer.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from umpteen.errors import EXIT_CRASHED, BackendError, SettingsError, nearest_hint
+from umpteen.executors.base import Abilities, Executor, Load, Order
+from umpteen.settings import parse_duration_s
+
+__all__ = ["EngineExecutor", "Handle", "build_order", "parse_handle", "read_answer"]
+
+
+class Handle(NamedTuple):
+    """Where a batch is: the address of its scheduler or cluster, the mark of its hand-in, its
+    number.
+    """
+
+    place: str
+    mark: str
+    batch: str
+
+    def __str__(self) -> str:
+        return f"{self.place} {self.mark}/{self.batch}"
+
+
+def parse_handle(text: str) -> Handle:
+    """What `str` made of a handle."""
+    place, _, rest = text.rpartition(" ")
+    mark, _, batch = rest.partition("/")
+    return Handle(place, mark, batch)
+
+
+def build_order(load: Load, order: Order, *, is_exclusive: bool) -> str:
+    """What the carrier is told of a batch. is_exclusive: whether it has its worker for itself."""
+    told = {
+        "address": load.address,
+        "batch": order.batch,
+        "mark": load.mark,
+        "slots": max(1, load.slots),
+        "is_exclusive": is_exclusive,
+        "environment": dict(load.environment),
+    }
+    return json.dumps(told)
+
+
+def read_answer(text: str) -> tuple[int, str]:
+    """(exit code, complaint) of a runner, as the carrier answers; a signal counts as a crash."""
+    answer = json.loads(text)
+    return (answer["code"] if answer["code"] >= 0 else EXIT_CRASHED), answer["said"]
+
+
+class EngineExecutor(Executor):
+    """Runs batches on an engine's workers; the rest is each engine's own.
+
+    option_names: those that it takes; `worker_timeout`, how long what batches wait for is
+    waited for, is one of all. ending: what `read_ending` told last.
+    """
+
+    abilities = Abilities(
+        dependencies=True, capabilities=False, reconnect=True, is_engine=True,
+        batches_most=2000, start_up_s=0.3,
+    )  # fmt: skip
+    option_names: Sequence[str]
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        super().__init__(options)
+        known = (*self.option_names, "worker_timeout")
+        for name in options:
+            if name not in known:
+                hint = nearest_hint(name, known)
+                raise SettingsError(f"the executor {self.name!r} has no option {name!r}", hint)
+        limit = options.get("worker_timeout")
+        self.limit_s = parse_duration_s(limit) if limit is not None else float("inf")
+        self.waits_since_s: float | None = None
+        self.ending: tuple[int | None, str] = (0, "")
+
+    def check_mappings(self, *names: str) -> None:
+        """Raises SettingsError where one of these options is anything else."""
+        for name in names:
+            if not isinstance(self.options.get(name) or {}, Mapping):
+                raise SettingsError(
+                    f"the option {name!r} of {self.name!r} must be names with values"
+                )
+
+    def wait_on(self, reason: str, handles: Sequence[str], what: str) -> float:
+        """For how many seconds these have waited. what: to be started where that is too long.
+
+        Then they are cancelled, and BackendError says the reason.
+        """
+        now = time.monotonic()
+        self.waits_since_s = self.waits_since_s or now
+        waited_s = now - self.waits_since_s
+        if waited_s < self.limit_s:
+            return waited_s
+        self.cancel(handles)
+        raise BackendError(
+            f"{reason} after {self.limit_s:g} s",
+            f"start {what}, and run it again; worker_timeout sets how long they are waited for",
+        )
