@@ -48,7 +48,9 @@ def build_carrier() -> Carrier:
     path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "executors", "carrier.py")
     with open(path, encoding="utf-8") as file:
         text = file.read()
-    text += f'\nRUNNER = "{base64.b64encode(build_zipapp().content).decode()}"\n'
+    packed = build_zipapp()
+    text += f'\nDIGEST = "{packed.digest}"\n'
+    text += f'RUNNER = "{base64.b64encode(packed.content).decode()}"\n'
     digest = hashlib.blake2b(text.encode(), digest_size=10).hexdigest()
     return Carrier(f"umpteen_carrier_{digest}", text)
 

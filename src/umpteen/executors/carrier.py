@@ -2,14 +2,13 @@
 
 Dask and Ray carry this file as text, with the runner as a zip file, so that a worker needs
 nothing of umpteen and only text crosses. It imports the standard library of Python 3.9 alone,
-and nothing of this package. A last line is put below it that sets RUNNER, in base64.
+and nothing of this package. Two last lines are put below it that set DIGEST and RUNNER, the zip file in base64.
 """
 
 from __future__ import annotations
 
 import base64
 import contextlib
-import hashlib
 import io
 import json
 import os
@@ -31,7 +30,7 @@ _SAID_BYTES = 2000
 _PROGRAM = "import sys; sys.path.insert(0, {!r}); from umpteen.runner import main; sys.exit(main())"
 _OLDEST = (3, 9)
 
-RUNNER = ""
+DIGEST, RUNNER = "", ""
 _running: dict[int, str] = {}  # pids of runners, and the marks of their hand-ins
 _exclusive = threading.Lock()
 
@@ -123,17 +122,15 @@ def _run_once(asked: dict[str, object], place: str) -> tuple[int, str]:
 
 def _unpack(above: str) -> str:
     """The runner's folder on this machine, below `above`, made by the first that needs it."""
-    content = base64.b64decode(RUNNER)
-    digest = hashlib.blake2b(content, digest_size=10).hexdigest()
     os.makedirs(above, mode=0o700, exist_ok=True)
     found = os.lstat(above)
     if found.st_uid != os.getuid():
         raise PermissionError(13, "it is not yours: set UMPTEEN_LEASES", above)
-    place = f"{above}/runner-{digest}"
+    place = f"{above}/runner-{DIGEST}"
     if not _is_whole(place):
-        new = tempfile.mkdtemp(dir=above, prefix=f"runner-{digest}.")
+        new = tempfile.mkdtemp(dir=above, prefix=f"runner-{DIGEST}.")
         try:
-            with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            with zipfile.ZipFile(io.BytesIO(base64.b64decode(RUNNER))) as archive:
                 archive.extractall(new)
             os.rename(new, place)
         except OSError:
