@@ -24,7 +24,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from umpteen.errors import BackendError, SettingsError
-from umpteen.lease import leases_folder
+from umpteen.lease import is_held, leases_folder
 
 __all__ = ["find_keeper", "is_kept_dead", "load_class", "main", "start_keeper"]
 
@@ -51,15 +51,18 @@ def load_class(spec: str) -> Any:
 def find_keeper(job: str) -> str:
     """The scheduler of the cluster that is kept for the job at that address; empty: none is."""
     folder = _folder(job)
-    return _read(folder, "address") if _is_held(folder) else ""
+    return _read(folder, "address") if is_held(os.path.basename(folder)) else ""
 
 
 def is_kept_dead(scheduler: str) -> bool:
     """Whether a cluster of that address was kept on this machine, and is no longer."""
     above = leases_folder()
-    folders = [f"{above}/{name}" for name in os.listdir(above) if name.startswith("keeper-")]
-    kept = [folder for folder in folders if _read(folder, "address") == scheduler]
-    return bool(kept) and not any(map(_is_held, kept))
+    kept = [
+        name
+        for name in os.listdir(above)
+        if name.startswith("keeper-") and _read(f"{above}/{name}", "address") == scheduler
+    ]
+    return bool(kept) and not any(map(is_held, kept))
 
 
 def start_keeper(job: str, spec: str, keywords: Mapping[str, Any], limit_s: float) -> str:
@@ -104,20 +107,6 @@ def _read(folder: str, name: str) -> str:
             return file.read().strip()
     except OSError:
         return ""
-
-
-def _is_held(folder: str) -> bool:
-    try:
-        fd = os.open(f"{folder}/lock", os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(fd)
-    return False
 
 
 # --- the process ------------------------------------------------------------------------

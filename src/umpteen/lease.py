@@ -26,6 +26,7 @@ from umpteen.task import RUNNER_VARIABLE, TaskState
 
 __all__ = [
     "KEPT",
+    "SPOOL",
     "SYNCED",
     "Kept",
     "Lease",
@@ -44,8 +45,8 @@ __all__ = [
 
 KEPT = "kept.jsonl"
 SYNCED = "synced"  # the folder, beside the leases, of what was unpacked on this machine
+SPOOL = "spool"  # the folder, in a lease, of outputs on their way
 
-_SPOOL = "spool"
 _REFUSED = "refused"  # what the store would not have, in a lease, for somebody to look at
 _SLOT = struct.Struct("<IIIIQd")
 _END_LIMIT_S = 20.0
@@ -87,7 +88,7 @@ class Lease:
 
     def __init__(self, folder: str, lock: int) -> None:
         self.folder, self.lock = folder, lock
-        self.spool = os.path.join(folder, _SPOOL)
+        self.spool = os.path.join(folder, SPOOL)
         self._table: mmap.mmap | None = None
 
     @classmethod
@@ -174,7 +175,7 @@ def _parse_slots(table: bytes) -> Iterator[SlotEntry]:
 
 
 def is_held(token: str) -> bool | None:
-    """Whether the runner of that token lives; None where no such lease is known."""
+    """Whether the runner (or keeper) of that token lives; None where no such lease is known."""
     folder = os.path.join(leases_folder(), token)
     try:
         lock = os.open(folder + "/lock", os.O_RDONLY | os.O_CLOEXEC)
@@ -313,7 +314,7 @@ def take_kept(address: str, token: str) -> dict[int, Kept]:
         with contextlib.suppress(OSError):
             os.rename(os.path.join(folder, KEPT), taken)
             with open(taken, "rb") as file:
-                found.update(_parse_kept(file.read(), os.path.join(folder, _SPOOL)))
+                found.update(_parse_kept(file.read(), os.path.join(folder, SPOOL)))
     return found
 
 

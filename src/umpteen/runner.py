@@ -33,7 +33,7 @@ from umpteen.foreign import ForeignBatches
 from umpteen.intake import Intake
 from umpteen.lane import CANCEL_ALL, DEADLINE, END_KINDLY, KILL
 from umpteen.lanes import Lanes
-from umpteen.lease import KEPT, Kept, Lease, end_leftovers, leases_folder, take_kept
+from umpteen.lease import KEPT, SPOOL, Kept, Lease, end_leftovers, leases_folder, take_kept
 from umpteen.machine import read_capacity
 from umpteen.open_batches import OpenBatches
 from umpteen.others import Marks, Others
@@ -137,7 +137,7 @@ class _Runner:
             shutil.rmtree(self.folder.path(scratch_folder(dead)), ignore_errors=True)
             folder = os.path.join(leases_folder(), dead)
             if not os.path.exists(os.path.join(folder, KEPT)):
-                shutil.rmtree(os.path.join(folder, "spool"), ignore_errors=True)
+                shutil.rmtree(os.path.join(folder, SPOOL), ignore_errors=True)
         return take_kept(self.work.address, self.token)
 
     def _be_asked(self, *_: object) -> None:
