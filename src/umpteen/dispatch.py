@@ -77,6 +77,8 @@ __all__ = [
     "watch",
 ]
 
+Tried = Sequence[tuple[str, Record]]  # attempts, oldest first, each with its runner's token
+
 _POLL_S, _POLL_FAR_S = 0.2, 2.0
 _RATE_WINDOW_S = 30.0
 _ESTIMATE_S = 1.0  # how often the time left is worked out: of a thousand slots it takes 16 ms
@@ -260,8 +262,9 @@ def _hand_in(
     plan = build_plan(job, history, living, rerun, only)
     batches = []
     if not plan.is_empty:
-        cut = _cut(plan, executor)
-        batches = hand_in(plan, history, executor, _attempts(plan, history), lock, cut)
+        before = _read_before(plan)
+        cut = _cut(plan, executor, before)
+        batches = hand_in(plan, history, executor, _list_past(plan, before), lock, cut)
     history.take_recent()  # what failed before is not news
     history.refresh()
     submission = Submission(job.settings, history, executor, batches, plan)
@@ -271,17 +274,20 @@ def _hand_in(
     return submission
 
 
-def _cut(plan: Plan, executor: Executor) -> Cut | None:
+def _read_before(plan: Plan) -> Mapping[int, Tried]:
+    """The records of what each task that runs again has behind it."""
+    before = [index for index in plan.to_run if index < plan.history.count]
+    return plan.history.read_records(before) if before else {}
+
+
+def _cut(plan: Plan, executor: Executor, before: Mapping[int, Tried]) -> Cut | None:
     """How many workers there may be, and what each batch takes; None for this machine."""
     able = executor.abilities
     if not able.is_engine:
         return None
     workers = executor.count_workers(plan.job.settings.slots)
-    seconds: dict[int, float] = {}
-    if plan.history.count and set(plan.why) - {"new"}:
-        newest = plan.history.read_newest()
-        chosen = (index for index in plan.to_run if index in newest)
-        seconds = {i: newest[i][1].seconds for i in chosen if newest[i][1].exit_code is not None}
+    newest = {index: records[-1][1] for index, records in before.items() if records}
+    seconds = {i: record.seconds for i, record in newest.items() if record.exit_code is not None}
     cut = cut_for_engine(plan, workers, able.batches_most, seconds, able.start_up_s)
     return cut._replace(workers=workers)
 
@@ -485,19 +491,15 @@ def _read_settings(history: History, *, detach: bool) -> Settings:
     return msgspec.convert({**DEFAULTS, **given}, Settings)
 
 
-def _attempts(plan: Plan, history: History) -> dict[int, Past]:
-    """What each task that runs again has behind it."""
-    before = [index for index in plan.to_run if index < history.count]
-    if not before:
-        return {}
-    found = history.read_records(before)
-    unrecorded = {index for index, records in found.items() if not records}
+def _list_past(plan: Plan, before: Mapping[int, Tried]) -> dict[int, Past]:
+    """What batches say of each task that runs again."""
+    unrecorded = {index for index, records in before.items() if not records}
     past = {
         index: Past(records[-1][1].attempt, records[-1][0], _list_tries(records))
-        for index, records in found.items()
+        for index, records in before.items()
         if records
     }
-    return past | dict.fromkeys(_list_begun(history, unrecorded), Past(0, ""))
+    return past | dict.fromkeys(_list_begun(plan.history, unrecorded), Past(0, ""))
 
 
 def _list_begun(history: History, indices: set[int]) -> Iterator[int]:
@@ -508,7 +510,7 @@ def _list_begun(history: History, indices: set[int]) -> Iterator[int]:
                 yield from (index for index in part if index in indices)
 
 
-def _list_tries(records: Sequence[tuple[str, Record]]) -> list[dict[str, Any]]:
+def _list_tries(records: Tried) -> list[dict[str, Any]]:
     """The attempts since the task last came to an end, so that none of its retries comes twice."""
     over = [place for place, (_, record) in enumerate(records, 1) if record.is_final]
     since = records[over[-1] if over else 0 :]

@@ -236,9 +236,8 @@ def hand_in(
     lock.check()
     if options := plan.job.settings.executor_options:
         store.replace(options_key(number), msgspec.json.encode(options))
-    described = _describe(plan, number, executor.name, [new.handed for new in made])
-    if cut is not None:
-        described = msgspec.structs.replace(described, workers=cut.workers)
+    workers = cut.workers if cut else 0
+    described = _describe(plan, number, executor.name, workers, [new.handed for new in made])
     _create(store, handed_key(number), msgspec.json.encode(described))
     if made:
         handles = executor.submit(_load(plan, history, described.mark, made))
@@ -300,11 +299,14 @@ def _ranges(history: History, batch: str) -> str:
     return ",".join(f"{p.start}-{p.stop - 1}" if len(p) > 1 else str(p.start) for p in parts)
 
 
-def _describe(plan: Plan, number: int, executor: str, handed: list[HandedBatch]) -> HandIn:
+def _describe(
+    plan: Plan, number: int, executor: str, workers: int, handed: list[HandedBatch]
+) -> HandIn:
     return HandIn(
         hand_in=number,
         time=round(time.time(), 3),
         executor=executor,
+        workers=workers,
         mark=os.urandom(6).hex(),
         tasks=len(plan.added),
         batches=handed,
