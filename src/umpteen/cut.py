@@ -58,18 +58,15 @@ def cut_for_engine(
     costs = _Costs(plan.to_run, {} if size else seconds)
     groups = _list_groups(plan, workers, costs)
     if size:
-        batches = [batch for group in groups for batch in _cut(group, costs, 1, size, size)]
+        batches = _cut_all(groups, costs, 1, size, size)
     else:
         share = costs.of(range(len(plan.to_run))) / workers
         least = max(share / _FINEST, start_up_s if seconds else 1.0)
         most = max(_TASKS_MOST, -(-2 * len(plan.to_run) // batches_most))
-        while True:
-            batches = [
-                batch for group in groups for batch in _cut(group, costs, workers, least, most)
-            ]
-            if len(batches) <= max(batches_most, len(groups)):
-                break
+        batches = _cut_all(groups, costs, workers, least, most)
+        while len(batches) > max(batches_most, len(groups)):
             least *= 2
+            batches = _cut_all(groups, costs, workers, least, most)
     sizes = [sum(map(len, batch)) for batch in batches]
     if len(groups) == 1 and isinstance(groups[0], _Singles) and not seconds:
         return Cut(plan.to_run, sizes)
@@ -102,6 +99,12 @@ class _Singles(Sequence[Unit]):
 
     def __getitem__(self, number: int) -> Unit:  # type: ignore[override]
         return (self.places[number],)
+
+
+def _cut_all(
+    groups: Sequence[Sequence[Unit]], costs: _Costs, workers: int, least: float, most: int
+) -> list[list[Unit]]:
+    return [batch for group in groups for batch in _cut(group, costs, workers, least, most)]
 
 
 def _cut(
