@@ -22,36 +22,12 @@ from tests.flows.test_bad_input import expect_refusal
 from tests.support.command import Umpteen
 from tests.support.dask import DaskCluster
 from tests.support.s3 import S3
+from tests.support.saturn import RUN, RUN_ON_SATURN, TASKS
 from tests.support.store import list_records
 from tests.support.sweep import list_processes
 from tests.support.wait import wait_until
 from umpteen.results.opening import OPTIONS_VARIABLE, open_store
 
-RUN = """\
-executor:
-  class_spec: DaskExecutor
-  scheduler_address: tcp://127.0.0.1:8786
-results:
-  class_spec: LocalResults
-  path: /tmp/results/{name}
-"""
-RUN_ON_SATURN = """\
-executor:
-  class_spec: DaskExecutor
-  cluster_class: SaturnCluster
-results:
-  class_spec: S3Results
-  s3_url: s3://saturn-internal-s3-test/saturn-run-2022.12.13/{name}/
-file_syncs:
-  - src: /home/jovyan/workspace/julia-example/
-"""
-TASKS = """\
-tasks:
-  - command: julia /home/jovyan/workspace/julia-example/fibonacci.jl 12
-  - command: julia /home/jovyan/workspace/julia-example/fibonacci.jl 30
-  - command: julia /home/jovyan/workspace/julia-example/fibonacci.jl 5
-  - command: julia /home/jovyan/workspace/julia-example/fibonacci.jl 13
-"""
 FIBONACCI = ["144\n", "832040\n", "5\n", "233\n"]
 JULIA = """\
 #!/bin/sh

@@ -25,7 +25,14 @@ from pathlib import Path
 from tests.support.command import Umpteen
 from tests.support.dask import DaskCluster
 from tests.support.ray import RayCluster
-from tests.support.sweep import estimate_records, find_runners, read_record_lines, run_points
+from tests.support.sweep import (
+    estimate_records,
+    find_runners,
+    list_lost,
+    list_wrong_outputs,
+    read_record_lines,
+    run_points,
+)
 from tests.support.wait import wait_until
 
 __all__ = ["TARGETS", "main", "run_engine_point"]
@@ -63,10 +70,7 @@ def check_winners(store: Path, tasks: int) -> list[str]:
         found = store / str(task)
         if not (found / "status_code").exists():
             found = next(iter(sorted(found.glob("attempts/*"))), found)
-        told = [found / name for name in ("stdout", "results/n", "status_code")]
-        read = [path.read_text() if path.exists() else None for path in told]
-        if read != [f"{task}\n", f"{task}\n", "0"]:
-            faults.append(f"task {task} left {read}")
+        faults += list_wrong_outputs(found, task)
     return faults
 
 
@@ -145,14 +149,7 @@ def run_engine_point(
             again = umpteen("collect", "job", "-q", timeout_s=200)
             returned, said = again.returncode, (again.stdout, again.stderr)
         faults = [f"ended with {returned}: {said}"] if returned else []
-        faults += check_winners(store, tasks)
-        now = read_record_lines(store)
-        faults += [
-            f"{path.name} lost or changed a record"
-            for path, lines in before.items()
-            if now.get(path, [])[: len(lines)] != lines
-        ]
-        return faults
+        return faults + check_winners(store, tasks) + list_lost(before, store)
     finally:
         if client is not None:
             client.kill()

@@ -19,6 +19,7 @@ from tests.support.sweep import (
     Point,
     check_store,
     kill,
+    list_lost,
     list_processes,
     read_options,
     read_record_lines,
@@ -65,12 +66,7 @@ def run_far_point(umpteen: Umpteen, s3: S3, point: Point, tasks: int) -> list[st
         faults = check_store(store, tasks)
         if again.returncode != 0:
             faults.append(f"the second run ended with {again.returncode}: {again.stderr}")
-        after = {path.name: lines for path, lines in read_record_lines(store).items()}
-        faults += [
-            f"{path.name} lost or changed a record"
-            for path, lines in before.items()
-            if after.get(path.name, [])[: len(lines)] != lines
-        ]
+        faults += list_lost(before, store)
         if left := list_processes(umpteen):
             faults.append(f"processes are left: {left}")
         return faults

@@ -25,6 +25,7 @@ from tests.support.store import list_records
 from tests.support.sweep import (
     estimate_records,
     find_runners,
+    list_lost,
     list_processes,
     read_options,
     read_record_lines,
@@ -167,12 +168,7 @@ def run_point(umpteen: Umpteen, generator: random.Random) -> tuple[str, list[str
     if again.returncode != 1:  # some of its tasks always fail
         faults.append(f"collect ended with {again.returncode}: {again.stderr}")
     faults += check_outcome(store, tasks)
-    now = read_record_lines(store)
-    faults += [
-        f"{path.name} lost or changed a record"
-        for path, lines in kept.items()
-        if now.get(path, [])[: len(lines)] != lines
-    ]
+    faults += list_lost(kept, store)
     if left := list_processes(umpteen):
         faults.append(f"processes are left: {left}")
     return ", ".join(kills), faults

@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from tests.support.command import Umpteen
@@ -94,6 +94,26 @@ def kill(umpteen: Umpteen, watcher: subprocess.Popen[str], target: str) -> None:
             continue
 
 
+def list_lost(before: Mapping[Path, list[bytes]], store: Path) -> list[str]:
+    """What is wrong where records that were there before are not there, or not as they were.
+
+    before: by path, in this store or in a copy of what it was.
+    """
+    now = {path.parts[-2:]: lines for path, lines in read_record_lines(store).items()}
+    return [
+        f"{path.name} lost or changed a record"
+        for path, lines in before.items()
+        if now.get(path.parts[-2:], [])[: len(lines)] != lines
+    ]
+
+
+def list_wrong_outputs(folder: Path, task: int) -> list[str]:
+    """What is wrong in the folder of an attempt of a task that says its number in each file."""
+    told = {"stdout": f"{task}\n", "results/n": f"{task}\n", "status_code": "0"}
+    found = {name: path.read_text() for name in told if (path := folder / name).exists()}
+    return [f"task {task} left {found}"] if found != told else []
+
+
 def check_store(store: Path, tasks: int) -> list[str]:
     """What is wrong with a finished store, by its files alone; empty where nothing is."""
     faults = []
@@ -109,13 +129,7 @@ def check_store(store: Path, tasks: int) -> list[str]:
     if twice:
         faults.append(f"{len(twice)} tasks have more than one success, such as {twice[0]}")
     for task in range(tasks):
-        folder = store / str(task)
-        if (folder / "stdout").read_text() != f"{task}\n":
-            faults.append(f"task {task} printed {(folder / 'stdout').read_text()!r}")
-        if (folder / "status_code").read_text() != "0":
-            faults.append(f"task {task} has no status_code of 0")
-        if (folder / "results" / "n").read_text() != f"{task}\n":
-            faults.append(f"task {task} has wrong results")
+        faults += list_wrong_outputs(store / str(task), task)
     return faults
 
 
@@ -151,12 +165,7 @@ def run_point(umpteen: Umpteen, point: Point, tasks: int) -> list[str]:
             faults.append(
                 f"the second run ended with {again.returncode}: {again.stderr}{status}{again.stdout}"
             )
-        after = read_record_lines(store)
-        faults += [
-            f"{path.name} lost or changed a record"
-            for path, lines in before.items()
-            if after.get(path, [])[: len(lines)] != lines
-        ]
+        faults += list_lost(before, store)
         if left := list_processes(umpteen):
             faults.append(f"processes are left: {left}")
         if stranger.poll() is not None:

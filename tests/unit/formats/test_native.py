@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.saturn import RUN, RUN_ON_SATURN, TASKS
 from umpteen.errors import InputError
 from umpteen.formats import read_job
 from umpteen.job import Job, Task
@@ -34,33 +35,8 @@ def refuse(read: Read, text: str | bytes, name: str = "sweep.yaml") -> InputErro
     return caught.value
 
 
-RUN_WITH_DASK = """\
-executor:
-  class_spec: DaskExecutor
-  scheduler_address: tcp://127.0.0.1:8786
-results:
-  class_spec: LocalResults
-  path: /tmp/results/{name}
-"""
-RUN_WITH_S3 = """\
-executor:
-  class_spec: DaskExecutor
-  cluster_class: SaturnCluster
-results:
-  class_spec: S3Results
-  s3_url: s3://saturn-internal-s3-test/saturn-run-2022.12.13/{name}/
-"""
-SATURN_TASKS = """\
-tasks:
-  - command: julia /home/jovyan/workspace/julia-example/fibonacci.jl 12
-  - command: julia /home/jovyan/workspace/julia-example/fibonacci.jl 30
-  - command: julia /home/jovyan/workspace/julia-example/fibonacci.jl 5
-  - command: julia /home/jovyan/workspace/julia-example/fibonacci.jl 13
-"""
-
-
 def test_saturn_run_documents_are_read_as_they_are(read: Read) -> None:
-    job = read(RUN_WITH_DASK + SATURN_TASKS)
+    job = read(RUN + TASKS)
     assert job.settings.executor == "dask"
     assert job.settings.executor_options == {"scheduler_address": "tcp://127.0.0.1:8786"}
     assert (job.settings.address, job.settings.status_file) == ("/tmp/results/{name}", "status")
@@ -69,10 +45,11 @@ def test_saturn_run_documents_are_read_as_they_are(read: Read) -> None:
 
 
 def test_saturn_run_s3_results_are_an_address(read: Read) -> None:
-    settings = read(RUN_WITH_S3 + SATURN_TASKS).settings
+    settings = read(RUN_ON_SATURN + TASKS).settings
     assert settings.address == "s3://saturn-internal-s3-test/saturn-run-2022.12.13/{name}/"
     assert settings.status_file == "status"
     assert settings.executor_options == {"cluster_class": "SaturnCluster"}
+    assert list(settings.file_syncs) == [("/home/jovyan/workspace/julia-example/", None)]
 
 
 def test_native_every_key_of_a_task_is_read(read: Read) -> None:
