@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.support.network import Network
 from tests.support.server import find_port, is_open, start_server, stop_server
 from tests.support.wait import wait_until
 
@@ -27,8 +28,8 @@ class DaskCluster:
     """`start()` it, `add_worker()`; workers have leases of their own, as on another machine.
 
     python: what workers run in. options: of scheduler and workers. hidden: folders that are
-    empty for the workers to come, for each its own, which needs root. Commands find programs in
-    `programs`, and the worker's name in WORKER.
+    empty for the workers to come, for each its own, which needs root. host: where the scheduler
+    listens. Commands find programs in `programs`, and the worker's name in WORKER.
     """
 
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
@@ -41,6 +42,7 @@ class DaskCluster:
             "PATH": f"{self.programs}:{environment.get('PATH', os.defpath)}",
         }
         self.protocol, self.python, self.scheduler_python = "tcp", sys.executable, sys.executable
+        self.host = "127.0.0.1"
         self.options: list[str] = []
         self.hidden: Sequence[Path] = ()
         self.scheduler: subprocess.Popen[bytes] | None = None
@@ -49,17 +51,22 @@ class DaskCluster:
     @property
     def address(self) -> str:
         """Of the scheduler."""
-        return f"{self.protocol}://127.0.0.1:{self.port}"
+        return f"{self.protocol}://{self.host}:{self.port}"
 
     def start(self) -> None:
         """Start the scheduler, on the port that it had before."""
-        command = [self.scheduler_python, *_SCHEDULER, "--host", f"{self.protocol}://127.0.0.1"]
+        command = [self.scheduler_python, *_SCHEDULER, "--host", f"{self.protocol}://{self.host}"]
         command += ["--port", str(self.port), *self.options]
         self.scheduler = self._start(command, "scheduler")
-        wait_until(lambda: is_open(self.port))
+        wait_until(lambda: is_open(self.port, self.host))
 
     def add_worker(
-        self, threads: int = 1, *, nanny: bool = False, **more: str
+        self,
+        threads: int = 1,
+        *,
+        nanny: bool = False,
+        network: Network | None = None,
+        **more: str,
     ) -> subprocess.Popen[bytes]:
         """Start a worker that has joined when this returns; `more` are options of its command."""
         number = len(self.workers)
@@ -81,6 +88,8 @@ class DaskCluster:
                 "--",
                 *command,
             ]
+        if network:
+            command = network.wrap(command)
         worker = self._start(command, f"w{number}")
         self.workers.append(worker)
         log = self.folder / f"w{number}.log"

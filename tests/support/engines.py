@@ -3,14 +3,15 @@
     python -m tests.support.engines dask|ray [--points 50] [--tasks 300] [--seed N] [--kill head]
 
 Killed with signal 9 are a worker, a runner on one, the client, Ray's actor that has the batches,
-or the scheduler (the head) with all that hangs on it; or a worker is stopped and goes on after
-Dask has given it up. What died is replaced, as an operator would, and `collect` goes on until
-all is done.
+or the scheduler (the head) with all that hangs on it; or a worker is stopped, or its cable is
+pulled, until it was given up. What died is replaced, as an operator would, and `collect` goes
+on until all is done.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -24,6 +25,7 @@ from pathlib import Path
 
 from tests.support.command import Umpteen
 from tests.support.dask import DaskCluster
+from tests.support.network import Network, open_network
 from tests.support.ray import RayCluster
 from tests.support.sweep import (
     estimate_records,
@@ -38,12 +40,17 @@ from tests.support.wait import wait_until
 __all__ = ["TARGETS", "main", "run_engine_point"]
 
 TARGETS = {
-    "dask": ("worker", "frozen worker", "runner", "client", "head"),
-    "ray": ("worker", "runner", "client", "owner", "head"),
+    "dask": ("worker", "frozen worker", "cut worker", "runner", "client", "head"),
+    "ray": ("worker", "cut worker", "runner", "client", "owner", "head"),
 }
+# They give up a machine that is silent sooner than in half a minute.
 _QUICK = {
     "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "3s",
     "DASK_DISTRIBUTED__WORKER__HEARTBEAT__INTERVAL": "300ms",
+    "RAY_health_check_initial_delay_ms": "1000",
+    "RAY_health_check_period_ms": "500",
+    "RAY_health_check_timeout_ms": "1000",
+    "RAY_health_check_failure_threshold": "3",
 }
 
 
@@ -75,43 +82,59 @@ def check_winners(store: Path, tasks: int) -> list[str]:
 
 
 class _Dask:
-    """A scheduler and two workers."""
+    """A scheduler and two workers, one of them in a network of its own where that is to be cut."""
 
-    def __init__(self, umpteen: Umpteen) -> None:
+    def __init__(self, umpteen: Umpteen, network: Network | None) -> None:
         self.cluster = DaskCluster(umpteen.home / "dask", {**umpteen.environment, **_QUICK})
+        self.network = network
+        self.cluster.host = network.host if network else self.cluster.host
         self.workers: list[subprocess.Popen[bytes]] = []
 
     def start(self) -> None:
         self.cluster.start()
-        self.workers = [self.cluster.add_worker(), self.cluster.add_worker()]
+        self.workers = [self.cluster.add_worker(network=self.network), self.cluster.add_worker()]
 
     def strike(self, target: str) -> None:
-        if target == "worker":
-            self.cluster.kill(self.workers[0])
-            self.cluster.add_worker()
-        elif target == "frozen worker":
-            os.kill(self.workers[0].pid, signal.SIGSTOP)
-            self.cluster.add_worker()
-            time.sleep(4)  # longer than the scheduler's patience: this is the fault, not a wait
-            os.kill(self.workers[0].pid, signal.SIGCONT)
-        else:
+        if target == "head":
             self.cluster.kill(self.cluster.scheduler)
             self.start()
+            return
+        if self.network:
+            self.network.cut()
+        else:
+            is_killed = target == "worker"
+            os.kill(self.workers[0].pid, signal.SIGKILL if is_killed else signal.SIGSTOP)
+        self.cluster.add_worker()
+        if target != "worker":
+            time.sleep(4)  # longer than the scheduler's patience: this is the fault, not a wait
+        if self.network:
+            self.network.mend()
+        elif target != "worker":
+            os.kill(self.workers[0].pid, signal.SIGCONT)
 
 
 class _Ray:
-    """A head with two CPUs."""
+    """A head with two CPUs, one of them on another machine where that is to be cut."""
 
-    def __init__(self, umpteen: Umpteen) -> None:
-        self.cluster = RayCluster(umpteen.environment)
+    def __init__(self, umpteen: Umpteen, network: Network | None) -> None:
+        self.cluster = RayCluster({**umpteen.environment, **_QUICK})
+        self.network = network
+        self.cluster.host = network.host if network else self.cluster.host
 
     def start(self) -> None:
-        self.cluster.start(2)
+        self.cluster.start(1 if self.network else 2)
+        if self.network:
+            self.cluster.add_machine(1, self.network)
 
     def strike(self, target: str) -> None:
         if target == "head":
             self.cluster.kill()
             self.start()
+            return
+        if self.network:
+            self.network.cut()
+            time.sleep(5)  # as above
+            self.network.mend()
             return
         pattern = "ray::run_batch" if target == "worker" else "ray::.*[Oo]wner"
         for pid in self.cluster.list_pids(pattern)[:1]:
@@ -122,7 +145,16 @@ def run_engine_point(
     umpteen: Umpteen, engine: str, target: str, after: int, tasks: int
 ) -> list[str]:
     """Run a job on a cluster for two batches at once, kill the target, and say what is wrong."""
-    side = _Dask(umpteen) if engine == "dask" else _Ray(umpteen)
+    with contextlib.ExitStack() as stack:
+        network = stack.enter_context(open_network()) if target == "cut worker" else None
+        side = (_Dask if engine == "dask" else _Ray)(umpteen, network)
+        stack.callback(side.cluster.stop)
+        return _run_point(umpteen, side, engine, target, after, tasks)
+
+
+def _run_point(
+    umpteen: Umpteen, side: _Dask | _Ray, engine: str, target: str, after: int, tasks: int
+) -> list[str]:
     job = umpteen.folder / "job.json"
     job.write_text(json.dumps({"tasks": [_command(n) for n in range(tasks)]}))
     store = umpteen.folder / "umpteen-results" / "job"
@@ -154,7 +186,6 @@ def run_engine_point(
         if client is not None:
             client.kill()
             client.communicate()
-        side.cluster.stop()
 
 
 def _has_come(store: Path, after: int, client: subprocess.Popen[str]) -> bool:

@@ -13,6 +13,7 @@ import sysconfig
 import tempfile
 from pathlib import Path
 
+from tests.support.network import Network
 from tests.support.server import find_port, is_open, start_server
 from tests.support.wait import wait_until
 
@@ -46,31 +47,40 @@ class RayCluster:
         }
         self.python = python or make_python(self.folder / "python")
         self.options = [] if python else ["--include-log-monitor=false"]  # no old one has it
+        self.host = "127.0.0.1"
         self.machines: list[subprocess.Popen[bytes]] = []
 
     @property
     def address(self) -> str:
         """Of the head, for machines of the cluster."""
-        return f"127.0.0.1:{self.port}"
+        return f"{self.host}:{self.port}"
 
     @property
     def client_address(self) -> str:
         """Of the head, for machines that are none of the cluster."""
-        return f"ray://127.0.0.1:{self.client_port}"
+        return f"ray://{self.host}:{self.client_port}"
 
     def start(self, cpus: int = 3) -> None:
         """Start the head, on the ports that it had before; two GPUs, as it thinks."""
         command = ["--head", "--port", str(self.port), "--temp-dir", str(self.folder / "tmp")]
         command += ["--ray-client-server-port", str(self.client_port)]
         command += ["--include-dashboard=false", *self.options]
+        command += ["--node-ip-address", self.host]
         self._start([*command, "--num-cpus", str(cpus), "--num-gpus", "2"])
-        wait_until(lambda: is_open(self.client_port), 60)
+        wait_until(lambda: is_open(self.client_port, self.host), 60)
 
-    def _start(self, options: list[str]) -> None:
+    def _start(self, options: list[str], network: Network | None = None) -> None:
         command = [str(self.python), *_START, *_STORE, *options]
+        if network:
+            command = network.wrap(command)
         log = self.folder / f"machine{len(self.machines)}.log"
         self.machines.append(start_server(command, log, self.environment))
         wait_until(lambda: "Ray runtime started" in log.read_text(), 60)
+
+    def add_machine(self, cpus: int, network: Network) -> None:
+        """Have another machine join, in a network of its own."""
+        address = ["--address", self.address, "--node-ip-address", network.guest]
+        self._start([*address, "--num-cpus", str(cpus)], network)
 
     def list_pids(self, pattern: str) -> list[int]:
         """Processes of this cluster whose command line has that: `ray::run_batch`."""

@@ -22,9 +22,9 @@ def find_port() -> int:
         return port
 
 
-def is_open(port: int) -> bool:
-    """Whether something listens on a port of the loopback."""
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+def is_open(port: int, host: str = "127.0.0.1") -> bool:
+    """Whether something listens on a port."""
+    with contextlib.suppress(OSError), socket.create_connection((host, port), 1):
         return True
     return False
 
