@@ -23,6 +23,7 @@ from pathlib import Path
 
 from tests.support.command import Umpteen
 from tests.support.wait import wait_until
+from umpteen import process
 
 __all__ = ["Point", "check_store", "main", "read_options", "run_point", "run_points"]
 
@@ -72,7 +73,12 @@ def list_processes(umpteen: Umpteen) -> dict[int, bytes]:
 def find_runners(umpteen: Umpteen) -> list[int]:
     """Runners and their lanes, a runner before its lanes."""
     processes = list_processes(umpteen)
-    return sorted(pid for pid, command in processes.items() if b"umpteen.runner" in command)
+    ours = {pid for pid, command in processes.items() if b"umpteen.runner" in command}
+    entries = {entry.pid: entry for entry in process.list_processes() if entry.pid in ours}
+    runners = [entry for entry in entries.values() if entry.parent not in entries]
+    lanes = [entry for entry in entries.values() if entry.parent in {r.pid for r in runners}]
+    # What a lane has forked, and is about to be a task, looks like it.
+    return [e.pid for some in (runners, lanes) for e in sorted(some, key=lambda e: e.start_ticks)]
 
 
 def kill(umpteen: Umpteen, watcher: subprocess.Popen[str], target: str) -> None:
