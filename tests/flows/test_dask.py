@@ -18,18 +18,12 @@ import pytest
 
 from tests.support.command import Umpteen
 from tests.support.dask import DaskCluster
+from tests.support.engines import KILL
 from tests.support.store import list_records, read_record
 from tests.support.sweep import list_processes
 from tests.support.wait import wait_until
 
 WAIT = "until [ -e go ]; do sleep 0.05; done"
-# Above a script are its command's shell, the lane, the runner, the worker.
-KILL = """\
-pid=$$
-while [ $((up += 1)) -le $1 ]; do pid=$(awk '/^PPid/ { print $2 }' /proc/$pid/status); done
-kill -9 $pid
-sleep 600
-"""
 
 
 def write_job(

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.command import Umpteen
+from tests.support.engines import KILL
 from tests.support.ray import RayCluster
 from tests.support.store import list_records
 from tests.support.wait import wait_until
@@ -181,6 +182,18 @@ def test_ray_worker_killed_runs_again_what_had_not_ended_and_nothing_else(
     assert (umpteen.folder / "ran.1").read_text() == "1\n"
     won = [r["task"] for r in list_records(umpteen.store()) if r["state"] == "succeeded"]
     assert sorted(won) == [0, 1]
+
+
+def test_ray_tasks_that_kill_their_worker_are_stopped_and_named(
+    umpteen: Umpteen, on_ray: list[str]
+) -> None:
+    umpteen.write("kill.sh", KILL)
+    command = "echo {n} >> ran; [ {n} = 1 ] || [ {n} = 4 ] || sh kill.sh 4"
+    done = umpteen("run", command, "n=1..4", "--batch-size", "4", *on_ray[:-1], timeout_s=120)
+    assert done.returncode == 1, done.stderr
+    assert re.findall(r"n=(\d) +killed its runner", done.stderr) == ["2", "3"]
+    ran = Counter((umpteen.folder / "ran").read_text().split())
+    assert ran == {"1": 1, "2": 3, "3": 3, "4": 1}
 
 
 def test_ray_actor_killed_comes_back_and_hands_in_the_rest(

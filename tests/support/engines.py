@@ -37,12 +37,19 @@ from tests.support.sweep import (
 )
 from tests.support.wait import wait_until
 
-__all__ = ["TARGETS", "main", "run_engine_point"]
+__all__ = ["KILL", "TARGETS", "main", "run_engine_point"]
 
 TARGETS = {
     "dask": ("worker", "frozen worker", "cut worker", "runner", "client", "head"),
     "ray": ("worker", "cut worker", "runner", "client", "owner", "head"),
 }
+# Above a script are its command's shell, the lane, the runner, the worker.
+KILL = """\
+pid=$$
+while [ $((up += 1)) -le $1 ]; do pid=$(awk '/^PPid/ { print $2 }' /proc/$pid/status); done
+kill -9 $pid
+sleep 600
+"""
 # They give up a machine that is silent sooner than in half a minute.
 _QUICK = {
     "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "3s",
