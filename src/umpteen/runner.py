@@ -120,8 +120,8 @@ class _Runner:
     def run(self, options: Options) -> int:
         self.orphan_grace_s = options.orphan_grace_s
         become_subreaper()
+        signal.signal(signal.SIGUSR1, self._be_told_to_look)  # as early as may be: it would kill
         kept = self._clear_dead()
-        signal.signal(signal.SIGUSR1, self._be_told_to_look)
         self.lease.open_slots(self.work.batches)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup

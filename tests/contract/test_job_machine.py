@@ -67,7 +67,7 @@ class QueueExecutor(Executor):
         """Not asked here."""
         raise NotImplementedError(handles)
 
-    def cancel(self, handles: Sequence[str]) -> None:
+    def hasten(self, handles: Sequence[str]) -> None:
         """Not asked here."""
         raise NotImplementedError(handles)
 

@@ -231,13 +231,17 @@ def test_ray_head_killed_and_started_again_goes_on_with_the_rest(
 
 
 def test_ray_tasks_get_what_they_need(umpteen: Umpteen, ray_cluster: RayCluster) -> None:
-    tasks = {"command": "echo $CUDA_VISIBLE_DEVICES $OMP_NUM_THREADS $COLOUR", "gpus": 1, "cpus": 2}
-    environment = {"env_vars": {"COLOUR": "green"}}
+    tasks = {
+        "command": "echo $CUDA_VISIBLE_DEVICES $OMP_NUM_THREADS $COLOUR $DEPTH",
+        "gpus": 1,
+        "cpus": 2,
+    }
+    environment = {"env_vars": {"COLOUR": "green", "DEPTH": 4}}
     executor = {"ray": {"address": ray_cluster.address, "runtime_env": environment}}
     umpteen.write("job.json", json.dumps({"executor": executor, "tasks": [tasks]}))
     done = umpteen("run", "job.json")
     assert done.returncode == 0, done.stderr
-    assert re.fullmatch(r"[01] 2 green\n", umpteen("logs", "job", "0").stdout)
+    assert re.fullmatch(r"[01] 2 green 4\n", umpteen("logs", "job", "0").stdout)
 
 
 def test_ray_without_room_ends_at_the_limit_and_says_why(
@@ -273,6 +277,22 @@ def test_ray_address_where_nobody_listens_is_an_error_at_once(umpteen: Umpteen) 
         "hint: start it with `ray start --head`, or give its address; "
         "from a machine that is none of its own: ray://HOST:10001\n"
     )
+    assert not list(umpteen.folder.glob("umpteen-results/*/.umpteen/batches/*"))
+
+
+@pytest.mark.parametrize(
+    "environment", [{"env_vars": ["COLOUR"]}, {"working_dir": "/no/such"}, {"colour": "green"}]
+)
+def test_ray_runtime_env_that_is_wrong_is_refused_before_anything_is_handed_in(
+    umpteen: Umpteen, ray_cluster: RayCluster, environment: dict[str, object]
+) -> None:
+    executor = {"ray": {"address": ray_cluster.address, "runtime_env": environment}}
+    umpteen.write("job.json", json.dumps({"executor": executor, "tasks": ["true"]}))
+    done = umpteen("run", "job.json")
+    assert done.returncode == 2, done.stderr
+    assert "the option 'runtime_env' of 'ray' is not as Ray wants it" in done.stderr
+    assert any(word in done.stderr for word in ("env_vars", "/no/such", "colour"))
+    assert not list(umpteen.store().glob(".umpteen/batches/*"))
 
 
 def test_ray_address_of_something_else_is_an_error_within_15_s(umpteen: Umpteen) -> None:
@@ -310,6 +330,7 @@ def test_ray_local_is_refused_and_ray_start_named(umpteen: Umpteen) -> None:
             {"adress": "x"},
             "the executor 'ray' has no option 'adress'\n\nhint: did you mean 'address'",
         ),
+        ({"resources": {"bundle": 1}}, "'bundle' is none of the custom resources of 'ray'"),
         ({"resources": {"GPU": 1}}, "'GPU' is none of the custom resources of 'ray'"),
         ({"resources": {"licence": "one"}}, "'licence' of the executor 'ray' must be a number"),
         ({"runtime_env": "green"}, "the option 'runtime_env' of 'ray' must be names with values"),

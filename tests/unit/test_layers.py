@@ -19,7 +19,7 @@ LEVELS = [
     # which plans are made from, reads them.
     "job settings process records names ignores retries machine graph where results results.*",
     "formats formats.* history estimate plan cut batches removal",
-    "runner feed intake attempts recalls outgoing open_batches foreign others recorder lanes lane lease starts tickets adopt delivery live work beside agent staging unpack zipapp keeper executors executors.base executors.engine",
+    "runner feed intake attempts recalls outgoing open_batches foreign others recorder lanes lane lease starts tickets adopt delivery live work beside agent staging unpack zipapp keeper executors executors.base executors.engine executors.dask_connection",
     "executors.* hand_in status registry why cancelling outcomes",
     "lookup",
     "dispatch report pulling split",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import importlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from umpteen.errors import SettingsError, nearest_hint
@@ -20,6 +20,7 @@ __all__ = [
     "Executor",
     "Load",
     "Order",
+    "Tell",
     "find_short_name",
     "open_executor",
 ]
@@ -34,6 +35,9 @@ _MODULES = {
     "ray": "umpteen.executors.ray:RayExecutor",
 }
 _LATER = ("slurm", "ssh", "pool", "saturn")
+
+
+Tell = Callable[[str], None]
 
 
 class Abilities(NamedTuple):
@@ -86,16 +90,25 @@ class Load(NamedTuple):
         return [order.batch for order in self.orders]
 
 
+def _keep_silent(_: str) -> None:
+    return None
+
+
 class Executor(abc.ABC):
-    """Gets batches run somewhere. A handle is text that survives a restart."""
+    """Gets batches run somewhere. A handle is text that survives a restart.
+
+    tell: called now and then, with what to show, while `submit` waits for something; what it
+    raises ends that.
+    """
 
     name: str
     abilities: Abilities
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         self.options = options
+        self.tell: Tell = _keep_silent
 
-    def check(self) -> None:  # noqa: B027 -- most need no options
+    def check(self) -> None:  # noqa: B027 -- some need no options
         """Raises SettingsError where the options do not say where batches are to run."""
 
     @abc.abstractmethod
@@ -110,8 +123,15 @@ class Executor(abc.ABC):
         """QUEUED, RUNNING, ENDED or UNKNOWN for each handle, in one call to the backend."""
 
     @abc.abstractmethod
+    def hasten(self, handles: Sequence[str]) -> None:
+        """Have runners do now what the cancel mark in the store says, which they see in seconds.
+
+        What has ended is no error.
+        """
+
     def cancel(self, handles: Sequence[str]) -> None:
-        """Make haste with what the cancel mark in the store says; what has ended is no error."""
+        """Have nothing begin of batches that are cancelled as a whole, and hasten those that have."""
+        self.hasten(handles)
 
     def count_workers(self, slots: int) -> int:
         """How many batches of so many slots (0: one slot of a worker) may run at once; 0: unknown.
@@ -163,7 +183,8 @@ def open_executor(name: str, options: Mapping[str, Any]) -> Executor:
     place = _MODULES.get(name, name)
     if name in _LATER:
         raise SettingsError(
-            f"the executor {name!r} is not supported yet by this version", "use 'local'"
+            f"the executor {name!r} is not supported yet by this version",
+            "use 'local', 'dask' or 'ray'",
         )
     module, colon, attribute = place.partition(":")
     if not colon:

@@ -7,23 +7,31 @@ it is in the store.
 
 from __future__ import annotations
 
-import asyncio
-import atexit
 import contextlib
 import itertools
-import logging
 import os
-import socket
 import tempfile
 import threading
 import time
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
-from umpteen.errors import EXIT_CRASHED, BackendError, SettingsError
+from umpteen.errors import (
+    EXIT_CRASHED,
+    EXIT_UNREACHABLE,
+    EXIT_WRONG_USE,
+    BackendError,
+    SettingsError,
+)
 from umpteen.executors.base import ENDED, QUEUED, RUNNING, UNKNOWN, Load, Order
+from umpteen.executors.dask_connection import (
+    Client,
+    check_address,
+    connect,
+    explained,
+    import_distributed,
+    tell_error,
+)
 from umpteen.executors.engine import (
     EngineExecutor,
     Handle,
@@ -31,17 +39,16 @@ from umpteen.executors.engine import (
     parse_handle,
     read_answer,
 )
-from umpteen.keeper import find_keeper, is_kept_dead, load_class, start_keeper
+from umpteen.keeper import is_kept_dead, keep_cluster, load_class
 from umpteen.zipapp import build_carrier
 
-# Dask's own, half of which has no types.
-Client = Any
-Future = Any
+Future = Any  # Dask's own, which has no types
 
 __all__ = ["DaskExecutor"]
 
 _PREFIX = "umpteen"
-_ANSWER_S, _REACH_S, _CLUSTER_S = 8.0, 3.0, 600.0
+_ANSWER_S, _HASTEN_S, _CLUSTER_S = 8.0, 3.0, 600.0
+_HOPELESS = (EXIT_WRONG_USE, EXIT_UNREACHABLE)  # codes of a runner that cannot work at all
 _STATES = {
     "released": QUEUED, "waiting": QUEUED, "no-worker": QUEUED, "queued": QUEUED,
     "processing": RUNNING, "memory": ENDED, "erred": ENDED, "forgotten": ENDED, None: ENDED,
@@ -84,19 +91,25 @@ class DaskExecutor(EngineExecutor):
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         super().__init__(options)
-        self.futures: dict[str, Future] = {}
+        self.answers: _Answers | None = None
+        self.wanted: dict[str, float] = {}
 
     def check(self) -> None:
-        """Raises SettingsError where Dask is missing, or neither address nor cluster is given."""
-        _import_distributed()
+        """Raises SettingsError where Dask is missing, neither address nor cluster is given, or
+        options are not what they should be.
+        """
+        import_distributed()
         self.check_mappings("cluster_kwargs", "resources")
-        if not self._find_given() and not self.options.get("cluster_class"):
+        self.check_amounts(self.options.get("resources") or {})
+        if scheduler := self._find_given():
+            check_address(scheduler)
+        elif self.options.get("cluster_class"):
+            load_class(self.options["cluster_class"])
+        else:
             raise SettingsError(
                 "the executor 'dask' needs scheduler_address or cluster_class",
                 "write executor: {dask: {scheduler_address: tcp://HOST:8786}}, or --scheduler-address",
             )
-        if not self._find_given():
-            load_class(self.options["cluster_class"])
 
     def _find_given(self) -> str:
         """The scheduler that options name, else Dask's own configuration."""
@@ -111,17 +124,18 @@ class DaskExecutor(EngineExecutor):
         """One task of Dask for each batch, that the scheduler keeps without us."""
         scheduler = self._find_given() or self._make_cluster(load.address)
         handles = {batch: Handle(scheduler, load.mark, batch) for batch in load.batches}
-        client = _connect(scheduler)
-        with _explained(scheduler):
+        client, resources = connect(scheduler), self.options.get("resources") or {}
+        with explained(scheduler):
             _upload(client)
-            self.futures = _map(client, load, handles, self.options.get("resources") or {})
+            futures = _map(client, load, handles, resources)
             _confirm(client, list(map(build_key, handles.values())))
-        self.ending, self.waits_since_s = (None, ""), None
+        self.answers, self.waits_since_s = _Answers(client, futures), None
+        self.wanted = build_resources(resources, max(order.gpus for order in load.orders))
         return {batch: str(handle) for batch, handle in handles.items()}
 
     def _make_cluster(self, address: str) -> str:
         spec, keywords = self.options["cluster_class"], self.options.get("cluster_kwargs") or {}
-        return find_keeper(address) or start_keeper(address, spec, keywords, _CLUSTER_S)
+        return keep_cluster(address, spec, keywords, min(self.limit_s, _CLUSTER_S), self.tell)
 
     def poll(self, handles: Sequence[str]) -> dict[str, str]:
         """What each scheduler says; UNKNOWN where it does not answer."""
@@ -129,27 +143,29 @@ class DaskExecutor(EngineExecutor):
             handle: _STATES.get(state, UNKNOWN) for handle, state in _ask_states(handles).items()
         }
 
+    def hasten(self, handles: Sequence[str]) -> None:
+        """Have the runners of these look at the mark now."""
+        for scheduler, (some, _) in _group(_ask_states(handles)).items():
+            with explained(scheduler):
+                _hasten(connect(scheduler), sorted({handle.mark for handle in some}))
+
     def cancel(self, handles: Sequence[str]) -> None:
-        """Let no more begin, and have runners look at the mark now."""
-        for scheduler, (some, states) in _group(_ask_states(handles)).items():
-            client = _connect(scheduler)
-            told = zip(some, states, strict=True)
-            queued = [build_key(handle) for handle, s in told if _STATES.get(s) == QUEUED]
-            marks = sorted({handle.mark for handle in some})
-            with _explained(scheduler):
-                client.cancel([_future(key, client) for key in queued], force=True)
-                _hasten(client, marks)
+        """Have the scheduler forget what waits, and runners look at the mark now."""
+        for scheduler, (some, _) in _group(_ask_states(handles)).items():
+            with explained(scheduler):
+                _withdraw(connect(scheduler), list(map(build_key, some)))
+                _hasten(connect(scheduler), sorted({handle.mark for handle in some}))
 
     def count_workers(self, slots: int) -> int:
         """Threads of the workers that are there, or workers where one batch takes a whole one."""
         scheduler = self._find_given()
         if not scheduler:
             kwargs = self.options.get("cluster_kwargs") or {}
-            workers = kwargs.get("n_workers", 0)
-            threads = 1 if slots else kwargs.get("threads_per_worker", 1)
+            workers = kwargs.get("n_workers") or 0
+            threads = 1 if slots else kwargs.get("threads_per_worker") or 1
             return workers * threads if isinstance(workers * threads, int) else 0
-        client = _connect(scheduler)
-        with _explained(scheduler):
+        client = connect(scheduler)
+        with explained(scheduler):
             found = client.nthreads()
         return len(found) if slots else sum(found.values())
 
@@ -157,21 +173,22 @@ class DaskExecutor(EngineExecutor):
         """What batches wait for that are with the scheduler."""
         found = _group(_ask_states(handles))
         states = {state for _, group in found.values() for state in group}
-        if not states <= {"no-worker", "queued", "waiting"} or not handles:
+        if not handles or not {_STATES.get(state) for state in states} <= {QUEUED}:
             self.waits_since_s = None
             return ""
         if not found:
             return "the Dask scheduler does not answer"
         scheduler = next(iter(found))
-        client, wanted = _connect(scheduler), self.options.get("resources")
-        with _explained(scheduler):
-            workers = len(client.nthreads())
-        if not workers:
+        with explained(scheduler):
+            count = len(connect(scheduler).nthreads())
+        wanted = self.wanted or build_resources(self.options.get("resources") or {}, 0)
+        if not count:
             reason = "the Dask cluster has no workers yet"
         elif wanted:
             reason = f"no worker of the Dask cluster has free {_show(wanted)}"
         else:
-            reason = f"the {workers} workers of the Dask cluster do not take it yet"
+            workers = "only worker" if count == 1 else f"{count} workers"
+            reason = f"the {workers} of the Dask cluster cannot take it yet"
         self.wait_on(reason, handles, "workers")
         return f"waiting for workers: {reason}"
 
@@ -180,137 +197,53 @@ class DaskExecutor(EngineExecutor):
 
         A runner that cannot work at all ends the others that wait.
         """
-        if self.ending[0] is not None:
-            return self.ending
-        over = {batch: f for batch, f in self.futures.items() if f.status != "pending"}
-        answers = list(map(_read_answer, over.values()))
-        worst = max(answers, default=(0, ""))
-        is_hopeless = any(code in (2, 3) for code, _ in answers)
-        if is_hopeless and len(over) < len(self.futures):
-            left = [f for batch, f in self.futures.items() if batch not in over]
-            with contextlib.suppress(Exception):
-                left[0].client.cancel(left, force=True)
-        if is_hopeless or len(over) == len(self.futures):
-            self.ending, self.futures = worst, {}
-        return self.ending
+        return self.answers.read() if self.answers else (0, "")
 
 
-def _import_distributed() -> Any:
-    try:
-        import distributed
-    except ImportError as error:
-        raise SettingsError(
-            f"the executor 'dask' needs a package that is not here: {error.name}",
-            "pip install 'umpteen[dask]'",
-        ) from error
-    return distributed
+class _Answers:
+    """What carriers answer, read by a thread as it comes: a worker may have one and hang.
 
+    An answer that was read need not be kept by its worker, which would have to give it again.
+    """
 
-def _connect(scheduler: str) -> Client:
-    """The client of this process for a scheduler. Raises BackendError, SettingsError."""
-    with _connecting:
-        known = _clients.get(scheduler)
-        if known is None or known.status != "running":
-            known = _clients[scheduler] = _build_client(scheduler)
-        return known
+    def __init__(self, client: Client, futures: dict[str, Future]) -> None:
+        self.client, self.missing = client, futures  # by batch
+        self.worst = 0, ""
+        self.silent_since_s: float | None = None
+        threading.Thread(target=self._work, daemon=True).start()
 
+    def read(self) -> tuple[int | None, str]:
+        """The worst, None while there may be worse."""
+        missing = list(self.missing.values())
+        if self.worst[0] in _HOPELESS or not missing:
+            return self.worst
+        if any(future.status == "pending" for future in missing):
+            self.silent_since_s = None
+            return None, ""
+        self.silent_since_s = self.silent_since_s or time.monotonic()
+        is_given_up = time.monotonic() - self.silent_since_s > _ANSWER_S
+        return self.worst if is_given_up else (None, "")
 
-def _build_client(scheduler: str) -> Client:
-    distributed = _import_distributed()
-    _reach(scheduler)
-    _hush()
-    with _explained(scheduler), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of versions that differ: only text crosses
-        theirs, ours = asyncio.run(_greet(scheduler)), distributed.__version__
-        # One that cannot connect would wait for its own end for half a minute.
-        kind: Any = type("Client", (distributed.Client,), {"__del__": lambda _: None})
-        try:
-            client: Client = kind(scheduler, timeout=_ANSWER_S, set_as_default=False)
-        except Exception as error:  # whatever its many parts may raise
-            if theirs == ours:
-                raise
-            raise BackendError(
-                f"the scheduler at {scheduler} has Dask {theirs}, which this Dask {ours} "
-                f"cannot speak to: {_tell(error)}",
-                f"pip install distributed=={theirs}",
-            ) from error
-    atexit.register(_close, client)
-    return client
+    def _work(self) -> None:
+        from distributed import as_completed
 
+        batches = {future.key: batch for batch, future in self.missing.items()}
+        follow: Any = as_completed
+        told = follow(
+            list(self.missing.values()),
+            loop=self.client.loop,
+            with_results=True,
+            raise_errors=False,
+        )
+        for future, answer in told:
+            self._take(_read_answer(future.status, answer))
+            del self.missing[batches[future.key]], future
 
-def _hush() -> None:
-    """What Dask logs of lost connections is said by us, once and without tracebacks."""
-    for name in ("tornado", "asyncio", *logging.root.manager.loggerDict):
-        if name.partition(".")[0] in ("distributed", "tornado", "asyncio"):
-            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
-
-
-async def _greet(scheduler: str) -> str:
-    """The version of a scheduler. Raises whatever keeps us from talking to it."""
-    from distributed.core import rpc
-    from distributed.security import Security
-
-    call: Any = rpc
-    build: Any = Security
-    arguments = build().get_connection_args("client")
-    async with call(scheduler, timeout=_ANSWER_S, connection_args=arguments) as asked:
-        found = await asyncio.wait_for(asked.identity(), _ANSWER_S)
-        told = await asyncio.wait_for(asked.versions(), _ANSWER_S)
-    if found.get("type") != "Scheduler":
-        raise ValueError(f"it is a {found.get('type')}")
-    version = dict(told["packages"]).get("distributed")
-    return str(version["version"] if isinstance(version, dict) else version)
-
-
-def _close(client: Client) -> None:
-    with contextlib.suppress(Exception):
-        client.close(timeout=2)
-
-
-def _reach(scheduler: str) -> None:
-    """Raises BackendError where nobody listens: Dask itself would try for seconds."""
-    parts = urlsplit(scheduler if "://" in scheduler else f"tcp://{scheduler}")
-    try:
-        if parts.scheme not in ("tcp", "tls") or not parts.hostname:
-            return
-        socket.create_connection((parts.hostname, parts.port or 8786), timeout=_REACH_S).close()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise _no_answer(scheduler, reason) from error
-
-
-def _no_answer(scheduler: str, reason: str, hint: str = "") -> BackendError:
-    return BackendError(
-        f"the Dask scheduler at {scheduler} does not answer: {reason}",
-        hint or "start it with `dask scheduler`, or give its --scheduler-address",
-        transient=True,
-    )
-
-
-def _tell(error: BaseException) -> str:
-    """One line, whatever there is."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
-
-
-@contextlib.contextmanager
-def _explained(scheduler: str) -> Iterator[None]:
-    """Errors of Dask as BackendError."""
-    try:
-        yield
-    except BackendError:
-        raise
-    except Exception as error:  # whatever its many parts may raise
-        reason = _tell(error)
-        is_secure = scheduler.startswith("tls:") or "ssl" in reason.lower() or "tls" in reason
-        if is_secure:
-            raise BackendError(
-                f"the Dask scheduler at {scheduler} does not take this connection: {reason}",
-                "set DASK_DISTRIBUTED__COMM__TLS__CA_FILE and "
-                "DASK_DISTRIBUTED__COMM__TLS__CLIENT__CERT and __KEY, as its owner has them",
-            ) from error
-        hint = "is it Dask's? Where it has TLS, its address begins with tls://"
-        raise _no_answer(scheduler, reason, hint) from error
+    def _take(self, answer: tuple[int, str]) -> None:
+        if answer[0] in _HOPELESS and self.worst[0] not in _HOPELESS:
+            with contextlib.suppress(Exception):  # whatever it is, nobody is to hear of it
+                _withdraw(self.client, [future.key for future in self.missing.values()])
+        self.worst = max(self.worst, answer)
 
 
 def _upload(client: Client) -> None:
@@ -373,6 +306,13 @@ def _hold_earlier(client: Client, load: Load) -> dict[str, Future]:
     return {batch: f for batch, f in held.items() if states.get(keys[batch]) not in _FORGOTTEN}
 
 
+def _withdraw(client: Client, keys: Sequence[Key]) -> None:
+    """Have the scheduler forget those of these that have not begun."""
+    states = client.sync(client.scheduler.get_task_status, keys=list(keys))
+    queued = [key for key in keys if _STATES.get(states.get(key)) == QUEUED]
+    client.cancel([_future(key, client) for key in queued], force=True)
+
+
 def _confirm(client: Client, keys: Sequence[Key]) -> None:
     """Wait until the scheduler has taken these: what is sent to it is not answered."""
     limit_s = time.monotonic() + _ANSWER_S
@@ -392,7 +332,7 @@ def _hasten(client: Client, marks: Sequence[str]) -> None:
 
     asking = threading.Thread(target=ask, daemon=True)
     asking.start()
-    asking.join(_REACH_S)
+    asking.join(_HASTEN_S)
 
 
 def _future(key: Key, client: Client) -> Future:
@@ -414,9 +354,9 @@ def _ask_states(handles: Sequence[str]) -> dict[str, str | None]:
         by_scheduler.setdefault(parse_handle(text).place, []).append(text)
     for scheduler, texts in by_scheduler.items():
         try:
-            client = _connect(scheduler)
+            client = connect(scheduler)
             keys = [build_key(parse_handle(text)) for text in texts]
-            with _explained(scheduler):
+            with explained(scheduler):
                 states = client.sync(client.scheduler.get_task_status, keys=keys)
             found.update((text, states.get(key)) for text, key in zip(texts, keys, strict=True))
         except (BackendError, SettingsError):
@@ -439,20 +379,14 @@ def _group(
     return groups
 
 
-def _read_answer(future: Future) -> tuple[int, str]:
+def _read_answer(status: str, answer: Any) -> tuple[int, str]:
     """(exit code, complaint) that the carrier gave, or Dask in its place."""
-    if future.status == "finished":
-        with contextlib.suppress(Exception):
-            return read_answer(future.result(timeout=_ANSWER_S))
-    if future.status == "error":
-        error = future.exception(timeout=_ANSWER_S)
-        return EXIT_CRASHED, f"Dask gave it up: {_tell(error)}"
+    if status == "finished" and isinstance(answer, str):
+        return read_answer(answer)
+    if status == "error":
+        return EXIT_CRASHED, f"Dask gave it up: {tell_error(answer[1])}"
     return 0, ""  # forgotten, as its end was before we asked, or cancelled
 
 
 def _show(resources: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}: {amount:g}" for name, amount in resources.items())
-
-
-_clients: dict[str, Client] = {}
-_connecting = threading.Lock()  # a job is looked at in threads

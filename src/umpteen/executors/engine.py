@@ -60,7 +60,7 @@ class EngineExecutor(Executor):
     """Runs batches on an engine's workers; the rest is each engine's own.
 
     option_names: those that it takes; `worker_timeout`, how long what batches wait for is
-    waited for, is one of all. ending: what `read_ending` told last.
+    waited for, is one of all.
     """
 
     abilities = Abilities(
@@ -79,7 +79,6 @@ class EngineExecutor(Executor):
         limit = options.get("worker_timeout")
         self.limit_s = parse_duration_s(limit) if limit is not None else float("inf")
         self.waits_since_s: float | None = None
-        self.ending: tuple[int | None, str] = (0, "")
 
     def check_mappings(self, *names: str) -> None:
         """Raises SettingsError where one of these options is anything else."""
@@ -87,6 +86,14 @@ class EngineExecutor(Executor):
             if not isinstance(self.options.get(name) or {}, Mapping):
                 raise SettingsError(
                     f"the option {name!r} of {self.name!r} must be names with values"
+                )
+
+    def check_amounts(self, amounts: Mapping[str, Any]) -> None:
+        """Raises SettingsError where one of these is no number, or below zero."""
+        for name, amount in amounts.items():
+            if not isinstance(amount, int | float) or isinstance(amount, bool) or amount < 0:
+                raise SettingsError(
+                    f"{name!r} of the executor {self.name!r} must be a number: {amount!r}"
                 )
 
     def wait_on(self, reason: str, handles: Sequence[str], what: str) -> float:

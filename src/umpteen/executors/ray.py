@@ -25,7 +25,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from umpteen.errors import BackendError, SettingsError
+from umpteen.errors import BackendError, SettingsError, UmpteenError
 from umpteen.executors.base import ENDED, QUEUED, UNKNOWN, Load, Order
 from umpteen.executors.engine import EngineExecutor, Handle, build_order, parse_handle
 from umpteen.zipapp import build_carrier
@@ -38,6 +38,7 @@ _OWNER_S, _ENVIRONMENT_S = 60.0, 600.0  # for a worker to start, and where it is
 _START_S = 5.0  # within which a worker starts, where there is room
 _LOOK_S = 1.0  # how often `read_ending` asks
 _AGAIN_S = 3.0  # after how long a cluster that did not answer is asked again
+_OWN_RESOURCES = ("CPU", "GPU", "memory", "object_store_memory")
 _VERSIONS = re.compile(r"(?:Ray|Python): (\S+)")
 
 
@@ -53,6 +54,18 @@ def build_needs(options: Mapping[str, Any], slots: int, order: Order) -> dict[st
         "resources": dict(options.get("resources") or {}),
     }
     return {name: amount for name, amount in needs.items() if amount or name == "num_cpus"}
+
+
+def build_environment(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The runtime_env of the options, as Ray wants it: its variables are text."""
+    built = dict(options.get("runtime_env") or {})
+    variables = built.get("env_vars")
+    if isinstance(variables, Mapping):
+        built["env_vars"] = {
+            name: value if isinstance(value, str) else json.dumps(value)
+            for name, value in variables.items()
+        }
+    return built
 
 
 def _build_hand_in(load: Load, options: Mapping[str, Any]) -> str:
@@ -86,6 +99,7 @@ class RayExecutor(EngineExecutor):
     def __init__(self, options: Mapping[str, Any]) -> None:
         super().__init__(options)
         self.watched: list[Handle] = []
+        self.ending: tuple[int | None, str] = (0, "")  # as `read_ending` told it last
         self.asked_s = 0.0
 
     def check(self) -> None:
@@ -97,14 +111,13 @@ class RayExecutor(EngineExecutor):
             )
         self.check_mappings("runtime_env", "resources")
         resources = dict(self.options.get("resources") or {})
-        for name, amount in {"num_cpus": self.options.get("num_cpus", 1), **resources}.items():
-            if not isinstance(amount, int | float) or isinstance(amount, bool) or amount < 0:
-                raise SettingsError(f"{name!r} of the executor 'ray' must be a number: {amount!r}")
-        if own := {"CPU", "GPU", "memory"} & resources.keys():
-            raise SettingsError(
-                f"{min(own)!r} is none of the custom resources of 'ray'",
-                "write num_cpus: 4 beside it, or cpus, gpus and memory of the tasks",
-            )
+        self.check_amounts({"num_cpus": self.options.get("num_cpus", 1), **resources})
+        for name in resources:
+            if name in _OWN_RESOURCES or name.startswith("bundle"):
+                raise SettingsError(
+                    f"{name!r} is none of the custom resources of 'ray'",
+                    "write num_cpus: 4 beside it, or cpus, gpus and memory of the tasks",
+                )
         if self._find_address() == "local":
             raise SettingsError(
                 "umpteen makes no Ray cluster itself",
@@ -115,11 +128,13 @@ class RayExecutor(EngineExecutor):
         given = self.options.get("scheduler_address") or self.options.get("address")
         return str(given or os.environ.get("RAY_ADDRESS") or _AUTO)
 
+    def _connect(self) -> _Driver:
+        return _connect(self._find_address(), build_environment(self.options))
+
     def submit(self, load: Load) -> dict[str, str]:
         """An actor for all of them, that stays with the cluster without us."""
-        runtime_env = self.options.get("runtime_env") or {}
-        limit_s = _ENVIRONMENT_S if runtime_env else _OWNER_S
-        driver = _connect(self._find_address(), runtime_env)
+        limit_s = _ENVIRONMENT_S if self.options.get("runtime_env") else _OWNER_S
+        driver = self._connect()
         text = _build_hand_in(load, self.options)
         driver.ask(
             "submit", mark=load.mark, text=text, limit_s=limit_s, within_s=limit_s + _ANSWER_S
@@ -134,22 +149,18 @@ class RayExecutor(EngineExecutor):
         found = _look(parsed.values())
         return {text: _read_state(found, handle) for text, handle in parsed.items()}
 
+    def hasten(self, handles: Sequence[str]) -> None:
+        """Have the runners of these look at the mark now."""
+        _tell_owners("hasten", handles)
+
     def cancel(self, handles: Sequence[str]) -> None:
-        """Let no more begin, and have runners look at the mark now."""
-        by_cluster: dict[str, dict[str, list[str]]] = {}
-        for handle in map(parse_handle, handles):
-            batches = by_cluster.setdefault(handle.place, {})
-            batches.setdefault(handle.mark, []).append(handle.batch)
-        for cluster, batches in by_cluster.items():
-            with contextlib.suppress(BackendError):
-                _connect(cluster).ask("cancel", batches=batches)
+        """Let no more of these begin, and have runners look at the mark now."""
+        _tell_owners("cancel", handles)
 
     def count_workers(self, slots: int) -> int:
         """How often what a batch takes is there, machine by machine."""
-        with contextlib.suppress(BackendError):
-            nodes = _connect(self._find_address()).ask("list_nodes")
-            return count_room(nodes, build_needs(self.options, slots, Order("")))
-        return 0
+        nodes = self._connect().ask("list_nodes")
+        return count_room(nodes, build_needs(self.options, slots, Order("")))
 
     def explain(self, handles: Sequence[str]) -> str:
         """What batches wait for that are with the cluster."""
@@ -204,10 +215,14 @@ class _Driver:
             env={"RAY_DEFAULT_PYTHON_VERSION_MATCH_LEVEL": "minor", **os.environ},
             start_new_session=True,  # a Ctrl-C is for us
         )
-        self.ask("greet", within_s=_LOAD_S)
-        self.cluster = self.ask(
-            "connect", address=address, runtime_env=dict(runtime_env), within_s=within_s
-        )
+        try:
+            self.ask("greet", within_s=_LOAD_S)
+            self.cluster = self.ask(
+                "connect", address=address, runtime_env=dict(runtime_env), within_s=within_s
+            )
+        except UmpteenError:
+            self.kill()
+            raise
 
     @property
     def is_alive(self) -> bool:
@@ -311,6 +326,17 @@ def _reach(address: str) -> None:
             raise _no_answer(address, getattr(error, "strerror", "") or str(error)) from error
 
 
+def _tell_owners(call: str, handles: Sequence[str]) -> None:
+    """Have each cluster that answers tell the owners of these batches."""
+    by_cluster: dict[str, dict[str, list[str]]] = {}
+    for handle in map(parse_handle, handles):
+        batches = by_cluster.setdefault(handle.place, {})
+        batches.setdefault(handle.mark, []).append(handle.batch)
+    for cluster, batches in by_cluster.items():
+        with contextlib.suppress(BackendError):
+            _connect(cluster).ask("tell_owners", order=call, batches=batches)
+
+
 def _look(handles: Any) -> dict[tuple[str, str], Any]:
     """By cluster and mark, what the actor says: None where it is gone, empty where the cluster
     does not answer.
@@ -381,7 +407,7 @@ def _no_answer(address: str, reason: str) -> BackendError:
     )
 
 
-def _explain(address: str, kind: str, said: str) -> BackendError:
+def _explain(address: str, kind: str, said: str) -> UmpteenError:
     """What Ray raised, as an error of ours."""
     first = (said.strip() or kind).splitlines()[0]
     versions = _VERSIONS.findall(said)
@@ -394,6 +420,11 @@ def _explain(address: str, kind: str, said: str) -> BackendError:
     if "ersion" in first and ("mismatch" in said or "differ" in said):
         hint = "install the versions of the cluster here"
         return BackendError(f"the Ray cluster at {address}: {first}", hint)
+    if kind == "WrongEnvironmentError":
+        return SettingsError(
+            f"the option 'runtime_env' of 'ray' is not as Ray wants it: {first}",
+            "write it as ray.init takes it: {env_vars: {COLOUR: green}, pip: [numpy]}",
+        )
     if kind == "RuntimeEnvSetupError":
         return BackendError(
             f"the Ray cluster at {address} cannot set up runtime_env: {first}",

@@ -145,12 +145,16 @@ class Owner:
         code: int = self.answers[batch][0]
         return code
 
+    async def hasten(self, batches: Sequence[str]) -> None:
+        """Have the runners of these look at the cancel mark now."""
+        for batch in self.running.intersection(batches):
+            self.calls[batch].set()
+
     async def cancel(self, batches: Sequence[str]) -> None:
         """Let those of these not begin that have not; the runners of the others are to look."""
+        await self.hasten(batches)
         for batch in batches:
-            if batch in self.running:
-                self.calls[batch].set()
-            elif batch not in self.answers:
+            if batch not in self.running and batch not in self.answers:
                 self.cancelled.add(batch)
                 if batch in self.refs:
                     ray.cancel(self.refs[batch])
@@ -208,10 +212,16 @@ class _Driver:
         """Connect to a cluster; the address by which it is found from elsewhere, too."""
         if not runtime_env:
             os.chdir("/")  # Ray would have its workers import from here
-        ray.init(
-            address=address, runtime_env=runtime_env or None, namespace=_NAMESPACE,
-            log_to_driver=False,
-        )  # fmt: skip
+        _check_environment(runtime_env)
+        try:
+            ray.init(
+                address=address, runtime_env=runtime_env or None, namespace=_NAMESPACE,
+                log_to_driver=False,
+            )  # fmt: skip
+        except (ValueError, TypeError) as error:
+            if runtime_env:
+                raise WrongEnvironmentError(str(error)) from error
+            raise
         if address != "auto":
             return address
         found: str = ray.get_runtime_context().gcs_address
@@ -254,12 +264,12 @@ class _Driver:
                 found[mark] = {}
         return found
 
-    def cancel(self, batches: Mapping[str, Sequence[str]]) -> None:
-        """Have owners, by their marks, not begin with these."""
+    def tell_owners(self, order: str, batches: Mapping[str, Sequence[str]]) -> None:
+        """Have owners, by their marks, `hasten` or `cancel` these batches."""
         for mark, some in batches.items():
             if self._find(mark):
                 try:
-                    ray.get(self.owners[mark].cancel.remote(some), timeout=_ANSWER_S)
+                    ray.get(getattr(self.owners[mark], order).remote(some), timeout=_ANSWER_S)
                 except ray.exceptions.ActorDiedError:
                     del self.owners[mark]
 
@@ -274,6 +284,18 @@ class _Driver:
             except ValueError:
                 return False
         return True
+
+
+class WrongEnvironmentError(Exception):
+    """A runtime_env that is not as Ray wants it."""
+
+
+def _check_environment(runtime_env: Mapping[str, Any]) -> None:
+    """Raises WrongEnvironmentError for fields that Ray would pass over in silence."""
+    known = getattr(ray.runtime_env.RuntimeEnv, "known_fields", runtime_env)
+    unknown = sorted(set(runtime_env).difference(known))
+    if unknown and "RAY_RUNTIME_ENV_PLUGINS" not in os.environ:  # which may have more
+        raise WrongEnvironmentError(f"it has no field {unknown[0]!r}")
 
 
 if __name__ == "__main__":

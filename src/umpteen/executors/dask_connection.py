@@ -1,0 +1,153 @@
+"""Connections to Dask's schedulers: one a scheduler and process, and Dask's errors in our words."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import logging
+import socket
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from urllib.parse import urlsplit
+
+from umpteen.errors import BackendError, SettingsError
+
+__all__ = ["Client", "check_address", "connect", "explained", "import_distributed", "tell_error"]
+
+Client = Any  # Dask's own, half of which has no types
+_ANSWER_S, _REACH_S = 8.0, 3.0
+_SCHEMES = ("tcp", "tls", "ws", "wss", "ucx")
+_PORT = 8786
+
+
+def import_distributed() -> Any:
+    """Dask's package. Raises SettingsError where it is missing."""
+    try:
+        import distributed
+    except ImportError as error:
+        raise SettingsError(
+            f"the executor 'dask' needs a package that is not here: {error.name}",
+            "pip install 'umpteen[dask]'",
+        ) from error
+    return distributed
+
+
+def check_address(scheduler: str) -> None:
+    """Raises SettingsError for what is no address of a scheduler."""
+    with contextlib.suppress(ValueError):
+        parts = urlsplit(scheduler if "://" in scheduler else f"tcp://{scheduler}")
+        if parts.scheme in _SCHEMES and parts.hostname and parts.port != 0:
+            return
+    raise SettingsError(
+        f"{scheduler!r} is no address of a Dask scheduler", f"write tcp://HOST:{_PORT}"
+    )
+
+
+def connect(scheduler: str) -> Client:
+    """The client of this process for a scheduler. Raises BackendError, SettingsError."""
+    with _connecting:
+        known = _clients.get(scheduler)
+        if known is None or known.status != "running":
+            known = _clients[scheduler] = _build_client(scheduler)
+        return known
+
+
+def _build_client(scheduler: str) -> Client:
+    distributed = import_distributed()
+    _reach(scheduler)
+    if "umpteen.cli.group" in sys.modules:  # which says itself, and once, what is wrong
+        logging.disable(logging.CRITICAL)
+    with explained(scheduler), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of versions that differ: only text crosses
+        with ThreadPoolExecutor(1) as beside:  # as a notebook's cells are run by a loop
+            theirs = beside.submit(lambda: asyncio.run(_greet(scheduler))).result()
+        # One that cannot connect would wait for its own end for half a minute.
+        kind: Any = type("Client", (distributed.Client,), {"__del__": lambda _: None})
+        try:
+            client: Client = kind(scheduler, timeout=_ANSWER_S, set_as_default=False)
+        except Exception as error:  # whatever its many parts may raise
+            if theirs == distributed.__version__:
+                raise
+            raise BackendError(
+                f"the scheduler at {scheduler} has Dask {theirs}, which this Dask "
+                f"{distributed.__version__} cannot speak to: {tell_error(error)}",
+                f"pip install distributed=={theirs}",
+            ) from error
+    atexit.register(_close, client)
+    return client
+
+
+def _reach(scheduler: str) -> None:
+    """Raises BackendError where nobody listens: Dask itself would try for seconds."""
+    parts = urlsplit(scheduler if "://" in scheduler else f"tcp://{scheduler}")
+    if parts.scheme not in ("tcp", "tls") or not parts.hostname:
+        return
+    try:
+        socket.create_connection((parts.hostname, parts.port or _PORT), _REACH_S).close()
+    except OSError as error:
+        raise _no_answer(scheduler, error.strerror or str(error)) from error
+
+
+async def _greet(scheduler: str) -> str:
+    """The version of a scheduler. Raises whatever keeps us from talking to it."""
+    from distributed.core import rpc
+    from distributed.security import Security
+
+    call: Any = rpc
+    build: Any = Security
+    arguments = build().get_connection_args("client")
+    async with call(scheduler, timeout=_ANSWER_S, connection_args=arguments) as asked:
+        found = await asyncio.wait_for(asked.identity(), _ANSWER_S)
+        told = await asyncio.wait_for(asked.versions(), _ANSWER_S)
+    if found.get("type") != "Scheduler":
+        raise ValueError(f"it is a {found.get('type')}")
+    version = dict(told["packages"]).get("distributed")
+    return str(version["version"] if isinstance(version, dict) else version)
+
+
+def _close(client: Client) -> None:
+    with contextlib.suppress(Exception):
+        client.close(timeout=2)
+
+
+@contextlib.contextmanager
+def explained(scheduler: str) -> Iterator[None]:
+    """Errors of Dask as BackendError."""
+    try:
+        yield
+    except BackendError:
+        raise
+    except Exception as error:  # whatever its many parts may raise
+        reason = tell_error(error)
+        is_secure = scheduler.startswith("tls:") or "ssl" in reason.lower() or "tls" in reason
+        if is_secure:
+            raise BackendError(
+                f"the Dask scheduler at {scheduler} does not take this connection: {reason}",
+                "set DASK_DISTRIBUTED__COMM__TLS__CA_FILE and "
+                "DASK_DISTRIBUTED__COMM__TLS__CLIENT__CERT and __KEY, as its owner has them",
+            ) from error
+        hint = "is it Dask's? Where it has TLS, its address begins with tls://"
+        raise _no_answer(scheduler, reason, hint) from error
+
+
+def _no_answer(scheduler: str, reason: str, hint: str = "") -> BackendError:
+    return BackendError(
+        f"the Dask scheduler at {scheduler} does not answer: {reason}",
+        hint or "start it with `dask scheduler`, or give its --scheduler-address",
+        transient=True,
+    )
+
+
+def tell_error(error: BaseException) -> str:
+    """One line, whatever there is."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+_clients: dict[str, Client] = {}
+_connecting = threading.Lock()  # a job is looked at in threads
