@@ -31,7 +31,7 @@ from umpteen.errors import (
     SettingsError,
     StoreError,
 )
-from umpteen.executors.base import LOCAL, Executor, find_short_name, open_executor
+from umpteen.executors.base import LOCAL, Executor, Tell, find_short_name, open_executor
 from umpteen.graph import build_graph
 from umpteen.hand_in import HandInLock, hand_in, hand_in_lock, open_job_folder, put_syncs
 from umpteen.history import SKIPPED, History
@@ -222,10 +222,12 @@ class Submission:
         return len(self.history.stale - self.history.dropped)
 
 
-def submit(job: Job, rerun: str = "default", only: Chosen | None = None) -> Submission:
+def submit(
+    job: Job, rerun: str = "default", only: Chosen | None = None, tell: Tell | None = None
+) -> Submission:
     """Hand in what is to run of a settled job.
 
-    Raises StoreError where the store cannot be written, BackendError where the executor
+    tell: called with what to show while that takes long; what it raises ends it. Raises StoreError where the store cannot be written, BackendError where the executor
     does not take it.
     """
     history = _read_history(job)  # refuses what cannot be before anything is written
@@ -236,7 +238,7 @@ def submit(job: Job, rerun: str = "default", only: Chosen | None = None) -> Subm
         job = put_syncs(history.store, job, is_far=executor.abilities.is_engine)
     with hand_in_lock(history.store) as lock:
         history.refresh()
-        return _hand_in(job, history, lock, rerun, only)
+        return _hand_in(job, history, lock, rerun, only, tell=tell)
 
 
 def _open_store(settings: Settings) -> Store:
@@ -250,9 +252,11 @@ def _hand_in(
     rerun: str,
     only: Chosen | None = None,
     liveness: Liveness | None = None,
+    tell: Tell | None = None,
 ) -> Submission:
     """`history` was read with the lock held, as was what `job` has of it."""
     executor = open_executor(job.settings.executor, job.settings.executor_options)
+    executor.tell = tell or executor.tell
     liveness = liveness or Liveness()
     living = liveness.list_living(history)
     if history.list_open():  # of what ended meanwhile nothing is lost
@@ -319,10 +323,11 @@ def _only_of(plan: Plan) -> Chosen:
     return lambda index, _: index in handed
 
 
-def collect(name: str) -> Submission:
+def collect(name: str, tell: Tell | None = None) -> Submission:
     """A job that was handed in, to be watched; what nobody is at any more is handed in again.
 
-    What is handed in goes on without this process. Raises InputError where there is no such job.
+    What is handed in goes on without this process. tell: as of `submit`. Raises InputError where
+    there is no such job.
     """
     history = open_history(name)
     settings = _read_settings(history, detach=True)
@@ -331,7 +336,7 @@ def collect(name: str) -> Submission:
         return Submission(settings, history, executor, [])
     with hand_in_lock(history.store) as lock:  # what others hand in must not seem dropped
         history.refresh()
-        return _hand_in(_read_back(history, settings), history, lock, "rest")
+        return _hand_in(_read_back(history, settings), history, lock, "rest", tell=tell)
 
 
 def retry(
@@ -343,12 +348,14 @@ def retry(
     slots: int | None = None,
     timeout_s: float | None = None,
     memory: int | None = None,
+    tell: Tell | None = None,
 ) -> Submission:
     """Run again what did not succeed, with what was skipped after it; no job file is needed.
 
     tasks: names, patterns or indices, which run again even where they succeeded. where: which
     ones, by their facts (see `read_facts`). slots: how many at once, where not as before.
-    timeout_s and memory (bytes): what these tasks have from now on. Raises InputError.
+    timeout_s and memory (bytes): what these tasks have from now on. tell: as of `submit`. Raises
+    InputError.
     """
     history = open_history(name)
     settings = _read_settings(history, detach=detach)
@@ -367,7 +374,7 @@ def retry(
                 _refuse_impossible(changed)
             job = msgspec.structs.replace(job, tasks=changed)
         rerun = "all" if tasks else "failed"
-        return _hand_in(job, history, lock, rerun, lambda _, task: task.name in wanted)
+        return _hand_in(job, history, lock, rerun, lambda _, task: task.name in wanted, tell=tell)
 
 
 def _change(task: Task, timeout_s: float | None, memory: int | None) -> Task:
@@ -422,10 +429,22 @@ def cancel(name: str, tasks: Sequence[str] = ()) -> Submission:
             lock.check()
             put_cancel_mark(history, chosen if tasks else None)
         living = submission.liveness.list_living(history)
-        if tasks:  # a batch that has not begun has other tasks, too, and sees the mark when it does
-            living = {batch for batch in living if history.batches[batch].starts}
-        _hasten(history, living)
+        _withdraw(history, living, is_whole=not tasks)
     return submission
+
+
+def _withdraw(history: History, living: set[str], *, is_whole: bool) -> None:
+    """Have those that are at it look at the mark now.
+
+    is_whole: whether all of the job is cancelled. Else a batch that has not begun has other
+    tasks, too, and sees the mark when it does.
+    """
+    for name, handles in list_handles(map(history.batches.__getitem__, living)).items():
+        executor = open_executor(name, {})
+        if is_whole:
+            executor.cancel(handles)
+        else:
+            executor.hasten(handles)
 
 
 def _list_meant(history: History, tasks: Sequence[str], living: set[str]) -> list[int]:
@@ -438,13 +457,6 @@ def _list_meant(history: History, tasks: Sequence[str], living: set[str]) -> lis
     return [
         index for index in found if index not in history.dropped or history.batch_of[index] in at
     ]
-
-
-def _hasten(history: History, living: set[str]) -> None:
-    """Have those that are at it look at the mark now."""
-    asked = list_handles(map(history.batches.__getitem__, living))
-    for name, handles in asked.items():
-        open_executor(name, {}).cancel(handles)
 
 
 def _watch_cancel(submission: Submission) -> Iterator[JobStatus]:
@@ -551,7 +563,8 @@ def _hand_in_rest(submission: Submission) -> Submission:
     with hand_in_lock(history.store) as lock:
         history.refresh()
         job = _read_back(history, submission.settings, submission.source_digest)
-        return _hand_in(job, history, lock, "rest", submission.only, submission.liveness)
+        tell = submission.executor.tell
+        return _hand_in(job, history, lock, "rest", submission.only, submission.liveness, tell)
 
 
 def _read_back(history: History, settings: Settings, source_digest: str = "") -> Job:
@@ -609,7 +622,7 @@ def _stop(submission: Submission, living: set[str]) -> None:
         history.refresh()
         lock.check()
         put_cancel_mark(history, None)
-    _hasten(history, living)
+    _withdraw(history, living, is_whole=True)
     submission.cancelling = [i for i in range(history.count) if is_open(history, i)]
 
 

@@ -7,7 +7,6 @@ frees when its holder dies. The order of the writes is what a killed hand-in is 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import threading
@@ -24,7 +23,7 @@ from umpteen.errors import StoreError
 from umpteen.executors.base import Executor, Load, Order
 from umpteen.history import HandedBatch, HandIn, History
 from umpteen.job import Job
-from umpteen.lease import local_lock
+from umpteen.lease import local_lock, name_hand_in
 from umpteen.plan import Plan, build_settings
 from umpteen.process import read_machine
 from umpteen.records import format_ranges, parse_ranges
@@ -103,8 +102,7 @@ def hand_in_lock(store: Store) -> Iterator[HandInLock]:
     A holder on another machine that has not renewed its lock for 60 s, by our clock, is
     taken to be dead; one on this machine as soon as the kernel freed its lock.
     """
-    digest = hashlib.blake2b(store.address.encode(), digest_size=8).hexdigest()
-    with local_lock(f"hand-in-{digest}"), store.patient():
+    with local_lock(name_hand_in(store.address)), store.patient():
         lock = HandInLock(store, _take(store))
         try:
             yield lock

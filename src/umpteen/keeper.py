@@ -1,36 +1,37 @@
 """A cluster that umpteen made, kept by a process of its own until its batches have ended.
 
-    python3 -m umpteen.keeper FOLDER
+    python3 -m umpteen.keeper FOLDER LOCK
 
-One keeper for a job, whose folder lies beside the leases: `request.json` says what to make,
-`address` is the scheduler's once it is there, `complaint` why not, `log` what the cluster
-printed. The lock in it is held all the keeper's life. No shell, laptop or client need stay.
+A job has one keeper at a time, whose folder lies beside the leases: `request.json` says what to
+make, `address` is the scheduler's once it is there, `complaint` why not, `log` what the cluster
+printed, `closed` is there when no more is taken. The lock in it is held all the keeper's life.
+No shell, laptop or client need stay.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import glob
 import hashlib
 import importlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from umpteen.errors import BackendError, SettingsError
-from umpteen.lease import is_held, leases_folder
+from umpteen.lease import is_held, leases_folder, local_lock, name_hand_in
 
-__all__ = ["find_keeper", "is_kept_dead", "load_class", "main", "start_keeper"]
+__all__ = ["is_kept_dead", "keep_cluster", "load_class", "main"]
 
 _IDLE_S = 10.0  # with nothing to do for so long after some batch, the cluster is closed
 _UNUSED_S = 120.0  # and where none ever came
-_LOOK_S = 1.0
+_LOOK_S, _GLANCE_S = 1.0, 0.05
 _SHORT = {
     "LocalCluster": "distributed.LocalCluster",
     "SaturnCluster": "dask_saturn.SaturnCluster",
@@ -48,57 +49,87 @@ def load_class(spec: str) -> Any:
         raise SettingsError(f"there is no cluster class {spec!r} here: {error}", hint) from error
 
 
-def find_keeper(job: str) -> str:
-    """The scheduler of the cluster that is kept for the job at that address; empty: none is."""
-    folder = _folder(job)
-    return _read(folder, "address") if is_held(os.path.basename(folder)) else ""
-
-
 def is_kept_dead(scheduler: str) -> bool:
     """Whether a cluster of that address was kept on this machine, and is no longer."""
-    above = leases_folder()
-    kept = [
-        name
-        for name in os.listdir(above)
-        if name.startswith("keeper-") and _read(f"{above}/{name}", "address") == scheduler
-    ]
-    return bool(kept) and not any(map(is_held, kept))
+    kept = [folder for folder in _list_folders("") if _read(folder, "address") == scheduler]
+    return bool(kept) and not any(map(_is_open, kept))
 
 
-def start_keeper(job: str, spec: str, keywords: Mapping[str, Any], limit_s: float) -> str:
-    """Make a cluster for the job at that address; its scheduler. Raises BackendError."""
+def keep_cluster(
+    job: str, spec: str, keywords: Mapping[str, Any], limit_s: float, tell: Callable[[str], None]
+) -> str:
+    """The scheduler of the cluster that is kept for the job at that address, made if none is.
+
+    spec, keywords: its class, and what that is called with. limit_s: how long it may take. tell:
+    called with what to show meanwhile; what it raises ends a cluster that is being made. The
+    caller has the hand-in lock of the job. Raises BackendError.
+    """
     load_class(spec)
-    folder = _folder(job)
-    shutil.rmtree(folder, ignore_errors=True)
-    os.makedirs(folder, mode=0o700)
-    with open(os.open(f"{folder}/request.json", os.O_CREAT | os.O_WRONLY, 0o600), "w") as file:
-        json.dump({"class": spec, "keywords": dict(keywords)}, file)
-    with open(f"{folder}/log", "ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "umpteen.keeper", folder],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-    began_s = time.monotonic()
-    while not (scheduler := _read(folder, "address")):
-        if process.poll() is not None:
-            said = _read(folder, "complaint") or _read(folder, "log").rpartition("\n")[2]
-            raise BackendError(f"the cluster {spec} did not start: {said}", f"see {folder}/log")
-        if time.monotonic() - began_s > limit_s:
+    folder, process = next(filter(_is_open, _list_folders(job)), ""), None
+    if not folder:
+        folder, process = _start(job, spec, keywords)
+    try:
+        scheduler = _wait_for(folder, spec, limit_s, tell)
+    except BaseException:
+        if process is not None:
             process.terminate()
-            raise BackendError(
-                f"the cluster {spec} did not start within {limit_s:g} s", f"see {folder}/log"
-            )
-        time.sleep(0.05)
-    process.returncode = 0  # it outlives us, which is nothing to warn of
+        raise
+    if process is not None:
+        process.returncode = 0  # it outlives us, which is nothing to warn of
     return scheduler
 
 
-def _folder(job: str) -> str:
-    digest = hashlib.blake2b(job.encode(), digest_size=8).hexdigest()
+def _wait_for(folder: str, spec: str, limit_s: float, tell: Callable[[str], None]) -> str:
+    began_s = time.monotonic()
+    while not (scheduler := _read(folder, "address")):
+        waited_s = time.monotonic() - began_s
+        if not _is_open(folder):
+            said = _read(folder, "complaint") or _read(folder, "log").rpartition("\n")[2]
+            raise BackendError(f"the cluster {spec} did not start: {said}", f"see {folder}/log")
+        if waited_s > limit_s:
+            raise BackendError(
+                f"the cluster {spec} did not start within {limit_s:g} s",
+                f"see {folder}/log; worker_timeout sets how long it is waited for",
+            )
+        tell(f"starting {spec}, {waited_s:.0f} s")
+        time.sleep(_GLANCE_S)
+    return scheduler
+
+
+def _start(job: str, spec: str, keywords: Mapping[str, Any]) -> tuple[str, subprocess.Popen[bytes]]:
+    """The folder of a new keeper, whose lock it has from the start, and its process."""
+    folder = f"{_prefix(job)}{os.urandom(4).hex()}"
+    os.makedirs(folder, mode=0o700)
+    with open(os.open(f"{folder}/request.json", os.O_CREAT | os.O_WRONLY, 0o600), "w") as file:
+        json.dump({"job": job, "class": spec, "keywords": dict(keywords)}, file)
+    lock = os.open(f"{folder}/lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    with open(f"{folder}/log", "ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "umpteen.keeper", folder, str(lock)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            pass_fds=[lock],
+            start_new_session=True,
+        )
+    os.close(lock)
+    return folder, process
+
+
+def _prefix(job: str) -> str:
+    digest = hashlib.blake2b(job.encode(), digest_size=8).hexdigest() + "-" if job else ""
     return os.path.join(leases_folder(), f"keeper-{digest}")
+
+
+def _list_folders(job: str) -> list[str]:
+    """Of all keepers of a job, of all jobs if that is empty."""
+    return glob.glob(glob.escape(_prefix(job)) + "*")
+
+
+def _is_open(folder: str) -> bool:
+    """Whether its keeper lives, and has its cluster or will have."""
+    return bool(is_held(os.path.basename(folder))) and not os.path.exists(f"{folder}/closed")
 
 
 def _read(folder: str, name: str) -> str:
@@ -114,21 +145,27 @@ def _read(folder: str, name: str) -> str:
 
 def main() -> int:
     """Keep a cluster. 0 when it was closed, 1 where it could not be made."""
-    folder = sys.argv[1]
-    lock = os.open(f"{folder}/lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    fcntl.flock(lock, fcntl.LOCK_EX)
+    folder, lock = sys.argv[1], int(sys.argv[2])
+    os.set_inheritable(lock, False)
     signal.signal(signal.SIGTERM, _leave)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     request = json.loads(_read(folder, "request.json"))
+    os.unlink(f"{folder}/request.json")  # which may have a key in it
     try:
         cluster = load_class(request["class"])(**request["keywords"])
-    except Exception as error:  # whatever a cluster of somebody else may raise
+    except (Exception, KeyboardInterrupt) as error:  # whatever a cluster may raise
         _write(folder, "complaint", _tell(error))
         return 1
     with contextlib.suppress(KeyboardInterrupt), cluster:
-        _write(folder, "address", cluster.scheduler_address)
-        _keep(cluster)
-    os.unlink(f"{folder}/address")
+        address = cluster.scheduler_address
+        if address.startswith("inproc:"):
+            _write(folder, "complaint", "its scheduler is within one process: leave that out")
+            return 1
+        _write(folder, "address", address)
+        try:
+            _keep(cluster, folder, request["job"])
+        finally:  # also where it is told to end, or its scheduler is gone
+            _write(folder, "closed", "")
     return 0
 
 
@@ -149,18 +186,24 @@ def _write(folder: str, name: str, content: str) -> None:
     os.replace(f"{folder}/{name}.new", f"{folder}/{name}")
 
 
-def _keep(cluster: Any) -> None:
-    """Until nothing has been under way for a while."""
+def _keep(cluster: Any, folder: str, job: str) -> None:
+    """Until nothing has been under way for a while, and nothing is being handed in."""
     from distributed import Client
 
     connect: Any = Client
     idle_s, since_s, before = _UNUSED_S, time.monotonic(), 0
     with connect(cluster, set_as_default=False) as client:
-        while time.monotonic() - since_s < idle_s:
+        while True:
             time.sleep(_LOOK_S)
-            is_busy, steps = client.run_on_scheduler(_look_at)
-            if is_busy or steps != before:
-                idle_s, since_s, before = _IDLE_S, time.monotonic(), steps
+            is_over = time.monotonic() - since_s >= idle_s
+            # Whoever hands in does so before, or finds no open keeper.
+            with local_lock(name_hand_in(job)) if is_over else contextlib.nullcontext():
+                is_busy, steps = client.run_on_scheduler(_look_at)
+                if is_busy or steps != before:
+                    idle_s, since_s, before = _IDLE_S, time.monotonic(), steps
+                elif is_over:
+                    _write(folder, "closed", "")
+                    return
 
 
 def _look_at(dask_scheduler: Any) -> tuple[bool, int]:

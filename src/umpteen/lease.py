@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import mmap
 import os
@@ -39,6 +40,7 @@ __all__ = [
     "list_living",
     "local_lock",
     "lock_file",
+    "name_hand_in",
     "read_last_slots",
     "take_kept",
 ]
@@ -179,7 +181,7 @@ def is_held(token: str) -> bool | None:
     folder = os.path.join(leases_folder(), token)
     try:
         lock = os.open(folder + "/lock", os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     try:
         fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -188,6 +190,11 @@ def is_held(token: str) -> bool | None:
     finally:
         os.close(lock)
     return False
+
+
+def name_hand_in(address: str) -> str:
+    """Of the local lock of whoever hands in to the store at that address."""
+    return f"hand-in-{hashlib.blake2b(address.encode(), digest_size=8).hexdigest()}"
 
 
 @contextlib.contextmanager
@@ -350,7 +357,8 @@ def read_last_slots(token: str, batch: str) -> set[int]:
 
 def _forget_if_old(folder: str) -> None:
     with contextlib.suppress(OSError):
-        if time.time() - os.stat(folder).st_mtime > _FORGET_S:
+        is_old = time.time() - os.stat(folder).st_mtime > _FORGET_S
+        if is_old and not is_held(os.path.basename(folder)):
             os.unlink(folder) if os.path.isfile(folder) else shutil.rmtree(folder)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from umpteen.cli.options import complete_file, complete_name, find_job, watch_options
-from umpteen.cli.view import stop_signals
+from umpteen.cli.view import Waiting, stop_signals
 from umpteen.cli.watch import watch_to_end
 from umpteen.dispatch import collect
 
@@ -44,6 +44,7 @@ def collect_command(job: str, name: str | None, *, quiet: bool, as_json: bool) -
     """
     began_s = time.monotonic()
     with stop_signals() as stop:
+        tell = Waiting(stop, is_shown=not (quiet or as_json)).tell
         found = find_job(job, name)
-        submission = collect(found)
+        submission = collect(found, tell)
         return watch_to_end(submission, stop, began_s, quiet=quiet, as_json=as_json, job=found)

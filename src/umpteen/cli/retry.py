@@ -17,7 +17,7 @@ from umpteen.cli.options import (
     refuse_loose,
     watch_options,
 )
-from umpteen.cli.view import show_idle, show_leave, stop_signals
+from umpteen.cli.view import Waiting, show_idle, show_leave, stop_signals
 from umpteen.cli.watch import watch_to_end
 from umpteen.dispatch import Submission, explain, retry
 from umpteen.errors import EXIT_SUCCEEDED
@@ -59,6 +59,7 @@ def retry_command(
         submission = retry(
             name, tasks, options["where"],
             detach=options["detach"], slots=options["slots"], timeout_s=options["timeout"], memory=options["memory"],
+            tell=Waiting(stop, is_shown=not (quiet or as_json)).tell,
         )  # fmt: skip
         if submission.is_idle:
             is_chosen = bool(tasks) or options["where"] is not None

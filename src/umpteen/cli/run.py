@@ -19,7 +19,7 @@ from umpteen.cli.options import (
     refuse_loose,
     watch_options,
 )
-from umpteen.cli.view import show_leave, stop_signals
+from umpteen.cli.view import Waiting, show_leave, stop_signals
 from umpteen.cli.watch import watch_to_end
 from umpteen.dispatch import choose_where, detach, plan_run, settle, submit
 from umpteen.errors import EXIT_SUCCEEDED, SettingsError
@@ -95,7 +95,8 @@ def run_command(job: tuple[str, ...], *, quiet: bool, as_json: bool, **options: 
     if options["dry_run"]:
         return _show_plan(read, options["rerun"], only, as_json=as_json)
     with stop_signals() as stop:
-        submission = submit(read, options["rerun"], only=only)
+        tell = Waiting(stop, is_shown=not (quiet or as_json)).tell
+        submission = submit(read, options["rerun"], only=only, tell=tell)
         del read, only  # a million tasks take room, and the store has them
         if options["detach"] and not submission.is_idle:
             show_leave(submission, call_job(submission.history), quiet=quiet, as_json=as_json)

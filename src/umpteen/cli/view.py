@@ -42,13 +42,14 @@ __all__ = [
     "LiveView",
     "StopSignals",
     "View",
+    "Waiting",
     "open_view",
     "show_idle",
     "show_leave",
     "stop_signals",
 ]
 
-_PLAIN_S = 5.0
+_PLAIN_S, _SOON_S = 5.0, 3.0
 _JSON_S = 1.0
 _SHOWN_FAILURES = 5
 _MOST_FAILURES, _MOST_EVENTS = 50, 1000  # at one look
@@ -63,6 +64,26 @@ class StopSignals:
     def add(self, *_: object) -> None:
         """A signal handler."""
         self.count += 1
+
+
+class Waiting:
+    """What is shown on stderr before there is a job to look at: `tell` is given it.
+
+    is_shown: whether it is shown at all. `tell` raises KeyboardInterrupt once the user asked to
+    stop.
+    """
+
+    def __init__(self, stop: StopSignals, *, is_shown: bool) -> None:
+        self.stop, self.is_shown = stop, is_shown
+        self.shown_s = time.monotonic() + _SOON_S - _PLAIN_S
+
+    def tell(self, text: str) -> None:
+        """Show it now and then."""
+        if self.stop.count:
+            raise KeyboardInterrupt
+        if self.is_shown and time.monotonic() - self.shown_s >= _PLAIN_S:
+            self.shown_s = time.monotonic()
+            print(text, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
