@@ -30,10 +30,19 @@ from umpteen.process import build_runner_command, read_machine
 from umpteen.records import list_starts, read_start
 from umpteen.results.base import Store
 from umpteen.results.opening import OPTIONS_VARIABLE, open_store
+from umpteen.task import RUNNER_VARIABLE
 
 RECORDS = ".umpteen/records/1"
 SEED = os.environ.get("UMPTEEN_SWEEP_SEED") or str(int(time.time()))
 WAITS = "touch began.{n}; until [ -e go ]; do sleep 0.05; done; echo {n}"
+
+# A runner that waits less long for an earlier start elsewhere.
+SHORT_OF_TIME = """
+import sys, umpteen.starts
+umpteen.starts._EARLIER_S = 1.0
+from umpteen.runner import main
+sys.exit(main())
+"""
 
 
 @dataclass
@@ -308,9 +317,16 @@ def test_start_beside_one_that_may_live_elsewhere_overwrites_nothing(
     store.replace(earlier, foreign)
     store.replace("0/stdout", b"of the earlier start\n")
 
+    command, token = build_runner_command(), "0" * 12
+    if not does_end:
+        command = [sys.executable, "-c", SHORT_OF_TIME, f"--token={token}"]
     again = subprocess.Popen(
-        [*build_runner_command(), place.address, "1"],
-        env={**place.umpteen.environment, OPTIONS_VARIABLE: json.dumps(place.options)},
+        [*command, place.address, "1"],
+        env={
+            **place.umpteen.environment,
+            OPTIONS_VARIABLE: json.dumps(place.options),
+            **({} if does_end else {RUNNER_VARIABLE: token}),
+        },
     )
     if does_end:
         wait_until(lambda: len(store.list(RECORDS)) == 2)
