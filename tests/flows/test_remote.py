@@ -503,10 +503,17 @@ def test_task_whose_results_the_store_refuses_fails_alone(far: Place) -> None:
     deep = "/".join(["d" * 200] * 6)  # S3 takes names of 1024 bytes
     command = f"[ {{n}} != 2 ] || (mkdir -p $RESULTS_DIR/{deep}; touch $RESULTS_DIR/{deep}/f)"
     # That the store takes others afterwards is how it is known to be the task's own fault.
-    done = far.run(f"[ {{n}} -le 2 ] || sleep {{n}}; {command}", "n=1..6")
-    assert done.returncode == 1, done.stderr
+    watcher = far.start(
+        "run", f"[ {{n}} = 2 ] || until [ -e go ]; do sleep 0.05; done; {command}", "n=1..6",
+        "--name", "job", "--results", far.address, "--slots", "2",
+    )  # fmt: skip
+    [trouble] = wait_until(lambda: list(far.umpteen.leases.glob("*/trouble")))
+    wait_until(trouble.read_text)
+    far.umpteen.write("go", "")
+    _, said = watcher.communicate(timeout=60)
+    assert watcher.returncode == 1, said
     assert far.states() == {"succeeded": 5, "failed": 1}
-    assert "could not keep its outputs" in done.stderr
+    assert "could not keep its outputs" in said
     assert far.open().read("n=2/status_code") is None
 
     reason = json.loads(far("logs", "job", "n=2", "--json").stdout)["record"]["reason"]
