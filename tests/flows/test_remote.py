@@ -354,7 +354,7 @@ def test_outputs_on_their_way_leave_room_on_the_disk(
     far.options["read_timeout"] = 20  # a slow line is no silent one
     s3_proxy.rate_bytes_s = 2 << 20
     done = far.run(
-        "sleep 0.1; head -c 4194304 /dev/zero > $RESULTS_DIR/{n}", "n=1..24", "--slots", "2",
+        "sleep 0.1; head -c 2097152 /dev/zero > $RESULTS_DIR/{n}", "n=1..24", "--slots", "2",
         env={"UMPTEEN_LEASES": str(own_disk / "leases")},
     )  # fmt: skip
     s3_proxy.rate_bytes_s = 0.0
@@ -365,11 +365,11 @@ def test_outputs_on_their_way_leave_room_on_the_disk(
 @pytest.mark.root
 def test_outputs_larger_than_what_may_wait_go_too(far: Place, own_disk: Path) -> None:
     done = far.run(
-        "head -c 20000000 /dev/zero > $RESULTS_DIR/{n}", "n=1..3", "--slots", "1",
+        "head -c 10000000 /dev/zero > $RESULTS_DIR/{n}", "n=1..3", "--slots", "1",
         env={"UMPTEEN_LEASES": str(own_disk / "leases")},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert far.open().walk("n=3/results") == [("3", 20000000)]
+    assert far.open().walk("n=3/results") == [("3", 10000000)]
 
 
 # --- faults -----------------------------------------------------------------------------------
