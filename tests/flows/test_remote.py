@@ -23,7 +23,7 @@ from tests.support.far import run_far_point
 from tests.support.proxy import FaultProxy
 from tests.support.s3 import S3
 from tests.support.sftp import Sftp
-from tests.support.sweep import Point, find_runners, list_processes
+from tests.support.sweep import TARGETS, Point, find_runners, list_processes
 from tests.support.wait import wait_until
 from umpteen.live import LiveReader
 from umpteen.process import build_runner_command, read_machine
@@ -338,11 +338,11 @@ def test_start_beside_one_that_may_live_elsewhere_overwrites_nothing(
     assert place("logs", place.address, "0").stdout == "1\n"
 
 
-@pytest.mark.parametrize("number", range(10))
+@pytest.mark.parametrize("target", TARGETS)
 def test_job_killed_at_a_random_point_has_each_success_once(
-    umpteen: Umpteen, s3: S3, number: int
+    umpteen: Umpteen, s3: S3, target: str
 ) -> None:
-    point = Point(random.Random(f"{SEED}/{number}"), 40)
+    point = Point(random.Random(f"{SEED}/{target}"), 40, target)
     faults = run_far_point(umpteen, s3, point, 40)
     assert not faults, f"UMPTEEN_SWEEP_SEED={SEED}, {point}: {faults}"
 
