@@ -218,13 +218,20 @@ def test_task_is_followed_while_it_runs(place: Place) -> None:
     assert not place.open().walk(".umpteen/live")
 
 
+def have_looked(umpteen: Umpteen, word: str) -> None:
+    """Have the runner of a task that has begun look now for who follows, as `cancel` has it."""
+    wait_until((umpteen.folder / f"began.{word}").exists)
+    os.kill(find_runners(umpteen)[0], signal.SIGUSR1)
+
+
 def test_follower_sees_what_the_newest_start_prints(place: Place) -> None:
-    command = "cat word; until [ -e go ]; do sleep 0.1; done"
+    command = "cat word; touch began.$(cat word); until [ -e go ]; do sleep 0.1; done"
     store = place.open()
     reader = LiveReader(store, 0, "stdout")
     reader.begin()
     place.umpteen.write("word", "first\n")
     place.run(command, "--detach")
+    have_looked(place.umpteen, "first")
     wait_until(lambda: reader.read() == b"first\n")
     for pid in find_runners(place.umpteen):
         os.kill(pid, signal.SIGKILL)
@@ -235,6 +242,7 @@ def test_follower_sees_what_the_newest_start_prints(place: Place) -> None:
         store.replace(f".umpteen/live/0/{left}/{name}", b"first\n")
     place.umpteen.write("word", "second\n")
     place.run(command, "--detach")
+    have_looked(place.umpteen, "second")
     wait_until(lambda: reader.read() == b"second\n", 30)
     place.umpteen.write("go", "")
     assert place("collect", "job").returncode == 0
