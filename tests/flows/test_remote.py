@@ -184,7 +184,17 @@ def test_folder_is_synced_once_and_its_digest_known(place: Place) -> None:
     assert handed["settings"]["synced"] == [[digest, None, ""]]
 
 
-@pytest.mark.parametrize("spoil", [lambda whole: whole[:-20], lambda _: b"no archive"])
+def cut_short(whole: bytes) -> bytes:
+    return whole[:-20]
+
+
+def replace_all(_: bytes) -> bytes:
+    return b"no archive"
+
+
+@pytest.mark.parametrize(
+    ("place", "spoil"), [("s3", cut_short), ("sftp", replace_all)], indirect=["place"]
+)
 def test_synced_folder_whose_archive_is_damaged_is_sent_again(
     place: Place, spoil: Callable[[bytes], bytes]
 ) -> None:
@@ -276,7 +286,8 @@ def test_runner_killed_loses_nothing_and_runs_nothing_twice(place: Place) -> Non
     assert {place.open().read(f"n={n}/status_code") for n in range(1, 17)} == {b"0"}
 
 
-@pytest.mark.parametrize("slots", ["1", "2"])  # the same batch goes on, or another has its tasks
+# With one slot the same batch goes on, with two another has its tasks.
+@pytest.mark.parametrize(("place", "slots"), [("s3", "2"), ("sftp", "1")], indirect=["place"])
 def test_files_of_an_attempt_without_a_record_do_not_stay(place: Place, slots: str) -> None:
     command = "touch began.{n}; [ {n} = 2 ] || [ -e go ] || sleep 600; echo {n}"
     arguments = ("run", command, "n=1..2", "--name", "job", "--results", place.address)
