@@ -548,9 +548,7 @@ def test_task_whose_results_the_store_refuses_fails_alone(far: Place) -> None:
     assert not lease.exists()
 
 
-@pytest.mark.parametrize(
-    ("status", "code"), [(403, "ExpiredToken"), (404, "NoSuchBucket"), (403, "QuotaExceeded")]
-)
+@pytest.mark.parametrize(("status", "code"), [(404, "NoSuchBucket"), (403, "QuotaExceeded")])
 def test_outcomes_that_cannot_be_put_are_kept_and_said(
     far: Place, s3_proxy: FaultProxy, status: int, code: str
 ) -> None:
