@@ -40,10 +40,10 @@ def own_cluster(tmp_path: Path) -> Iterator[DaskCluster]:
 
 @pytest.fixture
 def own_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 64 MB of its own."""
+    """A disk of 32 MB of its own."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(disk)]
+    command = ["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", str(disk)]
     if subprocess.run(command, capture_output=True, check=False).returncode:
         pytest.skip("needs root, for a disk of its own")
     yield disk

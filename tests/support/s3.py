@@ -31,6 +31,7 @@ mon data = {folder}/mon
 osd data = {folder}/osd
 mgr data = {folder}/mgr
 mon allow pool size one = true
+paxos propose interval = 0.05
 mon cluster log file = {folder}/cluster.log
 osd pool default size = 1
 osd pool default min size = 1
@@ -160,7 +161,7 @@ class S3Server:
         self._ceph("ceph-osd", "-i", "0", "--mkfs", "--osd-uuid", osd)
         self._serve("ceph-osd", "-i", "0", "-f")
         wait_until(lambda: b"1 up" in self._ceph("ceph", "osd", "stat").stdout, 60)
-        frontend = f"beast endpoint=127.0.0.1:{self.port}"
+        frontend = f"beast endpoint=127.0.0.1:{self.port} tcp_nodelay=1"
         self._serve("radosgw", "-n", "client.rgw", "-f", f"--rgw-frontends={frontend}")
         wait_until(lambda: is_open(self.port), 60)
         user = [

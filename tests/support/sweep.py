@@ -25,17 +25,17 @@ from tests.support.command import Umpteen
 from tests.support.wait import wait_until
 from umpteen import process
 
-__all__ = ["Point", "check_store", "main", "read_options", "run_point", "run_points"]
+__all__ = ["TARGETS", "Point", "check_store", "main", "read_options", "run_point", "run_points"]
 
 _RECORD_BYTES = 220
 TARGETS = ("watcher", "runner", "lane", "both", "all")
 
 
 class Point:
-    """One kill: whom, and how many tasks had been recorded by then."""
+    """One kill: whom, which is left to chance or said, and how many tasks had been recorded."""
 
-    def __init__(self, generator: random.Random, tasks: int) -> None:
-        self.target = generator.choice(TARGETS)
+    def __init__(self, generator: random.Random, tasks: int, target: str = "") -> None:
+        self.target = target or generator.choice(TARGETS)
         self.after = generator.randrange(tasks)
 
     def __repr__(self) -> str:
