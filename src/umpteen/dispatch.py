@@ -323,17 +323,21 @@ def _only_of(plan: Plan) -> Chosen:
     return lambda index, _: index in handed
 
 
-def collect(name: str, tell: Tell | None = None) -> Submission:
+def collect(
+    name: str,
+    tell: Tell | None = None,
+    executor: tuple[str, Mapping[str, Any]] | None = None,
+) -> Submission:
     """A job that was handed in, to be watched; what nobody is at any more is handed in again.
 
-    What is handed in goes on without this process. tell: as of `submit`. Raises InputError where
-    there is no such job.
+    What is handed in goes on without this process. tell: as of `submit`. executor: where it is
+    to run, and with which options, if not as before. Raises InputError where there is no such job.
     """
     history = open_history(name)
-    settings = _read_settings(history, detach=True)
+    settings = _read_settings(history, detach=True, executor=executor)
     if history.hand_ins and not history.counts()["waiting"]:  # to look closer takes time
-        executor = open_executor(settings.executor, settings.executor_options)
-        return Submission(settings, history, executor, [])
+        opened = open_executor(settings.executor, settings.executor_options)
+        return Submission(settings, history, opened, [])
     with hand_in_lock(history.store) as lock:  # what others hand in must not seem dropped
         history.refresh()
         return _hand_in(_read_back(history, settings), history, lock, "rest", tell=tell)
@@ -493,9 +497,16 @@ def _watch_cancel(submission: Submission) -> Iterator[JobStatus]:
         submission.executor.wait(submission.poll_s)
 
 
-def _read_settings(history: History, *, detach: bool) -> Settings:
+def _read_settings(
+    history: History,
+    *,
+    detach: bool,
+    executor: tuple[str, Mapping[str, Any]] | None = None,
+) -> Settings:
     """What the job was handed in with last; without a deadline, which was that time's."""
     given = history.read_settings()
+    if executor:
+        given.update(executor=find_short_name(executor[0]), executor_options=dict(executor[1]))
     given.update(address=history.store.address, deadline_s=None, sources={})
     if given.get("executor", LOCAL) == LOCAL:
         given["slots"] = given.get("slots") or usable_cores()  # a batch file's job may not say

@@ -7,6 +7,7 @@ tasks, and where their outputs are.
 from __future__ import annotations
 
 import collections
+import contextlib
 import difflib
 import fnmatch
 import time
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from umpteen.errors import InputError
+from umpteen.errors import InputError, UmpteenError
 from umpteen.executors.base import ENDED, LOCAL, UNKNOWN, open_executor
 from umpteen.history import BatchHistory, History
 from umpteen.job import Task
@@ -60,7 +61,20 @@ def read_status(history: History) -> JobStatus:
     status = build_status(history, living)
     if living and living <= liveness.seen.keys():  # and one look does not tell
         return msgspec.structs.replace(status, state="unknown")
+    if living and not (status.running or status.trouble):
+        return msgspec.structs.replace(status, trouble=_explain(history, living))
     return status
+
+
+def _explain(history: History, living: set[str]) -> str:
+    """Why nothing runs, where an executor knows."""
+    options = dict(history.read_settings().get("executor_options") or {})
+    options.pop("worker_timeout", None)  # which is for those to keep who wait
+    for name, handles in list_handles(map(history.batches.__getitem__, living)).items():
+        with contextlib.suppress(UmpteenError):
+            if name != LOCAL and (reason := open_executor(name, options).explain(handles)):
+                return reason
+    return ""
 
 
 def list_handles(batches: Iterable[BatchHistory]) -> dict[str, list[str]]:

@@ -211,10 +211,11 @@ def test_resources_that_no_worker_has_are_waited_for_as_long_as_is_said(
 ) -> None:
     address = dask_cluster.address
     options = {"scheduler_address": address, "resources": {"MOON": 1}, "worker_timeout": "2s"}
-    write_job(umpteen, options, "true")
+    write_job(umpteen, options, {"command": "true", "gpus": 1})
     done = umpteen("run", "job.json")
     assert done.returncode == 3
-    assert "waiting for workers: no worker of the Dask cluster has free MOON: 1" in done.stderr
+    reason = "waiting for workers: no worker of the Dask cluster has free GPU: 1, MOON: 1"
+    assert reason in done.stderr
     assert "after 2 s" in done.stderr
     assert "worker_timeout" in done.stderr
     assert "unfinished" in umpteen("status", "job").stdout  # and nothing waits there any more
@@ -226,6 +227,7 @@ def test_workers_that_come_later_are_waited_for(umpteen: Umpteen, own_cluster: D
     running = umpteen.start("run", "job.json")
     assert running.stderr
     wait_until(lambda: running.stderr and "has no workers yet" in running.stderr.readline())
+    assert "has no workers yet" in umpteen("status", "job").stdout
     own_cluster.add_worker()
     finish(running)
     assert (umpteen.store() / "0/stdout").read_text() == "w0\n"
@@ -455,6 +457,20 @@ def test_program_with_a_loop_of_its_own_may_run_a_job(
         check=False,
     )
     assert (done.returncode, done.stdout) == (0, "succeeded 20\n"), done.stderr
+
+
+def test_collect_goes_on_where_the_run_file_says(
+    umpteen: Umpteen, own_cluster: DaskCluster, dask_cluster: DaskCluster
+) -> None:
+    own_cluster.start()
+    write_job(umpteen, own_cluster, "true", "true")
+    assert umpteen("run", "job.json", "--detach").returncode == 0
+    own_cluster.kill(own_cluster.scheduler)
+    own_cluster.start()  # of which nobody knows what it was given before
+    write_job(umpteen, dask_cluster)
+    done = umpteen("collect", "job.json", "--name", "job")
+    assert done.returncode == 0, done.stderr
+    assert states(umpteen) == {"succeeded": 2}
 
 
 # --- what dies ----------------------------------------------------------------------------------

@@ -357,11 +357,12 @@ def test_start_beside_one_that_may_live_elsewhere_overwrites_nothing(
     assert place("logs", place.address, "0").stdout == "1\n"
 
 
+@pytest.mark.parametrize("number", range(2))
 @pytest.mark.parametrize("target", TARGETS)
 def test_job_killed_at_a_random_point_has_each_success_once(
-    umpteen: Umpteen, s3: S3, target: str
+    umpteen: Umpteen, s3: S3, target: str, number: int
 ) -> None:
-    point = Point(random.Random(f"{SEED}/{target}"), 40, target)
+    point = Point(random.Random(f"{SEED}/{target}/{number}"), 40, target)
     faults = run_far_point(umpteen, s3, point, 40)
     assert not faults, f"UMPTEEN_SWEEP_SEED={SEED}, {point}: {faults}"
 

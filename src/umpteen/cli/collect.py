@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from umpteen.cli.options import complete_file, complete_name, find_job, watch_options
+from umpteen.cli.options import complete_file, complete_name, find_job, is_job_file, watch_options
 from umpteen.cli.view import Waiting, stop_signals
 from umpteen.cli.watch import watch_to_end
 from umpteen.dispatch import collect
+from umpteen.formats import read_executor
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -40,11 +41,12 @@ def collect_command(job: str, name: str | None, *, quiet: bool, as_json: bool) -
     """Watch the job NAME, or the one of a job file or run file, until it has ended.
 
     Ctrl-C only stops watching. What nobody is at any more, because its runner was killed, is
-    handed in again. Exit codes are those of run.
+    handed in again, to the executor that the file names. Exit codes are those of run.
     """
     began_s = time.monotonic()
     with stop_signals() as stop:
         tell = Waiting(stop, is_shown=not (quiet or as_json)).tell
         found = find_job(job, name)
-        submission = collect(found, tell)
+        executor = read_executor(job) if is_job_file(job) else None
+        submission = collect(found, tell, executor)
         return watch_to_end(submission, stop, began_s, quiet=quiet, as_json=as_json, job=found)

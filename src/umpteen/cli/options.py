@@ -28,6 +28,7 @@ __all__ = [
     "complete_name",
     "complete_task",
     "find_job",
+    "is_job_file",
     "job_argument",
     "one_task",
     "read_duration",
@@ -62,7 +63,7 @@ def find_job(word: str, name: str | None = None) -> str:
 
     name: of the job, where it is not the one that the file says. Raises InputError.
     """
-    if name is None and not (os.path.isfile(word) and not _is_known(word)):
+    if name is None and not is_job_file(word):
         return word
     from umpteen.formats import read_names
 
@@ -70,6 +71,11 @@ def find_job(word: str, name: str | None = None) -> str:
     if address is not None and is_job(address):
         return shorten_path(parse_address(address))
     return found
+
+
+def is_job_file(word: str) -> bool:
+    """Whether a word names a file, and no job is called that."""
+    return os.path.isfile(word) and not _is_known(word)
 
 
 def _is_known(word: str) -> bool:

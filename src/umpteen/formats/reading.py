@@ -44,7 +44,7 @@ from umpteen.job import Job, Task, check_job_name
 from umpteen.names import find_bad_name
 from umpteen.settings import DEFAULTS, Setting, Settings, merge_settings
 
-__all__ = ["open_document", "read_job", "read_names"]
+__all__ = ["open_document", "read_executor", "read_job", "read_names"]
 
 _YAML = (".yaml", ".yml")
 _JSON_LIST = re.compile(rb'\[(?:\s*[\[{\]]|"|\s*\n)')
@@ -98,6 +98,15 @@ def read_names(file: str, name: str | None = None) -> tuple[str, str | None]:
     chosen = check_job_name(name) if name is not None else _choose_name(draft, None, file)
     given = draft.settings.get("address")
     return chosen, str(given.value).replace("{name}", chosen) if given else None
+
+
+def read_executor(file: str) -> tuple[str, Mapping[str, Any]] | None:
+    """The executor that a job file or run file names, and its options. Raises InputError."""
+    given = _read_source(Inputs(None).open(file)).settings
+    if "executor" not in given:
+        return None
+    options = given.get("executor_options")
+    return str(given["executor"].value), dict(options.value) if options else {}
 
 
 def open_document(file: str, key: str, hint: str) -> Document:
