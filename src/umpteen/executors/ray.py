@@ -36,7 +36,7 @@ _AUTO = "auto"
 _REACH_S, _LOAD_S, _ANSWER_S, _FIRST_S = 3.0, 60.0, 9.0, 4.0
 _OWNER_S, _ENVIRONMENT_S = 60.0, 600.0  # for a worker to start, and where it is to be furnished
 _START_S = 5.0  # within which a worker starts, where there is room
-_LOOK_S = 1.0  # how often `read_ending` asks
+_LOOK_S = 0.3  # how often `read_ending` asks
 _AGAIN_S = 3.0  # after how long a cluster that did not answer is asked again
 _OWN_RESOURCES = ("CPU", "GPU", "memory", "object_store_memory")
 _VERSIONS = re.compile(r"(?:Ray|Python): (\S+)")
@@ -68,8 +68,8 @@ def build_environment(options: Mapping[str, Any]) -> dict[str, Any]:
     return built
 
 
-def _build_hand_in(load: Load, options: Mapping[str, Any]) -> str:
-    """What the actor is told."""
+def _build_hand_in(load: Load, options: Mapping[str, Any], workers: int) -> str:
+    """What the actor is told. workers: how many batches may run at once, 0 where nobody knows."""
     orders = [
         {
             "batch": order.batch,
@@ -80,7 +80,8 @@ def _build_hand_in(load: Load, options: Mapping[str, Any]) -> str:
         for order in load.orders
     ]
     earlier = {batch: parse_handle(text)[1:] for batch, text in load.earlier.items()}
-    return json.dumps({"carrier": build_carrier(), "orders": orders, "earlier": earlier})
+    told = {"carrier": build_carrier(), "orders": orders, "earlier": earlier, "workers": workers}
+    return json.dumps(told)
 
 
 # --- the thin caller ------------------------------------------------------------------------
@@ -100,7 +101,7 @@ class RayExecutor(EngineExecutor):
         super().__init__(options)
         self.watched: list[Handle] = []
         self.ending: tuple[int | None, str] = (0, "")  # as `read_ending` told it last
-        self.asked_s = 0.0
+        self.asked_s, self.workers = 0.0, 0
 
     def check(self) -> None:
         """Raises SettingsError where Ray is missing, or options are not what they should be."""
@@ -135,7 +136,7 @@ class RayExecutor(EngineExecutor):
         """An actor for all of them, that stays with the cluster without us."""
         limit_s = _ENVIRONMENT_S if self.options.get("runtime_env") else _OWNER_S
         driver = self._connect()
-        text = _build_hand_in(load, self.options)
+        text = _build_hand_in(load, self.options, self.workers)
         driver.ask(
             "submit", mark=load.mark, text=text, limit_s=limit_s, within_s=limit_s + _ANSWER_S
         )
@@ -160,7 +161,8 @@ class RayExecutor(EngineExecutor):
     def count_workers(self, slots: int) -> int:
         """How often what a batch takes is there, machine by machine."""
         nodes = self._connect().ask("list_nodes")
-        return count_room(nodes, build_needs(self.options, slots, Order("")))
+        self.workers = count_room(nodes, build_needs(self.options, slots, Order("")))
+        return self.workers
 
     def explain(self, handles: Sequence[str]) -> str:
         """What batches wait for that are with the cluster."""

@@ -26,6 +26,7 @@ ray: Any = importlib.import_module("ray")
 
 _NAMESPACE = "umpteen"
 _ANSWER_S = 6.0
+_AHEAD = 2  # batches that wait at a worker's door
 _LINGER_S = 10.0  # for those who want to know how it ended
 _RETRIES = 3  # of a batch whose worker died; more are for `collect`
 _PART = (
@@ -65,6 +66,53 @@ def run_batch(carrier: Sequence[str], owner: Any, batch: str, order: str) -> str
     return answer
 
 
+class _Window:
+    """Which batches of one kind are with Ray, that begins in any order what waits there.
+
+    The first are the largest, and are to begin first: none may be far ahead of the first that
+    waits. Some always wait, so that a cluster that grows by what waits does so.
+    """
+
+    def __init__(self) -> None:
+        self.turn = asyncio.Lock()  # given in the order in which it is asked for
+        self.moved = asyncio.Event()
+        self.count = 0
+        self.waiting: dict[str, int] = {}  # by batch, its number in the order of coming
+        self.busy: set[str] = set()
+        self.is_open = False
+
+    async def enter(self, batch: str, workers: int) -> None:
+        """Wait for a place. workers: how many batches may run at once, as far as is known."""
+        async with self.turn:
+            while not (self.is_open or self._has_place(workers)):
+                self.moved.clear()
+                await self.moved.wait()
+            self.waiting[batch] = self.count
+            self.count += 1
+
+    def _has_place(self, workers: int) -> bool:
+        busy = len(self.busy)
+        most = max(_AHEAD, workers - busy, busy // 4)
+        return self.count - min(self.waiting.values(), default=self.count) < most
+
+    def begin(self, batch: str) -> None:
+        """It waits no longer."""
+        self.waiting.pop(batch, None)
+        self.busy.add(batch)
+        self.moved.set()
+
+    def leave(self, batch: str) -> None:
+        """It has ended."""
+        self.waiting.pop(batch, None)
+        self.busy.discard(batch)
+        self.moved.set()
+
+    def open(self) -> None:
+        """From now on none waits for a place: those that come have been cancelled."""
+        self.is_open = True
+        self.moved.set()
+
+
 class Owner:
     """The actor that has the batches of one hand-in: it ends when all of them have ended.
 
@@ -76,6 +124,8 @@ class Owner:
         told = json.loads("".join(parts))
         self.orders = {order["batch"]: order for order in told["orders"]}
         self.earlier: dict[str, list[str]] = told["earlier"]
+        self.workers: int = told["workers"]
+        self.windows = {self._name_needs(order): _Window() for order in told["orders"]}
         self.running: set[str] = set()
         self.cancelled: set[str] = set()
         self.answers: dict[str, Answer] = {}
@@ -117,6 +167,11 @@ class Owner:
             return 0
 
     async def _run(self, batch: str, order: Mapping[str, Any]) -> Answer:
+        window = self.windows[self._name_needs(order)]
+        await window.enter(batch, self.workers)
+        if batch in self.cancelled:
+            window.leave(batch)
+            return [0, ""]
         remote = ray.remote(run_batch).options(max_retries=_RETRIES, **order["needs"])
         try:
             self.refs[batch] = remote.remote(self.carrier, self.me, batch, order["order"])
@@ -125,12 +180,19 @@ class Owner:
         except Exception as error:  # a worker that dies again and again, no such environment, ...
             said = (str(error) or type(error).__name__).strip().splitlines()[0]
             return [0, ""] if batch in self.cancelled else [_GAVE_UP, f"Ray gave it up: {said}"]
+        finally:
+            window.leave(batch)
+
+    @staticmethod
+    def _name_needs(order: Mapping[str, Any]) -> str:
+        return json.dumps(order["needs"], sort_keys=True)
 
     async def begin(self, batch: str) -> bool:
         """Told by a worker: whether it may begin with a batch."""
         if batch in self.cancelled:
             return False
         self.running.add(batch)
+        self.windows[self._name_needs(self.orders[batch])].begin(batch)
         return True
 
     async def hear(self, batch: str) -> bool:
@@ -158,6 +220,8 @@ class Owner:
                 self.cancelled.add(batch)
                 if batch in self.refs:
                     ray.cancel(self.refs[batch])
+        for window in self.windows.values():
+            window.open()
 
     async def look(self) -> dict[str, Any]:
         """states: of batches. ending: the worst answer. is_over: whether no more is to come of it.
