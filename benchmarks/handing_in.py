@@ -38,7 +38,7 @@ class NowhereExecutor(Executor):
         """Nothing lives."""
         return dict.fromkeys(handles, ENDED)
 
-    def cancel(self, handles: Sequence[str]) -> None:
+    def hasten(self, handles: Sequence[str]) -> None:
         """Nothing to end."""
 
 
