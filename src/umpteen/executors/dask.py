@@ -240,10 +240,12 @@ class _Answers:
             del self.missing[batches[future.key]], future
 
     def _take(self, answer: tuple[int, str]) -> None:
-        if answer[0] in _HOPELESS and self.worst[0] not in _HOPELESS:
+        if self.worst[0] in _HOPELESS:
+            return
+        self.worst = answer if answer[0] in _HOPELESS else max(self.worst, answer)
+        if self.worst[0] in _HOPELESS:
             with contextlib.suppress(Exception):  # whatever it is, nobody is to hear of it
                 _withdraw(self.client, [future.key for future in self.missing.values()])
-        self.worst = max(self.worst, answer)
 
 
 def _upload(client: Client) -> None:
