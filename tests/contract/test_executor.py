@@ -152,8 +152,9 @@ class TestExecutor:
         (tmp_path / "go").touch()
         wait_for_end(open_one(), handles)
 
-    def test_cancel_ends_the_tasks_kindly(
-        self, open_one: Open, prepare: Callable[..., str], tmp_path: Path
+    @pytest.mark.parametrize("call", ["cancel", "hasten"])
+    def test_cancel_mark_ends_the_tasks_kindly(
+        self, open_one: Open, prepare: Callable[..., str], tmp_path: Path, call: str
     ) -> None:
         numbers = [str(number) for number in range(1, 4)]
         command = "trap 'echo asked; exit 0' TERM; touch begun.{}; sleep 600 & wait"
@@ -162,10 +163,24 @@ class TestExecutor:
         handles = list(executor.submit(make_load(executor, address, *numbers)).values())
         wait_until(lambda: len(list(tmp_path.glob("begun.*"))) == 3)
         open_store(address).replace(CANCEL, b'{"upto":3}')
-        open_one().cancel(handles)
+        getattr(open_one(), call)(handles)
         wait_for_end(executor, handles)
         assert [record["state"] for record in list_records(Path(address))] == ["cancelled"] * 3
         assert (Path(address) / "0/stdout").read_text() == "asked\n"
+
+    def test_hasten_without_a_mark_lets_all_go_on(
+        self, open_one: Open, prepare: Callable[..., str], tmp_path: Path
+    ) -> None:
+        numbers = [str(number) for number in range(1, 6)]
+        command = "touch begun.{}; until [ -e go ]; do sleep 0.05; done"
+        address = prepare(*map(command.format, numbers))
+        executor = open_one()
+        handles = list(executor.submit(make_load(executor, address, *numbers)).values())
+        wait_until(lambda: list(tmp_path.glob("begun.*")))
+        open_one().hasten(handles)
+        (tmp_path / "go").touch()
+        wait_for_end(executor, handles)
+        assert [record["state"] for record in list_records(Path(address))] == ["succeeded"] * 5
 
     def test_cancel_of_what_has_ended_does_nothing(
         self, open_one: Open, prepare: Callable[..., str]

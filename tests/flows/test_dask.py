@@ -25,13 +25,16 @@ from tests.support.wait import wait_until
 
 # As a notebook runs a cell; what others log stays theirs to choose.
 IN_A_LOOP = """
-import asyncio, logging, sys
+import asyncio, distributed, gc, logging, sys, time
 import umpteen
 
 async def main():
     options = {"dask": {"scheduler_address": sys.argv[1]}}
     job = umpteen.run(["true"], name="job", executor=options, progress=False)
-    print(job.status().state, logging.getLogger("asyncio").getEffectiveLevel())
+    print(job.status().state, logging.getLogger("asyncio").getEffectiveLevel(), flush=True)
+    clients = [one for one in gc.get_objects() if isinstance(one, distributed.Client)]
+    while any(client.status == "running" for client in clients):
+        time.sleep(0.01)
 
 logging.getLogger("asyncio").setLevel(logging.INFO)
 asyncio.run(main())
@@ -443,20 +446,25 @@ def test_frozen_worker_with_answers_does_not_hold_up_who_watches(
     assert done.returncode == 0, done.stderr
 
 
-def test_program_with_a_loop_of_its_own_may_run_a_job(
-    umpteen: Umpteen, dask_cluster: DaskCluster
+def test_program_with_a_loop_may_run_a_job_and_outlive_its_cluster(
+    umpteen: Umpteen, own_cluster: DaskCluster
 ) -> None:
-    script = umpteen.write("main.py", IN_A_LOOP)
-    command = [sys.executable, str(script), dask_cluster.address]
-    done = subprocess.run(
-        command,
-        capture_output=True,
+    own_cluster.start()
+    own_cluster.add_worker()
+    program = subprocess.Popen(
+        [sys.executable, umpteen.write("main.py", IN_A_LOOP), own_cluster.address],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
         cwd=umpteen.folder,
         env=umpteen.environment,
-        check=False,
     )
-    assert (done.returncode, done.stdout) == (0, "succeeded 20\n"), done.stderr
+    assert program.stdout
+    assert program.stdout.readline() == "succeeded 20\n"
+    own_cluster.stop()
+    _, said = program.communicate(timeout=30)
+    assert program.returncode == 0, said
+    assert "Traceback" not in said
 
 
 def test_collect_goes_on_where_the_run_file_says(

@@ -189,7 +189,7 @@ class DaskExecutor(EngineExecutor):
         else:
             workers = "only worker" if count == 1 else f"{count} workers"
             reason = f"the {workers} of the Dask cluster cannot take it yet"
-        self.wait_on(reason, handles, "workers")
+        self.limit_wait(reason, handles, "workers")
         return f"waiting for workers: {reason}"
 
     def read_ending(self) -> tuple[int | None, str]:

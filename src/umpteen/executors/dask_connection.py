@@ -111,6 +111,8 @@ async def _greet(scheduler: str) -> str:
 
 
 def _close(client: Client) -> None:
+    """At the end of this process, which says nothing of clusters that ended before it."""
+    logging.disable(logging.CRITICAL)
     with contextlib.suppress(Exception):
         client.close(timeout=2)
 

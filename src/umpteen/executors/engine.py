@@ -96,7 +96,7 @@ class EngineExecutor(Executor):
                     f"{name!r} of the executor {self.name!r} must be a number: {amount!r}"
                 )
 
-    def wait_on(self, reason: str, handles: Sequence[str], what: str) -> float:
+    def limit_wait(self, reason: str, handles: Sequence[str], what: str) -> float:
         """For how many seconds these have waited. what: to be started where that is too long.
 
         Then they are cancelled, and BackendError says the reason.

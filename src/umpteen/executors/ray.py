@@ -180,7 +180,7 @@ class RayExecutor(EngineExecutor):
         except BackendError:
             return ""
         reason, is_lasting = tell_room(nodes, wants), not count_room(nodes, wants)
-        waited_s = self.wait_on(reason, handles, "machines")
+        waited_s = self.limit_wait(reason, handles, "machines")
         return f"waiting for room: {reason}" if is_lasting or waited_s > _START_S else ""
 
     def read_ending(self) -> tuple[int | None, str]:
