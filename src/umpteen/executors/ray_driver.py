@@ -26,7 +26,9 @@ ray: Any = importlib.import_module("ray")
 
 _NAMESPACE = "umpteen"
 _ANSWER_S = 6.0
+_AGAIN_S = 1.0
 _AHEAD = 2  # batches that wait at a worker's door
+_HANG_S = 10.0  # without a move, before it is taken to
 _LINGER_S = 10.0  # for those who want to know how it ended
 _RETRIES = 3  # of a batch whose worker died; more are for `collect`
 _PART = (
@@ -79,6 +81,7 @@ class _Window:
         self.count = 0
         self.waiting: dict[str, int] = {}  # by batch, its number in the order of coming
         self.busy: set[str] = set()
+        self.most_busy = 0  # as it was seen when nothing moved
         self.is_open = False
 
     async def enter(self, batch: str, workers: int) -> None:
@@ -86,14 +89,23 @@ class _Window:
         async with self.turn:
             while not (self.is_open or self._has_place(workers)):
                 self.moved.clear()
-                await self.moved.wait()
+                try:
+                    await asyncio.wait_for(self.moved.wait(), _HANG_S)
+                except TimeoutError:
+                    self._pass_over(workers)
             self.waiting[batch] = self.count
             self.count += 1
 
     def _has_place(self, workers: int) -> bool:
         busy = len(self.busy)
-        most = max(_AHEAD, workers - busy, busy // 4)
+        most = max(_AHEAD, workers - busy, busy // 2)
         return self.count - min(self.waiting.values(), default=self.count) < most
+
+    def _pass_over(self, workers: int) -> None:
+        """Where a worker is free, the first that waits is with one that hangs, and counts no more."""
+        if self.waiting and len(self.busy) < max(workers, self.most_busy, 1):
+            del self.waiting[min(self.waiting, key=self.waiting.__getitem__)]
+        self.most_busy = max(self.most_busy, len(self.busy))
 
     def begin(self, batch: str) -> None:
         """It waits no longer."""
@@ -137,34 +149,42 @@ class Owner:
         self.work = asyncio.get_running_loop().create_task(self._work())
 
     async def _work(self) -> None:
-        await asyncio.gather(*map(self._carry, self.orders.values()))
+        await asyncio.gather(*map(self._carry, self.orders.values()), return_exceptions=True)
         await asyncio.sleep(_LINGER_S)
         self.me.leave.remote()
 
     async def _carry(self, order: Mapping[str, Any]) -> None:
         """One batch, once those that it is after have ended, from here to its end."""
         batch = order["batch"]
-        codes = [await self._wait_for(other) for other in order["after"]]
-        answer = [max(codes, default=0), ""]
-        if not answer[0] and batch not in self.cancelled:
-            answer = await self._run(batch, order)
-        self.answers[batch] = answer
+        answer: Answer = [_GAVE_UP, "its owner failed"]
+        try:
+            codes = [await self._wait_for(other) for other in order["after"]]
+            answer = [max(codes, default=0), ""]
+            if not answer[0] and batch not in self.cancelled:
+                answer = await self._run(batch, order)
+        finally:
+            self.answers[batch] = answer
+            self.ends[batch].set()
+            self.calls[batch].set()
         if answer[0] in _HOPELESS:  # so would be the others
-            await self.cancel([batch for batch in self.orders if batch not in self.running])
-        self.ends[batch].set()
-        self.calls[batch].set()
+            await self.cancel([other for other in self.orders if other not in self.running])
 
     async def _wait_for(self, batch: str) -> int:
         """The code of a batch of this hand-in, or of an earlier one."""
         if batch in self.orders:
             return await self.wait_for(batch)
         mark, number = self.earlier[batch]
-        try:
-            owner = ray.get_actor(mark, namespace=_NAMESPACE)
-            code: int = await owner.wait_for.remote(number)
-            return code
-        except Exception:  # it is gone, and its batches with it: the store knows what came of them
-            return 0
+        while True:
+            try:
+                owner = ray.get_actor(mark, namespace=_NAMESPACE)
+                code: int = await owner.wait_for.remote(number)
+                return code
+            except ray.exceptions.RayActorError:  # it may be coming back elsewhere
+                await asyncio.sleep(_AGAIN_S)
+            except (
+                Exception
+            ):  # it is gone, and its batches with it: the store has what came of them
+                return 0
 
     async def _run(self, batch: str, order: Mapping[str, Any]) -> Answer:
         window = self.windows[self._name_needs(order)]
@@ -172,8 +192,8 @@ class Owner:
         if batch in self.cancelled:
             window.leave(batch)
             return [0, ""]
-        remote = ray.remote(run_batch).options(max_retries=_RETRIES, **order["needs"])
         try:
+            remote = ray.remote(run_batch).options(max_retries=_RETRIES, **order["needs"])
             self.refs[batch] = remote.remote(self.carrier, self.me, batch, order["order"])
             answer = json.loads(await self.refs[batch])
             return [answer["code"] if answer["code"] >= 0 else _GAVE_UP, answer["said"]]
@@ -229,11 +249,12 @@ class Owner:
         """
         states, wants = {}, None
         for batch, order in self.orders.items():
-            is_queued = batch not in self.running
+            is_queued = batch not in self.running and batch not in self.answers
             wants = wants or (order["needs"] if is_queued else None)
             states[batch] = "queued" if is_queued else "running"
         states.update(dict.fromkeys(self.answers, "ended"))
-        ending = max(self.answers.values(), default=[0, ""])
+        answers = self.answers.values()
+        ending = max(answers, key=lambda told: (told[0] in _HOPELESS, told), default=[0, ""])
         is_over = len(self.answers) == len(self.orders) or ending[0] in _HOPELESS
         return {"states": states, "ending": ending, "is_over": is_over, "wants": wants}
 
@@ -329,13 +350,14 @@ class _Driver:
         return found
 
     def tell_owners(self, order: str, batches: Mapping[str, Sequence[str]]) -> None:
-        """Have owners, by their marks, `hasten` or `cancel` these batches."""
-        for mark, some in batches.items():
-            if self._find(mark):
-                try:
-                    ray.get(getattr(self.owners[mark], order).remote(some), timeout=_ANSWER_S)
-                except ray.exceptions.ActorDiedError:
-                    del self.owners[mark]
+        """Have owners, by their marks, `hasten` or `cancel` these batches, if they answer."""
+        asked = [
+            getattr(self.owners[mark], order).remote(some)
+            for mark, some in batches.items()
+            if self._find(mark)
+        ]
+        if asked:
+            ray.wait(asked, num_returns=len(asked), timeout=_ANSWER_S)
 
     def list_nodes(self) -> list[dict[str, float]]:
         """What each living machine of the cluster has."""
