@@ -227,8 +227,8 @@ def submit(
 ) -> Submission:
     """Hand in what is to run of a settled job.
 
-    tell: called with what to show while that takes long; what it raises ends it. Raises StoreError where the store cannot be written, BackendError where the executor
-    does not take it.
+    tell: called with what to show while that takes long; what it raises ends it. Raises
+    StoreError where the store cannot be written, BackendError where the executor does not take it.
     """
     history = _read_history(job)  # refuses what cannot be before anything is written
     executor = open_executor(job.settings.executor, job.settings.executor_options)
@@ -256,6 +256,7 @@ def _hand_in(
 ) -> Submission:
     """`history` was read with the lock held, as was what `job` has of it."""
     executor = open_executor(job.settings.executor, job.settings.executor_options)
+    executor.check()
     executor.tell = tell or executor.tell
     liveness = liveness or Liveness()
     living = liveness.list_living(history)
@@ -505,8 +506,12 @@ def _read_settings(
 ) -> Settings:
     """What the job was handed in with last; without a deadline, which was that time's."""
     given = history.read_settings()
-    if executor:
-        given.update(executor=find_short_name(executor[0]), executor_options=dict(executor[1]))
+    before = given.get("executor", LOCAL)
+    name, options = (find_short_name(executor[0]), dict(executor[1])) if executor else (before, {})
+    if name != before or options:
+        given.update(executor=name, executor_options=options)
+    if name != before == LOCAL:
+        given["slots"] = 0  # those were this machine's
     given.update(address=history.store.address, deadline_s=None, sources={})
     if given.get("executor", LOCAL) == LOCAL:
         given["slots"] = given.get("slots") or usable_cores()  # a batch file's job may not say

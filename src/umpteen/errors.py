@@ -17,12 +17,12 @@ from collections.abc import Iterable
 from typing import Any
 
 __all__ = [
-    "EXIT_CRASHED",
     "EXIT_INTERRUPTED",
     "EXIT_SOME_FAILED",
     "EXIT_SUCCEEDED",
     "EXIT_UNREACHABLE",
     "EXIT_WRONG_USE",
+    "RUNNER_CRASHED",
     "BackendError",
     "InputError",
     "PoolError",
@@ -36,8 +36,8 @@ EXIT_SUCCEEDED = 0
 EXIT_SOME_FAILED = 1
 EXIT_WRONG_USE = 2
 EXIT_UNREACHABLE = 3
-EXIT_CRASHED = 70  # of a runner of which a part was killed
 EXIT_INTERRUPTED = 130
+RUNNER_CRASHED = 70  # a runner's own, where a part of it was killed
 
 
 class UmpteenError(Exception):

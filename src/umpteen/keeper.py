@@ -72,6 +72,7 @@ def keep_cluster(
         scheduler = _wait_for(folder, spec, limit_s, tell)
     except BaseException:
         if process is not None:
+            _write(folder, "closed", "")  # it may take a while to end
             process.terminate()
         raise
     if process is not None:
@@ -161,8 +162,8 @@ def main() -> int:
         if address.startswith("inproc:"):
             _write(folder, "complaint", "its scheduler is within one process: leave that out")
             return 1
-        _write(folder, "address", address)
         try:
+            _write(folder, "address", address)
             _keep(cluster, folder, request["job"])
         finally:  # also where it is told to end, or its scheduler is gone
             _write(folder, "closed", "")

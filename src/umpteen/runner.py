@@ -22,9 +22,9 @@ from collections.abc import Sequence
 
 from umpteen.attempts import Attempts, echo_outputs
 from umpteen.errors import (
-    EXIT_CRASHED,
     EXIT_SOME_FAILED,
     EXIT_SUCCEEDED,
+    RUNNER_CRASHED,
     StoreError,
     UmpteenError,
 )
@@ -314,7 +314,7 @@ class _Runner:
                 self.recorder.sync(wait=True)
             self._leave_kept()
             print("error: a part of the runner was killed; run the job again", file=sys.stderr)
-            return EXIT_CRASHED
+            return RUNNER_CRASHED
         if self.is_cancelled or self.batches.given_up:
             with contextlib.suppress(OSError, StoreError):
                 self.batches.cancel_rest(self.intake.open_rest())

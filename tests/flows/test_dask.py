@@ -481,6 +481,25 @@ def test_collect_goes_on_where_the_run_file_says(
     assert states(umpteen) == {"succeeded": 2}
 
 
+def test_collect_keeps_the_address_that_was_given_beside_the_file(
+    umpteen: Umpteen, dask_cluster: DaskCluster
+) -> None:
+    umpteen.write("job.json", json.dumps({"executor": "dask", "tasks": [f"touch began; {WAIT}"]}))
+    env = {"DASK_SCHEDULER_ADDRESS": dask_cluster.address}
+    assert umpteen("run", "job.json", "--detach", env=env).returncode == 0
+    wait_until((umpteen.folder / "began").exists)
+    refused = umpteen("collect", "job")
+    assert refused.returncode == 2
+    assert "the executor 'dask' needs scheduler_address" in refused.stderr
+    assert "unexpected" not in refused.stderr
+    umpteen("cancel", "job", env=env)
+    done = umpteen("run", "job.json", "--scheduler-address", dask_cluster.address, "--detach")
+    assert done.returncode == 0, done.stderr
+    umpteen.write("go", "")
+    done = umpteen("collect", "job.json", "--name", "job")
+    assert done.returncode == 0, done.stderr
+
+
 # --- what dies ----------------------------------------------------------------------------------
 
 

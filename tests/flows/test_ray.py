@@ -295,6 +295,18 @@ def test_ray_runtime_env_that_is_wrong_is_refused_before_anything_is_handed_in(
     assert not list(umpteen.store().glob(".umpteen/batches/*"))
 
 
+def test_ray_needs_that_ray_does_not_take_end_the_run(
+    umpteen: Umpteen, ray_cluster: RayCluster
+) -> None:
+    executor = {"ray": {"address": ray_cluster.address, "resources": {"TPU": 3}}}
+    umpteen.write("job.json", json.dumps({"executor": executor, "tasks": ["true", "true"]}))
+    done = umpteen("run", "job.json")
+    assert done.returncode == 3, done.stderr
+    assert "Ray gave it up" in done.stderr
+    assert "TPU" in done.stderr
+    wait_until(lambda: not ray_cluster.list_pids("ray::Owner"), LIMIT_S)
+
+
 def test_ray_address_of_something_else_is_an_error_within_15_s(umpteen: Umpteen) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"

@@ -17,9 +17,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from umpteen.errors import (
-    EXIT_CRASHED,
-    EXIT_UNREACHABLE,
-    EXIT_WRONG_USE,
+    RUNNER_CRASHED,
     BackendError,
     SettingsError,
 )
@@ -36,7 +34,9 @@ from umpteen.executors.engine import (
     EngineExecutor,
     Handle,
     build_order,
+    is_hopeless,
     parse_handle,
+    rank_answer,
     read_answer,
 )
 from umpteen.keeper import is_kept_dead, keep_cluster, load_class
@@ -48,7 +48,6 @@ __all__ = ["DaskExecutor"]
 
 _PREFIX = "umpteen"
 _ANSWER_S, _HASTEN_S, _CLUSTER_S = 8.0, 3.0, 600.0
-_HOPELESS = (EXIT_WRONG_USE, EXIT_UNREACHABLE)  # codes of a runner that cannot work at all
 _STATES = {
     "released": QUEUED, "waiting": QUEUED, "no-worker": QUEUED, "queued": QUEUED,
     "processing": RUNNING, "memory": ENDED, "erred": ENDED, "forgotten": ENDED, None: ENDED,
@@ -215,7 +214,7 @@ class _Answers:
     def read(self) -> tuple[int | None, str]:
         """The worst, None while there may be worse."""
         missing = list(self.missing.values())
-        if self.worst[0] in _HOPELESS or not missing:
+        if is_hopeless(self.worst[0]) or not missing:
             return self.worst
         if any(future.status == "pending" for future in missing):
             self.silent_since_s = None
@@ -240,12 +239,10 @@ class _Answers:
             del self.missing[batches[future.key]], future
 
     def _take(self, answer: tuple[int, str]) -> None:
-        if self.worst[0] in _HOPELESS:
-            return
-        self.worst = answer if answer[0] in _HOPELESS else max(self.worst, answer)
-        if self.worst[0] in _HOPELESS:
+        if is_hopeless(answer[0]) and not is_hopeless(self.worst[0]):
             with contextlib.suppress(Exception):  # whatever it is, nobody is to hear of it
                 _withdraw(self.client, [future.key for future in self.missing.values()])
+        self.worst = max(self.worst, answer, key=rank_answer)
 
 
 def _upload(client: Client) -> None:
@@ -386,7 +383,7 @@ def _read_answer(status: str, answer: Any) -> tuple[int, str]:
     if status == "finished" and isinstance(answer, str):
         return read_answer(answer)
     if status == "error":
-        return EXIT_CRASHED, f"Dask gave it up: {tell_error(answer[1])}"
+        return RUNNER_CRASHED, f"Dask gave it up: {tell_error(answer[1])}"
     return 0, ""  # forgotten, as its end was before we asked, or cancelled
 
 

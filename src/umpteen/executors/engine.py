@@ -6,15 +6,35 @@ One of the engine's own tasks is a batch; what crosses is text for `carrier`, an
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from umpteen.errors import EXIT_CRASHED, BackendError, SettingsError, nearest_hint
+from umpteen.errors import (
+    EXIT_UNREACHABLE,
+    EXIT_WRONG_USE,
+    RUNNER_CRASHED,
+    BackendError,
+    SettingsError,
+    nearest_hint,
+)
 from umpteen.executors.base import Abilities, Executor, Load, Order
 from umpteen.settings import parse_duration_s
 
-__all__ = ["EngineExecutor", "Handle", "build_order", "parse_handle", "read_answer"]
+__all__ = [
+    "EngineExecutor",
+    "Handle",
+    "build_order",
+    "is_hopeless",
+    "parse_handle",
+    "rank_answer",
+    "read_answer",
+]
+
+
+_FORGET_S = 30.0
+_HOPELESS = (EXIT_WRONG_USE, EXIT_UNREACHABLE)
 
 
 class Handle(NamedTuple):
@@ -53,7 +73,17 @@ def build_order(load: Load, order: Order, *, is_exclusive: bool) -> str:
 def read_answer(text: str) -> tuple[int, str]:
     """(exit code, complaint) of a runner, as the carrier answers; a signal counts as a crash."""
     answer = json.loads(text)
-    return (answer["code"] if answer["code"] >= 0 else EXIT_CRASHED), answer["said"]
+    return (answer["code"] if answer["code"] >= 0 else RUNNER_CRASHED), answer["said"]
+
+
+def is_hopeless(code: int) -> bool:
+    """Whether a runner that ended with it cannot work at all, and so could no other."""
+    return code in _HOPELESS
+
+
+def rank_answer(answer: tuple[int, str]) -> tuple[bool, tuple[int, str]]:
+    """What is higher for the worse of two answers."""
+    return is_hopeless(answer[0]), answer
 
 
 class EngineExecutor(Executor):
@@ -79,6 +109,7 @@ class EngineExecutor(Executor):
         limit = options.get("worker_timeout")
         self.limit_s = parse_duration_s(limit) if limit is not None else float("inf")
         self.waits_since_s: float | None = None
+        self.waited_s = 0.0  # when that was asked last
 
     def check_mappings(self, *names: str) -> None:
         """Raises SettingsError where one of these options is anything else."""
@@ -91,7 +122,8 @@ class EngineExecutor(Executor):
     def check_amounts(self, amounts: Mapping[str, Any]) -> None:
         """Raises SettingsError where one of these is no number, or below zero."""
         for name, amount in amounts.items():
-            if not isinstance(amount, int | float) or isinstance(amount, bool) or amount < 0:
+            is_number = isinstance(amount, int | float) and not isinstance(amount, bool)
+            if not is_number or not 0 <= amount < math.inf:
                 raise SettingsError(
                     f"{name!r} of the executor {self.name!r} must be a number: {amount!r}"
                 )
@@ -102,7 +134,9 @@ class EngineExecutor(Executor):
         Then they are cancelled, and BackendError says the reason.
         """
         now = time.monotonic()
-        self.waits_since_s = self.waits_since_s or now
+        if now - self.waited_s > _FORGET_S:  # something ran since, and nobody had to ask
+            self.waits_since_s = None
+        self.waits_since_s, self.waited_s = self.waits_since_s or now, now
         waited_s = now - self.waits_since_s
         if waited_s < self.limit_s:
             return waited_s

@@ -27,7 +27,13 @@ from urllib.parse import urlsplit
 
 from umpteen.errors import BackendError, SettingsError, UmpteenError
 from umpteen.executors.base import ENDED, QUEUED, UNKNOWN, Load, Order
-from umpteen.executors.engine import EngineExecutor, Handle, build_order, parse_handle
+from umpteen.executors.engine import (
+    EngineExecutor,
+    Handle,
+    build_order,
+    parse_handle,
+    rank_answer,
+)
 from umpteen.zipapp import build_carrier
 
 __all__ = ["RayExecutor"]
@@ -194,7 +200,8 @@ class RayExecutor(EngineExecutor):
         found = _look(self.watched).values()
         answers = [said for said in found if said]
         if all(said["is_over"] for said in answers):
-            self.ending = max((_read_ending(said) for said in answers), default=(0, ""))
+            told = map(_read_ending, answers)
+            self.ending = max(told, key=rank_answer, default=(0, ""))
             self.watched = self.watched if {} in found else []  # it may answer again
         else:
             self.ending = None, ""
