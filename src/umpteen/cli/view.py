@@ -83,7 +83,7 @@ class Waiting:
             raise KeyboardInterrupt
         if self.is_shown and time.monotonic() - self.shown_s >= _PLAIN_S:
             self.shown_s = time.monotonic()
-            print(text, file=sys.stderr, flush=True)
+            _say(text)
 
 
 @contextlib.contextmanager
