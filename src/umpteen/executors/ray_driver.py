@@ -20,6 +20,8 @@ import types
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from umpteen.errors import EXIT_UNREACHABLE, EXIT_WRONG_USE, RUNNER_CRASHED
+
 __all__ = ["Owner", "main", "run_batch"]
 
 ray: Any = importlib.import_module("ray")
@@ -35,7 +37,7 @@ _PART = (
     50_000  # characters; what is longer would be lost with the driver, for a new start of the actor
 )
 _CALLS_MOST = 10_000  # at once: two for each batch
-_GAVE_UP, _HOPELESS = 70, (2, 3)  # codes of a runner
+_HOPELESS = (EXIT_WRONG_USE, EXIT_UNREACHABLE)
 
 Answer = list[Any]  # code of the runner, what it complained of
 
@@ -156,7 +158,7 @@ class Owner:
     async def _carry(self, order: Mapping[str, Any]) -> None:
         """One batch, once those that it is after have ended, from here to its end."""
         batch = order["batch"]
-        answer: Answer = [_GAVE_UP, "its owner failed"]
+        answer: Answer = [RUNNER_CRASHED, "its owner failed"]
         try:
             codes = [await self._wait_for(other) for other in order["after"]]
             answer = [max(codes, default=0), ""]
@@ -196,10 +198,12 @@ class Owner:
             remote = ray.remote(run_batch).options(max_retries=_RETRIES, **order["needs"])
             self.refs[batch] = remote.remote(self.carrier, self.me, batch, order["order"])
             answer = json.loads(await self.refs[batch])
-            return [answer["code"] if answer["code"] >= 0 else _GAVE_UP, answer["said"]]
+            return [answer["code"] if answer["code"] >= 0 else RUNNER_CRASHED, answer["said"]]
         except Exception as error:  # a worker that dies again and again, no such environment, ...
             said = (str(error) or type(error).__name__).strip().splitlines()[0]
-            return [0, ""] if batch in self.cancelled else [_GAVE_UP, f"Ray gave it up: {said}"]
+            return (
+                [0, ""] if batch in self.cancelled else [RUNNER_CRASHED, f"Ray gave it up: {said}"]
+            )
         finally:
             window.leave(batch)
 
