@@ -184,17 +184,7 @@ def test_folder_is_synced_once_and_its_digest_known(place: Place) -> None:
     assert handed["settings"]["synced"] == [[digest, None, ""]]
 
 
-def cut_short(whole: bytes) -> bytes:
-    return whole[:-20]
-
-
-def replace_all(_: bytes) -> bytes:
-    return b"no archive"
-
-
-@pytest.mark.parametrize(
-    ("place", "spoil"), [("s3", cut_short), ("sftp", replace_all)], indirect=["place"]
-)
+@pytest.mark.parametrize("spoil", [lambda whole: whole[:-20], lambda _: b"no archive"])
 def test_synced_folder_whose_archive_is_damaged_is_sent_again(
     place: Place, spoil: Callable[[bytes], bytes]
 ) -> None:
@@ -286,8 +276,7 @@ def test_runner_killed_loses_nothing_and_runs_nothing_twice(place: Place) -> Non
     assert {place.open().read(f"n={n}/status_code") for n in range(1, 17)} == {b"0"}
 
 
-# With one slot the same batch goes on, with two another has its tasks.
-@pytest.mark.parametrize(("place", "slots"), [("s3", "2"), ("sftp", "1")], indirect=["place"])
+@pytest.mark.parametrize("slots", ["1", "2"])  # the same batch goes on, or another has its tasks
 def test_files_of_an_attempt_without_a_record_do_not_stay(place: Place, slots: str) -> None:
     command = "touch began.{n}; [ {n} = 2 ] || [ -e go ] || sleep 600; echo {n}"
     arguments = ("run", command, "n=1..2", "--name", "job", "--results", place.address)
@@ -549,7 +538,9 @@ def test_task_whose_results_the_store_refuses_fails_alone(far: Place) -> None:
     assert not lease.exists()
 
 
-@pytest.mark.parametrize(("status", "code"), [(404, "NoSuchBucket"), (403, "QuotaExceeded")])
+@pytest.mark.parametrize(
+    ("status", "code"), [(403, "ExpiredToken"), (404, "NoSuchBucket"), (403, "QuotaExceeded")]
+)
 def test_outcomes_that_cannot_be_put_are_kept_and_said(
     far: Place, s3_proxy: FaultProxy, status: int, code: str
 ) -> None:
