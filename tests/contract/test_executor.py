@@ -99,6 +99,12 @@ def make_load(executor: Executor, address: str, *batches: str) -> Load:
     return Load(address, [Order(batch) for batch in batches], slots, mark=os.urandom(6).hex())
 
 
+def submit(executor: Executor, address: str, *batches: str) -> list[str]:
+    """The handles of these batches, in their order."""
+    handles = executor.submit(make_load(executor, address, *batches))
+    return [handles[batch] for batch in batches]
+
+
 def wait_for_end(executor: Executor, handles: Sequence[str]) -> None:
     """Until nothing is at them any more; what has ended may also be forgotten."""
     wait_until(lambda: set(executor.poll(handles).values()) <= {ENDED, UNKNOWN})
@@ -126,7 +132,7 @@ class TestExecutor:
     ) -> None:
         address = prepare("touch begun; until [ -e go ]; do sleep 0.05; done")
         executor = open_one()
-        handles = list(executor.submit(make_load(executor, address, "1")).values())
+        handles = submit(executor, address, "1")
         assert set(executor.poll(handles).values()) <= {QUEUED, RUNNING}
         wait_until((tmp_path / "begun").exists)
         assert executor.poll(handles) == {handles[0]: RUNNING}
@@ -138,7 +144,7 @@ class TestExecutor:
     ) -> None:
         address = prepare("echo a")
         executor = open_one()
-        handles = list(executor.submit(make_load(executor, address, "1")).values())
+        handles = submit(executor, address, "1")
         wait_for_end(executor, handles)
         assert executor.poll(handles) == {handles[0]: ENDED}
 
@@ -160,7 +166,7 @@ class TestExecutor:
         command = "trap 'echo asked; exit 0' TERM; touch begun.{}; sleep 600 & wait"
         address = prepare(*map(command.format, numbers))
         executor = open_one()
-        handles = list(executor.submit(make_load(executor, address, *numbers)).values())
+        handles = submit(executor, address, *numbers)
         wait_until(lambda: len(list(tmp_path.glob("begun.*"))) == 3)
         open_store(address).replace(CANCEL, b'{"upto":3}')
         getattr(open_one(), call)(handles)
@@ -175,7 +181,7 @@ class TestExecutor:
         command = "touch begun.{}; until [ -e go ]; do sleep 0.05; done"
         address = prepare(*map(command.format, numbers))
         executor = open_one()
-        handles = list(executor.submit(make_load(executor, address, *numbers)).values())
+        handles = submit(executor, address, *numbers)
         wait_until(lambda: list(tmp_path.glob("begun.*")))
         open_one().hasten(handles)
         (tmp_path / "go").touch()
@@ -187,7 +193,7 @@ class TestExecutor:
     ) -> None:
         address = prepare("echo a")
         executor = open_one()
-        handles = list(executor.submit(make_load(executor, address, "1")).values())
+        handles = submit(executor, address, "1")
         wait_for_end(executor, handles)
         executor.cancel(handles)
         assert [r["state"] for r in list_records(Path(address))] == ["succeeded"]
@@ -201,7 +207,7 @@ class TestExecutor:
     ) -> None:
         address = prepare("echo a")
         executor = open_one()
-        (handle,) = executor.submit(make_load(executor, address, "1")).values()
+        (handle,) = submit(executor, address, "1")
         forgotten = handle.rpartition("/")[0] + "/999"
         assert executor.poll([forgotten])[forgotten] in (ENDED, UNKNOWN)
         wait_for_end(executor, [handle])

@@ -38,6 +38,12 @@ class Slow(LocalCluster):
 """
 
 
+def build_options(threads: int, **more: object) -> dict[str, object]:
+    """Of the executor, for a LocalCluster with one worker."""
+    kwargs = {"n_workers": 1, "threads_per_worker": threads, "dashboard_address": ":0", **more}
+    return {"cluster_class": "LocalCluster", "cluster_kwargs": kwargs}
+
+
 def write_slow_job(umpteen: Umpteen, *tasks: str) -> dict[str, str]:
     """`job.json` on a cluster that is there once there is a file `make`, and gone after `close`.
 
@@ -58,9 +64,11 @@ def count(umpteen: Umpteen, pattern: str) -> int:
 
 
 def test_keeper_outlives_its_clients_and_ends_when_all_is_done(umpteen: Umpteen) -> None:
-    kwargs = {"n_workers": 1, "threads_per_worker": 2, "dashboard_address": ":0"}
-    options = {"cluster_class": "distributed.LocalCluster", "cluster_kwargs": kwargs}
-    write_job(umpteen, options, *(f"touch began.{n}; {WAIT}" for n in range(3)))
+    write_job(
+        umpteen,
+        build_options(2) | {"cluster_class": "distributed.LocalCluster"},
+        *(f"touch began.{n}; {WAIT}" for n in range(3)),
+    )
     first = umpteen.start("run", "job.json")
     wait_until((umpteen.folder / "began.1").exists)
     os.killpg(first.pid, signal.SIGINT)
@@ -94,9 +102,7 @@ def test_keeper_that_is_killed_is_followed_by_another(umpteen: Umpteen) -> None:
 def test_keeper_that_is_told_to_end_leaves_a_job_that_is_known_to_be_unfinished(
     umpteen: Umpteen,
 ) -> None:
-    kwargs = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": ":0"}
-    options = {"cluster_class": "LocalCluster", "cluster_kwargs": kwargs}
-    write_job(umpteen, options, f"touch began; {WAIT}", "true", batch_size=1)
+    write_job(umpteen, build_options(1), f"touch began; {WAIT}", "true", batch_size=1)
     assert umpteen("run", "job.json", "--detach").returncode == 0
     wait_until((umpteen.folder / "began").exists)
     os.kill(find_keepers(umpteen)[0], signal.SIGTERM)
@@ -153,8 +159,7 @@ def test_cluster_that_is_being_closed_is_given_no_more(umpteen: Umpteen) -> None
 
 
 def test_cluster_within_one_process_is_refused(umpteen: Umpteen) -> None:
-    options = {"cluster_class": "LocalCluster", "cluster_kwargs": {"processes": False}}
-    write_job(umpteen, options, "true")
+    write_job(umpteen, build_options(1, processes=False), "true")
     done = umpteen("run", "job.json")
     assert done.returncode == 3
     assert "its scheduler is within one process" in done.stderr
@@ -163,8 +168,6 @@ def test_cluster_within_one_process_is_refused(umpteen: Umpteen) -> None:
 
 @pytest.mark.parametrize("name", ["n_workers", "threads_per_worker"])
 def test_cluster_may_choose_its_size(umpteen: Umpteen, name: str) -> None:
-    kwargs = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": ":0", name: None}
-    options = {"cluster_class": "LocalCluster", "cluster_kwargs": kwargs}
-    write_job(umpteen, options, "true")
+    write_job(umpteen, build_options(1, **{name: None}), "true")
     done = umpteen("run", "job.json")
     assert done.returncode == 0, done.stderr
