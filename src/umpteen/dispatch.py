@@ -234,7 +234,7 @@ def submit(
     executor = open_executor(job.settings.executor, job.settings.executor_options)
     with history.store.patient():
         open_job_folder(history.store, job)
-        register(job.name, history.store.address)
+        register(job.name, history.store.address, job.settings.submitted_from)
         job = put_syncs(history.store, job, is_far=executor.abilities.is_engine)
     with hand_in_lock(history.store) as lock:
         history.refresh()

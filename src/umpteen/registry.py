@@ -16,17 +16,30 @@ from umpteen.errors import InputError, nearest_hint
 from umpteen.results.base import JOB
 from umpteen.results.opening import is_remote, open_store, parse_address
 
-__all__ = ["Entry", "find_address", "forget", "is_job", "list_entries", "list_names", "register"]
+__all__ = [
+    "Entry",
+    "find_address",
+    "find_addresses",
+    "forget",
+    "is_job",
+    "list_entries",
+    "list_names",
+    "register",
+]
 
 _RESULTS_FOLDER = "umpteen-results"
 
 
 class Entry(NamedTuple):
-    """A job that was seen: its name, where its store is, and when it was last opened."""
+    """A job that was seen: its name, where its store is, and when it was last opened.
+
+    folder: the one it was handed in from on this machine; empty where that is not known.
+    """
 
     name: str
     address: str
     seen_s: float
+    folder: str = ""
 
 
 def _folder() -> str:
@@ -34,17 +47,38 @@ def _folder() -> str:
     return os.path.join(base, "umpteen", "jobs")
 
 
-def register(name: str, address: str) -> None:
-    """Remember a job; silently not, where the data folder cannot be written."""
+def register(name: str, address: str, folder: str = "") -> None:
+    """Remember a job; silently not, where the data folder cannot be written.
+
+    folder: the one it is handed in from; empty where it is only looked at.
+    """
     path = _path(address)
     temporary = f"{path}.{os.getpid()}.new"
+    known = _read_entry(path)
+    folder = folder or (known.folder if known else "")
+    entry = {"name": name, "address": address, "seen_s": round(time.time()), "folder": folder}
     try:
         os.makedirs(_folder(), exist_ok=True)
         with open(temporary, "w", encoding="utf-8") as file:
-            json.dump({"name": name, "address": address, "seen_s": round(time.time())}, file)
+            json.dump(entry, file)
         os.replace(temporary, path)
     except OSError:
         return
+
+
+def _read_entry(path: str) -> Entry | None:
+    """What a file of the registry says; None where it is damaged or not there."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            found = json.load(file)
+        entry = Entry(found["name"], found["address"], found["seen_s"], found.get("folder", ""))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    texts = entry.name, entry.address, entry.folder
+    is_sound = all(isinstance(text, str) for text in texts) and isinstance(
+        entry.seen_s, (int, float)
+    )
+    return entry if is_sound else None
 
 
 def forget(address: str) -> None:
@@ -68,11 +102,8 @@ def list_entries() -> list[Entry]:
     entries = {entry.address: entry for entry in _list_beside()}
     for name in _list_files(_folder()):
         path = os.path.join(_folder(), name)
-        try:
-            with open(path, encoding="utf-8") as file:
-                found = json.load(file)
-            entry = Entry(found["name"], found["address"], found["seen_s"])
-        except (OSError, ValueError, KeyError, TypeError):
+        entry = _read_entry(path)
+        if entry is None:
             continue
         if is_remote(entry.address) or os.path.exists(os.path.join(entry.address, JOB)):
             entries[entry.address] = entry
@@ -106,24 +137,47 @@ def _list_beside() -> list[Entry]:
 def find_address(name: str) -> str:
     """The address of a job given by its name or address.
 
-    An address wins, then `./umpteen-results/NAME`, then the registry. Raises InputError where
-    there is no such job, or several of that name.
+    Raises InputError where there is no such job, or a name fits several.
     """
-    for candidate in (name, os.path.join(_RESULTS_FOLDER, name)):
-        if ("/" in candidate or os.path.isdir(candidate)) and is_job(candidate):
-            return parse_address(candidate)
-    entries = list_entries()
-    found = [entry.address for entry in entries if entry.name == name]
+    found = find_addresses(name)
     if len(found) == 1:
         return found[0]
     if found:
+        listed = " or ".join(found)
         raise InputError(
-            f"there are {len(found)} jobs named {name!r}", "give the address: " + " or ".join(found)
+            f"there are {len(found)} jobs named {name!r}", f"give the address: {listed}"
         )
-    names = [entry.name for entry in entries]
-    hint = nearest_hint(name, names) if names else "umpteen run … starts one"
-    hint = "umpteen ls shows all" if hint.startswith("valid") else hint + " umpteen ls shows all"
+    names = list_names()
+    if not names:
+        hint = "umpteen run … starts one"
+    else:
+        hint = nearest_hint(name, names)
+        hint = "" if hint.startswith("valid") else hint + " "
+        hint += "umpteen ls shows all"
     raise InputError(f"no job named {name!r} here or in the registry", hint)
+
+
+def find_addresses(name: str) -> list[str]:
+    """The addresses that a name or an address may mean.
+
+    An address means itself. A name means the jobs of this folder, which are the one in
+    `./umpteen-results` and what was handed in from here; where there are none, those elsewhere.
+    """
+    if ("/" in name or os.path.isdir(name)) and is_job(name):
+        return [parse_address(name)]
+    entries = [entry for entry in list_entries() if entry.name == name]
+    here = [entry.address for entry in entries if entry.folder == _here()]
+    beside = os.path.join(_RESULTS_FOLDER, name)
+    if os.path.isdir(beside) and is_job(beside):
+        here.insert(0, parse_address(beside))
+    return list(dict.fromkeys(here)) or [entry.address for entry in entries]
+
+
+def _here() -> str | None:
+    try:
+        return os.getcwd()
+    except OSError:  # it was removed
+        return None
 
 
 def is_job(address: str) -> bool:

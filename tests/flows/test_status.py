@@ -187,9 +187,36 @@ def test_status_of_several_of_one_name_lists_them(umpteen: Umpteen, tmp_path: Pa
 def test_status_of_several_of_one_name_prefers_the_one_here(
     umpteen: Umpteen, tmp_path: Path
 ) -> None:
-    umpteen("run", "true", "--name", "job", "--results", tmp_path / "elsewhere")
+    umpteen("run", "true", "--name", "job", "--results", tmp_path / "elsewhere", cwd=tmp_path)
     umpteen("run", "true", "--name", "job")
     assert json.loads(umpteen("status", "job", "--json").stdout)["address"] == str(umpteen.store())
+
+
+def test_status_of_two_that_were_handed_in_from_here_asks_which(
+    umpteen: Umpteen, tmp_path: Path
+) -> None:
+    umpteen("run", "true", "--name", "job")
+    umpteen("run", "true", "--name", "job", "--results", tmp_path / "elsewhere")
+    done = umpteen("status", "job")
+    assert done.returncode == 2
+    assert str(umpteen.store()) in done.stderr
+    assert str(tmp_path / "elsewhere") in done.stderr
+
+
+@pytest.mark.parametrize("verb", ["status", "cancel", "retry", "collect", "rm", "export"])
+def test_status_and_others_of_a_job_file_mean_its_own_job(
+    umpteen: Umpteen, tmp_path: Path, verb: str
+) -> None:
+    umpteen.write("study.yaml", "tasks: ['false']\n")
+    umpteen("run", "study.yaml")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/study.yaml").write_text("tasks: ['true', 'true']\n")
+    more = ["--yes"] if verb == "rm" else []
+    done = umpteen(verb, "study.yaml", *more, cwd=tmp_path / "other")
+    assert done.returncode == 2
+    assert "study.yaml has not been run from here" in done.stderr
+    assert str(umpteen.store("study")) in done.stderr
+    assert umpteen("logs", "study", "0").returncode == 0  # it is there, and as it was
 
 
 def test_status_of_a_misspelt_job_names_the_nearest(umpteen: Umpteen) -> None:

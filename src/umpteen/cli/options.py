@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from umpteen.errors import InputError, SettingsError, UmpteenError
-from umpteen.registry import find_address, is_job
+from umpteen.registry import find_address, find_addresses, is_job
 from umpteen.report import shorten_path
 from umpteen.results.opening import parse_address
 from umpteen.settings import parse_duration_s
@@ -61,6 +61,7 @@ def _read_job(_: click.Context, __: click.Parameter, value: str) -> str:
 def find_job(word: str, name: str | None = None) -> str:
     """What stands for a job that is given by its name, its address, or a job file or run file.
 
+    A file means the job at the address where it would run from here, and no other.
     name: of the job, where it is not the one that the file says. Raises InputError.
     """
     if name is None and not is_job_file(word):
@@ -68,22 +69,23 @@ def find_job(word: str, name: str | None = None) -> str:
     from umpteen.formats import read_names
 
     found, address = read_names(word, name)
-    if address is not None and is_job(address):
-        return shorten_path(parse_address(address))
-    return found
+    if not is_job(address):
+        raise _no_such_job(word, found, address)
+    address = parse_address(address)
+    return found if find_addresses(found) == [address] else shorten_path(address)
+
+
+def _no_such_job(file: str, name: str, address: str) -> InputError:
+    others = [shorten_path(other) for other in find_addresses(name)]
+    hint = f"of that name there is {' and '.join(others)}: give its address" if others else None
+    where = shorten_path(parse_address(address))
+    message = f"{file} has not been run from here: there is no job at {where}"
+    return InputError(message, hint or "umpteen ls shows all jobs")
 
 
 def is_job_file(word: str) -> bool:
     """Whether a word names a file, and no job is called that."""
-    return os.path.isfile(word) and not _is_known(word)
-
-
-def _is_known(word: str) -> bool:
-    try:
-        find_address(word)
-    except InputError:
-        return False
-    return True
+    return os.path.isfile(word) and not find_addresses(word)
 
 
 def call_job(history: History) -> str:
