@@ -8,7 +8,9 @@ from __future__ import annotations
 import collections
 import datetime as dt
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import math
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -26,6 +28,7 @@ _LAST = (
     *("start", "end", "stdout_bytes"),
 )
 _PARAMETER, _METRIC = "param.", "metric."
+_NUMBER = re.compile(r"-?(?:0|[1-9]\d{0,99})(?:\.\d+)?(?:[eE][-+]?\d{1,3})?", re.ASCII)
 
 
 class Table(NamedTuple):
@@ -40,13 +43,19 @@ class Table(NamedTuple):
 
 
 def list_rows(history: History) -> Iterator[dict[str, Any]]:
-    """A row for each task that counts, with the same keys in each."""
+    """A row for each task that counts, with the same keys in each; parameters as `read_table`."""
     return read_table(history).rows
 
 
-def read_table(history: History) -> Table:
-    """The table of a job, as it stands now."""
+def read_table(history: History, *, are_typed: bool = True) -> Table:
+    """The table of a job, as it stands now.
+
+    are_typed: whether a parameter that is a number in every task is one in the rows, too. Else
+    parameters are the text that was written.
+    """
     facts = read_facts(history)
+    if are_typed:
+        _type_parameters(facts)
     complaints: list[str] = []
     files = _read_files(history, facts, complaints)
     metrics = [
@@ -60,6 +69,27 @@ def read_table(history: History) -> Table:
         for fact, found in zip(facts, metrics, strict=True)
     )
     return Table(columns, rows, complaints)
+
+
+def _type_parameters(facts: Sequence[dict[str, Any]]) -> None:
+    """Make numbers of what is a number in all tasks that have it: a column has one type."""
+    texts: dict[str, set[str]] = {}
+    for fact in facts:
+        for name, text in fact["parameters"].items():
+            texts.setdefault(name, set()).add(text)
+    numbers = {name: _parse_numbers(found) for name, found in texts.items()}
+    for fact in facts:
+        fact["parameters"] = {
+            name: numbers[name].get(text, text) for name, text in fact["parameters"].items()
+        }
+
+
+def _parse_numbers(texts: Collection[str]) -> dict[str, float]:
+    """Each text with its number; empty where one of them is no number as JSON writes them."""
+    if not all(map(_NUMBER.fullmatch, texts)):
+        return {}
+    numbers = {text: json.loads(text) for text in texts}
+    return numbers if all(map(math.isfinite, numbers.values())) else {}
 
 
 def _name_columns(

@@ -51,8 +51,18 @@ def test_export_json_has_an_object_a_line_with_the_same_keys(umpteen: Umpteen) -
     umpteen("run", "[ {n} = 1 ]", "n=1,2", "--name", "job", "-q")
     first, second = read_json(umpteen("export", "job", "--json").stdout)
     assert list(first) == list(second)
-    assert (first["n"], first["exit_code"], first["signal"]) == ("1", 0, None)
+    assert (first["n"], first["exit_code"], first["signal"]) == (1, 0, None)
     assert (second["state"], second["exit_code"]) == ("failed", 1)
+
+
+def test_export_json_parameter_is_a_number_where_it_is_one_in_every_task(umpteen: Umpteen) -> None:
+    table = "lr,seed,code,note\n0.10,1,007,1\n1e-3,-2,12,x\n"
+    umpteen.write("p.csv", table)
+    umpteen("run", "true", "--from", "p.csv", "--name", "job", "-q")
+    rows = read_json(umpteen("export", "job", "--json").stdout)
+    given = [tuple(row[name] for name in ("lr", "seed", "code", "note")) for row in rows]
+    assert given == [(0.1, 1, "007", "1"), (0.001, -2, "12", "x")]
+    assert [row["lr"] for row in read_csv(umpteen)] == ["0.10", "1e-3"]  # as it was written
 
 
 def test_export_of_a_task_that_has_not_run_is_empty(umpteen: Umpteen) -> None:

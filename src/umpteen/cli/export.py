@@ -46,7 +46,7 @@ def export_command(name: str, *, as_csv: bool, as_json: bool, output: str | None
     if output is not None and os.path.isdir(output):
         hint = f"give a file in it: --output {os.path.join(output, 'job.csv')}"
         raise SettingsError(f"--output: {output!r} is a folder", hint)
-    table = read_table(open_history(name))
+    table = read_table(open_history(name), are_typed=as_json)
     if output is None:
         file = io.TextIOWrapper(sys.stdout.buffer, "utf-8", newline="")
         try:
