@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -212,6 +213,27 @@ def test_bad_arguments_are_refused_with_a_way_out(umpteen: Umpteen, case: str) -
     (umpteen.folder / "folder").mkdir()
     expect_refusal(umpteen(*arguments), *needles)
     expect_nothing_made(umpteen, "job.yaml", "folder")
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (
+            ["train.py", "--config", "my base"],
+            "umpteen run 'python3 train.py --config '\"'\"'my base",
+        ),
+        (["--timeout", "9", "echo", "--xyz=1"], "umpteen run --timeout 9 'echo --xyz=1'"),
+    ],
+)
+def test_bad_flag_of_the_command_itself_is_answered_with_what_to_type(
+    umpteen: Umpteen, words: list[str], line: str
+) -> None:
+    umpteen.write("train.py", "import sys; print(sys.argv)\n")
+    done = umpteen("run", *words)
+    expect_refusal(done, line)
+    command = done.stderr.partition("hint: ")[2].partition("quotes: ")
+    typed = (command[2] or command[0]).removeprefix("umpteen ").strip()
+    assert umpteen(*shlex.split(typed)).returncode == 0
 
 
 def test_bad_flag_hint_stands_in_its_own_paragraph(umpteen: Umpteen) -> None:

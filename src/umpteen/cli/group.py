@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import shlex
+import shutil
 import signal
 import sys
 import traceback
@@ -169,7 +170,10 @@ def _translate(error: click.ClickException, arguments: Sequence[str]) -> Umpteen
     if isinstance(error, click.NoSuchOption) and error.ctx:
         return SettingsError(
             f"there is no flag {error.option_name}",
-            _hint_value(error.option_name, arguments) or _hint_flag(error.option_name, error.ctx),
+            _hint_value(error.option_name, arguments)
+            or _hint_flag(
+                error.option_name, error.ctx, _hint_command(error.option_name, arguments)
+            ),
         )
     if isinstance(error, click.MissingParameter) and error.param and error.ctx:
         choices = _list_choices(error.param)
@@ -186,9 +190,14 @@ def _translate(error: click.ClickException, arguments: Sequence[str]) -> Umpteen
     return SettingsError(message, hint)
 
 
-def _hint_flag(flag: str, context: click.Context) -> str:
+def _hint_flag(flag: str, context: click.Context, command: str) -> str:
+    """The nearest flags, and the command line where the flag is the command's own."""
     options = [name for p in context.command.get_params(context) for name in p.opts]
-    return nearest_hint(flag, [o for o in options if o.startswith("--")])
+    nearest = nearest_hint(flag, [o for o in options if o.startswith("--")])
+    if not command:
+        return nearest
+    is_near = nearest.startswith("did you mean")
+    return f"{nearest} A command with flags goes in quotes: {command}" if is_near else command
 
 
 def _hint_value(flag: str, arguments: Sequence[str]) -> str:
@@ -200,6 +209,20 @@ def _hint_value(flag: str, arguments: Sequence[str]) -> str:
         if word.partition("=")[0] == flag:
             value = word.partition("=")[2] or following
             return f"values have no dashes: {shlex.quote(f'{name}={value}')}"
+    return ""
+
+
+def _hint_command(flag: str, arguments: Sequence[str]) -> str:
+    """What to type where a command was given to `run` without quotes; empty where none was."""
+    names = [word.partition("=")[0] for word in arguments]
+    if names[0] != "run" or flag not in names:
+        return ""
+    for place in range(1, names.index(flag)):
+        if os.path.isfile(arguments[place]) or shutil.which(arguments[place]):
+            from umpteen.formats import write_command
+
+            command = shlex.quote(write_command(arguments[place:]))
+            return shlex.join(["umpteen", *arguments[:place]]) + f" {command}"
     return ""
 
 

@@ -48,7 +48,9 @@ Examples:
 @click.argument("job", nargs=-1, required=True, metavar="JOB...", shell_complete=complete_file)
 @click.option("--name", help="The job's name; else the stem of its file, script or program.")
 @click.option("--prefix", help="Name the job by this and the time (UTC).")
-@click.option("--from", "table", metavar="TABLE", help="A CSV, TSV or JSON table of values.")
+@click.option(
+    "--from", "tables", multiple=True, metavar="TABLE", help="A CSV, TSV or JSON table of values."
+)
 @click.option("--results", metavar="ADDRESS", help="Where outputs go; {name} is the job's name.")
 @click.option("--slots", "--nprocs", type=click.IntRange(min=1), help="Tasks at once.")
 @click.option("--executor", help="Where tasks run: local, dask or ray, or an import path.")
@@ -116,7 +118,7 @@ def _read(arguments: tuple[str, ...], options: dict[str, Any]) -> Job:
         raise SettingsError(message, "write rate=0.1,0.9")
     job = read_job(
         arguments,
-        table=options["table"],
+        tables=options["tables"],
         flags=_collect_flags(options),
         name=name,
         stdin=sys.stdin.buffer,

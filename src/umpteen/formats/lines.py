@@ -12,7 +12,7 @@ from umpteen.errors import InputError
 from umpteen.formats.documents import Path, Place, Source, check_encoding
 from umpteen.formats.entries import Draft
 
-__all__ = ["read_lines"]
+__all__ = ["find_interpreter", "read_lines"]
 
 _INTERPRETERS = {
     ".py": "python3", ".R": "Rscript", ".r": "Rscript", ".jl": "julia", ".pl": "perl",
@@ -23,7 +23,7 @@ _INTERPRETERS = {
 def read_lines(source: Source) -> Draft:
     """The commands; raises InputError, with the line, for bytes that are no text."""
     check_encoding(source)
-    if program := _find_interpreter(source):
+    if program := find_interpreter(source):
         raise InputError(
             "is a script, not a list of commands",
             f"to run it as one task: umpteen run '{program} {source.name}'",
@@ -35,7 +35,7 @@ def read_lines(source: Source) -> Draft:
     return Draft(source, entries=list(commands), find=functools.partial(_find_line, source))
 
 
-def _find_interpreter(source: Source) -> str:
+def find_interpreter(source: Source) -> str:
     """What runs the file, if it is a program: by its first line, or by its name."""
     if source.data.startswith(b"#!"):
         words = source.data[2:].split(b"\n", 1)[0].decode().split()

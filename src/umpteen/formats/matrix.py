@@ -29,6 +29,7 @@ __all__ = [
     "Table",
     "build_product",
     "iterate_csv",
+    "join_tables",
     "parse_matrix",
     "parse_words",
     "read_table",
@@ -137,9 +138,10 @@ def _parse_values(name: str, text: str) -> list[str]:
     parts = [part.strip() for part in text.split(",")]
     if parts[0].startswith("[") and "]" not in parts[0] and parts[-1].endswith("]"):
         inner = ",".join([parts[0][1:], *parts[1:-1], parts[-1][:-1]])
-        raise InputError(
-            f"{text!r} of {name!r} is no list", f"write {name}={inner}", field="matrix"
-        )
+        hint = f"write {name}={inner}"
+        if "[" in inner:  # each value is meant to be a list
+            hint = f"a value with a comma goes into a job file: matrix: {{{name}: ['[1,2]', …]}}"
+        raise InputError(f"{text!r} of {name!r} is no list", hint, field="matrix")
     values: list[str] = []
     for part in parts:
         values.extend(_parse_range(name, part))
@@ -235,14 +237,55 @@ def read_table(source: Source) -> Table:
     opening = source.data.lstrip()[:1]
     if extension in (".json", ".jsonl") or (extension not in _TABLES and opening in b"[{"):
         return _read_json_table(source, opening)
-    rows = [row for _, row in iterate_csv(source)]
-    header, body = tuple(rows[0]), [tuple(row) for row in rows[1:]]
+    lines, cells = zip(*iterate_csv(source), strict=True)
+    header, body = tuple(cells[0]), [tuple(row) for row in cells[1:]]
     if all(_NUMBER.fullmatch(cell) for cell in header):
         hint = "its first line must name the columns"
         raise InputError("the table has no header", hint, file=source.name, line=1)
     if not body:
         raise InputError("the table has no rows", file=source.name)
+    _refuse_equal_rows(body, lines[1:], source)
     return Table(header, body)
+
+
+def _refuse_equal_rows(
+    rows: Sequence[tuple[str, ...]], lines: Sequence[int], source: Source
+) -> None:
+    """Raises InputError for a row that stands there twice: it would be the same task."""
+    if len(set(rows)) == len(rows):
+        return
+    seen: dict[tuple[str, ...], int] = {}
+    for row, line in zip(rows, lines, strict=True):
+        if row in seen:
+            message = f"the same row as in line {seen[row]}"
+            hint = "each row makes a task of its own: give it once, or add a column that differs"
+            raise InputError(message, hint, file=source.name, line=line)
+        seen[row] = line
+
+
+def join_tables(tables: Sequence[tuple[str, Table]]) -> Table:
+    """The rows of tables that have the same columns, in whatever order; each with its file's name.
+
+    Raises InputError where the columns differ, or two have an equal row.
+    """
+    (first, joined), *others = tables
+    owners = dict.fromkeys(joined.rows, first)
+    for file, table in others:
+        if set(table.names) != set(joined.names):
+            differing = sorted(set(table.names).symmetric_difference(joined.names))
+            raise InputError(
+                f"{first} and {file} have not the same columns: {', '.join(differing)}",
+                "tables are joined row by row; values that go with each row go into one table",
+                file=file,
+            )
+        places = [table.names.index(name) for name in joined.names]
+        for row in table.rows:
+            given = tuple(row[place] for place in places)
+            if given in owners:
+                shown = ", ".join(f"{k}={v}" for k, v in zip(joined.names, given, strict=True))
+                raise InputError(f"the row {shown} is in {owners[given]}, too", file=file)
+            owners[given] = file
+    return Table(joined.names, list(owners))
 
 
 def _read_json_table(source: Source, opening: bytes) -> Table:
@@ -311,9 +354,11 @@ def _delimiter(source: Source, text: str) -> str:
 def _check_header(source: Source, header: list[str], line: int) -> list[str]:
     for name in header:
         if not name or header.count(name) > 1 or _BAD_NAME.search(name):
-            problem = f"two columns have the name {name!r}" if name else "a column has no name"
-            if name and header.count(name) == 1:
-                problem = f"{name!r} cannot be the name of a column"
-            hint = "its first line must name the columns"
+            problem, hint = f"{name!r} cannot be the name of a column", "use letters, digits and _"
+            if not name:
+                problem = f"column {header.index(name) + 1} has no name"
+                hint = "name every column; of pandas: df.to_csv(FILE, index=False)"
+            elif header.count(name) > 1:
+                problem, hint = f"two columns have the name {name!r}", "rename or remove one"
             raise InputError(problem, hint, file=source.name, line=line)
     return header

@@ -34,8 +34,8 @@ from umpteen.formats.entries import (
     locate_error,
 )
 from umpteen.formats.inputs import Inputs, choose_job_name, names_files
-from umpteen.formats.lines import read_lines
-from umpteen.formats.matrix import build_product, parse_words, read_table
+from umpteen.formats.lines import find_interpreter, read_lines
+from umpteen.formats.matrix import build_product, join_tables, parse_words, read_table
 from umpteen.formats.native import read_csv, read_native
 from umpteen.formats.placeholders import refuse_placeholders
 from umpteen.formats.sc import read_sc
@@ -43,8 +43,9 @@ from umpteen.graph import GraphError, build_graph
 from umpteen.job import Job, Task, check_job_name
 from umpteen.names import find_bad_name
 from umpteen.settings import DEFAULTS, Setting, Settings, merge_settings
+from umpteen.task import shell_command
 
-__all__ = ["open_document", "read_executor", "read_job", "read_names"]
+__all__ = ["open_document", "read_executor", "read_job", "read_names", "write_command"]
 
 _YAML = (".yaml", ".yml")
 _JSON_LIST = re.compile(rb'\[(?:\s*[\[{\]]|"|\s*\n)')
@@ -58,7 +59,7 @@ _NOT_BLANK = re.compile(rb"\S")
 def read_job(
     arguments: Sequence[str],
     *,
-    table: str | None = None,
+    tables: Sequence[str] = (),
     flags: Mapping[str, Setting] = {},
     name: str | None = None,
     stdin: BinaryIO | None = None,
@@ -66,14 +67,14 @@ def read_job(
     """The job that the arguments of `umpteen run` describe.
 
     arguments: a job file, a run file and a tasks file, `-`, or a command with `key=values`.
-    table: a file of rows for the command. flags: by the names of settings.DEFAULTS, and
+    tables: files of rows for the command, one after the other. flags: by the names of settings.DEFAULTS, and
     `timeout_s`, `env`, `cwd`, and `retries`, `cpus`, `memory`, `gpus` and `output_limit` as
     Terms has them, for all tasks. Raises InputError.
     """
     task_flags = {key: flag.value for key, flag in flags.items() if key not in DEFAULTS}
     _check_arguments(arguments)
-    inputs = _open_inputs(stdin, [*arguments, table, task_flags])
-    draft, run = _tell_apart(_read_drafts(arguments, table, inputs))
+    inputs = _open_inputs(stdin, [*arguments, *tables, task_flags])
+    draft, run = _tell_apart(_read_drafts(arguments, tables, inputs))
     chosen = check_job_name(name) if name is not None else _choose_name(draft, run, arguments[0])
     hint = "tables are looked for beside the job file"
     read = functools.partial(inputs.open, folder=draft.source.folder, hint=hint)
@@ -89,15 +90,16 @@ def read_job(
     return Job(chosen, tasks, settings, inputs.digest(), draft.is_part)
 
 
-def read_names(file: str, name: str | None = None) -> tuple[str, str | None]:
-    """The name of the job that a job file or run file is for, and the address it gives, if any.
+def read_names(file: str, name: str | None = None) -> tuple[str, str]:
+    """The name of the job that a job file or run file is for, and the address where it runs.
 
     name: what the job is called in place of what the file says. Raises InputError.
     """
     draft = _read_source(Inputs(None).open(file))
     chosen = check_job_name(name) if name is not None else _choose_name(draft, None, file)
     given = draft.settings.get("address")
-    return chosen, str(given.value).replace("{name}", chosen) if given else None
+    address = str(given.value) if given else str(DEFAULTS["address"])
+    return chosen, address.replace("{name}", chosen)
 
 
 def read_executor(file: str) -> tuple[str, Mapping[str, Any]] | None:
@@ -129,15 +131,23 @@ def _open_inputs(stdin: BinaryIO | None, given: list[Any]) -> Inputs:
     return inputs
 
 
-def _read_drafts(arguments: Sequence[str], table: str | None, inputs: Inputs) -> list[Draft]:
+def _read_drafts(arguments: Sequence[str], tables: Sequence[str], inputs: Inputs) -> list[Draft]:
     if not names_files(arguments):
-        return [_read_command(arguments, table, inputs)]
-    if table is not None:
-        raise InputError("a table goes with a command, not with a job file")
+        return [_read_command(arguments, tables, inputs)]
+    if tables:
+        message = f"a table goes with a command, and {arguments[0]!r} is taken for a job file"
+        command = f"{write_command(arguments[:1])} {{x}}"
+        raise InputError(message, f"umpteen run '{command}' --from {tables[0]}")
     if len(arguments) > 2:
         hint = "give one job file, or a run file and a tasks file"
         raise InputError(f"{len(arguments)} files are too many for one job", hint)
     return [_read_source(inputs.open(argument)) for argument in arguments]
+
+
+def write_command(words: Sequence[str]) -> str:
+    """The command that these words of a command line mean, a script begun by what runs it."""
+    program = find_interpreter(Inputs(None).open(words[0])) if os.path.isfile(words[0]) else ""
+    return shell_command([program] * bool(program) + [*words])
 
 
 def _check_arguments(arguments: Sequence[str]) -> None:
@@ -150,17 +160,15 @@ def _check_arguments(arguments: Sequence[str]) -> None:
             raise InputError(f"the argument {argument!r} is not UTF-8 text") from None
 
 
-def _read_command(arguments: Sequence[str], table: str | None, inputs: Inputs) -> Draft:
-    """A command template, its values from words and a table."""
-    tables = (
-        []
-        if table is None
-        else [read_table(inputs.open(table, hint="give a .csv, .tsv, .json or .jsonl file"))]
-    )
+def _read_command(arguments: Sequence[str], tables: Sequence[str], inputs: Inputs) -> Draft:
+    """A command template, its values from words and tables."""
+    hint = "give a .csv, .tsv, .json or .jsonl file"
+    read = [(name, read_table(inputs.open(name, hint=hint))) for name in tables]
+    values = [join_tables(read)] if read else []
     if arguments[1:]:
-        tables.append(parse_words(arguments[1:]))
-    matrix = build_product(tables) if tables else None
-    if not tables:
+        values.append(parse_words(arguments[1:]))
+    matrix = build_product(values) if values else None
+    if not values:
         refuse_placeholders(arguments[0])
     return Draft(Source("", b""), entries=[TaskEntry(command=arguments[0], matrix=matrix)])
 

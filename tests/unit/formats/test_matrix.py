@@ -172,7 +172,7 @@ def test_table_json_numbers_keep_their_text() -> None:
     [
         ("p.csv", b"", "p.csv: the table is empty"),
         ("p.csv", b"0.1,2\n3,4\n", "p.csv, line 1: the table has no header"),
-        ("p.csv", b"a,\n3,4\n", "p.csv, line 1: a column has no name"),
+        ("p.csv", b"a,\n3,4\n", "p.csv, line 1: column 2 has no name"),
         ("p.csv", b"a,a\n3,4\n", "p.csv, line 1: two columns have the name 'a'"),
         ("p.csv", b"a,b\n", "p.csv: the table has no rows"),
         ("p.csv", b"a,b\n1,2\n\n1\n", "p.csv, line 4: 1 cells where the header has 2"),

@@ -28,9 +28,9 @@ def write(name: str, text: str) -> str:
     return name
 
 
-def refuse(arguments: Sequence[str], table: str | None = None) -> InputError:
+def refuse(arguments: Sequence[str], *tables: str) -> InputError:
     with pytest.raises(InputError) as caught:
-        read_job(arguments, table=table)
+        read_job(arguments, tables=tables)
     return caught.value
 
 
@@ -168,7 +168,7 @@ def test_reading_a_command_with_values() -> None:
 
 def test_reading_a_command_with_a_table() -> None:
     write("p.csv", "lr,note\n0.1,a'b\n")
-    job = read_job(["sim {lr} {note}", "seed=1..2"], table="p.csv")
+    job = read_job(["sim {lr} {note}", "seed=1..2"], tables=["p.csv"])
     assert [task.command for task in job.tasks] == ["sim 0.1 'a'\\''b'"] * 2
     assert job.tasks[0].name == "lr=0.1,note=a'b,seed=1"
 
@@ -218,7 +218,34 @@ def test_reading_values_beside_a_file_are_refused() -> None:
 
 
 def test_reading_a_table_beside_a_file_is_refused() -> None:
-    assert "table" in refuse([write("a.txt", "a\n")], table="p.csv").message
+    assert "table" in refuse([write("a.txt", "a\n")], "p.csv").message
+    refused = refuse([write("sim.py", "print()\n")], "p.csv")
+    assert refused.hint == "umpteen run 'python3 sim.py {x}' --from p.csv"
+
+
+def test_reading_tables_of_equal_columns_are_joined() -> None:
+    write("p.csv", "a,b\n1,x\n2,y\n")
+    write("more.json", '[{"b": "z", "a": 3}]')
+    job = read_job(["sim {a} {b}"], tables=["p.csv", "more.json"])
+    assert [task.command for task in job.tasks] == ["sim 1 x", "sim 2 y", "sim 3 z"]
+    assert job.tasks[2].name == "a=3,b=z"
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ("a,c\n1,2\n", "p.csv and more.csv have not the same columns: b, c"),
+        ("a\n1\n", "p.csv and more.csv have not the same columns: b"),
+        ("b,a\n9,8\nx,1\n", "the row a=1, b=x is in p.csv, too"),
+    ],
+)
+def test_reading_tables_that_do_not_fit_are_refused(more: str, message: str) -> None:
+    write("p.csv", "a,b\n1,x\n")
+    write("more.csv", more)
+    assert message in refuse(["sim {a}"], "p.csv", "more.csv").message
+    assert (
+        "the same row as in line 2" in refuse(["sim {a}"], write("q.csv", "a\n1\n2\n1\n")).message
+    )
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
