@@ -26,6 +26,7 @@ from typing import Any
 
 from umpteen.errors import BackendError, SettingsError
 from umpteen.lease import is_held, leases_folder, local_lock, name_hand_in
+from umpteen.process import build_python_command
 
 __all__ = ["is_kept_dead", "keep_cluster", "load_class", "main"]
 
@@ -107,7 +108,7 @@ def _start(job: str, spec: str, keywords: Mapping[str, Any]) -> tuple[str, subpr
     fcntl.flock(lock, fcntl.LOCK_EX)
     with open(f"{folder}/log", "ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "umpteen.keeper", folder, str(lock)],
+            [*build_python_command("umpteen.keeper"), folder, str(lock)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

@@ -18,6 +18,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Callable, NamedTuple
 
+from umpteen.errors import EXIT_INTERRUPTED
+
 __all__ = [
     "ChildWatcher",
     "Launch",
@@ -26,6 +28,7 @@ __all__ = [
     "Spawner",
     "become_subreaper",
     "boot_ticks",
+    "build_python_command",
     "build_runner_command",
     "end_group",
     "is_plain",
@@ -143,12 +146,29 @@ def build_runner_command() -> list[str]:
     Without `site` it starts in half the time; without PYTHONPATH nothing is passed on to
     commands that they would not have had otherwise.
     """
+    return build_python_command("umpteen.runner", "-S", "-E")
+
+
+def build_python_command(module: str, *flags: str) -> list[str]:
+    """The command that calls `main` of a module of this copy of the package with this Python.
+
+    The standard library comes first: before the folder that we are in, which may have a
+    `random.py`, and before what is installed beside us.
+    """
     place = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    # By hand as well, as Python 3.9 does not know -P, without which 3.13 imports before we do.
+    safe = ["-P"] if sys.version_info >= (3, 11) else []
     program = (
-        f"import sys; sys.path.insert(0, {place!r}); from umpteen.runner import main; "
-        "sys.exit(main())"
+        "import sys\n"
+        "sys.path[:] = [*filter(None, sys.path)]\n"
+        f"{place!r} in sys.path or sys.path.append({place!r})\n"
+        "try:\n"
+        f"    from {module} import main\n"
+        "    sys.exit(main())\n"
+        "except KeyboardInterrupt:\n"
+        f"    sys.exit({EXIT_INTERRUPTED})\n"
     )
-    return [sys.executable, "-S", "-E", "-c", program]
+    return [sys.executable, *flags, *safe, "-c", program]
 
 
 def boot_ticks() -> int:

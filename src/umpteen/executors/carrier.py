@@ -27,7 +27,12 @@ ORPHAN_GRACE_S = 3
 _MOST_DEATHS = 5  # of runners in a row
 _BUSY_S = 5.0  # how long another batch of this worker is waited for before others may have ours
 _SAID_BYTES = 2000
-_PROGRAM = "import sys; sys.path.insert(0, {!r}); from umpteen.runner import main; sys.exit(main())"
+# Nothing of the folder that a worker is in comes before the standard library.
+_PROGRAM = """import sys
+sys.path[:] = [*filter(None, sys.path), {!r}]
+from umpteen.runner import main
+sys.exit(main())"""
+_SAFE = ["-P"] if sys.version_info >= (3, 11) else []  # which older ones do not know
 _OLDEST = (3, 9)
 
 DIGEST, RUNNER = "", ""
@@ -93,7 +98,7 @@ def _try_runners(asked: dict[str, object], place: str) -> tuple[int, str]:
 def _run_once(asked: dict[str, object], place: str) -> tuple[int, str]:
     token = os.urandom(6).hex()
     command = [
-        sys.executable, "-S", "-E", "-c", _PROGRAM.format(place),
+        sys.executable, "-S", "-E", *_SAFE, "-c", _PROGRAM.format(place),
         str(asked["address"]), str(asked["batch"]),
         f"--token={token}", f"--slots={asked['slots']}", "--take-over",
         "--watch-fd=0", f"--orphan-grace={ORPHAN_GRACE_S}",
