@@ -102,6 +102,7 @@ def build_graph(tasks: Sequence[Task], canary: int = 0) -> Graph | None:
     behind = array("i", [FREE]) * len(tasks)
     barriers: list[Barrier] = []
     numbers: dict[_After, int] = {}
+    matching: dict[_After, int] = {}  # the task that a pattern of its own `after` means, too
     for position, task in enumerate(tasks):
         if task.terms is None or not task.terms.after:
             continue
@@ -110,6 +111,13 @@ def build_graph(tasks: Sequence[Task], canary: int = 0) -> Graph | None:
             behind[position] = -2 - position_of[name]  # by far the most, so without a call
             continue
         after = tuple(task.terms.after)
+        if finder.matches_itself(after, position):
+            if after in matching:  # each is meant by the other's
+                raise _tell_cycle(tasks, [matching[after], position])
+            matching[after] = position
+            behind[position] = len(barriers)
+            barriers.append(finder.build_barrier(after, position))
+            continue
         number = numbers.get(after)
         if number is None:
             number = numbers[after] = len(barriers)
@@ -129,17 +137,32 @@ class _Finder:
         self.tasks = tasks
         named = (p for p, task in enumerate(tasks) if task.name and not task.automatic)
         self.position_of = {tasks[p].name: p for p in named}
-        self.found: dict[str, list[int]] = {}
+        self.found: dict[str, dict[int, None]] = {}
 
     def build_barrier(self, after: _After, position: int) -> Barrier:
+        """What these mean to the task at a position, which no pattern counts itself among."""
         by_outcome: dict[str, dict[int, None]] = {outcome: {} for outcome in OUTCOMES}
         for pattern, outcome in after:
-            by_outcome[outcome].update(dict.fromkeys(self._find(pattern, position)))
+            found = self._find(pattern, position)
+            if position in found and pattern not in self.position_of:
+                found = {other: None for other in found if other != position}
+                if not found:
+                    message = f"after {pattern!r}: no other task's name is like that"
+                    raise GraphError(message, None, position)
+            by_outcome[outcome].update(found)
         return Barrier(*(list(by_outcome[outcome]) for outcome in OUTCOMES))
 
-    def _find(self, pattern: str, position: int) -> list[int]:
+    def matches_itself(self, after: _After, position: int) -> bool:
+        """Whether one of the patterns would mean the task at this position."""
+        return any(
+            position in self._find(pattern, position)
+            for pattern, _ in after
+            if pattern not in self.position_of
+        )
+
+    def _find(self, pattern: str, position: int) -> dict[int, None]:
         if pattern in self.position_of:
-            return [self.position_of[pattern]]
+            return {self.position_of[pattern]: None}
         if pattern in self.found:
             return self.found[pattern]
         if not _WILD.search(pattern):
@@ -148,7 +171,7 @@ class _Finder:
                 hint = nearest_hint(pattern, self.position_of)
             raise GraphError(f"after {pattern!r}: there is no task of that name", hint, position)
         match = re.compile(fnmatch.translate(pattern)).match
-        found = [p for name, p in self.position_of.items() if match(name)]
+        found = {p: None for name, p in self.position_of.items() if match(name)}
         if not found:
             raise GraphError(f"after {pattern!r}: no task's name is like that", None, position)
         self.found[pattern] = found
@@ -218,11 +241,16 @@ class _Walk:
         around = [node for node in path[path.index(again) :] if node >= 0]
         if again < 0:  # the task that led to the barrier is the one that its member leads to
             around = [*around[-1:], *around[:-1]]
-        names = [self.tasks[p].name or str(p) for p in [*around, around[0]]]
-        if len(names) > 12:
-            names = [*names[:6], "…", *names[-5:]]
-        message = "tasks wait for each other: " + " after ".join(names)
-        return GraphError(message, "one of them must not be after the next", around[0])
+        return _tell_cycle(self.tasks, around)
+
+
+def _tell_cycle(tasks: Sequence[Task], around: Sequence[int]) -> GraphError:
+    """around: the positions, each after the next, and the last after the first."""
+    names = [tasks[p].name or str(p) for p in [*around, around[0]]]
+    if len(names) > 12:
+        names = [*names[:6], "…", *names[-5:]]
+    message = "tasks wait for each other: " + " after ".join(names)
+    return GraphError(message, "one of them must not be after the next", around[0])
 
 
 def _put_canaries_first(

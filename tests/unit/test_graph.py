@@ -145,8 +145,35 @@ def test_graph_task_after_itself_is_a_cycle() -> None:
     assert cycle_of(make("a"), make("b", "b")) == "b after b"
 
 
-def test_graph_pattern_that_means_its_own_task_is_a_cycle() -> None:
-    assert cycle_of(make("a-1"), make("a-2", "a-*")) == "a-2 after a-2"
+@pytest.mark.parametrize("pattern", ["*", "a-*", "a-[123]", "?-?"])
+def test_graph_pattern_leaves_out_the_task_whose_it_is(pattern: str) -> None:
+    tasks = [make("a-1"), make("a-2", f"{pattern}:any"), make("a-3")]
+    assert names_before(build(*tasks), tasks, "a-2") == ["a-1", "a-3"]
+
+
+def test_graph_pattern_leaves_out_no_other_task() -> None:
+    tasks = [make("a-1"), make("a-2", "a-*"), make("b", "a-*")]
+    graph = build(*tasks)
+    assert names_before(graph, tasks, "a-2") == ["a-1"]
+    assert names_before(graph, tasks, "b") == ["a-1", "a-2"]
+
+
+def test_graph_pattern_that_means_its_own_task_alone_is_told() -> None:
+    with pytest.raises(GraphError) as error:
+        build(make("b"), make("a-1", "a-*"))
+    assert "after 'a-*': no other task's name is like that" in str(error.value)
+
+
+def test_graph_own_name_beside_a_pattern_is_a_cycle() -> None:
+    assert cycle_of(make("a"), make("b", "*", "b")) == "b after b"
+
+
+@pytest.mark.parametrize("count", [2, 20_000])
+def test_graph_tasks_of_a_pattern_that_means_them_all_are_a_cycle(count: int) -> None:
+    tasks = [make("first"), *(make(f"a-{n}", "a-*") for n in range(count))]
+    began_s = time.process_time()
+    assert cycle_of(*tasks) == "a-0 after a-1 after a-0"
+    assert time.process_time() - began_s < 5, "with a barrier each these are 4 x 10⁸ edges"
 
 
 def test_graph_cycle_is_named_in_order() -> None:
