@@ -138,8 +138,17 @@ def _refuse_impossible(tasks: Sequence[Task]) -> None:
             raise InputError(
                 f"task {(task.name or str(position))!r} needs {wanted} {what}; "
                 f"this machine has {most}",
-                "UMPTEEN_GPUS says how many there are" if what == "gpus" else None,
+                _hint_lack(what, most),
             )
+
+
+def _hint_lack(what: str, most: int) -> str:
+    """What to do where a task needs more than there is. most: what there is."""
+    if what == "gpus":
+        return "UMPTEEN_GPUS says how many there are"
+    if what == "cpus":
+        return f"write fewer, or --cpus {most} for all tasks; slots are tasks at once, not cores"
+    return f"write less, or --memory {most}M for all tasks"
 
 
 def _is_utf8(text: str) -> bool:

@@ -126,21 +126,22 @@ def test_small_tasks_use_what_a_big_one_leaves(umpteen: Umpteen) -> None:
 
 
 @pytest.mark.parametrize(
-    ("needs", "said"),
+    ("needs", "said", "hint"),
     [
-        ({"cpus": CORES + 1}, f"needs {CORES + 1} cpus"),
-        ({"gpus": 3}, "needs 3 gpus"),
-        ({"memory": "900T"}, "memory"),
+        ({"cpus": CORES + 1}, f"needs {CORES + 1} cpus", f"or --cpus {CORES} for all tasks"),
+        ({"gpus": 3}, "needs 3 gpus", "UMPTEEN_GPUS says"),
+        ({"memory": "900T"}, "memory", "M for all tasks"),
     ],
 )
 def test_task_that_this_machine_has_no_room_for_is_refused(
-    umpteen: Umpteen, needs: dict[str, Any], said: str
+    umpteen: Umpteen, needs: dict[str, Any], said: str, hint: str
 ) -> None:
     tasks = [{"command": "touch ran"}, {"name": "big", "command": "true", **needs}]
     done = run(umpteen, *tasks, env={"UMPTEEN_GPUS": "2"})
     assert done.returncode == 2, done.stderr
     assert "'big'" in done.stderr
     assert said in done.stderr
+    assert hint in done.stderr.partition("hint: ")[2]
     assert not (umpteen.folder / "ran").exists()
 
 
