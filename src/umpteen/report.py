@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from umpteen.errors import StoreError
@@ -48,7 +48,10 @@ __all__ = [
 
 _LAST_BYTES = 4096
 _LEAST = 12  # columns that a cut cell keeps
-_SHOWN_FOLDS, _SHOWN_NAMES = 5, 3
+_SHOWN_FOLDS, _SHOWN_NAMES, _SHOWN_ALIKE = 5, 3, 2
+_AFTER_WHICH = re.compile(r" after .+, which (.+)", re.DOTALL)
+_Fold = dict[str, tuple[int, list[str]]]  # by reason: how many, and the names of the first
+_PLURAL = {"was skipped": "were skipped", "was cancelled": "were cancelled"}
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x1f\x7f-\x9f]")
 _UNITS_S = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
 
@@ -308,29 +311,46 @@ class Folds:
     """Tasks that were skipped or cancelled: counted by why, with the names of a few."""
 
     def __init__(self) -> None:
-        self._found: dict[tuple[str, str], tuple[int, list[str]]] = {}
+        self._found: dict[tuple[str, str], _Fold] = {}  # by state and kind
 
     def add(self, history: History, batch: str, record: Record) -> None:
         """Count one more."""
-        key = (record.state, _say_unrun(record))
-        count, names = self._found.get(key, (0, []))
-        if count <= _SHOWN_NAMES:
+        why = _say_unrun(record)
+        fold = self._found.setdefault((record.state, _say_kind(why)), {})
+        count, names = fold.get(why, (0, []))
+        if count <= _SHOWN_NAMES and len(fold) <= _SHOWN_NAMES:
             names.append(_CONTROL.sub("?", _read_name(history, batch, record)))
-        self._found[key] = (count + 1, names)
+        fold[why] = (count + 1, names)
 
     def render(self, width: int = 0) -> list[str]:
-        """`60 skipped after prep, which failed`: a line for each reason, the most first.
+        """`60 skipped after prep, which failed`: a line for each reason, the most first; one for
+        all that differ in nothing but whom they were after, where these are many.
 
         width: of the terminal; 0 cuts nothing.
         """
-        found = sorted(self._found.items(), key=lambda entry: -entry[1][0])
+        found = [
+            (count, f"{state}{why}", names)
+            for (state, kind), fold in self._found.items()
+            for why, count, names in _list_lines(kind, fold)
+        ]
+        found.sort(key=lambda entry: -entry[0])
         lines = []
-        for (state, how), (count, names) in found[:_SHOWN_FOLDS]:
+        for count, said, names in found[:_SHOWN_FOLDS]:
             few = f" ({', '.join(names)})" if count <= _SHOWN_NAMES else ""
-            lines.append(f" {count:,} {state}{how}{few}")
-        if more := sum(count for _, (count, _) in found[_SHOWN_FOLDS:]):
+            lines.append(f" {count:,} {said}{few}")
+        if more := sum(count for count, _, _ in found[_SHOWN_FOLDS:]):
             lines.append(f" {more:,} more skipped or cancelled for other reasons")
         return [_cut(line, width) for line in lines] if width else lines
+
+
+def _list_lines(kind: str, fold: _Fold) -> Iterator[tuple[str, int, list[str]]]:
+    """(why, how many, names of the first of them) for each line that is shown of one kind."""
+    if len(fold) > _SHOWN_ALIKE:
+        names = [name for _, some in fold.values() for name in some]
+        yield kind, sum(count for count, _ in fold.values()), names
+        return
+    for why, (count, some) in fold.items():
+        yield why, count, some
 
 
 def _read_name(history: History, batch: str, record: Record) -> str:
@@ -348,6 +368,12 @@ def _say_unrun(record: Record) -> str:
     if record.state == "skipped" and how.startswith("after "):
         return f" {how}"
     return f": {how}" if how else ""
+
+
+def _say_kind(why: str) -> str:
+    """The same for all that differ in the name of what they were after alone."""
+    found = _AFTER_WHICH.fullmatch(why)
+    return f" after tasks that {_PLURAL.get(found[1], found[1])}" if found else why
 
 
 def _fit(widths: list[int], width: int) -> list[int] | None:

@@ -245,10 +245,31 @@ def test_folds_have_a_line_for_each_reason(tmp_path: Path) -> None:
     ]
 
 
-def test_folds_for_many_reasons_are_few_lines(tmp_path: Path) -> None:
-    records = [
-        Record(n, "", 1, "skipped", reason=f"after prep-{n}, which failed") for n in range(40)
+def test_folds_name_the_few_of_a_reason_beside_many_of_another(tmp_path: Path) -> None:
+    reasons = ["after a, which failed"] * 9 + ["after b, which failed"] * 2
+    records = [Record(n, "", 1, "skipped", reason=reason) for n, reason in enumerate(reasons)]
+    assert make_folds(tmp_path, records).render() == [
+        " 9 skipped after a, which failed",
+        " 2 skipped after b, which failed (t-9, t-10)",
     ]
+
+
+def test_folds_differing_in_whom_they_were_after_are_one_line(tmp_path: Path) -> None:
+    ends = ["failed"] * 40 + ["was cancelled"] * 3 + ["timed out"] * 2
+    records = [
+        Record(n, "", 1, "skipped", reason=f"after prep-{n}, which {end}")
+        for n, end in enumerate(ends)
+    ]
+    assert make_folds(tmp_path, records).render() == [
+        " 40 skipped after tasks that failed",
+        " 3 skipped after tasks that were cancelled (t-40, t-41, t-42)",
+        " 1 skipped after prep-43, which timed out (t-43)",
+        " 1 skipped after prep-44, which timed out (t-44)",
+    ]
+
+
+def test_folds_for_many_reasons_are_few_lines(tmp_path: Path) -> None:
+    records = [Record(n, "", 1, "cancelled", reason=f"reason {n}") for n in range(40)]
     lines = make_folds(tmp_path, records).render(30)
     assert len(lines) == 6
     assert lines[-1] == " 35 more skipped or cancelled…"
