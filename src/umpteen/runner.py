@@ -45,6 +45,7 @@ from umpteen.results.base import Store, scratch_folder
 from umpteen.results.directory import DirectoryStore
 from umpteen.results.opening import is_remote, open_store, read_patience
 from umpteen.starts import Opener
+from umpteen.stops import STOP_SIGNALS, Stops
 from umpteen.task import RUNNER_VARIABLE
 from umpteen.work import Options, Work, check_job, find_work
 
@@ -61,7 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the batches named on the command line; the exit code.
 
     0 when every outcome is recorded, whatever the outcomes are; with `--strict` 1 where a
-    task did not succeed; 2 wrong use; 3 the store could not be read or written.
+    task did not succeed; 2 wrong use; 3 the store could not be read or written. Where nobody
+    watches it and a signal has kept it from some tasks: 128 and the number of that signal.
     """
     token = os.environ.get(RUNNER_VARIABLE, "")
     try:
@@ -110,6 +112,7 @@ class _Runner:
         self.lanes = Lanes(work, token, lease, self.folder, read_capacity())
         self.patience_s = read_patience()
         self.asked = b""  # what signals and the watching process order
+        self.stops = Stops()
         self.is_urgent = self.is_cancelled = self.is_shown = False
         self.kill_at_s = self.orphan_grace_s = float("inf")
         self.began_s = self.memory_at_s = time.monotonic()
@@ -123,13 +126,13 @@ class _Runner:
         signal.signal(signal.SIGUSR1, self._be_told_to_look)  # as early as may be: it would kill
         kept = self._clear_dead()
         self.lease.open_slots(self.work.batches)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in STOP_SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
                 signal.signal(number, self._be_asked)
         self.lanes.fork()
         self._begin(self._open_store(), options, kept)
         self._work(options.watch_fd)
-        return self._finish(strict=options.strict)
+        return self._finish(options)
 
     def _clear_dead(self) -> dict[int, Kept]:
         """End what dead runners of this job left here; what they kept. Nobody needs the rest."""
@@ -140,8 +143,11 @@ class _Runner:
                 shutil.rmtree(os.path.join(folder, SPOOL), ignore_errors=True)
         return take_kept(self.work.address, self.token)
 
-    def _be_asked(self, *_: object) -> None:
-        self.asked = KILL if self.lanes.stopping else END_KINDLY
+    def _be_asked(self, number: int, *_: object) -> None:
+        is_ending = self.lanes.stopping
+        if not self.stops.add(number) or (is_ending and number != signal.SIGINT):
+            return
+        self.asked = KILL if is_ending or self.stops.count > 1 else END_KINDLY
 
     def _be_told_to_look(self, *_: object) -> None:
         self.look_at_s = 0.0
@@ -303,7 +309,7 @@ class _Runner:
 
     # --- the end --------------------------------------------------------------------
 
-    def _finish(self, *, strict: bool) -> int:
+    def _finish(self, options: Options) -> int:
         self.lanes.end_strays()
         found = self.intake.finish_opening()
         if found and found.batch:
@@ -319,6 +325,7 @@ class _Runner:
             with contextlib.suppress(OSError, StoreError):
                 self.batches.cancel_rest(self.intake.open_rest())
         self._keep_undelivered()
+        left = self._say_left()
         for ordinal in list(self.batches.open):
             self.batches.end(ordinal)
         self._wait_for_stores()
@@ -327,7 +334,7 @@ class _Runner:
             return StoreError.exit_code
         if not self.intake.unopened:  # else we are to be taken for dead, and not waited for
             self.lease.remove()
-        return self._conclude(strict=strict)
+        return self._conclude(options, left)
 
     def _keep_undelivered(self) -> None:
         """Have what did not arrive kept on this machine."""
@@ -357,7 +364,16 @@ class _Runner:
             _complain(said)
         return bool(said)
 
-    def _conclude(self, *, strict: bool) -> int:
+    def _say_left(self) -> str:
+        """What a signal has kept from its end; empty where nothing was."""
+        if not self.stops.count or self.is_cancelled or self.batches.given_up:
+            return ""
+        tasks = sum(opened.left for opened in self.batches.open.values())
+        batches = len(self.intake.unopened)
+        said = [f"{tasks:,} of its tasks"] * bool(tasks) + [f"{batches:,} batches"] * bool(batches)
+        return " and ".join(said)
+
+    def _conclude(self, options: Options, left: str) -> int:
         """Say what has kept us from all that was to be done; the exit code."""
         if refused := self.intake.refused:
             _complain(str(refused), refused.hint)
@@ -365,7 +381,10 @@ class _Runner:
         if self.recorder.trouble_s:
             _complain(f"the results store cannot be written: {self.recorder.trouble}")
             return StoreError.exit_code
-        return EXIT_SOME_FAILED if strict and self.batches.did_fail else EXIT_SUCCEEDED
+        if left and options.is_alone:
+            print(f"interrupted: {left} left; the same command goes on", file=sys.stderr)
+            return 128 + self.stops.number
+        return EXIT_SOME_FAILED if options.strict and self.batches.did_fail else EXIT_SUCCEEDED
 
 
 def _complain(message: str, hint: str | None = None) -> None:

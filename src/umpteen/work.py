@@ -48,6 +48,11 @@ class Options:
         self.take_over, self.strict = "--take-over" in found, "--strict" in found
         self.echo = "--echo" in found
 
+    @property
+    def is_alone(self) -> bool:
+        """Whether no launcher learns from the store what is left, as `umpteen batch` has none."""
+        return self.lease_fd < 0 and self.watch_fd < 0
+
 
 _USAGE = """usage: umpteen batch ADDRESS BATCHES | FILE  [--strict] [--take-over] [--echo]
   ADDRESS BATCHES  a store, and numbers of its batches such as 1-3,7

@@ -20,7 +20,7 @@ __all__ = ["TRAVELS", "Carrier", "Zipapp", "build_carrier", "build_zipapp"]
 TRAVELS = (
     "_version adopt attempts beside delivery errors feed foreign intake lane lanes lease live"
     " machine open_batches others outgoing process recalls recorder records retries runner starts"
-    " task tickets unpack work"
+    " stops task tickets unpack work"
     " results results.base results.directory results.filesystem results.opening results.place"
     " results.remote results.s3 results.segments results.sftp"
 ).split()

@@ -282,6 +282,11 @@ def test_resume_interrupted_attempt_leaves_its_outputs_below_attempts(umpteen: U
     assert (umpteen.store() / "0/stdout").read_text() == "2\n"
 
 
+def has_ended_when_asked_again(watcher: subprocess.Popen[str]) -> bool:
+    watcher.send_signal(signal.SIGINT)
+    return watcher.poll() is not None
+
+
 def test_resume_second_interrupt_kills_what_ignores_the_first(umpteen: Umpteen) -> None:
     umpteen.write("job.txt", "trap 'touch asked' TERM; touch begun; while :; do sleep 0.05; done\n")
     watcher = umpteen.start("run", "job.txt", "--grace", "10m")
@@ -289,8 +294,9 @@ def test_resume_second_interrupt_kills_what_ignores_the_first(umpteen: Umpteen) 
     os.killpg(watcher.pid, signal.SIGINT)
     wait_until((umpteen.folder / "asked").exists)
     assert watcher.poll() is None
-    code, said = interrupt(watcher)
-    assert code == 130, said
+    wait_until(lambda: has_ended_when_asked_again(watcher))
+    _, said = watcher.communicate(timeout=30)
+    assert watcher.returncode == 130, said
     assert not list_processes(umpteen)
     assert [r["state"] for r in list_records(umpteen.store())] == ["waiting"]
 

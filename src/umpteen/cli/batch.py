@@ -39,7 +39,8 @@ def batch_command(file: str, *, strict: bool, take_over: bool, echo: bool, quiet
     """Run the runs of a batch FILE, at most nprocs at once; what is done is left alone.
 
     What they print is kept in their own files, and copied to stdout and stderr here. Exit
-    code: 0 when every outcome is recorded, whatever the outcomes are.
+    code: 0 when every outcome is recorded, whatever the outcomes are; 130 or 143 where Ctrl-C or
+    SIGTERM has kept it from some of them.
     """
     if not os.path.exists(file):
         raise InputError(f"no such file: {file!r}", "give a batch file, such as 0.json")

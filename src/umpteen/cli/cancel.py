@@ -41,7 +41,7 @@ def cancel_command(name: str, tasks: tuple[str, ...], *, as_json: bool) -> int:
     What runs is ended with all its children (TERM, the grace, KILL) and keeps what it
     printed; what waits never starts. Exit code: 0, even where all had ended before.
     """
-    with stop_signals() as stop:
+    with stop_signals(is_last=True) as stop:
         submission = cancel(name, tasks)
         chosen = list(submission.cancelling or ())
         status: JobStatus | None = None

@@ -44,7 +44,7 @@ def collect_command(job: str, name: str | None, *, quiet: bool, as_json: bool) -
     handed in again, to the executor that the file names. Exit codes are those of run.
     """
     began_s = time.monotonic()
-    with stop_signals() as stop:
+    with stop_signals(is_last=True) as stop:
         tell = Waiting(stop, is_shown=not (quiet or as_json)).tell
         found = find_job(job, name)
         executor = read_executor(job) if is_job_file(job) else None

@@ -14,9 +14,22 @@ def main() -> None:
     if sys.argv[1:] == ["--version"]:  # so quick that prompts may ask for it
         sys.stdout.write(f"umpteen {__version__}\n")
         return
-    from umpteen.cli.group import run_program
+    try:
+        from umpteen.cli.group import run_program
 
-    sys.exit(run_program(sys.argv[1:]))
+        code = run_program(sys.argv[1:])
+    except KeyboardInterrupt:  # while it is loaded
+        code = 130
+    _end_quietly()
+    sys.exit(code)
+
+
+def _end_quietly() -> None:
+    """Have a Ctrl-C that comes while Python puts its things away end it without a word."""
+    import signal
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 if __name__ == "__main__":

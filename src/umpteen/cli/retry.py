@@ -55,7 +55,7 @@ def retry_command(
     """
     began_s = time.monotonic()
     refuse_loose("--where", options["where"], tasks)
-    with stop_signals() as stop:
+    with stop_signals(is_last=True) as stop:
         submission = retry(
             name, tasks, options["where"],
             detach=options["detach"], slots=options["slots"], timeout_s=options["timeout"], memory=options["memory"],

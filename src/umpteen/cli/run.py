@@ -96,7 +96,7 @@ def run_command(job: tuple[str, ...], *, quiet: bool, as_json: bool, **options: 
     only = _choose(options["only"], read)
     if options["dry_run"]:
         return _show_plan(read, options["rerun"], only, as_json=as_json)
-    with stop_signals() as stop:
+    with stop_signals(is_last=True) as stop:
         tell = Waiting(stop, is_shown=not (quiet or as_json)).tell
         submission = submit(read, options["rerun"], only=only, tell=tell)
         del read, only  # a million tasks take room, and the store has them

@@ -36,11 +36,11 @@ from umpteen.report import (
     status_to_dict,
 )
 from umpteen.status import Failure, JobStatus, is_failure
+from umpteen.stops import STOP_SIGNALS, Stops
 from umpteen.task import Record
 
 __all__ = [
     "LiveView",
-    "StopSignals",
     "View",
     "Waiting",
     "open_view",
@@ -55,17 +55,6 @@ _SHOWN_FAILURES = 5
 _MOST_FAILURES, _MOST_EVENTS = 50, 1000  # at one look
 
 
-class StopSignals:
-    """How often the user asked to stop, by Ctrl-C, SIGTERM or a closed terminal."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    def add(self, *_: object) -> None:
-        """A signal handler."""
-        self.count += 1
-
-
 class Waiting:
     """What is shown on stderr before there is a job to look at: `tell` is given it.
 
@@ -73,7 +62,7 @@ class Waiting:
     stop.
     """
 
-    def __init__(self, stop: StopSignals, *, is_shown: bool) -> None:
+    def __init__(self, stop: Stops, *, is_shown: bool) -> None:
         self.stop, self.is_shown = stop, is_shown
         self.shown_s = time.monotonic() + _SOON_S - _PLAIN_S
 
@@ -87,20 +76,22 @@ class Waiting:
 
 
 @contextlib.contextmanager
-def stop_signals() -> Iterator[StopSignals]:
-    """Count signals instead of dying of them."""
-    stop = StopSignals()
+def stop_signals(*, is_last: bool = False) -> Iterator[Stops]:
+    """Count signals instead of dying of them.
+
+    is_last: whether the process only has to end after this; once asked to, it hears no more.
+    """
+    stop = Stops()
     if threading.current_thread() is not threading.main_thread():  # only that one hears them
         yield stop
         return
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    heard = [n for n in numbers if signal.getsignal(n) is not signal.SIG_IGN]  # as under nohup
+    heard = [n for n in STOP_SIGNALS if signal.getsignal(n) is not signal.SIG_IGN]  # as under nohup
     before = {number: signal.signal(number, stop.add) for number in heard}
     try:
         yield stop
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if is_last and stop.count else handler)
 
 
 def open_view(submission: Submission, job: str, *, quiet: bool, as_json: bool) -> View:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import time
 
-from umpteen.cli.view import StopSignals, open_view
+from umpteen.cli.view import open_view
 from umpteen.dispatch import Submission, exit_code, watch
 from umpteen.errors import EXIT_INTERRUPTED
 from umpteen.status import JobStatus
+from umpteen.stops import Stops
 
 __all__ = ["watch_to_end"]
 
 
 def watch_to_end(
     submission: Submission,
-    stop: StopSignals,
+    stop: Stops,
     began_s: float,
     *,
     quiet: bool,
