@@ -14,6 +14,7 @@ from tests.support.dask import DaskCluster
 from tests.support.proxy import FaultProxy
 from tests.support.ray import RayCluster
 from tests.support.s3 import PROGRAMS, S3, S3Server
+from tests.support.sfs import Sfs, SfsServer
 from tests.support.sftp import Sftp, SftpServer
 
 _FIRST = ["unit", "contract"]
@@ -126,3 +127,22 @@ def sftp(need: Callable[[str], str], request: pytest.FixtureRequest, tmp_path: P
     need("ssh-keygen")
     server: SftpServer = request.getfixturevalue("sftp_server")
     return Sftp(server.port, server.user, tmp_path, server.folder)
+
+
+@pytest.fixture(scope="session")
+def sfs_server() -> Iterator[SfsServer]:
+    """A server that Saturn Cloud's client takes for its own, for all tests of a run.
+
+    One for all, since that client reads where it is when it is loaded, and then no more.
+    """
+    with SfsServer() as server:
+        yield server
+
+
+@pytest.fixture
+def sfs(sfs_server: SfsServer, monkeypatch: pytest.MonkeyPatch) -> Sfs:
+    """An empty place on Saturn Cloud."""
+    place = sfs_server.make_place()
+    for name, value in place.environment.items():
+        monkeypatch.setenv(name, value)
+    return place

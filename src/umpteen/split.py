@@ -133,9 +133,9 @@ def split(order: Order, on_progress: Progress) -> Split:
     outcome = _read_outcome(order, batch, top)
     runs = _choose_runs(order, batch, outcome)
     size = order.batch_size or _BATCHES_PER_SLOT * nprocs
+    store = open_store(base)
     os.makedirs(folder, exist_ok=True)
     lock = hashlib.blake2b(os.fsencode(os.path.realpath(folder)), digest_size=8).hexdigest()
-    store = open_store(base)
     with local_lock(f"split-{lock}"), contextlib.closing(store), store.patient():
         sent = [
             _send(store, archive, found, folder, base, on_progress)

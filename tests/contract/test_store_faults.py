@@ -329,11 +329,17 @@ def test_an_unknown_option_is_an_error_without_its_value(s3: S3) -> None:
     store.close()
 
 
-def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "gcsfs" else name)
-    with pytest.raises(SettingsError, match="results at gs:// need the package gcsfs") as caught:
-        open_store("gs://bucket/a", {})
-    assert caught.value.hint == "pip install 'umpteen[gs]'"
+@pytest.mark.parametrize(
+    ("scheme", "package", "extra"), [("gs", "gcsfs", "gs"), ("sfs", "saturnfs", "saturn")]
+)
+def test_a_package_that_is_missing_is_named(
+    monkeypatch: pytest.MonkeyPatch, scheme: str, package: str, extra: str
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == package else name)
+    said = f"results at {scheme}:// need the package {package}"
+    with pytest.raises(SettingsError, match=said) as caught:
+        open_store(f"{scheme}://bucket/a", {})
+    assert caught.value.hint == f"pip install 'umpteen[{extra}]'"
 
 
 # --- SFTP -------------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ promises, then what its code does, then what it does wrong and umpteen does righ
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import json
 import os
@@ -560,14 +559,6 @@ def test_line_20_status_codes_are_found_on_s3(umpteen: Umpteen, s3: S3) -> None:
     assert read_commands(umpteen) == ["d", "e", "b/c"]
     place = f"aws s3 cp s3://{s3.bucket}/out/.umpteen/split/home/jovyan/workspace/c/data.tar.gz"
     assert place in read_spec(umpteen)["start_script"]
-
-
-def test_line_20_without_saturnfs_its_extra_is_named(umpteen: Umpteen) -> None:
-    if importlib.util.find_spec("saturnfs"):
-        pytest.skip("saturnfs is here")
-    write_batch(umpteen, "true", remote_output_path="sfs://internal/hugo/x/")
-    done = umpteen("split", write_recipe(umpteen), "batch.json", "c")
-    expect_refusal(done, "sfs://", "umpteen[saturn]")
 
 
 def test_line_21_summary_is_a_table(umpteen: Umpteen) -> None:

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import functools
 import importlib.util
+import inspect
+import itertools
+import os
 import threading
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, Callable
 
 from umpteen.errors import SettingsError
 from umpteen.results.directory import written_whole
@@ -19,7 +23,6 @@ from umpteen.results.place import (
     ASK_FOR_ACCESS,
     CHECK_NETWORK,
     CONNECT_S,
-    IN_FLIGHT,
     READ_S,
     Body,
     Entry,
@@ -38,10 +41,16 @@ _PACKAGES = {
     "abfs": ("adlfs", "abfs"),
     "sfs": ("saturnfs", "saturn"),
 }
+_VARIABLES = {"sfs": ("SATURN_BASE_URL", "SATURN_TOKEN")}  # that have no default
 _SLOWEST_BYTES_S = 50_000
 # By name: the libraries that have them need not be there.
 _PASSING = {"ClientConnectionError", "ClientPayloadError", "ServerDisconnectedError"}
 _PASSING |= {"ServiceRequestError", "ServiceResponseError", "IncompleteReadError"}
+_PASSING |= {"ConnectionError", "Timeout", "ChunkedEncodingError", "RetryError"}  # of requests
+_WRITES = {"pipe_file": 0, "put_file": 1, "rm_file": 0}  # which argument the file is
+_LIMITS_S = {"get_file": None, "find": 600.0}  # of what may be long
+_MAKE_PLACE = "make it, or name another"
+_NO_FILE = frozenset({errno.ENOENT, errno.ENOTDIR})
 _MEMORY = threading.Lock()
 
 
@@ -76,24 +85,25 @@ class FilesystemPlace(Place):
     """A folder of a file system that fsspec opens."""
 
     def __init__(self, address: str, options: dict[str, Any]) -> None:
-        from fsspec import get_filesystem_class
-
         scheme, _, _ = address.partition("://")
         need_package(scheme)
-        try:
-            self.kind: Any = get_filesystem_class(scheme)
-        except ImportError as error:
-            raise SettingsError(
-                f"results at {scheme}:// need a package that is missing: {error}"
-            ) from error
+        self.kind = _load_kind(scheme)
         options = dict(options)
         self.connect_s = float(options.pop("connect_timeout", CONNECT_S))
         self.read_s = float(options.pop("read_timeout", READ_S))
-        self.options = {"use_listings_cache": False, **options, "skip_instance_cache": True}
+        self.options = {
+            "use_listings_cache": False,
+            **self.kind._get_kwargs_from_urls(address),  # noqa: SLF001 -- the host, a user
+            **options,
+            "skip_instance_cache": True,
+        }
         self.root = str(self.kind._strip_protocol(address)).rstrip("/")  # noqa: SLF001
         self.is_memory = scheme == "memory"
-        self.is_exclusive = True if self.is_memory else None
-        self.pool = ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="umpteen-results")
+        self.exclusive = {name for name in _WRITES if _keeps_apart(self.kind, name)}
+        is_tried = "pipe_file" in self.exclusive
+        self.is_exclusive = True if self.is_memory else (None if is_tried else False)
+        self.reads_parts = not self.kind.async_impl and self.kind.cat_file is _fsspec().cat_file
+        self.writing: dict[str, asyncio.Future[Any]] = {}
         self.opening: asyncio.Lock | None = None
         self.opened: Any = None
 
@@ -115,11 +125,14 @@ class FilesystemPlace(Place):
         return True
 
     async def _write(self, path: str, body: Body, is_new: bool) -> None:
-        mode = {"mode": "create"} if is_new else {}
-        if body.path:
-            await self._do("put_file", body.path, path, size=body.size, **mode)
-        else:
-            await self._do("pipe_file", path, body.content, size=body.size, **mode)
+        # What is put as a file has a size that is known; saturnfs waits where it is 0 and is not.
+        source = body.path or ("" if body.size else os.devnull)
+        name = "put_file" if source else "pipe_file"
+        mode = {"mode": "create"} if is_new and name in self.exclusive else {}
+        if is_new and not mode and await self._size(path) is not None:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
+        arguments = (source, path) if source else (path, body.content)
+        await self._do(name, *arguments, size=body.size, **mode)
 
     async def get(self, key: str, offset: int, size: int) -> bytes | None:
         """At most `size` bytes (-1: all) from `offset` on; offset -n: the last n bytes."""
@@ -127,11 +140,13 @@ class FilesystemPlace(Place):
 
     async def _get(self, path: str, offset: int, size: int) -> bytes | None:
         try:
-            if offset or size >= 0:
+            if not offset and size < 0:
+                return bytes(await self._do("cat_file", path))
+            if not self.reads_parts:
                 return await self._get_part(path, offset, size)
-            content: bytes = await self._do("cat_file", path)
-            return content
-        except (FileNotFoundError, NotADirectoryError):
+            end = None if size < 0 else offset + size
+            return bytes(await self._do("cat_file", path, start=offset, end=end))
+        except FileNotFoundError:
             return None
 
     async def _get_part(self, path: str, offset: int, size: int) -> bytes | None:
@@ -147,8 +162,8 @@ class FilesystemPlace(Place):
 
     async def _size(self, path: str) -> int | None:
         try:
-            return int((await self._do("info", path))["size"])
-        except (FileNotFoundError, NotADirectoryError):
+            return _read_size(await self._do("info", path))
+        except FileNotFoundError:
             return None
 
     async def download(self, key: str, path: str) -> bool:
@@ -156,7 +171,7 @@ class FilesystemPlace(Place):
 
         async def get() -> bool:
             with written_whole(path) as temporary:
-                await self._do("get_file", self._path(key), temporary)
+                await self._get_file(self._path(key), temporary)
             return True
 
         try:
@@ -165,6 +180,21 @@ class FilesystemPlace(Place):
             if await self.tried(lambda: self._size(self._path(key))) is None:
                 return False
             raise
+
+    async def _get_file(self, path: str, temporary: str) -> None:
+        """Copy a file to this machine, for as long as more of it comes."""
+        copying = asyncio.ensure_future(self._do("get_file", path, temporary))
+        before, size = -1, 0
+        try:
+            while size != before:
+                before = size
+                await asyncio.wait([copying], timeout=self.connect_s + self.read_s)
+                if copying.done():
+                    return copying.result()  # type: ignore[no-any-return]
+                size = _measure(temporary)
+            raise TimeoutError
+        finally:
+            copying.cancel()
 
     async def entries(self, folder: str) -> list[Entry]:
         """What is in a folder; nothing if there is no such folder."""
@@ -175,14 +205,14 @@ class FilesystemPlace(Place):
     async def _list(self, path: str) -> list[Entry]:
         try:
             found = await self._do("ls", path, detail=True)
-        except (FileNotFoundError, NotADirectoryError):
+        except FileNotFoundError:
             return []
         start = f"{path}/".lstrip("/")
+        named = [(str(_look_up(each, "name")).strip("/"), each) for each in found]
         return [
-            Entry(name, int(each.get("size") or 0), each["type"] == "directory")
-            for each in found
-            if (name := each["name"].strip("/")[len(start) :])
-            and each["name"].lstrip("/").startswith(start)
+            Entry(name[len(start) :], _read_size(each), _look_up(each, "type") == "directory")
+            for name, each in named
+            if name.startswith(start)
         ]
 
     async def walk(self, folder: str) -> list[tuple[str, int]]:
@@ -199,9 +229,9 @@ class FilesystemPlace(Place):
     async def _find(self, path: str) -> list[tuple[str, int]]:
         try:
             found = await self._do("find", path, detail=True)
-        except (FileNotFoundError, NotADirectoryError):
+        except FileNotFoundError:
             return []
-        return [(name, int(each.get("size") or 0)) for name, each in found.items()]
+        return [(name, _read_size(each)) for name, each in found.items()]
 
     async def remove(self, key: str) -> None:
         """Remove a file, if it is there."""
@@ -235,26 +265,24 @@ class FilesystemPlace(Place):
 
     async def close(self) -> None:
         """Let go of connections."""
-        self.pool.shutdown(wait=False)
         self.opened = None
 
     def judge(self, error: Exception) -> Trouble:
         """What an error of some library means, as far as that can be told."""
-        status = next(
-            (
-                value
-                for name in ("status", "status_code", "code")
-                if isinstance(value := getattr(error, name, None), int)
-            ),
-            0,
-        )
+        status = _read_status(error)
         kinds = {kind.__name__ for kind in type(error).__mro__}
         if status == 429 or 500 <= status <= 599:
             return Trouble(f"the server answered {status}", CHECK_NETWORK, is_transient=True)
+        if "SSLError" in kinds:
+            return Trouble("the server's certificate is not trusted", CHECK_NETWORK)
         if kinds & _PASSING:
             return Trouble("the connection was lost or refused", CHECK_NETWORK, is_transient=True)
+        if "JSONDecodeError" in kinds:
+            return Trouble("what answered is no such server", "check the address of the server")
         if status in {401, 403}:
             return Trouble(f"the server answered {status}", ASK_FOR_ACCESS)
+        if isinstance(error, FileNotFoundError):
+            return Trouble(f"there is no such place: {error.__cause__ or error}", _MAKE_PLACE)
         if isinstance(error, NotImplementedError):
             return Trouble("this kind of place cannot do that", "choose another for the results")
         return judge_network(error) or Trouble(f"{type(error).__name__}: {error}")
@@ -263,19 +291,42 @@ class FilesystemPlace(Place):
         return f"{self.root}/{key}" if key else self.root
 
     async def _do(self, name: str, *arguments: Any, size: int = 0, **more: Any) -> Any:
+        """Ask the library, for so long as it may take; what is missing is FileNotFoundError."""
         limit_s = self.connect_s + self.read_s + size / _SLOWEST_BYTES_S
-        opened = await self._open()
-        if opened.async_impl:
-            call = getattr(opened, f"_{name}")(*arguments, **more)
-        else:
-            call = asyncio.get_running_loop().run_in_executor(
-                self.pool, lambda: self._do_alone(getattr(opened, name), *arguments, **more)
-            )
-        return await (call if name in {"get_file", "find"} else asyncio.wait_for(call, limit_s))
+        try:
+            opened = await self._open()
+            if opened.async_impl:
+                asked = getattr(opened, f"_{name}")(*arguments, **more)
+            else:
+                path = arguments[_WRITES[name]] if name in _WRITES else ""
+                call = functools.partial(getattr(opened, name), *arguments, **more)
+                asked = self._do_in_turn(path, functools.partial(self._do_alone, call))
+            return await asyncio.wait_for(asked, _LIMITS_S.get(name, limit_s))
+        except Exception as error:
+            if isinstance(error, (FileNotFoundError, FileExistsError)):
+                raise
+            if _is_missing(error):
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)) from error
+            if getattr(error, "errno", None) == errno.EEXIST:
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from error
+            raise
 
-    def _do_alone(self, call: Any, *arguments: Any, **more: Any) -> Any:
+    async def _do_in_turn(self, path: str, call: Callable[[], Any]) -> Any:
+        """What a call in a thread gives; path: the file that it writes, one after another.
+
+        A write that was given up may go on in its thread, and must not end after a later one.
+        """
+        while path in self.writing:
+            await asyncio.wait([self.writing[path]])
+        answer = _start_thread(call)
+        if path:
+            self.writing[path] = answer
+            answer.add_done_callback(lambda _: self.writing.pop(path, None))
+        return await asyncio.shield(answer)
+
+    def _do_alone(self, call: Callable[[], Any]) -> Any:
         with self._alone():
-            return call(*arguments, **more)
+            return call()
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
@@ -288,8 +339,95 @@ class FilesystemPlace(Place):
             self.opening = asyncio.Lock()
         async with self.opening:
             if self.opened is None:
-                loop = asyncio.get_running_loop()
-                self.opened = await loop.run_in_executor(
-                    self.pool, lambda: self.kind(**self.options)
-                )
+                opening = _start_thread(lambda: self.kind(**self.options))
+                try:
+                    limit_s = self.connect_s + self.read_s
+                    self.opened = await asyncio.wait_for(asyncio.shield(opening), limit_s)
+                except TypeError as error:  # an option that it does not know
+                    raise SettingsError(f"the file system of the results: {error}") from error
         return self.opened
+
+
+def _start_thread(call: Callable[[], Any]) -> asyncio.Future[Any]:
+    """What a call will give, in a thread that the end of the program does not wait for.
+
+    A library that has no limit of its own may wait for ever.
+    """
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[Any] = loop.create_future()
+    answer.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    def work() -> None:
+        try:
+            settle = functools.partial(answer.set_result, call())
+        except Exception as error:  # whatever the library has; `judge` knows them
+            settle = functools.partial(answer.set_exception, error)
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody asks any more
+            loop.call_soon_threadsafe(settle)
+
+    threading.Thread(target=work, name="umpteen-results", daemon=True).start()
+    return answer
+
+
+def _load_kind(scheme: str) -> Any:
+    """The class of fsspec for a scheme; raises SettingsError where it cannot be loaded."""
+    from fsspec import get_filesystem_class
+
+    variables = _VARIABLES.get(scheme, ())
+    if missing := [name for name in variables if not os.environ.get(name)]:
+        raise SettingsError(
+            f"results at {scheme}:// need {' and '.join(missing)} in the environment",
+            "it is there on Saturn Cloud; elsewhere: export the address and a token of yours",
+        )
+    try:
+        return get_filesystem_class(scheme)
+    except ImportError as error:
+        raise SettingsError(
+            f"results at {scheme}:// need a package that is missing: {error}"
+        ) from error
+    except Exception as error:  # what a package does when it is loaded is its own affair
+        reason = f"{type(error).__name__}: {error}"
+        raise SettingsError(
+            f"results at {scheme}://: their package cannot be loaded: {reason}"
+        ) from error
+
+
+def _measure(path: str) -> int:
+    return os.path.getsize(path) if os.path.exists(path) else 0
+
+
+def _fsspec() -> Any:
+    from fsspec import AbstractFileSystem
+
+    return AbstractFileSystem
+
+
+def _keeps_apart(kind: Any, name: str) -> bool:
+    """Whether a write may be told to make a new file: fsspec's own looks first, and then writes."""
+    call = getattr(kind, f"_{name}" if kind.async_impl else name)
+    is_own = call is not getattr(_fsspec(), name, None)
+    return is_own and "mode" in inspect.signature(call).parameters
+
+
+def _look_up(found: Any, key: str) -> Any:
+    """One thing of what was found; most libraries tell it by a dict, some by an object."""
+    return found.get(key) if isinstance(found, Mapping) else getattr(found, key, None)
+
+
+def _read_size(found: Any) -> int:
+    return int(_look_up(found, "size") or 0)
+
+
+def _read_status(error: Exception) -> int:
+    """The status of HTTP in an error, whatever the library calls it; 0 where there is none."""
+    holders = (error, getattr(error, "response", None))
+    for holder, name in itertools.product(holders, ("status", "status_code", "code")):
+        value = getattr(holder, name, None)
+        if isinstance(value, int):
+            return value
+    return 0
+
+
+def _is_missing(error: Exception) -> bool:
+    """Whether the library says, in its own way, that there is no such file."""
+    return getattr(error, "errno", None) in _NO_FILE or _read_status(error) == 404

@@ -17,6 +17,8 @@ import time
 from collections.abc import Awaitable, Iterable, Sequence
 from typing import Any, BinaryIO, Callable, NamedTuple, TypeVar
 
+from umpteen.errors import UmpteenError
+
 __all__ = [
     "ASK_FOR_ACCESS",
     "CHECK_NETWORK",
@@ -173,7 +175,7 @@ class Place(abc.ABC):
         for attempt in itertools.count(1):
             try:
                 return await call()
-            except PlaceError:
+            except (PlaceError, UmpteenError):
                 raise
             except Exception as error:  # every library has its own; `judge` knows them
                 trouble = self.judge(error)
