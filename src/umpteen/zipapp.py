@@ -21,8 +21,8 @@ TRAVELS = (
     "_version adopt attempts beside delivery errors feed foreign intake lane lanes lease live"
     " machine open_batches others outgoing process recalls recorder records retries runner starts"
     " stops task tickets unpack work"
-    " results results.base results.directory results.filesystem results.opening results.place"
-    " results.remote results.s3 results.segments results.sftp"
+    " results results.base results.beneath results.directory results.filesystem results.opening"
+    " results.place results.remote results.s3 results.segments results.sftp"
 ).split()
 
 _DATE = (1980, 1, 1, 0, 0, 0)  # the first that a zip file knows

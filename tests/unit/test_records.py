@@ -151,15 +151,14 @@ def test_read_start_of_another_boot_leaves_out_what_was_not_synced(tmp_path: Pat
 
 
 def test_records_file_is_never_opened_twice(tmp_path: Path) -> None:
-    path = str(tmp_path / "deep" / "1-aa.jsonl")
-    RecordsFile(path).close()
+    RecordsFile(str(tmp_path), "deep/1-aa.jsonl").close()
     with pytest.raises(FileExistsError):
-        RecordsFile(path)
+        RecordsFile(str(tmp_path), "deep/1-aa.jsonl")
 
 
 def test_records_file_that_was_full_goes_on_where_it_was_cut(tmp_path: Path) -> None:
     path = tmp_path / "1-aa.jsonl"
-    file = RecordsFile(str(path))
+    file = RecordsFile(str(tmp_path), path.name)
     lines = [build_line({"task": number, "reason": "x" * 50}) for number in range(3)]
     file.append(lines[0])
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

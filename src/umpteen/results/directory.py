@@ -7,14 +7,30 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
+import io
 import os
 import shutil
+import stat
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 
 from umpteen.errors import StoreError
 from umpteen.results.base import JOB, OPTIONS_SUFFIX, Appender, Content, Store
+from umpteen.results.beneath import (
+    Found,
+    NotPlainError,
+    folder_below,
+    folder_of,
+    open_below,
+    open_beside,
+    walk_below,
+)
 
 __all__ = ["DirectoryStore", "RecordsFile", "written_whole"]
+
+_CHUNK = 1 << 20
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class RecordsFile(Appender):
@@ -24,11 +40,11 @@ class RecordsFile(Appender):
     else; a line that was cut in the middle is ended first, so that it harms no other.
     """
 
-    def __init__(self, path: str) -> None:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
-        self.fd = os.open(path, flags, 0o644)
-        self.path = path
+    def __init__(self, top: str, key: str) -> None:
+        flags = _NEW | os.O_APPEND
+        self.path = f"{top}/{key}"
+        with folder_of(top, key, make=True) as (folder, name):
+            self.fd = os.open(name, flags, 0o644, dir_fd=folder)
         self.size = 0
         self.pending = b""
         self.synced = 0
@@ -64,7 +80,7 @@ class DirectoryStore(Store):
         """At most `size` bytes of the file from `offset` on; None if there is no such file."""
         with self._explained("read", key):
             try:
-                with open(self.path(key), "rb", buffering=0) as file:
+                with self._open(key) as file:
                     if offset:
                         file.seek(offset)
                     return file.read(size)
@@ -75,111 +91,120 @@ class DirectoryStore(Store):
         """The last `size` bytes of the file, or all of it; None if there is no such file."""
         with self._explained("read", key):
             try:
-                with open(self.path(key), "rb", buffering=0) as file:
+                with self._open(key) as file:
                     length = file.seek(0, os.SEEK_END)
                     file.seek(max(0, length - size))
                     return file.read()
             except (FileNotFoundError, NotADirectoryError):
                 return None
 
+    def _open(self, key: str) -> io.FileIO:
+        return io.FileIO(open_below(self.address, key), "rb")
+
     def create(self, key: str, content: Content) -> bool:
         """Put a file whole where none is; False, and nothing done, if there is one."""
-        path = self.path(key)
-        with self._explained("write", key):
-            temporary = self._write_beside(path, content)
+        with self._explained("write", key), self._folder_of(key) as (folder, name):
+            temporary = _write_beside(folder, name, key, content)
             try:
-                os.link(temporary, path)
+                os.link(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
             except FileExistsError:
                 return False
             except OSError as error:
                 if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS):
                     raise
-                return _create_without_links(path, temporary)
+                return _create_without_links(folder, name, temporary)
             finally:
-                os.unlink(temporary)
+                os.unlink(temporary, dir_fd=folder)
         return True
 
     def replace(self, key: str, content: Content) -> None:
         """Put a file whole, in place of what is there."""
-        path = self.path(key)
-        with self._explained("write", key):
-            os.replace(self._write_beside(path, content), path)
+        with self._explained("write", key), self._folder_of(key) as (folder, name):
+            temporary = _write_beside(folder, name, key, content)
+            os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
 
     def open_records(self, key: str) -> RecordsFile:
         """New records of a start; OSError where they cannot be made."""
-        return RecordsFile(self.path(key))
+        return RecordsFile(self.address, key)
 
     def fetch(self, key: str, path: str) -> bool:
         """Copy a file to `path` on this machine, put whole; False if there is no such file."""
         with self._explained(f"copy to {path}", key):
             try:
-                source = open(self.path(key), "rb")  # noqa: SIM115 -- closed by the next line
+                source = self._open(key)
             except (FileNotFoundError, NotADirectoryError):
                 return False
             with source, written_whole(path) as temporary, open(temporary, "xb") as target:
-                shutil.copyfileobj(source, target)
+                shutil.copyfileobj(source, target, _CHUNK)
         return True
 
     def put(self, key: str, path: str) -> None:
         """Copy the file at `path` of this machine into the store, put whole."""
-        target = self.path(key)
-        with self._explained(f"copy {path} to", key), written_whole(target) as temporary:
-            shutil.copy(path, temporary)
+        with (
+            self._explained(f"copy {path} to", key),
+            open(path, "rb") as source,
+            self._folder_of(key) as (folder, name),
+        ):
+            parts = iter(functools.partial(source.read, _CHUNK), b"")
+            temporary = _write_beside(folder, name, key, parts)
+            try:
+                os.chmod(temporary, stat.S_IMODE(os.fstat(source.fileno()).st_mode), dir_fd=folder)
+                os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+            except BaseException:
+                os.unlink(temporary, dir_fd=folder)
+                raise
 
     def move(self, source: str, target: str) -> None:
         """Give a file, or a folder with all below it, another key; nothing if it is not there."""
-        old, new = self.path(source), self.path(target)
-        with self._explained(f"move to {new}", source):
-            if os.path.lexists(old):
-                os.makedirs(os.path.dirname(new), exist_ok=True)
-                os.rename(old, new)
+        with self._explained(f"move to {self.path(target)}", source):
+            try:
+                with folder_of(self.address, source) as (here, old):
+                    os.lstat(old, dir_fd=here)
+                    with self._folder_of(target) as (there, new):
+                        os.rename(old, new, src_dir_fd=here, dst_dir_fd=there)
+            except (FileNotFoundError, NotADirectoryError):
+                return
 
     def delete(self, key: str) -> None:
         """Remove a file, if it is there."""
-        with self._explained("remove", key), contextlib.suppress(FileNotFoundError):
-            os.unlink(self.path(key))
+        with (
+            self._explained("remove", key),
+            contextlib.suppress(FileNotFoundError),
+            folder_of(self.address, key) as (folder, name),
+        ):
+            os.unlink(name, dir_fd=folder)
 
     def walk(self, folder: str) -> list[tuple[str, int]]:
         """Every file below a folder, in no order: its path relative to that, and its bytes.
 
         A link is a file, whatever it points to.
         """
-        found: list[tuple[str, int]] = []
+        return [(found.path, found.size) for found in self.look(folder)]
+
+    def look(self, folder: str) -> list[Found]:
+        """The same with what each file is."""
         with self._explained("list", folder):
-            _walk(self.path(folder), "", found)
-        return found
+            return walk_below(self.address, folder)
 
     def list(self, folder: str) -> list[str]:
         """The names in a folder, in no order; none if there is no such folder."""
         with self._explained("list", folder):
             try:
-                return os.listdir(self.path(folder))
+                with folder_below(self.address, folder) as opened:
+                    return os.listdir(opened)
             except (FileNotFoundError, NotADirectoryError):
                 return []
 
-    def _write_beside(self, path: str, content: Content) -> str:
-        temporary = f"{path}.{os.urandom(4).hex()}.new"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        # Settings may name what others must not see.
-        mode = 0o600 if path.endswith((JOB, OPTIONS_SUFFIX)) else 0o666
-        try:
-            fd = os.open(temporary, flags, mode)
-        except FileNotFoundError:
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            fd = os.open(temporary, flags, mode)
-        try:
-            with os.fdopen(fd, "wb", buffering=0) as file:
-                for part in [content] if isinstance(content, (bytes, bytearray)) else content:
-                    _write_all(file.fileno(), part)
-        except BaseException:
-            os.unlink(temporary)
-            raise
-        return temporary
+    def _folder_of(self, key: str) -> AbstractContextManager[tuple[int, str]]:
+        return folder_of(self.address, key, make=True)
 
     @contextlib.contextmanager
     def _explained(self, doing: str, key: str) -> Iterator[None]:
         try:
             yield
+        except NotPlainError as error:
+            message = f"{error.filename} is damaged: {error.strerror}"
+            raise StoreError(message, path=self.path(key), damaged=True) from error
         except OSError as error:
             raise StoreError(
                 f"could not {doing} {self.path(key)}: {error.strerror}",
@@ -216,28 +241,33 @@ def written_whole(path: str) -> Iterator[str]:
         raise
 
 
-def _walk(folder: str, prefix: str, found: list[tuple[str, int]]) -> None:
+def _write_beside(folder: int, name: str, key: str, content: Content) -> str:
+    """A temporary file beside the one it is for, which has that content; its name."""
+    temporary = f"{name}.{os.urandom(4).hex()}.new"
+    # Settings may name what others must not see.
+    mode = 0o600 if key.endswith((JOB, OPTIONS_SUFFIX)) else 0o666
+    fd = os.open(temporary, _NEW, mode, dir_fd=folder)
     try:
-        entries = os.scandir(folder)
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    with entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                _walk(entry.path, f"{prefix}{entry.name}/", found)
-                continue
-            with contextlib.suppress(FileNotFoundError):  # gone in between
-                found.append((prefix + entry.name, entry.stat(follow_symlinks=False).st_size))
+        try:
+            for part in [content] if isinstance(content, (bytes, bytearray)) else content:
+                _write_all(fd, part)
+        finally:
+            os.close(fd)
+    except BaseException:
+        os.unlink(temporary, dir_fd=folder)
+        raise
+    return temporary
 
 
-def _create_without_links(path: str, temporary: str) -> bool:
+def _create_without_links(folder: int, name: str, temporary: str) -> bool:
     """For file systems that have no hard links: exclusive, but not put whole."""
     try:
-        target = open(path, "xb")  # noqa: SIM115 -- that it is there already is an answer
+        target = os.open(name, _NEW, 0o666, dir_fd=folder)
     except FileExistsError:
         return False
-    with target, open(temporary, "rb") as source:
-        shutil.copyfileobj(source, target)
+    source = open_beside(folder, temporary, temporary)
+    with open(target, "wb") as written, open(source, "rb") as content:
+        shutil.copyfileobj(content, written)
     return True
 
 
