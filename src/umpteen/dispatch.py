@@ -6,6 +6,7 @@ Each verb is a short list of named steps. Nothing here prints.
 from __future__ import annotations
 
 import collections
+import re
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -100,6 +101,11 @@ def settle(job: Job, folder: str) -> Job:
     if not executor.abilities.is_engine:
         _refuse_impossible(job.tasks)
     place = settings.address.replace("{name}", job.name)
+    if not job.is_part and (
+        unknown := re.search(r"\{[A-Za-z_]\w*\}", settings.address.replace("{name}", ""))
+    ):
+        message = f"the address of the results has {unknown[0]}, which nothing stands for"
+        raise SettingsError(message, "{name} is the job's name; nothing else is filled in")
     address = open_store(place, settings.results_options or None).address
     sources = dict(settings.sources)
     slots = settings.slots

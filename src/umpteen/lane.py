@@ -576,7 +576,9 @@ class _Lane:
                 is_for_shell = error.errno in (errno.ENOEXEC, errno.ENOENT)
                 if not is_for_shell or error.filename == launch.cwd:
                     raise
-        return start(Launch([b"sh", b"-c", text], b"/bin/sh", *launch[2:]))
+        # A command that begins like a flag is none of the shell's.
+        flags = [b"-c", b"--"] if text[:1] in (b"-", b"+") else [b"-c"]
+        return start(Launch([b"sh", *flags, text], b"/bin/sh", *launch[2:]))
 
     def _program(self, command: str, path: str, cwd: str | None) -> str | None:
         key = (command.split(None, 1)[0], path, cwd)

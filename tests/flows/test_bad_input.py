@@ -433,3 +433,30 @@ def test_full_disk_that_gets_room_in_time_is_only_waited_for(
     assert watcher.returncode == 0, said
     assert sorted(r["task"] for r in list_records(small_disk / "job")) == [0, 1]
     assert status.read_text() == "0"
+
+
+@pytest.mark.parametrize(
+    "tasks",
+    [
+        '[{name: "run-{seed}", command: "train --lr {lr}"}]',
+        '[{"name": "run-{seed}", "command": ["train"], "tags": ["a"]}]',
+        '[{"name": "a", "command": "true"}, {"name": "{x}", "command": "true"}]',
+    ],
+)
+def test_bad_name_with_a_placeholder_and_no_values_is_refused(umpteen: Umpteen, tasks: str) -> None:
+    umpteen.write("a.yaml", f"tasks: {tasks}\n")
+    expect_refusal(umpteen("run", "a.yaml"), "a.yaml, line 1", "has no values", "matrix: {")
+
+
+def test_bad_results_with_a_misspelt_placeholder_are_refused(umpteen: Umpteen) -> None:
+    done = umpteen("run", "true", "--results", "out/{nam}/{name}")
+    expect_refusal(done, "{nam}", "{name} is the job's name")
+
+
+def test_command_that_begins_like_a_flag_is_none_of_the_shells(umpteen: Umpteen) -> None:
+    umpteen.write("a.txt", "--flag b\n+x; true\n")
+    assert umpteen("run", "a.txt", "-q").returncode == 1
+    assert "--flag: not found" in umpteen("logs", "a", "0", "--stderr").stdout
+    assert (
+        umpteen("status", "a", "--json").stdout.count('"index": 1,') == 0
+    )  # only the first failed

@@ -93,6 +93,8 @@ class _TextLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignor
 
 def check_encoding(source: Source) -> None:
     """Raises InputError, with line and column, where the bytes are not UTF-8 or hold a NUL."""
+    if source.data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise InputError("is UTF-16 text, not UTF-8", "save it as UTF-8", file=source.name)
     try:
         source.data.decode()
     except UnicodeDecodeError as error:

@@ -17,7 +17,7 @@ import msgspec
 from umpteen.errors import InputError, SettingsError, UmpteenError
 from umpteen.formats.documents import Path, Place, Source
 from umpteen.formats.matrix import ReadTable, Table, parse_matrix, value_text
-from umpteen.formats.placeholders import Template, TextTemplate
+from umpteen.formats.placeholders import Template, TextTemplate, refuse_placeholder_in_name
 from umpteen.formats.terms import (
     TermsEntry,
     TermsTemplate,
@@ -196,6 +196,7 @@ def _build_plain(chunk: list[Any]) -> list[Task] | None:
     commands = [task.command for task in built if type(task.command) is str]
     # What is wrong is told by the slower way, which knows the place.
     are_bad = "" in commands or any(map(str.isspace, commands)) or "\0" in "".join(commands)
+    are_bad = are_bad or "{" in "".join([task.name for task in built])
     return None if are_bad else built
 
 
@@ -249,6 +250,8 @@ def _build_entry(entry: Entry, frame: Frame, index: int) -> list[Task]:
     shell = frame.shell if entry.shell is None else entry.shell
     timeout_s = parse_duration_field("timeout", entry.timeout)
     tags = _parse_tags(entry.tags)
+    if table is None and entry.name is not None:
+        refuse_placeholder_in_name(entry.name)
     template = {"template": index + 1} if frame.canary and table is not None else {}
     pattern = Task(
         command=_parse_command(entry.command, shell=shell),

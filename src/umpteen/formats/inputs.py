@@ -30,6 +30,7 @@ _VALUES = re.compile(r"[^\W\d][\w.-]*=.*", re.DOTALL)
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
 _FILE_HINT = "give a job file, or a command in quotes"
 _BOM = b"\xef\xbb\xbf"
+_PIPE = re.compile(r"/dev/(?:fd/\d+|stdin)|/proc/(?:self|\d+)/fd/\d+")
 _MANY_BYTES = 1 << 22
 
 
@@ -77,8 +78,10 @@ class Inputs:
             reason = getattr(error, "strerror", None) or str(error)
             raise InputError(f"{name!r} cannot be read: {reason}") from None
         self.add(data)
-        shown = "stdin" if name == "-" else name
-        return Source(shown, data.removeprefix(_BOM), os.path.dirname(path) if name != "-" else "")
+        # `<(command)` of a shell is a pipe whose name says nothing, as standard input is.
+        is_pipe = name == "-" or _PIPE.fullmatch(name) is not None
+        folder = "" if is_pipe else os.path.dirname(path)
+        return Source("stdin" if is_pipe else name, data.removeprefix(_BOM), folder)
 
     def _read(self, name: str, path: str) -> bytes:
         if name == "-":

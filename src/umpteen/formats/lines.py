@@ -1,5 +1,7 @@
 """One command a line in, a Draft out; blank lines and those that begin with `#` are no tasks.
 
+A line that ends in a backslash goes on in the next.
+
 Knows nothing of settings or placeholders.
 """
 
@@ -7,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Iterator
 
 from umpteen.errors import InputError
 from umpteen.formats.documents import Path, Place, Source, check_encoding
@@ -18,21 +21,57 @@ _INTERPRETERS = {
     ".py": "python3", ".R": "Rscript", ".r": "Rscript", ".jl": "julia", ".pl": "perl",
     ".rb": "ruby", ".js": "node", ".lua": "lua", ".m": "octave",
 }  # fmt: skip
+_OTHER_FORMATS = (
+    ".md", ".rst", ".html", ".xml", ".toml", ".ini", ".cfg", ".conf", ".log", ".tex",
+)  # fmt: skip
 
 
 def read_lines(source: Source) -> Draft:
     """The commands; raises InputError, with the line, for bytes that are no text."""
     check_encoding(source)
+    _refuse_others(source)
+    text = source.data.decode().replace("\r\n", "\n")
+    if "\\\n" in text:
+        commands = [command for _, command in _join_lines(text)]
+    else:
+        stripped = [line.strip() for line in text.split("\n")]
+        commands = [line for line in stripped if line and line[0] != "#"]
+    return Draft(source, entries=list(commands), find=functools.partial(_find_line, source))
+
+
+def _refuse_others(source: Source) -> None:
+    """Raises InputError for a file that is known not to be a list of commands."""
     if program := find_interpreter(source):
         raise InputError(
             "is a script, not a list of commands",
             f"to run it as one task: umpteen run '{program} {source.name}'",
             file=source.name,
         )
-    text = source.data.decode().replace("\r\n", "\n")
-    stripped = [line.strip() for line in text.split("\n")]
-    commands = [line for line in stripped if line and line[0] != "#"]
-    return Draft(source, entries=list(commands), find=functools.partial(_find_line, source))
+    stem, extension = os.path.splitext(os.path.basename(source.name))
+    if stem.lower() in ("makefile", "gnumakefile"):
+        hint = f"to run it as one task: umpteen run 'make -f {source.name}'"
+        raise InputError("is a Makefile, not a list of commands", hint, file=source.name)
+    if extension.lower() in _OTHER_FORMATS:
+        hint = "one that is may have any other name: cp it to commands.txt"
+        message = f"is no list of commands, as its name ends in {extension}"
+        raise InputError(message, hint, file=source.name)
+
+
+def _join_lines(text: str) -> Iterator[tuple[int, str]]:
+    """Each command with its first line's number; what ends in a backslash goes on, as in a shell."""
+    parts: list[str] = []
+    begin = 0
+    for number, line in enumerate(text.split("\n"), 1):
+        begin = begin if parts else number
+        if not parts and (not line.strip() or line.strip()[0] == "#"):
+            continue
+        goes_on = (len(line) - len(line.rstrip("\\"))) % 2
+        parts.append(line[:-1] if goes_on else line)
+        if not goes_on:
+            yield begin, "".join(parts).strip()
+            parts = []
+    if parts:
+        yield begin, "".join(parts).strip()
 
 
 def find_interpreter(source: Source) -> str:
@@ -45,10 +84,8 @@ def find_interpreter(source: Source) -> str:
 
 
 def _find_line(source: Source, path: Path) -> Place | None:
-    seen = -1
-    for number, line in enumerate(source.data.split(b"\n"), 1):
-        stripped = line.strip()
-        seen += bool(stripped) and not stripped.startswith(b"#")
-        if path and seen == path[0]:
-            return Place(number, stripped.decode(errors="replace"))
+    text = source.data.decode(errors="replace").replace("\r\n", "\n")
+    for position, (number, command) in enumerate(_join_lines(text)):
+        if path and position == path[0]:
+            return Place(number, command)
     return None

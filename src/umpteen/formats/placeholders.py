@@ -15,7 +15,7 @@ from typing import NamedTuple
 from umpteen.errors import InputError, nearest_hint
 from umpteen.names import encode_value
 
-__all__ = ["Template", "TextTemplate", "refuse_placeholders"]
+__all__ = ["Template", "TextTemplate", "refuse_placeholder_in_name", "refuse_placeholders"]
 
 _IDENTIFIER = re.compile(r"\{([A-Za-z_]\w*)(?::raw)?\}")
 _BARE = re.compile(r"[A-Za-z0-9_@%+:./-]+")
@@ -75,6 +75,15 @@ def refuse_placeholders(command: str) -> None:
         raise InputError(
             f"the command has {{{name}}}, and {name!r} has no values",
             f"give them behind it, such as {name}=1..5, or a table: --from values.csv",
+        )
+
+
+def refuse_placeholder_in_name(name: object) -> None:
+    """Raises InputError for a `{word}` in the name of a task that has no values."""
+    if isinstance(name, str) and (match := _IDENTIFIER.search(name)):
+        hint = f"give it values: matrix: {{{match[1]}: 1..5}}"
+        raise InputError(
+            f"the name has {match[0]}, and {match[1]!r} has no values", hint, field="name"
         )
 
 

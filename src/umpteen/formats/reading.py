@@ -50,9 +50,7 @@ __all__ = ["open_document", "read_executor", "read_job", "read_names", "write_co
 _YAML = (".yaml", ".yml")
 _JSON_LIST = re.compile(rb'\[(?:\s*[\[{\]]|"|\s*\n)')
 _JSON_OBJECT = re.compile(rb'\{\s*["}]')
-_YAML_LINE = re.compile(
-    rb"""(?:---|%YAML|["']?[A-Za-z_]\w*["']?[ \t]*:(?=\s|$)|-[ \t]+\w+:(?=\s|$))"""
-)
+_YAML_LINE = re.compile(rb"""(?:---|%YAML|["']?[A-Za-z_]\w*["']?[ \t]*:(?=\s|$)|-[ \t]+\S)""")
 _NOT_BLANK = re.compile(rb"\S")
 
 

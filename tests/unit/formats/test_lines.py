@@ -25,12 +25,26 @@ def test_lines_know_the_line_of_a_task() -> None:
     assert place.line == 5
 
 
+def test_lines_that_end_in_a_backslash_go_on_as_in_a_shell() -> None:
+    data = b"# a \\\necho a \\\r\n  --flag b\\\\\necho c\\\n\necho d\\"
+    draft = read_lines(Source("a.txt", data))
+    assert draft.entries == ["echo a   --flag b\\\\", "echo c", "echo d"]
+    places = [draft.find([position]) for position in range(3)]
+    assert [place.line for place in places if place] == [2, 4, 6]
+
+
+@pytest.mark.parametrize("name", ["README.md", "cfg.toml", "x.INI", "Makefile"])
+def test_lines_of_a_file_that_is_known_to_be_none_are_refused(name: str) -> None:
+    with pytest.raises(InputError, match="list of commands"):
+        read_lines(Source(name, b"all: x\n"))
+
+
 @pytest.mark.parametrize(
     ("data", "problem"),
     [
         (b"a\nb\0c\n", "a.txt, line 2, column 2: has a NUL byte"),
         ("a\né".encode() + b"\xff\n", "a.txt, line 2, column 2: is not UTF-8 text"),
-        ("a".encode("utf-16"), "a.txt, line 1, column 1: is not UTF-8 text"),
+        ("a".encode("utf-16"), "a.txt: is UTF-16 text, not UTF-8"),
         (b"#!/bin/sh\nls\n", "a.txt: is a script"),
     ],
 )

@@ -40,6 +40,7 @@ def refuse(arguments: Sequence[str], *tables: str) -> InputError:
         ("tasks: [a b, c]", ["a b", "c"]),
         ("---\n# x\ntasks: [a]", ["a"]),
         ("- command: a\n- c\n", ["a", "c"]),
+        ("- echo 1\n- echo 2\n", ["echo 1", "echo 2"]),
         ('{"tasks": ["a"]}', ["a"]),
         ('\ufeff  {\n"tasks": ["a"]}', ["a"]),
         ('["a", {"command": "b"}]', ["a", "b"]),
