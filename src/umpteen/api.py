@@ -397,7 +397,9 @@ def _hand_in(job: PlannedJob, only: str | None, rerun: str) -> dispatch.Submissi
 def _watch(submission: dispatch.Submission, *, progress: bool) -> OpenJob:
     began_s = time.monotonic()
     with stop_signals() as stop:
-        code = watch_to_end(submission, stop, began_s, quiet=not progress, as_json=False)
+        code = watch_to_end(
+            submission, stop, began_s, quiet=False, as_json=False, is_silent=not progress
+        )
     if code == EXIT_INTERRUPTED:
         raise KeyboardInterrupt
     return OpenJob(submission.history.store.address)

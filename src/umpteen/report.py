@@ -9,7 +9,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from umpteen.errors import StoreError
 from umpteen.executors.base import LOCAL
@@ -23,6 +23,7 @@ __all__ = [
     "Folds",
     "choose_failures",
     "cut_middle",
+    "fit_progress",
     "plan_to_dict",
     "read_failure",
     "render_ago",
@@ -120,6 +121,33 @@ def shorten_path(path: str) -> str:
     """The path from here where it is below here, else as it is."""
     here = os.getcwd().rstrip("/") + "/"
     return path.removeprefix(here)
+
+
+class Progress(NamedTuple):
+    """The parts of the line that shows how far a job is."""
+
+    bar: str
+    counts: str
+    left: str
+
+
+def fit_progress(status: JobStatus, width: int) -> Progress:
+    """The line for a terminal of that many columns; what does not fit is left out, the least first.
+
+    First goes the rate, then the bar, then the time left. A blank is before it.
+    """
+    counts = f"  {100 * status.finished // max(1, status.total):>3} %   {render_counts(status)}"
+    left = render_left(status.left_s)
+    left = f"   {left}" if left else ""
+    rate = ""
+    if status.rate >= 0.1 and status.left_s:
+        rate = f"   {status.rate:.1f}/s" if status.rate < 100 else f"   {status.rate:,.0f}/s"
+    if width - 1 - len(counts) - len(rate) - len(left) < _LEAST:
+        rate = ""
+    room = min(30, width - 1 - len(counts) - len(rate) - len(left))
+    if room < 0:
+        room, left = 0, ""
+    return Progress(render_bar(status, room), _cut(counts + rate, width - 1), left)
 
 
 def render_start(status: JobStatus, *, is_left: bool = False) -> str:

@@ -222,7 +222,7 @@ run("echo {lr}", values={"lr": [0.1, 0.01]}, name="job", progress=False)
 print([(row["name"], row["lr"], row["state"]) for row in open_job("job").to_rows()])
 """,
     )
-    assert lines == ["[('lr=0.1', '0.1', 'succeeded'), ('lr=0.01', '0.01', 'succeeded')]"]
+    assert lines == ["[('lr=0.1', 0.1, 'succeeded'), ('lr=0.01', 0.01, 'succeeded')]"]
 
 
 @pytest.mark.parametrize(
@@ -278,7 +278,7 @@ def test_python_errors_are_umpteens(umpteen: Umpteen, call: str, message: str) -
         ("run('echo {x}')", 'write values={"x": [1, 2]}'),
         ("submit('true', rerun='faild')", "did you mean 'failed'?"),
         ("Task('true', time_out=3)", "did you mean 'timeout'?"),
-        ("open_job('nothing')", "umpteen ls shows all"),
+        ("open_job('nothing')", "umpteen run … starts one"),
     ],
 )
 def test_python_errors_show_their_hint(umpteen: Umpteen, call: str, hint: str) -> None:

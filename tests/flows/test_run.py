@@ -317,9 +317,14 @@ def test_run_exit_code_says_whether_all_succeeded(
     assert umpteen("run", "job.txt").returncode == code
 
 
-def test_run_quiet_says_nothing(umpteen: Umpteen) -> None:
-    done = umpteen("run", "echo out; echo err >&2; exit 1", "--quiet")
-    assert (done.returncode, done.stdout, done.stderr) == (1, "", "")
+def test_run_quiet_says_nothing_but_that_tasks_failed(umpteen: Umpteen) -> None:
+    done = umpteen("run", "echo out; echo err >&2; exit {x}", "x=0", "--name", "job", "--quiet")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    done = umpteen("run", "echo out; echo err >&2; exit {x}", "x=0..2", "--name", "job", "--quiet")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.fullmatch(
+        r"job: 1 succeeded, 2 failed in .*; umpteen retry job runs the 2 that failed\n", done.stderr
+    )
 
 
 def test_run_json_is_one_object_a_line(umpteen: Umpteen) -> None:

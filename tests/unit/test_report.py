@@ -16,6 +16,7 @@ from umpteen.history import History
 from umpteen.report import (
     Folds,
     choose_failures,
+    fit_progress,
     read_failure,
     render_ago,
     render_bar,
@@ -295,3 +296,14 @@ def test_status_as_json_has_what_the_table_shows() -> None:
 
 def test_status_as_json_of_what_has_ended_has_nothing_left() -> None:
     assert status_to_dict(make_status(counts={"succeeded": 1}, left_s=(1.0, 2.0)))["left_s"] is None
+
+
+@pytest.mark.parametrize("width", [20, 40, 60, 79, 80, 100, 200])
+def test_progress_fits_the_terminal(width: int) -> None:
+    counts = {"succeeded": 24, "failed": 3, "running": 2, "waiting": 571}
+    status = make_status(counts=counts, rate=4.8, left_s=(100.0, 150.0))
+    parts = fit_progress(status, width)
+    assert 1 + sum(map(len, parts)) <= width
+    assert ("2 min left" in parts.left) == (width >= 79)
+    assert ("4.8/s" in parts.counts) == (width >= 100)
+    assert len(parts.bar) == (30 if width >= 200 else len(parts.bar))

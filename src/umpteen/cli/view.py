@@ -6,7 +6,6 @@ import collections
 import contextlib
 import importlib
 import json
-import shutil
 import signal
 import sys
 import threading
@@ -22,6 +21,7 @@ from umpteen.lookup import read_status
 from umpteen.report import (
     Folds,
     choose_failures,
+    fit_progress,
     read_failure,
     render_bar,
     render_counts,
@@ -94,19 +94,26 @@ def stop_signals(*, is_last: bool = False) -> Iterator[Stops]:
             signal.signal(number, signal.SIG_IGN if is_last and stop.count else handler)
 
 
-def open_view(submission: Submission, job: str, *, quiet: bool, as_json: bool) -> View:
-    """The view that suits the flags and the terminal. job: what to type for it, if known."""
+def open_view(
+    submission: Submission, job: str, *, quiet: bool, as_json: bool, is_silent: bool = False
+) -> View:
+    """The view that suits the flags and the terminal. job: what to type for it, if known.
+
+    is_silent: for a program, which asks for what it wants to know.
+    """
+    if is_silent:
+        return View(submission, job)
     if as_json:
         return JsonView(submission, job)
     if quiet:
-        return View(submission, job)
+        return QuietView(submission, job)
     if "ipykernel" in sys.modules:
         return NotebookView(submission, job)
     return LiveView(submission, job) if sys.stderr.isatty() else PlainView(submission, job)
 
 
 class View:
-    """Shows nothing: `--quiet`, and what the others have in common.
+    """Shows nothing, and has what the others have in common.
 
     failures: the newest. folds: what was skipped or cancelled, counted.
     """
@@ -226,6 +233,17 @@ def _head(submission: Submission, status: JobStatus, *, is_left: bool = False) -
     if submission.dropped:
         lines.append(f"  {submission.dropped:,} that it had before are no longer in it")
     return lines
+
+
+class QuietView(View):
+    """One line on stderr, where tasks did not succeed: an error, such as cron mails."""
+
+    def show_end(self, status: JobStatus, seconds: float, *, is_interrupted: bool) -> None:
+        """The first closing line, and what to type."""
+        if status.state != "succeeded" or is_interrupted:
+            first, *rest = self.end_lines(status, seconds, is_interrupted=is_interrupted)
+            again = [line.split(maxsplit=1)[1] for line in rest if line.startswith("  again ")]
+            _say("; ".join([first, *(" ".join(line.split()) for line in again[:1])]))
 
 
 class PlainView(View):
@@ -388,17 +406,11 @@ class LiveView(View):
         from rich.console import Group
         from rich.text import Text
 
-        width = max(10, min(30, shutil.get_terminal_size().columns - 70))
-        share = f"{100 * status.finished // max(1, status.total):>3} %"
+        progress = fit_progress(status, self.console.width)
         line = Text(" ")
-        line.append(render_bar(status, width), style="red" if status.not_succeeded else "green")
-        line.append(f"  {share}   {render_counts(status)}")
-        if status.rate >= 0.1 and status.left_s:
-            line.append(
-                f"   {status.rate:.1f}/s" if status.rate < 100 else f"   {status.rate:,.0f}/s"
-            )
-        if left := render_left(status.left_s):
-            line.append(f"   {left}", style="yellow")
+        line.append(progress.bar, style="red" if status.not_succeeded else "green")
+        line.append(progress.counts)
+        line.append(progress.left, style="yellow")
         parts: list[Any] = [line]
         for note in filter(None, (self.note, status.trouble)):
             parts.append(Text(" " + note, style="yellow"))

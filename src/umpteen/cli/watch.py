@@ -20,13 +20,14 @@ def watch_to_end(
     *,
     quiet: bool,
     as_json: bool,
+    is_silent: bool = False,
     job: str = "",
 ) -> int:
     """Show the job until nobody is at it; the exit code. began_s: as `time.monotonic()` has it.
 
     job: what to type for it, where the user has typed that.
     """
-    view = open_view(submission, job, quiet=quiet, as_json=as_json)
+    view = open_view(submission, job, quiet=quiet, as_json=as_json, is_silent=is_silent)
     interrupted = 0
     status: JobStatus | None = None
     with view:
