@@ -27,6 +27,7 @@ PAGES = [
     ROOT / "docs" / "batches.md",
     ROOT / "docs" / "leaving.md",
     ROOT / "docs" / "python.md",
+    ROOT / "docs" / "recipes.md",
 ]
 _TIME = re.compile(r"(under )?\d[\d.]*(e-\d+)? (s|min|h)\b( ago)?|just now")
 _PLACE = re.compile(r"at \d\d:\d\d on [^\s,]+")
