@@ -449,8 +449,8 @@ def test_bad_name_with_a_placeholder_and_no_values_is_refused(umpteen: Umpteen, 
 
 
 def test_bad_results_with_a_misspelt_placeholder_are_refused(umpteen: Umpteen) -> None:
-    done = umpteen("run", "true", "--results", "out/{nam}/{name}")
-    expect_refusal(done, "{nam}", "{name} is the job's name")
+    done = umpteen("run", "true", "--results", "out/{naam}/{name}")
+    expect_refusal(done, "{naam}", "{name} is the job's name")
 
 
 def test_command_that_begins_like_a_flag_is_none_of_the_shells(umpteen: Umpteen) -> None:
