@@ -34,8 +34,9 @@ from benchmarks.measuring import (
 )
 from benchmarks.million_plan import build_command
 
+from umpteen.forms import parse_ranges
 from umpteen.process import read_machine
-from umpteen.records import build_line, format_ranges, parse_ranges
+from umpteen.records import build_line, format_ranges
 from umpteen.task import FORMAT_VERSION, Record, build_digest
 
 _BEGAN_S = 1_750_000_000.0

@@ -15,7 +15,7 @@ import msgspec
 
 from umpteen.cut import Cut, cut_evenly
 from umpteen.graph import Barrier
-from umpteen.history import HandedBatch, TaskLine
+from umpteen.handed_files import HandedBatch, TaskLine
 from umpteen.job import Task
 from umpteen.plan import Plan
 from umpteen.records import format_ranges

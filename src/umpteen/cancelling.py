@@ -12,11 +12,12 @@ import msgspec
 
 from umpteen.errors import InputError
 from umpteen.history import History
+from umpteen.job_files import read_cancel_mark
 from umpteen.lease import end_leftovers
 from umpteen.process import read_machine
 from umpteen.records import build_line
 from umpteen.results.base import CANCEL
-from umpteen.starts import Opener, read_cancel_mark
+from umpteen.starts import Opener
 from umpteen.task import IS_FINAL
 
 __all__ = [

@@ -21,12 +21,14 @@ from umpteen.beside import Beside
 from umpteen.cut import Cut
 from umpteen.errors import StoreError
 from umpteen.executors.base import Executor, Load, Order
-from umpteen.history import HandedBatch, HandIn, History
+from umpteen.forms import parse_ranges
+from umpteen.handed_files import HandedBatch, HandIn
+from umpteen.history import History
 from umpteen.job import Job
 from umpteen.lease import local_lock, name_hand_in
 from umpteen.plan import Plan, build_settings
 from umpteen.process import read_machine
-from umpteen.records import format_ranges, parse_ranges
+from umpteen.records import format_ranges
 from umpteen.results.base import (
     JOB,
     LOCK,

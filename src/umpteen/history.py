@@ -7,26 +7,47 @@ only what is new since the last look. Knows nothing of executors, so not what li
 from __future__ import annotations
 
 import collections
+import contextlib
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, TypeVar
-
-import msgspec
+from typing import Any
 
 from umpteen.errors import StoreError
+from umpteen.forms import FormError, parse_ranges
+from umpteen.handed_files import (
+    BatchNames,
+    HandIn,
+    TaskLine,
+    check_count,
+    check_settings,
+    parse_batch_names,
+    parse_hand_in,
+    parse_handles,
+    parse_record_lines,
+    parse_table,
+    parse_task_lines,
+)
 from umpteen.job import Task
+from umpteen.job_files import (
+    RunningTask,
+    damaged,
+    parse_running,
+    read_cancel_mark,
+    read_form,
+    read_job,
+)
 from umpteen.process import Machine, read_machine
 from umpteen.records import (
     list_starts,
+    parse_end,
     parse_lines,
-    parse_ranges,
     parse_record,
+    parse_start,
     read_start,
     refuse_newer,
     trusted_size,
 )
 from umpteen.results.base import (
-    CANCEL,
     CLOSED,
     JOB,
     RecordsKey,
@@ -44,64 +65,13 @@ from umpteen.results.base import (
 )
 from umpteen.task import IS_FINAL, NUMBER_OF, STATES, Record
 
-__all__ = ["SKIPPED", "SUCCEEDED", "BatchHistory", "HandIn", "HandedBatch", "History", "TaskLine"]
+__all__ = ["SKIPPED", "SUCCEEDED", "BatchHistory", "History"]
 
 SUCCEEDED, SKIPPED = NUMBER_OF["succeeded"], NUMBER_OF["skipped"]
 _TAIL_BYTES, _HEAD_BYTES = 65536, 1024
 _STARTS_AT_ONCE = 64
 _KEPT_BATCH_FILES = 4
 _SAMPLES = 1000
-_Kind = TypeVar("_Kind")
-
-
-class HandedBatch(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One batch of a hand-in, and the indices of its tasks as ranges."""
-
-    batch: str
-    indices: str
-
-
-class HandIn(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One `handed/K.json`.
-
-    tasks: how many were added. changed, dropped and restored (no longer
-    dropped, and as it was): indices as ranges. source: the job's
-    source_digest; is_plain: whether the k-th task of that source is index k, by its own name.
-    workers: how many batches an engine was taken to run at once.
-    """
-
-    hand_in: int
-    time: float
-    executor: str
-    mark: str
-    tasks: int
-    batches: list[HandedBatch]
-    changed: str = ""
-    dropped: str = ""
-    restored: str = ""
-    source: str = ""
-    is_plain: bool = False
-    workers: int = 0
-    settings: dict[str, Any] = {}
-
-
-class TaskLine(Task, frozen=True, omit_defaults=True):
-    """One line of `tasks/K.jsonl`: a task that was added, or `index` changed or dropped."""
-
-    index: int | None = None
-    dropped: bool = False
-
-
-class _RecordLine(msgspec.Struct, gc=False):
-    """The part of a record, or of an event, that counting needs."""
-
-    task: int = -1
-    state: str = ""
-    seconds: float = 0.0
-    event: str = ""
-    end_s: float = 0.0
-    retry: bool = False
-    left: int = -1
 
 
 class _StartHistory:
@@ -190,7 +160,7 @@ class History:
         self._unread_failures: list[tuple[str, RecordsKey]] = []
         self._unread_fresh: list[tuple[str, RecordsKey]] = []
         self._without_handles: set[int] = set()
-        self._batch_files: dict[str, _BatchFile] = {}
+        self._batch_files: dict[str, BatchNames] = {}
 
     # --- reading ------------------------------------------------------------------------
 
@@ -206,37 +176,44 @@ class History:
         self._read_batches(self.list_open())
 
     def _read_cancel_mark(self) -> None:
-        if content := self.store.read(CANCEL):
-            self.cancelled_upto = int(self._decode(CANCEL, content, dict[str, Any])["upto"])
+        self.cancelled_upto = read_cancel_mark(self.store).upto
 
     def _read_job(self) -> None:
         try:
-            content = self.store.read(JOB)
-        except StoreError:
-            if not self.store.list(".umpteen"):
+            job = read_job(self.store)
+        except StoreError as error:
+            if error.damaged or not self.store.list(".umpteen"):
                 raise
             # Settings are for its owner alone; how the job stands is for those he lets look on.
             self.job = {"name": self.store.address.rpartition("/")[2]}
             return
-        if content is not None:
-            self.job = self._decode(JOB, content, dict[str, Any])
-            refuse_newer(self.store, self.job)
+        if job is not None:
+            refuse_newer(self.store, job)
+            with self._read_as(JOB):
+                check_settings(job.get("settings", {}))
+            self.job = job
 
-    def _decode(self, key: str, content: bytes, kind: type[_Kind]) -> _Kind:
+    @contextlib.contextmanager
+    def _read_as(self, key: str) -> Iterator[None]:
+        """What has not the form of this file is damaged."""
         try:
-            return msgspec.json.decode(content, type=kind)
-        except msgspec.DecodeError as error:
-            path = self.store.path(key)
-            raise StoreError(f"{path} is damaged: {error}", path=path) from error
+            yield
+        except FormError as error:
+            raise damaged(self.store.path(key), error) from error
 
     def _read_hand_ins(self) -> None:
         known = len(self.hand_ins)
         for number in parse_numbers(self.store.list(".umpteen/handed"), ".json"):
             if number <= known:
                 continue
-            content = self.store.read(handed_key(number))
-            if content:
-                self._add_hand_in(self._decode(handed_key(number), content, HandIn))
+            expected = len(self.hand_ins) + 1
+            with self._read_as(handed_key(expected)):
+                if number != expected:
+                    raise FormError("it is missing, and a later one is there")
+                content = self.store.read(handed_key(number)) or b""
+                hand_in = parse_hand_in(content, number, self.count)
+                check_count(self.store, hand_in, self.count)
+            self._add_hand_in(hand_in)
         for number in sorted(self._without_handles):
             self._read_handle(number)
 
@@ -271,13 +248,15 @@ class History:
             self.stale.difference_update(part)
 
     def _read_handle(self, number: int) -> None:
-        content = self.store.read(handles_key(number))
-        if content is None:
+        handles = read_form(self.store, handles_key(number), parse_handles)
+        if handles is None:
             return
-        handles = self._decode(handles_key(number), content, dict[str, str])
         for name, handle in handles.items():
-            if self.batches[name].hand_in == number:
-                self.batches[name].handle = handle
+            batch = self.batches.get(name)
+            if batch is None:
+                raise damaged(self.store.path(handles_key(number)), f"there is no batch {name}")
+            if batch.hand_in == number:
+                batch.handle = handle
         self._without_handles.discard(number)
 
     def _read_batches(self, batches: Sequence[BatchHistory]) -> None:
@@ -329,7 +308,7 @@ class History:
             head = self.store.read(key, size=_HEAD_BYTES) or b""
             if trusted_size(head, self.here) < len(head):  # from before a reboot: read with care
                 return False
-        closing = next(parse_lines(tail[position:]), None)
+        closing = parse_end(next(parse_lines(tail[position:]), {}), self.count)
         if closing is None:
             return False
         self._apply_closing(batch, start, closing)
@@ -376,15 +355,14 @@ class History:
             self.batch_of[index] = -1
 
     def _apply_lines(self, batch: BatchHistory, start: _StartHistory, content: bytes) -> None:
-        try:
-            lines = _LINES.decode_lines(content)
-        except msgspec.DecodeError:  # a damaged line: go by each one
-            lines = [msgspec.convert(line, _RecordLine) for line in parse_lines(content)]
-        has_failures = False
+        lines = parse_record_lines(content)
+        has_failures, count = False, self.count
         for line in lines:
             if line.task < 0:
                 if line.event == "end":
                     start.has_ended, start.left = True, line.left
+                continue
+            if line.task >= count or not line.state:  # as of another job
                 continue
             number = 0 if line.retry else NUMBER_OF[line.state]
             self._set(batch, line.task, number)
@@ -395,7 +373,8 @@ class History:
         if has_failures:
             self._add_failures(batch.batch, content)
         if not start.opened:
-            start.opened = next(parse_lines(content[: content.find(b"\n") + 1]), {})
+            first = next(parse_lines(content[: content.find(b"\n") + 1]), {})
+            start.opened = parse_start(first) or {}
 
     def _add_failures(self, batch: str, content: bytes) -> None:
         for record in _list_failures(content):
@@ -410,9 +389,8 @@ class History:
             known = {"cwd": "submitted_from"}
             given.update({known.get(key, key): value for key, value in newest.settings.items()})
             given.update(executor=newest.executor, executor_options={})
-            if content := self.store.read(options_key(newest.hand_in)):
-                key = options_key(newest.hand_in)
-                given["executor_options"] = self._decode(key, content, dict[str, Any])
+            key = options_key(newest.hand_in)
+            given["executor_options"] = read_form(self.store, key, parse_table) or {}
         return given
 
     # --- asking -------------------------------------------------------------------------
@@ -435,17 +413,16 @@ class History:
             batch for batch in self.batches.values() if not batch.has_ended and not batch.is_closed
         ]
 
-    def list_running(self, batch: BatchHistory) -> list[list[Any]]:
-        """[index, slot, start in seconds since 1970, pid] of each running task of a batch."""
+    def list_running(self, batch: BatchHistory) -> list[RunningTask]:
+        """The tasks of a batch that run, as its newest start told last."""
         folder = running_folder(batch.batch)
-        running: list[list[Any]] = []
+        running: list[RunningTask] = []
         self.troubles.pop(batch.batch, None)
         for name in self.store.list(folder) if batch.starts else ():  # as far as we have read
-            content = self.store.read(f"{folder}/{name}") if name.endswith(".json") else None
-            if content and name == f"{batch.starts[-1].key.start}-{batch.token}.json":
-                told = msgspec.json.decode(content)
-                running += told["running"]
-                self.troubles[batch.batch] = told.get("trouble", "")
+            if name == f"{batch.starts[-1].key.start}-{batch.token}.json":
+                told = parse_running(self.store.read(f"{folder}/{name}"), self.count)
+                running += told.tasks
+                self.troubles[batch.batch] = told.trouble
         return running
 
     def unfinished(self, batch: BatchHistory) -> list[int]:
@@ -462,9 +439,8 @@ class History:
     def read_tasks(self) -> list[Task]:
         """Every task by index in its newest form, each with its name."""
         tasks: list[Task] = []
-        for hand_in in self.hand_ins:
-            content = self.store.read(tasks_key(hand_in.hand_in)) or b""
-            for line in self._decode_lines(tasks_key(hand_in.hand_in), content):
+        for lines in self._read_task_lines():
+            for line in lines:
                 if line.index is None:
                     tasks.append(_as_task(line, len(tasks)))
                 elif not line.dropped:
@@ -475,14 +451,28 @@ class History:
         """Every form that a task ever had, oldest first."""
         forms: list[Task] = []
         count = 0
-        for hand_in in self.hand_ins:
-            content = self.store.read(tasks_key(hand_in.hand_in)) or b""
-            for line in self._decode_lines(tasks_key(hand_in.hand_in), content):
+        for lines in self._read_task_lines():
+            for line in lines:
                 place = count if line.index is None else line.index
                 count += line.index is None
                 if place == index and not line.dropped:
                     forms.append(_as_task(line, index))
         return forms
+
+    def _read_task_lines(self) -> Iterator[list[TaskLine]]:
+        """What each hand-in added and changed: as much as it says."""
+        count = 0
+        for hand_in in self.hand_ins:
+            key = tasks_key(hand_in.hand_in)
+            with self._read_as(key):
+                lines = parse_task_lines(self.store.read(key) or b"")
+                added = sum(line.index is None for line in lines)
+                count += added
+                if added != hand_in.tasks:
+                    raise FormError(f"it adds {added} tasks, and {hand_in.tasks} were handed in")
+                if any(line.index is not None and line.index >= count for line in lines):
+                    raise FormError("it changes a task that there is not")
+            yield lines
 
     def take_recent(self) -> Iterator[tuple[str, Record]]:
         """(batch, record) of what came to an end without success since the last call, oldest
@@ -523,33 +513,29 @@ class History:
         """Whether this is how the task stands: no later batch has it, and it did not succeed."""
         number = self.batches[batch].number
         return (
-            self.batch_of[record.task] == number
+            record.task < self.count
+            and self.batch_of[record.task] == number
             and self.states[record.task] == NUMBER_OF[record.state]
             and record.task not in self.dropped
         )
-
-    def _decode_lines(self, key: str, content: bytes) -> list[TaskLine]:
-        try:
-            return _TASK_LINES.decode_lines(content)
-        except msgspec.DecodeError as error:
-            path = self.store.path(key)
-            raise StoreError(f"{path} is damaged: {error}", path=path) from error
 
     def describe_task(self, batch: str, index: int) -> tuple[str, str]:
         """(name, address of the outputs) of a task, from the file of one batch it is in."""
         if batch not in self._batch_files:
             while len(self._batch_files) >= _KEPT_BATCH_FILES:
                 del self._batch_files[next(iter(self._batch_files))]
-            content = self.store.read(batch_key(batch)) or b"{}"
-            self._batch_files[batch] = self._decode(batch_key(batch), content, _BatchFile)
+            key = batch_key(batch)
+            with self._read_as(key):
+                found = parse_batch_names(self.store.read(key) or b"", self.count)
+            self._batch_files[batch] = found
         file = self._batch_files[batch]
         position = 0
-        for part in parse_ranges(file.umpteen.indices):
+        for part in file.indices:
             if index in part:
                 position += index - part.start
-                break
+                return file.names[position], file.outputs[position]
             position += len(part)
-        return file.umpteen.names[position], file.runs[position].remote_output_path
+        raise damaged(self.store.path(batch_key(batch)), f"it has no task {index}")
 
     def read_records(self, indices: Iterable[int]) -> dict[int, list[tuple[str, Record]]]:
         """All records of some tasks, oldest first, each with the token of its runner."""
@@ -574,22 +560,6 @@ class History:
         return found
 
 
-class _OwnPart(msgspec.Struct):
-    names: list[str]
-    indices: str
-
-
-class _RunPart(msgspec.Struct):
-    remote_output_path: str
-
-
-class _BatchFile(msgspec.Struct):
-    """The part of a batch file that names tasks and places."""
-
-    umpteen: _OwnPart
-    runs: list[_RunPart]
-
-
 def _list_failures(content: bytes) -> Iterator[Record]:
     """The final records of a records file that tell of no success; the others are not parsed."""
     for line in content.splitlines():
@@ -599,10 +569,6 @@ def _list_failures(content: bytes) -> Iterator[Record]:
             record = parse_record(parsed)
             if record and record.is_final and not record.succeeded:
                 yield record
-
-
-_LINES = msgspec.json.Decoder(_RecordLine)
-_TASK_LINES = msgspec.json.Decoder(TaskLine)
 
 
 def _as_task(line: TaskLine, index: int) -> Task:

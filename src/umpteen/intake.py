@@ -14,11 +14,12 @@ from typing import NamedTuple
 
 from umpteen.beside import Beside
 from umpteen.errors import StoreError
+from umpteen.job_files import CancelMark, read_cancel_mark
 from umpteen.lane import BatchView
 from umpteen.lanes import Lanes
 from umpteen.results.base import batch_key, synced_key
 from umpteen.results.opening import is_remote
-from umpteen.starts import CancelMark, OpenBatch, Opener, read_cancel_mark
+from umpteen.starts import OpenBatch, Opener
 from umpteen.unpack import lead_to, place, unpack_once
 
 __all__ = ["Intake", "Opened"]

@@ -19,6 +19,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Callable, NamedTuple
 
+from umpteen.forms import parse_ranges
 from umpteen.lease import Lease, SlotEntry
 from umpteen.process import (
     ChildWatcher,
@@ -31,7 +32,7 @@ from umpteen.process import (
     read_machine,
     resolve_program,
 )
-from umpteen.records import list_starts, parse_ranges, read_start
+from umpteen.records import list_starts, read_start
 from umpteen.results.base import OUTPUTS, Store, attempt_folder, scratch_folder, spool_folder
 from umpteen.results.opening import OPTIONS_VARIABLE, is_remote, parse_address
 from umpteen.task import (

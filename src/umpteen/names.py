@@ -1,7 +1,7 @@
 """Task names: which cannot be, and the automatic ones.
 
 Takes names or parameters, gives what is wrong or a name. A name becomes a folder below the
-job's address; nothing here looks at a disk.
+job's address; nothing here looks at a disk. Standard library alone.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-__all__ = ["BadName", "automatic_name", "encode_value", "find_bad_name"]
+__all__ = ["BadName", "automatic_name", "encode_value", "find_bad_name", "find_malformed_name"]
 
 _MAX_PART_BYTES = 255
 _MAX_NAME_BYTES = 1000
@@ -44,13 +44,28 @@ def find_bad_name(names: Sequence[str], *, case_sensitive: bool = True) -> BadNa
         chunk = names[start : start + _CHUNK]
         joined = "\n".join(chunk)
         nested = nested or "/" in joined
-        if not _are_well_formed(chunk, joined):
-            for position, name in enumerate(chunk, start):
-                if problem := _find_problem(name):
-                    message = f"{_show(name)} cannot be a task's name: {problem[0]}"
-                    return BadName(position, message, problem[1])
+        if bad := _find_malformed(chunk, joined, start):
+            return bad
         known.update(chunk)
     return _find_clash(names, known, nested=nested, case_sensitive=case_sensitive)
+
+
+def find_malformed_name(names: Sequence[str]) -> BadName | None:
+    """The first name that cannot be by itself, whatever the others are; None where all can."""
+    for start in range(0, len(names), _CHUNK):
+        chunk = names[start : start + _CHUNK]
+        if bad := _find_malformed(chunk, "\n".join(chunk), start):
+            return bad
+    return None
+
+
+def _find_malformed(chunk: Sequence[str], joined: str, start: int) -> BadName | None:
+    if not _are_well_formed(chunk, joined):
+        for position, name in enumerate(chunk, start):
+            if problem := _find_problem(name):
+                message = f"{_show(name)} cannot be a task's name: {problem[0]}"
+                return BadName(position, message, problem[1])
+    return None
 
 
 def _are_well_formed(names: Sequence[str], joined: str) -> bool:

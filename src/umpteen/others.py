@@ -15,12 +15,13 @@ from typing import Callable, NamedTuple
 
 from umpteen.beside import Aside
 from umpteen.errors import StoreError
+from umpteen.job_files import CancelMark, read_cancel_mark
 from umpteen.lease import Lease
 from umpteen.live import LiveOutputs
 from umpteen.records import build_line
 from umpteen.results.base import LiveKey, running_key, spool_folder
 from umpteen.results.opening import is_remote
-from umpteen.starts import CancelMark, OpenBatch, Opener, read_cancel_mark
+from umpteen.starts import OpenBatch, Opener
 
 __all__ = ["Marks", "Others"]
 

@@ -6,29 +6,44 @@ foreign line is passed over. Standard library alone.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, Callable, NamedTuple
 
 from umpteen.errors import StoreError
+from umpteen.forms import (
+    MOST_TASKS,
+    MOST_TIME_S,
+    FormError,
+    number,
+    parse_ranges,
+    table_of,
+    text,
+    truth,
+    whole,
+)
 from umpteen.process import Machine
 from umpteen.results.base import RecordsKey, Store, parse_records_key, records_folder, records_key
-from umpteen.task import FORMAT_VERSION, Record
+from umpteen.task import FORMAT_VERSION, NUMBER_OF, Record
 
 __all__ = [
     "Start",
     "build_line",
     "format_ranges",
     "list_starts",
+    "parse_end",
     "parse_lines",
-    "parse_ranges",
     "parse_record",
+    "parse_start",
     "read_start",
     "refuse_newer",
     "trusted_size",
 ]
 
-_FIELDS = frozenset(Record._fields)
+_OUTPUTS = re.compile(r"attempts/[0-9]{1,10}-[0-9a-z]{1,64}")  # see `attempt_folder`
+_ID = re.compile(r"[^/\x00-\x1f\x7f]{0,200}")  # of a machine, or of one of its boots
 
 
 def build_line(content: dict[str, Any]) -> bytes:
@@ -42,18 +57,97 @@ def parse_lines(content: bytes) -> Iterator[dict[str, Any]]:
         if line[:1] != b"{":
             continue
         try:
-            parsed = json.loads(line)
-        except ValueError:
+            parsed = json.loads(line.decode(errors="replace"))
+        except (ValueError, RecursionError):
             continue
         if isinstance(parsed, dict):
             yield parsed
 
 
 def parse_record(line: dict[str, Any]) -> Record | None:
-    """The record that a line is; None for an event. Fields of later versions are passed over."""
-    if "task" not in line:
+    """The record that a line is; None for an event, or what has no task or no state.
+
+    Of the other fields those of later versions, and what is not as it must be, are passed over.
+    """
+    given: dict[str, Any] = {"digest": "", "attempt": 1}
+    for name, value in line.items():
+        kind = _KINDS.get(name)
+        if kind is None:
+            continue
+        if type(value) is kind and (value.isascii() if kind is str else 0 <= value <= MOST_TIME_S):
+            given[name] = value  # as nearly all are
+            continue
+        with contextlib.suppress(FormError):
+            given[name] = _CHECKS[name](value)
+    is_ours = given.get("task", MOST_TASKS) < MOST_TASKS and given.get("state") in NUMBER_OF
+    if not is_ours or type(line.get("retry", False)) is not bool:
         return None
-    return Record(**{key: value for key, value in line.items() if key in _FIELDS})
+    if "outputs" in given and not _OUTPUTS.fullmatch(given["outputs"]):
+        del given["outputs"]
+    return Record(**given)
+
+
+def _parse_code(code: object) -> int | None:
+    return None if code is None else whole(code, -(2**31))
+
+
+def _parse_words(words: object) -> str:
+    """Text that is only shown."""
+    text(words.replace("\0", "") if isinstance(words, str) else words)
+    return str(words)
+
+
+# By what nearly all values of a field are.
+_KINDS: dict[str, Any] = {
+    **dict.fromkeys(("digest", "state", "outputs", "reason", "machine"), str),
+    **dict.fromkeys(("task", "attempt", "slot", "peak_kb", "stdout_bytes", "stderr_bytes"), int),
+    **dict.fromkeys(("start_s", "end_s", "seconds", "cpu_s"), float),
+    **dict.fromkeys(("exit_code", "signal"), int),
+    "retry": bool,
+}
+
+
+_CHECK_OF: dict[type, Callable[[Any], Any]] = {
+    str: _parse_words,
+    int: whole,
+    float: number,
+    bool: truth,
+}
+_CHECKS = {
+    **{name: _CHECK_OF[kind] for name, kind in _KINDS.items()},
+    **dict.fromkeys(("exit_code", "signal"), _parse_code),
+}
+
+
+def parse_start(line: dict[str, Any]) -> dict[str, Any] | None:
+    """The first line of a start: machine, boot and host are text. None for any other line."""
+    if line.get("event") != "start":
+        return None
+    try:
+        opened = {
+            **line,
+            **{name: text(line.get(name, "")) for name in ("machine", "boot", "host")},
+        }
+        truth(line.get("take_over", False))
+    except FormError:
+        return None
+    are_ids = _ID.fullmatch(opened["machine"]) and _ID.fullmatch(opened["boot"])
+    return opened if are_ids else None
+
+
+def parse_end(line: dict[str, Any], below: int = MOST_TASKS) -> dict[str, Any] | None:
+    """The last line of a start; None for any other line. below: more than the index of each task."""
+    if line.get("event") != "end":
+        return None
+    try:
+        whole(line.get("left", -1), -1, MOST_TASKS)
+        number(line.get("seconds", 0.0))
+        number(line.get("time", 0.0))
+        for ranges in table_of(line.get("states", {})).values():
+            parse_ranges(ranges, below)
+    except FormError:
+        return None
+    return line
 
 
 class Start(NamedTuple):
@@ -80,13 +174,11 @@ def read_start(store: Store, batch: str, key: RecordsKey, here: Machine) -> Star
     ended = None
     records = []
     for line in parse_lines(content):
-        record = parse_record(line)
-        if record:
+        if record := parse_record(line):
             records.append(record)
-        elif line.get("event") == "start":
-            opened = line
-        elif line.get("event") == "end":
-            ended = line
+        elif "task" not in line:
+            opened = parse_start(line) or opened
+            ended = parse_end(line) or ended
     return Start(key, opened, records, ended)
 
 
@@ -104,7 +196,8 @@ def trusted_size(content: bytes, here: Machine) -> int:
     upto, end = 0, len(content)
     while not upto and (position := content.rfind(b'{"event":"synced"', 0, end)) >= 0:
         line = next(parse_lines(content[position:end]), {})  # empty where it is torn
-        upto, end = int(line.get("upto", 0)), position
+        told = line.get("upto", 0)
+        upto, end = told if isinstance(told, int) else 0, position
     return min(len(content), max(len(head), upto))
 
 
@@ -126,21 +219,12 @@ def format_ranges(numbers: Iterable[int]) -> str:
         return f"{numbers.start}-{numbers.stop - 1}"
     parts: list[str] = []
     first = last = -2
-    for number in numbers:
-        if number != last + 1:
+    for each in numbers:
+        if each != last + 1:
             if last >= 0:
                 parts.append(f"{first}-{last}" if last > first else str(first))
-            first = number
-        last = number
+            first = each
+        last = each
     if last >= 0:
         parts.append(f"{first}-{last}" if last > first else str(first))
     return ",".join(parts)
-
-
-def parse_ranges(text: str) -> list[range]:
-    """What `format_ranges` wrote, as ranges in the same order."""
-    ranges = []
-    for part in text.split(",") if text else ():
-        first, _, last = part.partition("-")
-        ranges.append(range(int(first), int(last or first) + 1))
-    return ranges

@@ -7,14 +7,16 @@ run, or says why not. The rules are those of docs/failures.md; standard library 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import sys
 import time
 from collections.abc import Container, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from umpteen.batch_file import read_batch_file
 from umpteen.errors import StoreError
+from umpteen.forms import MOST_TASKS
+from umpteen.job_files import parse_running, read_cancel_mark
 from umpteen.lane import BatchView
 from umpteen.lease import is_held, read_last_slots
 from umpteen.process import Machine
@@ -27,13 +29,11 @@ from umpteen.records import (
     refuse_newer,
 )
 from umpteen.results.base import (
-    CANCEL,
     OUTPUTS,
     Appender,
     RecordsKey,
     Store,
     attempt_folder,
-    batch_key,
     closed_key,
     records_key,
     running_key,
@@ -49,42 +49,17 @@ from umpteen.task import (
     TaskState,
 )
 
-__all__ = ["CancelMark", "OpenBatch", "Opener", "read_batch", "read_cancel_mark"]
+__all__ = ["OpenBatch", "Opener", "read_batch"]
 
 _EARLIER_S = 15.0  # how long an earlier start elsewhere is waited for
 _NOT_YET = 0xFF
 
 
 def read_batch(store: Store, batch: str) -> BatchView:
-    """One batch file. Raises StoreError where there is none."""
-    content = store.read(batch_key(batch))
-    if content is None:
-        message = f"there is no batch {batch} at {store.address}"
-        raise StoreError(message, path=store.address, damaged=True)
-    parsed = json.loads(content)
-    refuse_newer(store, parsed.get("umpteen", {}))
-    return BatchView(parsed)
-
-
-class CancelMark(NamedTuple):
-    """What `.umpteen/cancel` says: batches up to `upto`, and of `tasks` those by index up to theirs."""
-
-    upto: int
-    tasks: dict[int, int]
-
-    def has_batch(self, batch: str) -> bool:
-        """Whether the batch is never to start again."""
-        return batch.isdigit() and int(batch) <= self.upto
-
-
-def read_cancel_mark(store: Store) -> CancelMark:
-    """The mark; one that is below every batch where there is none."""
-    content = store.read(CANCEL)
-    if content is None:
-        return CancelMark(0, {})
-    mark = json.loads(content)
-    tasks = {int(index): int(upto) for index, upto in mark.get("tasks", {}).items()}
-    return CancelMark(int(mark.get("upto", 0)), tasks)
+    """One batch file. Raises StoreError where there is none, or it is damaged."""
+    content = read_batch_file(store, batch)
+    refuse_newer(store, content["umpteen"])
+    return BatchView(content)
 
 
 class OpenBatch:
@@ -353,8 +328,8 @@ class Opener(NamedTuple):
             is_same_boot = start.opened.get("boot") == self.here.boot
             return read_last_slots(start.key.token, view.batch) if is_same_boot else None
         elif start.opened.get("take_over"):
-            told = json.loads(self.store.read(running_key(view.batch, start.key)) or b"{}")
-            indices = {row[0] for row in told.get("running", ())}
+            content = self.store.read(running_key(view.batch, start.key))
+            indices = {task.task for task in parse_running(content, MOST_TASKS).tasks}
         else:
             return None
         return {position for position, index in enumerate(view.indices) if index in indices}

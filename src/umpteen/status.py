@@ -13,7 +13,8 @@ import msgspec
 
 from umpteen.estimate import estimate_range
 from umpteen.executors.base import LOCAL, QUEUED, RUNNING
-from umpteen.history import HandIn, History
+from umpteen.handed_files import HandIn
+from umpteen.history import History
 from umpteen.lease import find_trouble
 from umpteen.task import Record, tell_end
 
@@ -102,9 +103,9 @@ def build_status(history: History, living: set[str]) -> JobStatus:
     counts = history.counts()
     told = [(name, row) for name in living for row in history.list_running(history.batches[name])]
     running = [
-        RunningTask(index=row[0], slot=row[1], start_s=row[2], batch=name)
+        RunningTask(index=row.task, slot=row.slot, start_s=row.start_s, batch=name)
         for name, row in told
-        if history.states[row[0]] == 0
+        if history.states[row.task] == 0
     ]
     # Of short tasks many have ended since the runner told, and as many have begun.
     counts["running"] = min(len(told), counts["waiting"])

@@ -12,8 +12,8 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, Callable, NamedTuple
 
+from umpteen.forms import parse_ranges
 from umpteen.machine import Capacity, list_lacks
-from umpteen.records import parse_ranges
 from umpteen.task import (
     FREE,
     IS_FINAL,

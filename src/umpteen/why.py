@@ -14,6 +14,7 @@ import msgspec
 from umpteen.graph import Graph, build_graph
 from umpteen.history import BatchHistory, History
 from umpteen.job import Task, Terms
+from umpteen.job_files import RunningTask, parse_running
 from umpteen.machine import Capacity, in_mb, list_lacks, read_capacity
 from umpteen.records import list_starts, read_start
 from umpteen.results.base import running_key
@@ -110,7 +111,7 @@ def build_why(history: History, index: int, living: set[str]) -> Why:
     attempts = _read_attempts(history, wanted, living)
     batch = _find_batch(history, index)
     missing, instead = _find_expected(history, task, attempts[index])
-    row: list[float] = next((r for r in _list_running(history, batch, living) if r[0] == index), [])
+    row = next((r for r in _list_running(history, batch, living) if r.task == index), None)
     shown = "running" if row else STATES[history.states[index]]
     return Why(
         job=history.job.get("name", ""),
@@ -120,9 +121,9 @@ def build_why(history: History, index: int, living: set[str]) -> Why:
         command=shell_command(task.command),
         is_dropped=index in history.dropped,
         attempts=attempts[index],
-        start_s=row[2] if row else 0.0,
-        slot=int(row[1]) if row else -1,
-        pid=int(row[3]) if row else 0,
+        start_s=row.start_s if row else 0.0,
+        slot=row.slot if row else -1,
+        pid=row.pid if row else 0,
         host=_read_host(history, batch),
         before=_find_former(history, index, task, attempts[index]),
         blockers=[
@@ -235,9 +236,7 @@ def _read_attempts(
                 continue
             known = {(record.task, round(record.start_s)) for record in start.records}
             content = history.store.read(running_key(batch.batch, key))
-            for index, slot, start_s, *_ in (
-                msgspec.json.decode(content)["running"] if content else ()
-            ):
+            for index, slot, start_s, _ in parse_running(content, history.count).tasks:
                 if index in wanted and (index, round(start_s)) not in known:
                     number = found[index][-1].record.attempt + 1 if found[index] else 1
                     record = Record(index, "", number, "running", start_s=start_s, slot=slot)
@@ -252,10 +251,10 @@ def _find_batch(history: History, index: int) -> BatchHistory | None:
 
 def _list_running(
     history: History, batch: BatchHistory | None, living: set[str]
-) -> list[list[float]]:
+) -> list[RunningTask]:
     if batch is None or batch.batch not in living:
         return []
-    return [row for row in history.list_running(batch) if not history.states[int(row[0])]]
+    return [row for row in history.list_running(batch) if not history.states[row.task]]
 
 
 def _read_host(history: History, batch: BatchHistory | None) -> str:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from umpteen.adopt import adopt_batch, read_address
 from umpteen.errors import EXIT_SUCCEEDED, SettingsError, StoreError, UmpteenError
-from umpteen.records import parse_ranges
+from umpteen.forms import parse_ranges
 from umpteen.results.base import JOB, Store
 from umpteen.results.opening import is_remote, open_store, parse_address
 from umpteen.starts import read_batch

@@ -10,6 +10,7 @@ import pytest
 from tests.support.store import put_batch, put_hand_in, put_start
 from umpteen.errors import StoreError
 from umpteen.history import History
+from umpteen.job_files import RunningTask
 from umpteen.results.base import RecordsKey, handed_key, handles_key, records_key, tasks_key
 from umpteen.results.directory import DirectoryStore
 from umpteen.task import STATES
@@ -192,7 +193,7 @@ def test_history_running_tasks_are_those_of_the_newest_start(store: DirectorySto
         shown = b'{"running":[[%d,0,1.5,77]],"trouble":""}\n' % (start - 1)
         store.replace(f".umpteen/running/1/{start}-{start:012x}.json", shown)
     history = read(store)
-    assert history.list_running(history.batches["1"]) == [[1, 0, 1.5, 77]]
+    assert history.list_running(history.batches["1"]) == [RunningTask(1, 0, 1.5, 77)]
 
 
 def test_history_task_is_described_from_its_batch(store: DirectoryStore) -> None:

@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.test_task import RECORDS
+from umpteen.forms import parse_ranges
 from umpteen.process import Machine
 from umpteen.records import (
     build_line,
     format_ranges,
     list_starts,
     parse_lines,
-    parse_ranges,
     parse_record,
     read_start,
     trusted_size,

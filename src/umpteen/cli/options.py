@@ -152,7 +152,7 @@ def _list_tasks(job: str) -> list[str]:
     """Their names, from the beginning of what was handed in first: it has to be quick."""
     import msgspec
 
-    from umpteen.history import TaskLine
+    from umpteen.handed_files import TaskLine
     from umpteen.results.base import tasks_key
     from umpteen.results.opening import is_remote, open_store
 

@@ -56,8 +56,9 @@ OPTIONS_SUFFIX = ".options.json"  # of what its owner alone may read, as is job.
 OUTPUTS = ("stdout", "stderr", "status_code", "status", "results")  # of an attempt, in its folder
 CLOSED = "closed"  # in the records folder of a batch
 
-_RECORDS_NAME = re.compile(r"(\d+)-([0-9a-f]+)\.jsonl")
-_LIVE_NAME = re.compile(r"(\d+)\.(\d+)\.(\d+)-([0-9a-f]+)")
+_RECORDS_NAME = re.compile(r"([0-9]{1,10})-([0-9a-f]{1,64})\.jsonl")
+_LIVE_NAME = re.compile(r"([0-9]{1,10})\.([0-9]{1,10})\.([0-9]{1,10})-([0-9a-f]{1,64})")
+_NUMBER = re.compile(r"[1-9][0-9]{0,9}")
 
 
 class RecordsKey(NamedTuple):
@@ -175,7 +176,7 @@ def attempt_folder(attempt: int, token: str) -> str:
 def parse_numbers(names: list[str], suffix: str) -> list[int]:
     """The sorted numbers K of files that are called `K` + suffix."""
     stems = (name[: -len(suffix)] for name in names if name.endswith(suffix))
-    return sorted(int(stem) for stem in stems if stem.isdigit())
+    return sorted(int(stem) for stem in stems if _NUMBER.fullmatch(stem))
 
 
 # Bytes, or parts of them, each of which is good until the next is asked for.

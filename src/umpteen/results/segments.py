@@ -25,7 +25,7 @@ __all__ = [
 
 SEGMENT_BYTES = 1024 * 1024
 _FOLDER = re.compile(r"\.umpteen/records/[^/]+")
-_SEGMENT = re.compile(r"(\d+-[0-9a-f]+)\.(\d+)\.jsonl")
+_SEGMENT = re.compile(r"([0-9]{1,10}-[0-9a-f]{1,64})\.([0-9]{1,10})\.jsonl")
 _SUFFIX = ".jsonl"
 
 

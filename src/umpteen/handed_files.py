@@ -1,0 +1,295 @@
+"""What hand-ins left, as readers take it: tasks, batches, handles, options, and lines of records.
+
+The head's half of the door, beside `job_files`: msgspec decodes what is large, and what types do
+not say is checked after. Each raises FormError for what has not the form that docs/files.md
+gives it, but for lines of records: those are passed over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from umpteen.forms import (
+    MOST_TASKS,
+    MOST_TIME_S,
+    FormError,
+    number,
+    parse_ranges,
+    refuse_nul,
+    text,
+    token,
+    truth,
+    whole,
+)
+from umpteen.job import Task
+from umpteen.names import find_malformed_name
+from umpteen.records import parse_end, parse_lines, parse_record
+from umpteen.results.base import Store, tasks_key
+
+__all__ = [
+    "BatchNames",
+    "HandIn",
+    "HandedBatch",
+    "RecordLine",
+    "TaskLine",
+    "check_count",
+    "check_settings",
+    "parse_batch_names",
+    "parse_hand_in",
+    "parse_handles",
+    "parse_record_lines",
+    "parse_table",
+    "parse_task_lines",
+]
+
+_BELIEVED = 1_000_000  # tasks, which take 5 MB
+_LEAST_LINE = len(b'{"command":""}\n')  # bytes of a task in its file
+
+_Index = Annotated[int, msgspec.Meta(ge=0, lt=MOST_TASKS)]
+_Count = Annotated[int, msgspec.Meta(ge=0, le=MOST_TASKS)]
+_Seconds = Annotated[float, msgspec.Meta(ge=0, le=MOST_TIME_S)]
+_State = Literal[
+    "", "waiting", "running", "succeeded", "failed", "timed_out", "cancelled", "skipped"
+]
+
+
+class HandedBatch(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One batch of a hand-in, and the indices of its tasks as ranges."""
+
+    batch: str
+    indices: str
+
+
+class HandIn(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One `handed/K.json`.
+
+    tasks: how many were added. changed, dropped and restored (no longer
+    dropped, and as it was): indices as ranges. source: the job's
+    source_digest; is_plain: whether the k-th task of that source is index k, by its own name.
+    workers: how many batches an engine was taken to run at once.
+    """
+
+    hand_in: _Count
+    time: _Seconds
+    executor: str
+    mark: str
+    tasks: _Count
+    batches: list[HandedBatch]
+    changed: str = ""
+    dropped: str = ""
+    restored: str = ""
+    source: str = ""
+    is_plain: bool = False
+    workers: _Count = 0
+    settings: dict[str, Any] = {}
+
+
+class TaskLine(Task, frozen=True, omit_defaults=True):
+    """One line of `tasks/K.jsonl`: a task that was added, or `index` changed or dropped."""
+
+    index: _Index | None = None
+    dropped: bool = False
+
+
+class RecordLine(msgspec.Struct, gc=False):
+    """The part of a record, or of an event, that counting needs."""
+
+    task: Annotated[int, msgspec.Meta(ge=-1, lt=MOST_TASKS)] = -1
+    state: _State = ""
+    seconds: _Seconds = 0.0
+    event: str = ""
+    end_s: _Seconds = 0.0
+    retry: bool = False
+    left: Annotated[int, msgspec.Meta(ge=-1, le=MOST_TASKS)] = -1
+
+
+class BatchNames(msgspec.Struct):
+    """Of a batch's tasks, in the order of its ranges: names, and addresses of outputs."""
+
+    indices: list[range]
+    names: list[str]
+    outputs: list[str]
+
+
+# --- hand-ins -----------------------------------------------------------------------------
+
+
+def parse_hand_in(content: bytes, number_of_it: int, before: int) -> HandIn:
+    """number_of_it: as its file is called. before: how many tasks there were."""
+    found: HandIn = _decode(_HAND_INS, content)
+    if found.hand_in != number_of_it:
+        raise FormError(f"it is hand-in {found.hand_in}")
+    count = before + found.tasks
+    text(found.executor, what="'executor'")
+    if found.mark:
+        token(found.mark, what="'mark'")
+    for ranges in (found.changed, found.dropped, found.restored):
+        parse_ranges(ranges, count)
+    for handed in found.batches:
+        token(handed.batch, what="'batch'")
+        parse_ranges(handed.indices, count)
+    check_settings(found.settings)
+    return found
+
+
+def check_count(store: Store, hand_in: HandIn, before: int) -> None:
+    """Raises FormError where it says that there are more tasks than its file has room for.
+
+    Looked at only where so many would take much memory. before: how many tasks there were.
+    """
+    if hand_in.tasks and before + hand_in.tasks > _BELIEVED:
+        last = hand_in.tasks * _LEAST_LINE - 1
+        if not store.read(tasks_key(hand_in.hand_in), last, 1):
+            raise FormError(f"it says that {hand_in.tasks} tasks were added, and there are fewer")
+
+
+def check_settings(settings: dict[str, Any]) -> None:
+    """Those of a job or a hand-in, by the names of Settings."""
+    for name, value in settings.items():
+        check = _SETTINGS.get(name)
+        if check is not None and (value is not None or name != "deadline_s"):
+            check(value, what=repr(name))
+
+
+def _folders(value: object, what: str) -> None:
+    """Folders that are synced, each with where it is to be."""
+    for entry in value if isinstance(value, list) else [None]:
+        if not isinstance(entry, list) or len(entry) < 2:
+            raise FormError(f"{what} are no folders")
+        for item in entry:
+            text(item or "", what=what)
+
+
+def _table(value: object, what: str) -> None:
+    if not isinstance(value, dict):
+        raise FormError(f"{what} is no object")
+
+
+_SETTINGS: dict[str, Any] = {
+    **dict.fromkeys(("address", "executor", "status_file", "submitted_from", "cwd"), text),
+    **dict.fromkeys(("slots", "batch_size", "canary", "max_failures"), whole),
+    **dict.fromkeys(("deadline_s", "grace_s"), number),
+    **dict.fromkeys(("file_syncs", "synced"), _folders),
+    **dict.fromkeys(("results_options", "executor_options", "sources"), _table),
+    "fail_fast": truth,
+}
+
+
+def parse_handles(content: bytes) -> dict[str, str]:
+    """What an executor answered, by batch."""
+    found: dict[str, str] = _decode(_HANDLES, content)
+    for batch, handle in found.items():
+        token(batch, what="a batch")
+        text(handle, what="a handle")
+    return found
+
+
+def parse_table(content: bytes) -> dict[str, Any]:
+    """An object of JSON, as options are."""
+    found: dict[str, Any] = _decode(_TABLES, content)
+    return found
+
+
+# --- tasks and batches ----------------------------------------------------------------------
+
+
+def parse_task_lines(content: bytes) -> list[TaskLine]:
+    """Each line with a name that can be one, and texts that can be given to a system."""
+    try:
+        lines: list[TaskLine] = _TASK_LINES.decode_lines(content)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise FormError(_tell(error)) from error
+    if problem := find_malformed_name([line.name for line in lines if line.name]):
+        raise FormError(problem.message)
+    if rb"\u0000" in content:
+        refuse_nul(msgspec.to_builtins(lines))
+    for line in lines:
+        if line.timeout_s is not None:
+            number(line.timeout_s, what="'timeout_s'")
+        if line.terms is not None:
+            whole(line.terms.cpus or 0, what="'cpus'")
+            whole(line.terms.memory or 0, what="'memory'")
+            whole(line.terms.gpus, what="'gpus'")
+    return lines
+
+
+def parse_batch_names(content: bytes, below: int) -> BatchNames:
+    """below: more than the index of each task."""
+    file: _BatchFile = _decode(_BATCHES, content)
+    indices, names = parse_ranges(file.umpteen.indices, below), file.umpteen.names
+    outputs = [run.remote_output_path for run in file.runs]
+    if not len(names) == len(outputs) == sum(map(len, indices)):
+        raise FormError("it has not as many names as runs, or as indices")
+    if problem := find_malformed_name(names):
+        raise FormError(problem.message)
+    if any("\0" in output for output in outputs):
+        raise FormError("the place of outputs has the character NUL")
+    return BatchNames(indices, names, outputs)
+
+
+class _OwnPart(msgspec.Struct):
+    names: list[str]
+    indices: str
+
+
+class _RunPart(msgspec.Struct):
+    remote_output_path: str
+
+
+class _BatchFile(msgspec.Struct):
+    """The part of a batch file that names tasks and places."""
+
+    umpteen: _OwnPart
+    runs: list[_RunPart]
+
+
+# --- records ------------------------------------------------------------------------------
+
+
+def parse_record_lines(content: bytes) -> Sequence[RecordLine]:
+    """What counts of lines of records; what has no form is passed over, as runners do."""
+    try:
+        lines: list[RecordLine] = _LINES.decode_lines(content)
+        return lines
+    except (msgspec.DecodeError, RecursionError):
+        return list(_parse_each(content))
+
+
+def _parse_each(content: bytes) -> Iterator[RecordLine]:
+    for line in content.splitlines(keepends=True):
+        try:
+            yield _LINES.decode(line)
+        except (msgspec.DecodeError, RecursionError):
+            for parsed in parse_lines(line):
+                if record := parse_record(parsed):
+                    yield RecordLine(
+                        task=record.task, state=record.state, seconds=record.seconds,  # type: ignore[arg-type]
+                        end_s=record.end_s, retry=record.retry,
+                    )  # fmt: skip
+                elif "task" not in parsed and (ended := parse_end(parsed)):
+                    yield RecordLine(event="end", left=ended.get("left", -1))
+
+
+# --- decoding -------------------------------------------------------------------------------
+
+
+def _decode(decoder: Any, content: bytes) -> Any:
+    try:
+        return decoder.decode(content)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise FormError(_tell(error)) from error
+
+
+def _tell(error: Exception) -> str:
+    return "it nests too deep" if isinstance(error, RecursionError) else str(error)
+
+
+_HAND_INS = msgspec.json.Decoder(HandIn)
+_HANDLES = msgspec.json.Decoder(dict[str, str])
+_TABLES = msgspec.json.Decoder(dict[str, Any])
+_TASK_LINES = msgspec.json.Decoder(TaskLine)
+_BATCHES = msgspec.json.Decoder(_BatchFile)
+_LINES = msgspec.json.Decoder(RecordLine)
