@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -26,6 +27,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return _FIRST.index(folder) if folder in _FIRST else len(_FIRST)
 
     items.sort(key=position)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """A signal that is ignored here, as SIGHUP under nohup, is ignored by what tests start, too."""
+    callspec = getattr(item, "callspec", None)
+    number = callspec.params.get("number") if callspec else None
+    if isinstance(number, signal.Signals) and signal.getsignal(number) is signal.SIG_IGN:
+        pytest.skip(f"{number.name} is ignored here, as under nohup")
 
 
 @pytest.fixture

@@ -119,7 +119,8 @@ def test_small_tasks_use_what_a_big_one_leaves(umpteen: Umpteen) -> None:
     wait = "until [ -e small ]; do sleep 0.02; done"
     tasks = [{"command": wait, "memory": memory}, {"command": "true", "memory": memory}]
     assert run(umpteen, *tasks, {"command": "touch small"}, slots=2).returncode == 0
-    assert [r["task"] for r in list_records(umpteen.store())] == [2, 0, 1]
+    ended = [record["task"] for record in list_records(umpteen.store())]
+    assert (set(ended[:2]), ended[2]) == ({0, 2}, 1)  # the first two may end at once
 
 
 # --- what cannot be ---------------------------------------------------------------------------
