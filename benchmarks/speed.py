@@ -7,6 +7,8 @@ to have done so. xargs keeps nothing.
 from __future__ import annotations
 
 import functools
+import importlib.metadata
+import importlib.util
 import os
 import shutil
 import socket
@@ -35,6 +37,19 @@ from benchmarks.measuring import (
 
 _BUNDLE_SIZES = (1, 50, 100)
 _BUNDLE_TASKS = 2000
+_HYPERQUEUE = """import sys
+from hyperqueue import Job, LocalCluster
+from hyperqueue.cluster import WorkerConfig
+
+program, tasks = sys.argv[1], int(sys.argv[2])
+with LocalCluster() as cluster:
+    cluster.start_worker(WorkerConfig(cores=2))
+    client = cluster.client()
+    job = Job()
+    for number in range(tasks):
+        job.program([program, str(number)], stdout=f"out/{number}.out", stderr=f"out/{number}.err")
+    client.wait_for_jobs([client.submit(job)])
+"""
 _FILES = ("stdout", "stderr", "status_code")
 
 
@@ -117,6 +132,17 @@ def choose_bundle(place: Place, site: str, tasks: int) -> tuple[int, str]:
     took = ", ".join(f"{seconds:.1f} s at {size}" for size, seconds in found.items())
     took += f" for {tasks:,} tasks"
     return min(found, key=lambda size: found[size]), took
+
+
+def run_hyperqueue(place: Place, tasks: int) -> float:
+    """Server and worker are threads of one process, as PyPI's package has them."""
+    folder = fresh_folder(place.scratch, "hyperqueue")
+    command = [sys.executable, "-c", _HYPERQUEUE, "/bin/true", str(tasks)]
+    timing = run_timed(command, folder, place.environment)
+    found = len(os.listdir(f"{folder}/out"))
+    if found != 2 * tasks:
+        sys.exit(f"bench: HyperQueue kept {found} of {2 * tasks} files")
+    return timing.seconds
 
 
 def _write_lines(path: str, tasks: int, before: str) -> None:
@@ -202,6 +228,13 @@ def _add_slow_peers(
         notes.append(f"HyperShell by bundle size, one run each: {took}; the fastest was taken.")
     else:
         notes.append("Not measured: HyperShell, there was no `hs`.")
+    if importlib.util.find_spec("hyperqueue"):
+        group["HyperQueue"] = functools.partial(run_hyperqueue, place, tasks)
+        what = "`/bin/true N` beside HyperQueue's `LocalCluster`, two cores"
+        rows.append(Row(what, owns["/bin/true"], "HyperQueue", tasks, Goal(4, is_least=True)))
+        notes.append("HyperQueue: PyPI's package, whose server and worker share a process here.")
+    else:
+        notes.append("Not measured: HyperQueue, there was no Python package `hyperqueue`.")
     notes.append(
         f"Peers that keep outputs are slow, so they and umpteen beside them ran {tasks:,} tasks; "
         "start-up is in all figures."
@@ -239,7 +272,9 @@ def _read_version(program: str) -> str:
 
 
 def _describe_versions() -> str:
-    versions = (_read_version(program) for program in ("xargs", "parallel", "hs"))
+    versions = [_read_version(program) for program in ("xargs", "parallel", "hs")]
+    if importlib.util.find_spec("hyperqueue"):
+        versions.append(f"HyperQueue {importlib.metadata.version('hyperqueue')}")
     return "Versions: " + "; ".join(version for version in versions if version) + "."
 
 
