@@ -7,6 +7,8 @@ A failed task is data (a record), never one of these.
     ├── SettingsError       a flag or setting that cannot be     exit 2
     ├── BackendError        transient, command, exit code, tail  exit 3
     ├── StoreError          path, transient, what was being done exit 3
+    ├── OutputError          what was asked for cannot be printed exit 3
+    │   └── ReaderLeftError who read it has gone                 exit 141
     └── PoolError                                                exit 3
 """
 
@@ -18,6 +20,7 @@ from typing import Any
 
 __all__ = [
     "EXIT_INTERRUPTED",
+    "EXIT_READER_LEFT",
     "EXIT_SOME_FAILED",
     "EXIT_SUCCEEDED",
     "EXIT_UNREACHABLE",
@@ -25,7 +28,9 @@ __all__ = [
     "RUNNER_CRASHED",
     "BackendError",
     "InputError",
+    "OutputError",
     "PoolError",
+    "ReaderLeftError",
     "SettingsError",
     "StoreError",
     "UmpteenError",
@@ -37,6 +42,7 @@ EXIT_SOME_FAILED = 1
 EXIT_WRONG_USE = 2
 EXIT_UNREACHABLE = 3
 EXIT_INTERRUPTED = 130
+EXIT_READER_LEFT = 141  # as a shell says of what SIGPIPE has ended
 RUNNER_CRASHED = 70  # a runner's own, where a part of it was killed
 
 
@@ -125,6 +131,21 @@ class StoreError(UmpteenError):
     ) -> None:
         super().__init__(message, hint)
         self.path, self.transient, self.damaged = path, transient, damaged
+
+
+class OutputError(UmpteenError):
+    """What was asked for could not be printed."""
+
+    exit_code = EXIT_UNREACHABLE
+
+
+class ReaderLeftError(OutputError):
+    """Who read what is printed has gone, as `head` does, and needs no word of it."""
+
+    exit_code = EXIT_READER_LEFT
+
+    def __init__(self) -> None:
+        super().__init__("nobody reads stdout any more")
 
 
 class PoolError(UmpteenError):

@@ -31,7 +31,7 @@ from umpteen.errors import (
 from umpteen.feed import Feed
 from umpteen.foreign import ForeignBatches
 from umpteen.intake import Intake
-from umpteen.lane import CANCEL_ALL, DEADLINE, END_KINDLY, KILL
+from umpteen.lane import CANCEL_ALL, DEADLINE, END_KINDLY, GO_ON, KILL
 from umpteen.lanes import Lanes
 from umpteen.lease import KEPT, SPOOL, Kept, Lease, end_leftovers, leases_folder, take_kept
 from umpteen.machine import read_capacity
@@ -46,6 +46,7 @@ from umpteen.results.directory import DirectoryStore
 from umpteen.results.opening import is_remote, open_store, read_patience
 from umpteen.starts import Opener
 from umpteen.stops import STOP_SIGNALS, Stops
+from umpteen.streams import fill_streams, never_mind_stderr
 from umpteen.task import RUNNER_VARIABLE
 from umpteen.work import Options, Work, check_job, find_work
 
@@ -66,6 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     watches it and a signal has kept it from some tasks: 128 and the number of that signal.
     """
     token = os.environ.get(RUNNER_VARIABLE, "")
+    fill_streams()
+    never_mind_stderr()
     try:
         options = Options(sys.argv[1:] if arguments is None else arguments)
         if options.token != token or not token:
@@ -225,6 +228,9 @@ class _Runner:
     def _hear(self, watch_fd: int) -> None:
         """What the watching process orders; that it is gone is an order to end kindly."""
         order = os.read(watch_fd, 1)
+        if order == GO_ON:  # without it
+            self.lanes.watcher.remove_file(watch_fd)
+            return
         self.asked = order or END_KINDLY
         if not order:
             self.batches.be_orphaned()

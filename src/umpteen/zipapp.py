@@ -21,7 +21,7 @@ TRAVELS = (
     "_version adopt attempts batch_file beside delivery errors feed foreign forms intake job_files"
     " lane lanes lease live"
     " machine names open_batches others outgoing process recalls recorder records retries runner starts"
-    " stops task tickets unpack work"
+    " stops streams task tickets unpack work"
     " results results.base results.beneath results.directory results.filesystem results.opening"
     " results.place results.remote results.s3 results.segments results.sftp"
 ).split()

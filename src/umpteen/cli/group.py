@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import itertools
 import json
 import os
 import shlex
 import shutil
-import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -17,14 +17,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from umpteen._version import __version__
+from umpteen.cli.printing import guard_stdout
 from umpteen.errors import (
     EXIT_INTERRUPTED,
     EXIT_WRONG_USE,
     BackendError,
+    OutputError,
+    ReaderLeftError,
     SettingsError,
     UmpteenError,
     nearest_hint,
 )
+from umpteen.streams import never_mind_stderr
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -142,16 +146,17 @@ def run_program(arguments: Sequence[str]) -> int:
     is_debug = "--debug" in arguments
     if is_debug:
         arguments.remove("--debug")
+    never_mind_stderr()
+    guard_stdout()
     try:
         returned = program.main(arguments, prog_name="umpteen", standalone_mode=False)
         sys.stdout.flush()
-    except BrokenPipeError:  # `umpteen logs … | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 128 + signal.SIGPIPE
     except (KeyboardInterrupt, click.Abort):
         return EXIT_INTERRUPTED
     except click.ClickException as error:
         return _show_error(_translate(error, arguments), arguments, is_debug=is_debug)
+    except ReaderLeftError as error:  # `umpteen logs … | head`
+        return error.exit_code
     except UmpteenError as error:
         return _show_error(error, arguments, is_debug=is_debug)
     except Exception as error:
@@ -243,9 +248,11 @@ def _find_example(context: click.Context) -> str:
 def _show_error(error: UmpteenError, arguments: Sequence[str], *, is_debug: bool) -> int:
     if is_debug:
         traceback.print_exc()
-    if "--json" in arguments:
+    if "--json" in arguments and not isinstance(error, OutputError):
         shown: dict[str, Any] = error.to_dict()
-        sys.stdout.write(json.dumps(shown) + "\n")
+        with contextlib.suppress(OutputError):
+            sys.stdout.write(json.dumps(shown) + "\n")
+            sys.stdout.flush()
     else:
         if isinstance(error, BackendError) and error.last_lines:
             sys.stderr.write(error.last_lines + "\n")

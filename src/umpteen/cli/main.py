@@ -10,11 +10,13 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """The program. Exits with 0, 1, 2, 3 or 130 (see `umpteen.errors`)."""
-    if sys.argv[1:] == ["--version"]:  # so quick that prompts may ask for it
-        sys.stdout.write(f"umpteen {__version__}\n")
+    """The program. Exits with 0, 1, 2, 3, 130 or 141 (see `umpteen.errors`)."""
+    if sys.argv[1:] == ["--version"] and _print_version():
         return
     try:
+        from umpteen.streams import fill_streams
+
+        fill_streams()
         from umpteen.cli.group import run_program
 
         code = run_program(sys.argv[1:])
@@ -22,6 +24,16 @@ def main() -> None:
         code = 130
     _end_quietly()
     sys.exit(code)
+
+
+def _print_version() -> bool:
+    """So quick that prompts may ask for it; False where it could not be printed."""
+    try:
+        sys.stdout.write(f"umpteen {__version__}\n")
+        sys.stdout.flush()
+    except (AttributeError, OSError):
+        return False
+    return True
 
 
 def _end_quietly() -> None:

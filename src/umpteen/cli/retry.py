@@ -20,7 +20,6 @@ from umpteen.cli.options import (
 from umpteen.cli.view import Waiting, show_idle, show_leave, stop_signals
 from umpteen.cli.watch import watch_to_end
 from umpteen.dispatch import Submission, explain, retry
-from umpteen.errors import EXIT_SUCCEEDED
 from umpteen.history import SKIPPED
 from umpteen.lookup import find_names
 from umpteen.task import shell_command
@@ -63,11 +62,9 @@ def retry_command(
         )  # fmt: skip
         if submission.is_idle:
             is_chosen = bool(tasks) or options["where"] is not None
-            show_idle(submission, name, is_chosen=is_chosen, quiet=quiet, as_json=as_json)
-            return EXIT_SUCCEEDED
+            return show_idle(submission, name, is_chosen=is_chosen, quiet=quiet, as_json=as_json)
         if options["detach"]:
-            show_leave(submission, name, quiet=quiet, as_json=as_json)
-            return EXIT_SUCCEEDED
+            return show_leave(submission, name, quiet=quiet, as_json=as_json)
         code = watch_to_end(submission, stop, began_s, quiet=quiet, as_json=as_json, job=name)
     if tasks and not (quiet or as_json):
         _tell_blocker(submission, name, tasks)

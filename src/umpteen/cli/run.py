@@ -22,7 +22,7 @@ from umpteen.cli.options import (
 from umpteen.cli.view import Waiting, show_leave, stop_signals
 from umpteen.cli.watch import watch_to_end
 from umpteen.dispatch import choose_where, detach, plan_run, settle, submit
-from umpteen.errors import EXIT_SUCCEEDED, SettingsError
+from umpteen.errors import SettingsError
 from umpteen.formats import read_job
 from umpteen.formats.syncs import parse_sync
 from umpteen.job import Job, Retry
@@ -101,8 +101,8 @@ def run_command(job: tuple[str, ...], *, quiet: bool, as_json: bool, **options: 
         submission = submit(read, options["rerun"], only=only, tell=tell)
         del read, only  # a million tasks take room, and the store has them
         if options["detach"] and not submission.is_idle:
-            show_leave(submission, call_job(submission.history), quiet=quiet, as_json=as_json)
-            return EXIT_SUCCEEDED
+            job_name = call_job(submission.history)
+            return show_leave(submission, job_name, quiet=quiet, as_json=as_json)
         return watch_to_end(submission, stop, began_s, quiet=quiet, as_json=as_json)
 
 

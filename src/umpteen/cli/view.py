@@ -16,7 +16,13 @@ from typing import Any, Self
 
 from umpteen.cli.options import call_job
 from umpteen.dispatch import Submission
-from umpteen.errors import StoreError
+from umpteen.errors import (
+    EXIT_READER_LEFT,
+    EXIT_SUCCEEDED,
+    OutputError,
+    ReaderLeftError,
+    StoreError,
+)
 from umpteen.lookup import read_status
 from umpteen.report import (
     Folds,
@@ -109,14 +115,18 @@ def open_view(
         return QuietView(submission, job)
     if "ipykernel" in sys.modules:
         return NotebookView(submission, job)
-    return LiveView(submission, job) if sys.stderr.isatty() else PlainView(submission, job)
+    is_terminal = sys.stderr is not None and sys.stderr.isatty()
+    return LiveView(submission, job) if is_terminal else PlainView(submission, job)
 
 
 class View:
     """Shows nothing, and has what the others have in common.
 
-    failures: the newest. folds: what was skipped or cancelled, counted.
+    failures: the newest. folds: what was skipped or cancelled, counted. is_unread: whether who
+    read it has gone.
     """
+
+    is_unread = False
 
     def __init__(self, submission: Submission, job: str = "") -> None:
         self.submission = submission
@@ -150,6 +160,11 @@ class View:
 
     def tell_interrupted(self, count: int) -> None:
         """The user asked to stop for the `count`-th time."""
+
+    def show_left(self, status: JobStatus) -> None:
+        """That it goes on without us, which nobody would read where it is told else."""
+        for line in render_goes_on(status, self.job):
+            _say(line)
 
     def take_recent(self) -> list[tuple[str, Record]]:
         """What ended without success since the last call; what the store does not tell is left."""
@@ -197,31 +212,42 @@ class View:
 
 
 def _say(line: str) -> None:
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()
+    with contextlib.suppress(OSError, ValueError):  # of a program that uses us, it may be anything
+        if sys.stderr is not None:
+            sys.stderr.write(line + "\n")
+            sys.stderr.flush()
 
 
 def show_idle(
     submission: Submission, job: str, *, is_chosen: bool, quiet: bool, as_json: bool
-) -> None:
-    """That there is nothing to run again. is_chosen: where only some tasks were meant."""
+) -> int:
+    """That there is nothing to run again; the exit code. is_chosen: where only some were meant."""
     status = read_status(submission.history)
     if as_json:
-        JsonView(submission).show_end(status, 0.0, is_interrupted=False)
-    elif not quiet:
+        view = JsonView(submission)
+        view.show_end(status, 0.0, is_interrupted=False)
+        return EXIT_READER_LEFT if view.is_unread else EXIT_SUCCEEDED
+    if not quiet:
         for line in render_nothing_to_retry(status, job, is_chosen=is_chosen):
             _say(line)
+    return EXIT_SUCCEEDED
 
 
-def show_leave(submission: Submission, job: str, *, quiet: bool, as_json: bool) -> None:
-    """What there is to say where nobody watches: all of it at once. job: what to type for it."""
+def show_leave(submission: Submission, job: str, *, quiet: bool, as_json: bool) -> int:
+    """What there is to say where nobody watches: all of it at once; the exit code.
+
+    job: what to type for it.
+    """
     status = read_status(submission.history)
     if as_json:
-        JsonView(submission).tell_started(status)
-    elif not quiet:
+        view = JsonView(submission)
+        view.tell_started(status)
+        return EXIT_READER_LEFT if view.is_unread else EXIT_SUCCEEDED
+    if not quiet:
         lines = _head(submission, status, is_left=True)
         for line in (*lines, *render_leave(job, submission.left_over)):
             _say(line)
+    return EXIT_SUCCEEDED
 
 
 def _head(submission: Submission, status: JobStatus, *, is_left: bool = False) -> list[str]:
@@ -318,8 +344,14 @@ class JsonView(View):
         self._emit("started", status_to_dict(status), **plan)
 
     def _emit(self, event: str, content: dict[str, Any], **more: Any) -> None:
-        sys.stdout.write(json.dumps({"event": event, **content, **more}) + "\n")
-        sys.stdout.flush()
+        """The job is none the worse for what cannot be told of it."""
+        try:
+            sys.stdout.write(json.dumps({"event": event, **content, **more}) + "\n")
+            sys.stdout.flush()
+        except ReaderLeftError:
+            self.is_unread = True
+        except OutputError as error:
+            _say(f"{error}; the job goes on")
 
 
 class NotebookView(View):

@@ -6,7 +6,7 @@ import time
 
 from umpteen.cli.view import open_view
 from umpteen.dispatch import Submission, exit_code, watch
-from umpteen.errors import EXIT_INTERRUPTED
+from umpteen.errors import EXIT_INTERRUPTED, EXIT_READER_LEFT
 from umpteen.status import JobStatus
 from umpteen.stops import Stops
 
@@ -33,6 +33,10 @@ def watch_to_end(
     with view:
         for status in watch(submission):
             view.show(status)
+            if view.is_unread and not interrupted and status.state == "running":
+                submission.executor.let_go()
+                view.show_left(status)
+                return EXIT_READER_LEFT
             if stop.count > interrupted:
                 interrupted = stop.count
                 if not _interrupt(submission, at_once=stop.count > 1):
@@ -40,7 +44,9 @@ def watch_to_end(
                 view.tell_interrupted(stop.count)
     assert status is not None
     view.show_end(status, time.monotonic() - began_s, is_interrupted=interrupted > 0)
-    return EXIT_INTERRUPTED if interrupted else exit_code(status)
+    if interrupted:
+        return EXIT_INTERRUPTED
+    return EXIT_READER_LEFT if view.is_unread else exit_code(status)
 
 
 def _interrupt(submission: Submission, *, at_once: bool) -> bool:

@@ -163,6 +163,9 @@ class Executor(abc.ABC):
     def order_end(self, *, at_once: bool) -> None:  # noqa: B027 -- nothing to do for most
         """Have what is attached end its tasks: kindly, or at once."""
 
+    def let_go(self) -> None:  # noqa: B027 -- nothing to do for most
+        """Have what is attached go on when this process ends."""
+
     def read_ending(self) -> tuple[int | None, str]:
         """How what this process submitted ended.
 

@@ -125,9 +125,16 @@ class LocalExecutor(Executor):
 
     def order_end(self, *, at_once: bool) -> None:
         """Have the runner of this process end its tasks: kindly, or at once."""
+        self._order(b"K" if at_once else b"T")
+
+    def let_go(self) -> None:
+        """Have the runner go on when this process ends, as one that was detached."""
+        self._order(b"G")
+
+    def _order(self, order: bytes) -> None:
         if self.runner and self.runner.stdin:
             with contextlib.suppress(BrokenPipeError):
-                self.runner.stdin.write(b"K" if at_once else b"T")
+                self.runner.stdin.write(order)
                 self.runner.stdin.flush()
 
     def wait(self, timeout_s: float) -> None:

@@ -1,0 +1,41 @@
+"""What is printed on stdout: whole, or the command says why not."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import select
+import sys
+from typing import Any
+
+from umpteen.errors import OutputError, ReaderLeftError
+from umpteen.streams import lead_nowhere
+
+__all__ = ["guard_stdout"]
+
+
+def guard_stdout() -> None:
+    """Have stdout raise ReaderLeftError or OutputError where it cannot be written, once."""
+    before = sys.stdout
+    sys.stdout = io.TextIOWrapper(
+        io.BufferedWriter(_Stdout(1, "w", closefd=False)),
+        encoding=before.encoding,
+        # A name that this terminal cannot show is no reason to show nothing.
+        errors="backslashreplace" if before.errors == "strict" else before.errors,
+        line_buffering=bool(before.line_buffering),
+    )
+
+
+class _Stdout(io.FileIO):
+    def write(self, content: Any) -> int:
+        try:
+            while (written := super().write(content)) is None:  # it would have to wait
+                select.select([], [self], [])
+        except OSError as error:
+            lead_nowhere(1)  # what is still to be written, at the end too
+            if error.errno == errno.EPIPE:
+                raise ReaderLeftError from None
+            reason = os.strerror(error.errno or 0)
+            raise OutputError(f"stdout cannot be written: {reason}") from error
+        return written
