@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from tests.support.proxy import FaultProxy
+from tests.support.proxy import Answer, FaultProxy, Request, refusal
 from tests.support.s3 import S3, S3Server
 from tests.support.server import find_port
 from tests.support.sftp import Sftp
-from umpteen.errors import SettingsError, StoreError
+from umpteen.errors import SettingsError, StoreError, UmpteenError
 from umpteen.results.base import RecordsKey, Store, records_folder, records_key
 from umpteen.results.opening import open_store
 from umpteen.results.segments import SEGMENT_BYTES
@@ -38,7 +38,7 @@ def open_with(s3: S3, **options: Any) -> Store:
     return open_store(s3.address, {**s3.options, **options})
 
 
-def shown(error: pytest.ExceptionInfo[StoreError]) -> str:
+def shown(error: pytest.ExceptionInfo[UmpteenError]) -> str:
     """All that a user may be shown of an error."""
     return f"{error.value} {error.value.hint} {error.value.to_dict()}"
 
@@ -322,11 +322,235 @@ def test_credentials_that_expire_are_named(store: Store, s3_proxy: FaultProxy) -
 
 
 def test_an_unknown_option_is_an_error_without_its_value(s3: S3) -> None:
-    store = open_with(s3, client_kwargs={"hidden_option": "hidden-word"})
-    with pytest.raises(StoreError) as caught:
-        store.read("a")
-    assert "hidden-word" not in shown(caught)
+    for options in (
+        {"hidden_option": "hidden-word"},
+        {"client_kwargs": {"hidden_option": "hidden-word"}},
+        {"config_kwargs": {"hidden_option": "hidden-word"}},
+        {"s3_additional_kwargs": {"hidden_option": "hidden-word"}},
+    ):
+        store = open_with(s3, **options)
+        with pytest.raises(SettingsError, match="there is no option 'hidden_option'") as caught:
+            store.read("a")
+        assert "`options`" in (caught.value.hint or "")
+        assert "hidden-word" not in shown(caught)
+        store.close()
+
+
+def test_requests_say_who_pays(s3: S3, s3_proxy: FaultProxy, tmp_path: Path) -> None:
+    def demand(request: Request) -> Answer | None:
+        is_said = request.headers.get("x-amz-request-payer") == "requester"
+        return None if is_said else refusal(403, "AccessDenied")
+
+    s3_proxy.rule = demand
+    store = open_store(s3.address, {**s3.through(s3_proxy.port), "requester_pays": True})
+    use_everything(store, tmp_path)
     store.close()
+
+
+_KEYS = {"SSECustomerAlgorithm": "AES256", "SSECustomerKey": "0123456789abcdef" * 2}
+
+
+def test_reads_and_heads_have_the_key_that_writes_had(
+    s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("umpteen.results.s3._WHOLE_BYTES", MB)  # so that some go in parts
+    store = open_with(s3, s3_additional_kwargs=_KEYS)
+    content = os.urandom(9 * MB)
+    assert store.create("a", b"x")
+    assert not store.create("a", b"y")
+    store.replace("large", content)
+    assert store.read("a") == store.read_tail("a", 1) == b"x"
+    assert store.fetch("large", str(tmp_path / "copy"))
+    assert (tmp_path / "copy").read_bytes() == content
+    other = open_store(s3.address, s3.options)
+    with pytest.raises(StoreError, match=r"InvalidRequest|InvalidArgument|400"):
+        other.read("a")
+    for each in (store, other):
+        each.close()
+
+
+def test_copies_have_the_key_of_their_source(s3: S3, s3_proxy: FaultProxy) -> None:
+    copies: list[Request] = []
+
+    def copy(request: Request) -> Answer | None:
+        if "x-amz-copy-source" not in request.headers:
+            return None
+        copies.append(request)
+        return Answer(200, "<CopyObjectResult><ETag>x</ETag></CopyObjectResult>")
+
+    s3_proxy.rule = copy  # as this server cannot do that
+    store = open_store(s3.address, {**s3.through(s3_proxy.port), "s3_additional_kwargs": _KEYS})
+    store.replace("a", b"x")
+    store.move("a", "b")
+    (made,) = copies
+    for side in ("", "copy-source-"):
+        assert f"x-amz-{side}server-side-encryption-customer-key" in made.headers
+    store.close()
+
+
+def test_a_server_without_conditions_is_told_from_one_that_fails(
+    store: Store, s3_proxy: FaultProxy, tmp_path: Path
+) -> None:
+    def refuse(request: Request) -> Answer | None:
+        is_one = "if-none-match" in request.headers
+        return refusal(501, "NotImplemented", "A header you provided …") if is_one else None
+
+    s3_proxy.rule = refuse
+    began_s = time.monotonic()
+    assert not store.has_exclusive_create
+    use_everything(store, tmp_path)
+    assert time.monotonic() - began_s < 10
+
+
+def test_what_is_not_implemented_is_not_tried_again(store: Store, s3_proxy: FaultProxy) -> None:
+    s3_proxy.rule = lambda _: refusal(501, "NotImplemented", "Encryption is for others")
+    began_s = time.monotonic()
+    for call in (lambda: store.replace("a", b"x"), lambda: store.create("a", b"x")):
+        with pytest.raises(StoreError, match="NotImplemented: Encryption is for others") as caught:
+            call()
+        assert not caught.value.transient
+    assert time.monotonic() - began_s < 5
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer(200, "<html><body>Sign in</body></html>", "text/html; charset=utf-8"),
+        Answer(200, "<!DOCTYPE html><html><br>Sign in", "text/html"),
+        Answer(404, "<html>", "text/html"),
+        Answer(405, "<html>", "text/html"),
+        Answer(200, '{"status": "ok"}', "application/json"),
+    ],
+)
+def test_another_server_is_told_from_a_damaged_job(
+    store: Store, s3_proxy: FaultProxy, answer: Answer, tmp_path: Path
+) -> None:
+    s3_proxy.rule = lambda _: answer
+    began_s = time.monotonic()
+    for call in (
+        lambda: store.read("a"),
+        lambda: store.read_tail("a", 10),
+        lambda: store.fetch("a", str(tmp_path / "copy")),
+        lambda: store.list("a"),
+        lambda: store.walk(""),
+        lambda: store.create("a", b"x"),
+    ):
+        with pytest.raises(StoreError, match="no S3 server") as caught:
+            call()
+        assert "endpoint" in (caught.value.hint or "")
+    assert time.monotonic() - began_s < 5
+    assert not (tmp_path / "copy").exists()
+
+
+def test_web_pages_may_be_results(s3: S3, store: Store) -> None:
+    from botocore.session import Session
+
+    client = Session().create_client(
+        "s3",
+        endpoint_url=s3.endpoint,
+        region_name="us-east-1",
+        aws_access_key_id=s3.key,
+        aws_secret_access_key=s3.secret,
+    )
+    page = {"Bucket": s3.bucket, "ContentType": "text/html", "Body": b"<html>"}
+    client.put_object(**page, Key="results/job/page.html")
+    client.put_object(**page, Key="results/job/page")
+    client.close()
+    assert store.read("page.html") == store.read("page") == b"<html>"
+
+
+def test_a_page_of_a_proxy_that_is_overloaded_passes(store: Store, s3_proxy: FaultProxy) -> None:
+    answers = [Answer(502, "<html>Bad gateway</html>", "text/html")] * 2
+    s3_proxy.rule = lambda _: answers.pop() if answers else None
+    assert store.read("a") is None
+    assert not answers
+
+
+def test_what_is_not_known_is_told_in_the_words_of_the_server(
+    store: Store, s3_proxy: FaultProxy
+) -> None:
+    s3_proxy.rule = lambda _: refusal(409, "NewCode", "Not on\na \u202eFriday" + "y" * 999)
+    with pytest.raises(StoreError, match=r"the server answered NewCode: Not on a .*…") as caught:
+        store.replace("a", b"x")
+    assert "\u202e" not in caught.value.message
+    assert len(caught.value.message) < 400
+
+
+def test_checksums_are_sent_where_the_environment_says_so(
+    s3: S3, s3_proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def demand(request: Request) -> Answer | None:
+        if request.method != "PUT" or "x-amz-checksum-crc32" in request.headers:
+            return None
+        if "x-amz-trailer" in request.headers:
+            return None
+        said = "Content-MD5 OR x-amz-checksum- HTTP header is required with Object Lock"
+        return refusal(400, "InvalidRequest", said)
+
+    s3_proxy.rule = demand
+    store = open_store(s3.address, s3.through(s3_proxy.port))
+    with pytest.raises(StoreError, match="Object Lock") as caught:
+        store.create("a", b"x")
+    assert "AWS_REQUEST_CHECKSUM_CALCULATION=when_supported" in (caught.value.hint or "")
+    store.close()
+    monkeypatch.setenv("AWS_REQUEST_CHECKSUM_CALCULATION", "when_supported")
+    use_and_close(s3, s3_proxy)
+    monkeypatch.delenv("AWS_REQUEST_CHECKSUM_CALCULATION")
+    (tmp_path / "config").write_text("[default]\nrequest_checksum_calculation = when_supported\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    use_and_close(s3, s3_proxy)
+
+
+def use_and_close(s3: S3, proxy: FaultProxy) -> None:
+    store = open_store(s3.address, s3.through(proxy.port))
+    store.create(f"a/{os.urandom(4).hex()}", b"x")
+    store.close()
+
+
+def test_where_nothing_may_be_removed_one_file_is_left(s3: S3, s3_proxy: FaultProxy) -> None:
+    def refuse(request: Request) -> Answer | None:
+        return refusal(403, "AccessDenied") if request.method == "DELETE" else None
+
+    s3_proxy.rule = refuse
+    for _ in range(3):
+        store = open_store(s3.address, s3.through(s3_proxy.port))
+        with pytest.raises(StoreError, match="access denied"):
+            store.create("a", b"x")
+        assert len(store.walk("")) == 1
+        store.close()
+
+
+def test_an_endpoint_without_a_scheme_is_input(s3: S3) -> None:
+    store = open_with(s3, endpoint_url=f"127.0.0.1:{s3.port}")
+    with pytest.raises(SettingsError, match="Invalid endpoint"):
+        store.read("a")
+    store.close()
+
+
+def test_an_endpoint_with_a_path_is_named_where_no_bucket_is_found(s3: S3) -> None:
+    store = open_with(s3, endpoint_url=f"{s3.endpoint}/some/path")
+    with pytest.raises(StoreError) as caught:
+        store.list("a")
+    assert "the endpoint has a path" in (caught.value.hint or "")
+    store.close()
+
+
+def test_tls_to_a_server_that_has_none_is_told(s3: S3) -> None:
+    store = open_with(s3, endpoint_url=s3.endpoint.replace("http:", "https:"))
+    with pytest.raises(StoreError, match="does not speak TLS"):
+        store.list("a")
+    store.close()
+
+
+def test_options_of_other_places_are_input_too(sftp: Sftp) -> None:
+    for options, words in (
+        ({"hidden_option": "hidden-word"}, "there is no option 'hidden_option'"),
+        ({"read_timeout": "hidden-word"}, "read_timeout .* no number"),
+        ({"port": "hidden-word"}, "port .* no number"),
+    ):
+        with pytest.raises(SettingsError, match=words) as caught:
+            open_store(sftp.address, {**sftp.options, **options}).read("a")
+        assert "hidden-word" not in shown(caught)
 
 
 @pytest.mark.parametrize(

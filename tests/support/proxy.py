@@ -9,12 +9,35 @@ import socket
 import struct
 import threading
 from collections import Counter
-from typing import Self
+from collections.abc import Callable
+from typing import NamedTuple, Self
 
-__all__ = ["FaultProxy"]
+__all__ = ["Answer", "FaultProxy", "Request", "refusal"]
 
 _METHODS = (b"GET ", b"PUT ", b"POST ", b"HEAD ", b"DELETE ")
 _CHUNK_BYTES = 65536
+
+
+class Request(NamedTuple):
+    """What a client asks for; the names of its headers in small letters."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+
+
+class Answer(NamedTuple):
+    """What is answered in the server's place."""
+
+    status: int
+    body: str = ""
+    kind: str = "application/xml"
+
+
+def refusal(status: int, code: str, message: str = "") -> Answer:
+    """An error as S3 servers answer it."""
+    body = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>"
+    return Answer(status, '<?xml version="1.0" encoding="UTF-8"?>' + body)
 
 
 class FaultProxy:
@@ -24,7 +47,8 @@ class FaultProxy:
     requests that are answered with `status`, and `code` as S3 names errors, and reach nobody; of
     those alone whose path has `only` in it. refuse: share of connections
     that are reset at once. reset: share of requests whose answer is cut by a reset.
-    blackhole: nothing passes. requests: method and path of each that came, counted.
+    blackhole: nothing passes. rule: gives the answer to a request that is to reach nobody, None for
+    one that is. requests: method and path of each that came, counted.
     """
 
     def __init__(self, port: int, seed: int = 1) -> None:
@@ -33,6 +57,7 @@ class FaultProxy:
         self.latency_s = self.rate_bytes_s = self.errors = self.refuse = self.reset = 0.0
         self.status, self.code, self.only = 503, "", ""
         self.blackhole = False
+        self.rule: Callable[[Request], Answer | None] | None = None
         self.requests: list[tuple[str, str]] = []
         self.tasks: set[asyncio.Task[None]] = set()
         self.generator = random.Random(seed)
@@ -111,8 +136,11 @@ class FaultProxy:
                 if is_request and data.startswith(_METHODS):
                     method, path = data.split(b" ", 2)[:2]
                     self.requests.append((method.decode(), path.decode()))
-                    if self.only.encode() in path and self.generator.random() < self.errors:
-                        await self._refuse(writer, other)
+                    answer = self._choose_answer(data)
+                    if answer is not None:
+                        await self._answer(answer, other)
+                        writer.close()
+                        await _drop_rest(reader)
                         return
                 elif not is_request and self.generator.random() < self.reset:
                     writer.write(data[: self.generator.randrange(len(data))])
@@ -133,14 +161,33 @@ class FaultProxy:
         if seconds:
             await asyncio.sleep(seconds)
 
-    async def _refuse(self, server: asyncio.StreamWriter, client: asyncio.StreamWriter) -> None:
-        body = f"<Error><Code>{self.code}</Code></Error>" if self.code else ""
-        head = f"HTTP/1.1 {self.status} Injected\r\nContent-Length: {len(body)}\r\n"
-        answer = f"{head}Connection: close\r\n\r\n{body}"
-        client.write(answer.encode())
+    def _choose_answer(self, data: bytes) -> Answer | None:
+        request = _parse(data)
+        if self.rule and (answer := self.rule(request)) is not None:
+            return answer
+        if self.only not in request.path or self.generator.random() >= self.errors:
+            return None
+        return refusal(self.status, self.code) if self.code else Answer(self.status)
+
+    async def _answer(self, answer: Answer, client: asyncio.StreamWriter) -> None:
+        body = answer.body.encode()
+        head = f"HTTP/1.1 {answer.status} Injected\r\nContent-Length: {len(body)}\r\n"
+        head += f"Content-Type: {answer.kind}\r\nConnection: close\r\n\r\n"
+        client.write(head.encode() + body)
         await client.drain()
-        client.close()
-        server.close()
+
+
+async def _drop_rest(reader: asyncio.StreamReader) -> None:
+    """Until the client has closed: an end with something unread would take the answer back."""
+    while await reader.read(_CHUNK_BYTES):
+        pass
+
+
+def _parse(data: bytes) -> Request:
+    first, *lines = data.partition(b"\r\n\r\n")[0].decode("latin-1").split("\r\n")
+    method, path, _ = first.split(" ", 2)
+    named = (line.partition(":") for line in lines)
+    return Request(method, path, {name.lower(): value.strip() for name, _, value in named})
 
 
 def _cut(writer: asyncio.StreamWriter) -> None:

@@ -42,6 +42,7 @@ osd objectstore = memstore
 memstore device bytes = 2147483648
 mgr initial modules =
 rgw run sync thread = false
+rgw crypt require ssl = false
 rgw enable ops log = false
 rgw enable usage log = false
 """

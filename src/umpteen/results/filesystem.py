@@ -28,8 +28,10 @@ from umpteen.results.place import (
     Entry,
     Place,
     Trouble,
+    WrongOptionsError,
     gather,
     judge_network,
+    read_number,
 )
 
 __all__ = ["FilesystemPlace", "known_schemes", "need_package", "open_loop"]
@@ -85,12 +87,12 @@ class FilesystemPlace(Place):
     """A folder of a file system that fsspec opens."""
 
     def __init__(self, address: str, options: dict[str, Any]) -> None:
-        scheme, _, _ = address.partition("://")
+        scheme = self.scheme = address.partition("://")[0]
         need_package(scheme)
         self.kind = _load_kind(scheme)
         options = dict(options)
-        self.connect_s = float(options.pop("connect_timeout", CONNECT_S))
-        self.read_s = float(options.pop("read_timeout", READ_S))
+        self.connect_s = read_number(options, "connect_timeout", CONNECT_S)
+        self.read_s = read_number(options, "read_timeout", READ_S)
         self.options = {
             "use_listings_cache": False,
             **self.kind._get_kwargs_from_urls(address),  # noqa: SLF001 -- the host, a user
@@ -344,7 +346,7 @@ class FilesystemPlace(Place):
                     limit_s = self.connect_s + self.read_s
                     self.opened = await asyncio.wait_for(asyncio.shield(opening), limit_s)
                 except TypeError as error:  # an option that it does not know
-                    raise SettingsError(f"the file system of the results: {error}") from error
+                    raise WrongOptionsError(self.scheme, error) from error
         return self.opened
 
 

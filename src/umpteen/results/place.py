@@ -13,11 +13,12 @@ import io
 import itertools
 import os
 import random
+import re
 import time
 from collections.abc import Awaitable, Iterable, Sequence
 from typing import Any, BinaryIO, Callable, NamedTuple, TypeVar
 
-from umpteen.errors import UmpteenError
+from umpteen.errors import SettingsError, UmpteenError
 
 __all__ = [
     "ASK_FOR_ACCESS",
@@ -30,14 +31,18 @@ __all__ = [
     "Place",
     "PlaceError",
     "Trouble",
+    "WrongOptionsError",
     "gather",
     "judge_network",
+    "read_number",
 ]
 
 CONNECT_S, READ_S = 5.0, 20.0
 IN_FLIGHT = 32
 CHECK_NETWORK = "check the network and the address, then run the same command again"
 ASK_FOR_ACCESS = "these credentials may not do this: use others, or ask whoever owns the place"
+_CHECK_OPTIONS = "check `options` of the results: they are those of fsspec's {}://"
+_UNKNOWN_OPTION = re.compile(r"unexpected (?:keyword argument|option):? '(\w+)'")
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 5.0
 _COMPARED_BYTES = 64 * 1024 * 1024
 
@@ -50,11 +55,28 @@ _NETWORK = {
 
 
 class Trouble(NamedTuple):
-    """Why a request failed, in words, and whether the same request may succeed later."""
+    """Why a request failed, in words, and whether the same request may succeed later.
+
+    is_input: whether what the user said of the place is wrong.
+    """
 
     reason: str
     hint: str | None = None
     is_transient: bool = False
+    is_input: bool = False
+
+
+class WrongOptionsError(Exception):
+    """A place cannot be opened with what `options` or the environment say."""
+
+    def __init__(self, scheme: str, error: Exception) -> None:
+        text = str(error)
+        unknown = _UNKNOWN_OPTION.search(text)
+        reason = f"the options cannot be used: {text}"
+        if unknown:
+            reason = f"there is no option {unknown[1]!r}"
+        super().__init__(reason)
+        self.trouble = Trouble(reason, _CHECK_OPTIONS.format(scheme), is_input=True)
 
 
 class PlaceError(Exception):
@@ -177,6 +199,8 @@ class Place(abc.ABC):
                 return await call()
             except (PlaceError, UmpteenError):
                 raise
+            except WrongOptionsError as error:
+                raise PlaceError(error.trouble) from error
             except Exception as error:  # every library has its own; `judge` knows them
                 trouble = self.judge(error)
                 longest_s = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** min(attempt - 1, 10))
@@ -187,6 +211,15 @@ class Place(abc.ABC):
                 await self.recover(error)
             await asyncio.sleep(pause_s)
         raise AssertionError
+
+
+def read_number(options: dict[str, Any], name: str, usual: float) -> float:
+    """Take an option that is a number out of the others. Raises SettingsError."""
+    said = options.pop(name, usual)
+    try:
+        return float(said)
+    except (TypeError, ValueError):
+        raise SettingsError(f"the option {name} of the results is no number") from None
 
 
 def judge_network(error: BaseException) -> Trouble | None:

@@ -16,7 +16,7 @@ import weakref
 from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from typing import Any, Callable, Optional, TypeVar
 
-from umpteen.errors import StoreError
+from umpteen.errors import SettingsError, StoreError
 from umpteen.results.base import Appender, Content, Store
 from umpteen.results.directory import written_whole
 from umpteen.results.filesystem import FilesystemPlace, need_package, open_loop
@@ -39,6 +39,8 @@ _LISTING_S = 15.0  # how long a listing may wait for the read that follows it
 _CLOSE_S = 2.0
 _LOOKING_S = 10.0
 _SHORTEST_SECRET = 4
+_PROBE = ".umpteen/probe"  # always the same, so that one at most is left where nobody may remove it
+_FIRST, _SECOND = Body(b"probe", "", 5), Body(b"again", "", 5)
 _NEVER: tuple[float, list[Segment]] = (float("-inf"), [])
 
 Answer = TypeVar("Answer")
@@ -79,11 +81,9 @@ class RemoteStore(Store):
         """Whether of several who create the same file just one succeeds; tried out once."""
         with self.probing:
             if self.is_exclusive is None:
-                key, body = f".umpteen/probe-{os.urandom(6).hex()}", Body(b"probe", "", 5)
-                self._run(self._named("write", key, self.place.put_new(key, body)))
-                again = Body(b"again", "", 5)
-                made = self._run(self._named("write", key, self.place.put_new(key, again)))
-                self._run(self._named("remove", key, self.place.remove(key)))
+                self._run(self._named("write", _PROBE, self.place.put_new(_PROBE, _FIRST)))
+                made = self._run(self._named("write", _PROBE, self.place.put_new(_PROBE, _SECOND)))
+                self._run(self._named("remove", _PROBE, self.place.remove(_PROBE)))
                 self.is_exclusive = not made
             return self.is_exclusive
 
@@ -270,6 +270,9 @@ class RemoteStore(Store):
             place = f": {error.filename}" if error.filename else ""
             trouble = Trouble((error.strerror or type(error).__name__) + place)
             cause = error
+        if trouble.is_input:
+            said = f"the results at {self.address} cannot be used: {trouble.reason}"
+            raise SettingsError(self._without_secrets(said), trouble.hint) from cause
         raise StoreError(
             self._without_secrets(f"could not {doing} {self.path(key)}: {trouble.reason}"),
             trouble.hint,

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator
 from typing import Any, BinaryIO
+from urllib.parse import urlsplit
 
 from umpteen.results.directory import written_whole
 from umpteen.results.place import (
@@ -22,8 +24,10 @@ from umpteen.results.place import (
     Entry,
     Place,
     Trouble,
+    WrongOptionsError,
     gather,
     judge_network,
+    read_number,
 )
 
 __all__ = ["S3Place"]
@@ -35,9 +39,19 @@ _COPY_BYTES = 4096 * _MB  # S3 copies no more at once
 _NAMES_AT_ONCE = 1000
 _MARK = "umpteen-put"  # in the metadata of new files
 _CHUNK_BYTES = _MB
+_MESSAGE_MOST = 200  # characters, of what a server says
 
 _RENEW = "renew your credentials, then run the same command again"
 _CHECK_KEYS = "check the key and the secret, in the environment or in `options` of the results"
+_CHECK_ENDPOINT = (
+    "check the endpoint, AWS_ENDPOINT_URL or `endpoint_url` in `options`: host, port, http or https"
+)
+_NO_SERVER = "what answered is no S3 server: HTTP {}"
+_LEAVE_PATH = "the endpoint has a path behind its host, which hardly any server has: leave it out"
+_SEND_CHECKSUMS = (
+    "the server wants checksums, as for Object Lock: set AWS_REQUEST_CHECKSUM_CALCULATION="
+    "when_supported here and on workers"
+)
 _MAKE_ROOM = "make room or ask for more, then run the same command again"
 _TROUBLES = {
     "ExpiredToken": Trouble("the credentials have expired", _RENEW),
@@ -71,6 +85,22 @@ _PASSING = {
     "InternalError", "ServiceUnavailable", "IncompleteBody", "BadDigest", "OperationAborted",
     "ConditionalRequestConflict", "429",
 }  # fmt: skip
+_NEVER = {501, 505}  # statuses of a server that is well and will answer the same again
+_NOT_IMPLEMENTED = {"NotImplemented", "501"}
+_OPERATIONS = (
+    "abort_multipart_upload", "complete_multipart_upload", "copy_object", "create_multipart_upload",
+    "delete_object", "delete_objects", "get_object", "head_object", "list_objects_v2",
+    "put_object", "upload_part", "upload_part_copy",
+)  # fmt: skip
+_CHECKSUMS = {
+    # Many servers that are not Amazon's refuse the checksums that are the default now.
+    "request_checksum_calculation": "AWS_REQUEST_CHECKSUM_CALCULATION",
+    "response_checksum_validation": "AWS_RESPONSE_CHECKSUM_VALIDATION",
+}
+
+
+class _NoS3ServerError(Exception):
+    """What answered speaks something else."""
 
 
 class S3Place(Place):
@@ -81,52 +111,51 @@ class S3Place(Place):
 
     def __init__(self, address: str, options: dict[str, Any]) -> None:
         self.bucket, _, self.root = address.partition("://")[2].partition("/")
-        options = dict(options)
-        config = {
-            "connect_timeout": float(options.pop("connect_timeout", CONNECT_S)),
-            "read_timeout": float(options.pop("read_timeout", READ_S)),
+        self.options = dict(options)
+        self.config = {
+            "connect_timeout": read_number(self.options, "connect_timeout", CONNECT_S),
+            "read_timeout": read_number(self.options, "read_timeout", READ_S),
             "max_pool_connections": 2 * IN_FLIGHT,
             "retries": {"total_max_attempts": 1},  # trying again is ours
-            # Many servers that are not Amazon's refuse the checksums that are the default now.
-            "request_checksum_calculation": "when_required",
-            "response_checksum_validation": "when_required",
-        }
-        config.update(options.pop("config_kwargs", None) or {})
-        self.options = {
-            **options,
-            "config_kwargs": config,
-            "asynchronous": True,
-            "use_listings_cache": False,
-            "skip_instance_cache": True,
         }
         self.filesystem: Any = None
+        self.client: Any = None
+        self.has_conditions = True  # until the server says otherwise
 
     async def send(self, key: str, body: Body, *, mark: str) -> bool:
         """One attempt to put a file; with a mark, False where there is one that has another."""
+        if not mark or not self.has_conditions:
+            await self._put_object(key, body)
+            return True
+        try:
+            await self._put_object(key, body, mark)
+        except Exception as error:
+            if _code(error) in _NOT_IMPLEMENTED:
+                await self._put_object(key, body)  # raises where it was not for the condition
+                self.has_conditions = False
+            elif _code(error) in {"PreconditionFailed", "412"}:
+                # aiohttp sends again, unasked, where a connection was closed: it may be ours.
+                return await self._read_mark(key) == mark
+            else:
+                raise
+        return True
+
+    async def _put_object(self, key: str, body: Body, mark: str = "") -> None:
+        """Put a file; with a mark, only where there is none."""
+        more: dict[str, Any] = {"IfNoneMatch": "*", "Metadata": {_MARK: mark}} if mark else {}
         if len(body.content) == body.size <= _CHUNK_BYTES:
             content: Any = body.content  # a file would first be announced, and so cost more
         else:
             content = body.open()
-        async with self._client() as client:
-            more = self._extra(client, "put_object")
-            if mark:
-                metadata = {**more.get("Metadata", {}), _MARK: mark}
-                more.update(IfNoneMatch="*", Metadata=metadata)
-            try:
-                await client.put_object(**self._name(key), Body=content, **more)
-            except Exception as error:
-                if not mark or _code(error) not in {"PreconditionFailed", "412"}:
-                    raise
-                # aiohttp sends again, unasked, where a connection was closed: it may be ours.
-                return await self._read_mark(client, key) == mark
-            finally:
-                if content is not body.content:
-                    content.close()
-        return True
-
-    async def _read_mark(self, client: Any, key: str) -> str:
         try:
-            found = await client.head_object(**self._name(key))
+            await self._call("put_object", **self._name(key), Body=content, **more)
+        finally:
+            if content is not body.content:
+                content.close()
+
+    async def _read_mark(self, key: str) -> str:
+        try:
+            found = await self._call("head_object", **self._name(key))
         except Exception as error:
             if _code(error) in {"NoSuchKey", "404"}:  # it was there a moment ago
                 return ""
@@ -166,19 +195,17 @@ class S3Place(Place):
         """At most `size` bytes (-1: all) from `offset` on; offset -n: the last n bytes."""
 
         async def get() -> bytes | None:
-            async with self._client() as client:
-                asked = _range(offset, size)
-                try:
-                    answer = await client.get_object(**self._name(key), **asked)
-                except Exception as error:
-                    if _code(error) in {"NoSuchKey", "404"}:
-                        return None
-                    if _code(error) in {"InvalidRange", "416"}:
-                        return b""
-                    raise
-                async with answer["Body"]:
-                    content: bytes = await answer["Body"].read()
-                return content if size else b""
+            try:
+                answer = await self._get_object(key, **_range(offset, size))
+            except Exception as error:
+                if _code(error) in {"InvalidRange", "416"}:
+                    return b""
+                raise
+            if answer is None:
+                return None
+            async with answer["Body"]:
+                content: bytes = await answer["Body"].read()
+            return content if size else b""
 
         return await self.tried(get)
 
@@ -186,20 +213,29 @@ class S3Place(Place):
         """Copy a file to this machine, put whole; False if there is no such file."""
 
         async def get() -> bool:
-            async with self._client() as client:
-                try:
-                    answer = await client.get_object(**self._name(key))
-                except Exception as error:
-                    if _code(error) in {"NoSuchKey", "404"}:
-                        return False
-                    raise
-                async with answer["Body"]:
-                    with written_whole(path) as temporary, _create(temporary) as file:
-                        async for chunk in answer["Body"].iter_chunks(_CHUNK_BYTES):
-                            file.write(chunk)
+            answer = await self._get_object(key)
+            if answer is None:
+                return False
+            async with answer["Body"]:
+                with written_whole(path) as temporary, _create(temporary) as file:
+                    async for chunk in answer["Body"].iter_chunks(_CHUNK_BYTES):
+                        file.write(chunk)
             return True
 
         return await self.tried(get)
+
+    async def _get_object(self, key: str, **asked: str) -> dict[str, Any] | None:
+        """The answer to a read, its body still to come; None if there is no such file."""
+        try:
+            answer: dict[str, Any] = await self._call("get_object", **self._name(key), **asked)
+        except Exception as error:
+            if _code(error) in {"NoSuchKey", "404"}:
+                return None
+            raise
+        headers = answer["ResponseMetadata"]["HTTPHeaders"]
+        if _is_page(headers) and not _is_s3(headers) and not key.endswith((".html", ".htm")):
+            raise _NoS3ServerError(_NO_SERVER.format("200 (text/html)"))
+        return answer
 
     async def entries(self, folder: str) -> list[Entry]:
         """What is in a folder; nothing if there is no such folder."""
@@ -256,15 +292,12 @@ class S3Place(Place):
         origin = {"CopySource": self._name(source)}
 
         async def copy() -> bool:
-            async with self._client() as client:
-                try:
-                    await client.copy_object(
-                        **self._name(target), **origin, **self._extra(client, "copy_object")
-                    )
-                except Exception as error:
-                    if _code(error) in {"NoSuchKey", "404"}:
-                        return False
-                    raise
+            try:
+                await self._call("copy_object", **self._name(target), **origin)
+            except Exception as error:
+                if _code(error) in {"NoSuchKey", "404"}:
+                    return False
+                raise
             return True
 
         if size <= _COPY_BYTES:
@@ -292,18 +325,19 @@ class S3Place(Place):
         from aiohttp import ClientError as PayloadError
         from botocore import exceptions
 
-        code, status = _code(error), _status(error)
+        if isinstance(error, _NoS3ServerError):
+            return Trouble(str(error), _CHECK_ENDPOINT)
         if isinstance(error, exceptions.ClientError):
-            if code in _PASSING or status == 429 or status >= 500:
-                reason = f"the server answered {status or code}"
-                return Trouble(reason, CHECK_NETWORK, is_transient=True)
-            found = _TROUBLES.get(_SAME.get(code, code))
-            return found or Trouble(f"the server answered {code or status}")
+            return self._judge_answer(error)
+        if isinstance(error, exceptions.ParamValidationError):
+            return Trouble(" ".join(str(error).split()), _CHECK_KEYS, is_input=True)
         if isinstance(error, (exceptions.NoCredentialsError, exceptions.PartialCredentialsError)):
             return Trouble("no credentials were found", _CHECK_KEYS)
         if isinstance(error, exceptions.ProfileNotFound):
             return Trouble("there is no such profile", _CHECK_KEYS)
         if isinstance(error, exceptions.SSLError):
+            if "WRONG_VERSION_NUMBER" in str(error):
+                return Trouble("the server does not speak TLS", _CHECK_ENDPOINT)
             return Trouble("the server's certificate is not trusted", CHECK_NETWORK)
         if isinstance(error, (exceptions.ConnectTimeoutError, exceptions.ReadTimeoutError)):
             return Trouble("no answer in time", CHECK_NETWORK, is_transient=True)
@@ -320,12 +354,33 @@ class S3Place(Place):
             return Trouble("the connection was lost or refused", CHECK_NETWORK, is_transient=True)
         return judge_network(error) or Trouble(f"{type(error).__name__}: {error}")
 
-    async def _ask(self, name: str, **arguments: Any) -> Any:
-        async def ask() -> Any:
-            async with self._client() as client:
-                return await getattr(client, name)(**arguments, **self._extra(client, name))
+    def _judge_answer(self, error: Exception) -> Trouble:
+        """What an error that a server answered means: by its code, else by its status."""
+        code, status = _code(error), _status(error)
+        found = _TROUBLES.get(_SAME.get(code, code))
+        if code == "NoSuchBucket" and urlsplit(self.client.meta.endpoint_url).path.strip("/"):
+            return Trouble("there is no such bucket", _LEAVE_PATH)
+        if found:
+            return found
+        message = _message(error)
+        said = f"the server answered {code or status}" + (f": {message}" if message else "")
+        if code in _PASSING or status == 429 or (status >= 500 and status not in _NEVER):
+            is_known = code in _PASSING or code == str(status)
+            reason = f"the server answered {status or code}" if is_known else said
+            return Trouble(reason, CHECK_NETWORK, is_transient=True)
+        wants_checksums = "checksum" in message.lower() or "content-md5" in message.lower()
+        return Trouble(said, _SEND_CHECKSUMS if wants_checksums else None)
 
-        return await self.tried(ask)
+    async def _ask(self, name: str, **arguments: Any) -> Any:
+        return await self.tried(lambda: self._call(name, **arguments))
+
+    async def _call(self, name: str, **arguments: Any) -> Any:
+        """One request, with all that the options add to every request of its kind."""
+        client = await self._open()
+        extra = self._list_extra(client, name)
+        if "Metadata" in extra and "Metadata" in arguments:
+            arguments["Metadata"] = {**extra["Metadata"], **arguments["Metadata"]}
+        return await getattr(client, name)(**{**extra, **arguments})
 
     async def _pages(self, **asked: Any) -> AsyncIterator[dict[str, Any]]:
         more: dict[str, Any] = {}
@@ -336,20 +391,51 @@ class S3Place(Place):
                 return
             more = {"ContinuationToken": page["NextContinuationToken"]}
 
-    @contextlib.asynccontextmanager
-    async def _client(self) -> AsyncIterator[Any]:
+    async def _open(self) -> Any:
+        """The client for the bucket; raises WrongOptionsError where the options allow none."""
+        from botocore import exceptions
+
         if self.filesystem is None:
-            from s3fs import S3FileSystem
+            self.filesystem = self._build_filesystem()
+        try:
+            await self.filesystem.set_session()
+        except (
+            *(TypeError, ValueError, KeyError, exceptions.InvalidRegionError),
+            *(exceptions.InvalidS3AddressingStyleError, exceptions.InvalidChecksumConfigError),
+        ) as error:
+            raise WrongOptionsError("s3", error) from error
+        client = await self.filesystem.get_s3(self.bucket)
+        if client is not self.client:
+            _check_extra(self.filesystem)
+            client.meta.events.register_first("before-parse.s3.*", _refuse_others)
+            self.client = client
+        return client
 
-            self.filesystem = S3FileSystem(**self.options, loop=asyncio.get_running_loop())
-        await self.filesystem.set_session()
-        yield await self.filesystem.get_s3(self.bucket)
+    def _build_filesystem(self) -> Any:
+        from fsspec.config import apply_config
+        from s3fs import S3FileSystem
 
-    def _extra(self, client: Any, name: str) -> dict[str, Any]:
+        options = apply_config(S3FileSystem, self.options)
+        config = {**_choose_checksums(options.get("profile")), **self.config}
+        config.update(options.pop("config_kwargs", None) or {})
+        try:
+            return S3FileSystem(
+                **{**options, "config_kwargs": config},
+                asynchronous=True,
+                use_listings_cache=False,
+                skip_instance_cache=True,
+                loop=asyncio.get_running_loop(),
+            )
+        except (TypeError, ValueError, KeyError) as error:
+            raise WrongOptionsError("s3", error) from error
+
+    def _list_extra(self, client: Any, name: str) -> dict[str, Any]:
         """What the options add to requests, such as encryption."""
         extra = {**self.filesystem.s3_additional_kwargs, **self.filesystem.req_kw}
         if not extra:
             return {}
+        keys = {name: value for name, value in extra.items() if name.startswith("SSECustomer")}
+        extra.update({f"CopySource{name}": value for name, value in keys.items()})
         allowed: dict[str, Any] = self.filesystem._filter_kwargs(  # noqa: SLF001
             getattr(client, name), extra
         )
@@ -366,6 +452,56 @@ class S3Place(Place):
         return {"Bucket": self.bucket, "Key": self._path(key)}
 
 
+def _choose_checksums(profile: str | None) -> dict[str, str]:
+    """When checksums are sent and looked at, where nobody has said so in the environment."""
+    from botocore.session import Session
+
+    said = Session(profile=profile).get_scoped_config()
+    return {
+        name: "when_required"
+        for name, variable in _CHECKSUMS.items()
+        if variable not in os.environ and name not in said
+    }
+
+
+def _check_extra(filesystem: Any) -> None:
+    """Raises WrongOptionsError for what is to be added to requests and fits none of them."""
+    fits = filesystem._kwargs_helper.filter_dict  # noqa: SLF001
+    for name in filesystem.s3_additional_kwargs:
+        if not any(fits(operation, {name: ""}) for operation in _OPERATIONS):
+            text = f"s3_additional_kwargs: unexpected option '{name}'"
+            raise WrongOptionsError("s3", TypeError(text))
+
+
+def _refuse_others(operation_model: Any, response_dict: dict[str, Any], **_: Any) -> None:
+    """Raises _NoS3ServerError for an answer that no S3 server gives: a web page, above all.
+
+    Errors of servers that stand before one (502, 503) may pass, and look like that as well.
+    """
+    status, headers = response_dict["status_code"], response_dict["headers"]
+    if status >= 500 or status == 429:
+        return
+    is_read = operation_model.name in {"GetObject", "HeadObject"} and status < 300
+    if "etag" not in headers if is_read else _is_page(headers) or _is_text(response_dict["body"]):
+        kind = headers.get("content-type", "")
+        raise _NoS3ServerError(_NO_SERVER.format(f"{status} ({kind})" if kind else status))
+
+
+def _is_text(body: bytes) -> bool:
+    """Whether something is there that is no XML."""
+    content = body.lstrip(b"\xef\xbb\xbf \t\r\n")
+    return content != b"" and not content.startswith(b"<")
+
+
+def _is_page(headers: Any) -> bool:
+    return "html" in headers.get("content-type", "").partition(";")[0].lower()
+
+
+def _is_s3(headers: Any) -> bool:
+    """Whether headers are of an S3 server, which may have web pages as files."""
+    return any(name.lower().startswith(("x-amz-", "x-goog-", "x-rgw-")) for name in headers)
+
+
 def _create(path: str) -> BinaryIO:
     return open(path, "xb")
 
@@ -376,6 +512,13 @@ def _range(offset: int, size: int) -> dict[str, str]:
     if size >= 0:
         return {"Range": f"bytes={offset}-{offset + max(size, 1) - 1}"}
     return {"Range": f"bytes={offset}-"} if offset else {}
+
+
+def _message(error: Exception) -> str:
+    """What the server says of an error, in one line."""
+    said = str(_response(error).get("Error", {}).get("Message") or "")
+    line = " ".join("".join(c if c.isprintable() else " " for c in said).split())
+    return line if len(line) <= _MESSAGE_MOST else line[:_MESSAGE_MOST] + "…"
 
 
 def _code(error: Exception) -> str:

@@ -27,8 +27,10 @@ from umpteen.results.place import (
     Entry,
     Place,
     Trouble,
+    WrongOptionsError,
     gather,
     judge_network,
+    read_number,
 )
 
 __all__ = ["SftpPlace"]
@@ -57,9 +59,9 @@ class SftpPlace(Place):
         named = {key: value for key, value in match.groupdict().items() if value}
         named["host"] = named["host"].strip("[]")
         options = dict(options)
-        read_s = float(options.pop("read_timeout", READ_S))
+        read_s = read_number(options, "read_timeout", READ_S)
         self.options: dict[str, Any] = {
-            "connect_timeout": CONNECT_S,
+            "connect_timeout": read_number(options, "connect_timeout", CONNECT_S),
             "login_timeout": read_s,
             "keepalive_interval": read_s / _KEEPALIVES,
             "keepalive_count_max": _KEEPALIVES - 1,
@@ -69,7 +71,7 @@ class SftpPlace(Place):
             "skip_instance_cache": True,
         }
         if "port" in self.options:
-            self.options["port"] = int(self.options["port"])
+            self.options["port"] = int(read_number(self.options, "port", 22))
         self.opening: asyncio.Lock | None = None
         self.opened: Any = None
 
@@ -228,7 +230,10 @@ class SftpPlace(Place):
             if self.opened is None:
                 from sshfs import SSHFileSystem
 
-                self.opened = await asyncio.to_thread(SSHFileSystem, **self.options)
+                try:
+                    self.opened = await asyncio.to_thread(SSHFileSystem, **self.options)
+                except (TypeError, ValueError) as error:
+                    raise WrongOptionsError("sftp", error) from error
             pool = self.opened._pool  # noqa: SLF001
         async with pool.get() as channel:
             yield channel
