@@ -66,6 +66,8 @@ def test_outputs_elsewhere_share_a_store_for_each_place(
 def test_address_of_a_folder_is_absolute() -> None:
     assert parse_address("a/b") == os.path.abspath("a/b")
     assert parse_address("~/a") == os.path.expanduser("~/a")
+    assert parse_address("./s3:/a") == os.path.abspath("s3:/a")
+    assert parse_address("s3x:1/a") == os.path.abspath("s3x:1/a")
 
 
 @pytest.mark.parametrize(
@@ -75,6 +77,10 @@ def test_address_of_a_folder_is_absolute() -> None:
         ("s3://", "has no place"),
         ("s3:///a", "has no place"),
         ("s3://bucket/a/../b", "'..'"),
+        ("s3:/bucket/a", "no '//'"),
+        ("s3:bucket/a", "no '//'"),
+        ("SFTP:/host/a", "no '//'"),
+        ("file:/a", "no '//'"),
         ("abfs://box/a?sig=hidden", "'?'"),
         ("sftp://user:hidden@host/a", "password"),
         ("s3://AKIA:hidden@bucket/a", "password"),

@@ -25,7 +25,7 @@ TRAVELS = {f"umpteen.{name}" for name in zipapp.TRAVELS} | {
 PACKAGES = {
     "umpteen.executors.carrier": {"distributed"},
     "umpteen.results.filesystem": {"fsspec", "fsspec.asyn"},
-    "umpteen.results.s3": {"aiohttp", "botocore", "s3fs"},
+    "umpteen.results.s3": {"aiohttp", "botocore", "botocore.session", "fsspec.config", "s3fs"},
     "umpteen.results.sftp": {"asyncssh", "asyncssh.sftp", "sshfs"},
 }
 # What a module may take from the standard library of today that 3.9 does not have.

@@ -31,6 +31,7 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*)://")
 # Two spellings of one place must not be two jobs.
 _SPELLINGS = {"s3a": "s3", "ssh": "sftp", "gcs": "gs", "abfss": "abfs", "az": "abfs"}
 _USUAL = ("abfs", "file", "gs", "memory", "s3", "sfs", "sftp")
+_TORN = re.compile(rf"({'|'.join([*_USUAL, *_SPELLINGS])}):/?(?!/)", re.IGNORECASE)
 
 
 def is_remote(address: str) -> bool:
@@ -47,6 +48,12 @@ def parse_address(address: str) -> str:
     Raises SettingsError where it can be none, or says what nobody may read: a password.
     """
     scheme = _SCHEME.match(address)
+    if torn := _TORN.match(address):
+        rest = address[torn.end() :]
+        raise SettingsError(
+            f"the address {address!r} has no '//' behind '{torn[1]}:'",
+            f"write {torn[1]}://{'/' if torn[1] == 'file' else ''}{rest}, or ./{address} for a folder",
+        )
     if scheme and scheme[1].lower() != "file":
         return _parse_remote(scheme[1].lower(), address[scheme.end() :])
     if scheme:

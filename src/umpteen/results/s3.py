@@ -11,7 +11,6 @@ import contextlib
 import os
 from collections.abc import AsyncIterator
 from typing import Any, BinaryIO
-from urllib.parse import urlsplit
 
 from umpteen.results.directory import written_whole
 from umpteen.results.place import (
@@ -358,7 +357,7 @@ class S3Place(Place):
         """What an error that a server answered means: by its code, else by its status."""
         code, status = _code(error), _status(error)
         found = _TROUBLES.get(_SAME.get(code, code))
-        if code == "NoSuchBucket" and urlsplit(self.client.meta.endpoint_url).path.strip("/"):
+        if code == "NoSuchBucket" and self._has_path():
             return Trouble("there is no such bucket", _LEAVE_PATH)
         if found:
             return found
@@ -370,6 +369,11 @@ class S3Place(Place):
             return Trouble(reason, CHECK_NETWORK, is_transient=True)
         wants_checksums = "checksum" in message.lower() or "content-md5" in message.lower()
         return Trouble(said, _SEND_CHECKSUMS if wants_checksums else None)
+
+    def _has_path(self) -> bool:
+        """Whether the endpoint has more behind its host."""
+        endpoint: str = self.client.meta.endpoint_url
+        return bool(endpoint.partition("://")[2].partition("/")[2])
 
     async def _ask(self, name: str, **arguments: Any) -> Any:
         return await self.tried(lambda: self._call(name, **arguments))
@@ -407,7 +411,8 @@ class S3Place(Place):
         client = await self.filesystem.get_s3(self.bucket)
         if client is not self.client:
             _check_extra(self.filesystem)
-            client.meta.events.register_first("before-parse.s3.*", _refuse_others)
+            # Under this name it is before botocore's own look, which makes a 500 of what is no XML.
+            client.meta.events.register_first("before-parse.*.*", _refuse_others)
             self.client = client
         return client
 
