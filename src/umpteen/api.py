@@ -560,7 +560,8 @@ class OpenJob:
         slots: int | None = None,
         progress: bool = True,
     ) -> OpenJob:
-        """Run again what did not succeed, or the tasks named, or those for which `where` holds.
+        """Run again what did not succeed, or the tasks named, or those for which `where` holds; and
+        what is behind them.
 
         timeout, memory: of these tasks, from now on. slots: how many at once, where not as
         before.
@@ -569,18 +570,8 @@ class OpenJob:
         timeout_s = parse_duration_field("timeout", _to_plain(timeout))
         bytes_of_memory = _parse_memory(memory)
         count = _parse_count("slots", slots, 1)
-        names = self._names(tasks)
-        return _watch(
-            dispatch.retry(
-                self.address,
-                names,
-                chosen,
-                slots=count,
-                timeout_s=timeout_s,
-                memory=bytes_of_memory,
-            ),
-            progress=progress,
-        )
+        wanted = dispatch.Rerun(self._names(tasks), chosen, count, timeout_s, bytes_of_memory)
+        return _watch(dispatch.retry(self.address, wanted), progress=progress)
 
     @_hinted()
     def remove(self) -> None:

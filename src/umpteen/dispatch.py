@@ -48,7 +48,7 @@ from umpteen.lookup import (
     read_status,
 )
 from umpteen.machine import in_mb, list_lacks, read_capacity
-from umpteen.plan import Chosen, Plan, build_plan
+from umpteen.plan import Chosen, Plan, build_plan, takes_behind
 from umpteen.process import usable_cores
 from umpteen.registry import forget, register
 from umpteen.removal import Removed, measure_job, remove_job, remove_rest
@@ -62,6 +62,7 @@ from umpteen.why import Why, build_why
 
 __all__ = [
     "Removal",
+    "Rerun",
     "Submission",
     "cancel",
     "choose_where",
@@ -70,6 +71,7 @@ __all__ = [
     "exit_code",
     "explain",
     "plan_removal",
+    "plan_rerun",
     "plan_run",
     "remove",
     "retry",
@@ -87,6 +89,7 @@ _CANCEL_S = 10.0  # beyond the grace, for records to be written
 _HEARD_S = 5.0  # by when a runner has seen the mark
 _SILENT_S, _GLANCE_S = 5.0, 0.5  # how long a look may take, and how often it is looked after
 _REFUSED = (StoreError.exit_code, SettingsError.exit_code)
+_KEPT = ("deaths", "waiting", "only", "follow", "takes_behind", "left_failed", "left_behind")
 _MOST_DEATHS = 5  # of runners in a row, without a task that ended between them
 
 
@@ -186,7 +189,9 @@ def _read_history(job: Job) -> History:
 class Submission:
     """A job that this process handed in, or found handed in: what `watch` looks at.
 
-    only: the tasks that are to have their turn, where that is not all of them. cancelling: the
+    only: the tasks that are to have their turn, where that is not all of them; follow: with those
+    behind them; takes_behind: whether such are taken at all. left_failed and left_behind: what was
+    left alone, how many and which indices. cancelling: the
     indices of tasks that are to be ended, where it is that. is_looking: whether the store has
     not answered yet, so that nobody else may ask `history`.
     """
@@ -207,11 +212,14 @@ class Submission:
         succeeded = history.counts()["succeeded"]
         self.done, self.dropped = (plan.done, len(plan.dropped)) if plan else (succeeded, 0)
         self.left_failed = plan.left_failed if plan else 0
+        self.left_behind = sorted(plan.left_behind) if plan else []
         self.source_digest = plan.job.source_digest if plan else ""
         self.deaths, self.waiting = 0, -1
         self.failed_before = _count_failed(history.counts())
         self.is_interrupted = False
         self.only: Chosen | None = None
+        newest = next(reversed(history.hand_ins), None)
+        self.follow, self.takes_behind = False, not (newest and newest.leaves_behind)
         self.cancelling: Sequence[int] | None = None
         self.liveness = Liveness()
         self.is_looking = False
@@ -268,6 +276,8 @@ def _hand_in(
     only: Chosen | None = None,
     liveness: Liveness | None = None,
     tell: Tell | None = None,
+    *,
+    follow: bool = False,
 ) -> Submission:
     """`history` was read with the lock held, as was what `job` has of it."""
     executor = open_executor(job.settings.executor, job.settings.executor_options)
@@ -279,7 +289,7 @@ def _hand_in(
         history.refresh()
     if record_marked(history, living):
         history = _read_history(job)
-    plan = build_plan(job, history, living, rerun, only)
+    plan = build_plan(job, history, living, rerun, only, follow=follow)
     batches = []
     if not plan.is_empty:
         before = _read_before(plan)
@@ -289,7 +299,8 @@ def _hand_in(
     history.refresh()
     submission = Submission(job.settings, history, executor, batches, plan)
     submission.liveness = liveness
-    if only is not None or rerun not in ("default", "all", "rest"):
+    submission.follow, submission.takes_behind = follow, takes_behind(rerun)
+    if only is not None or rerun not in ("default", "all", "rest", "left"):
         submission.only = _only_of(plan)
     return submission
 
@@ -351,50 +362,73 @@ def collect(
     """
     history = open_history(name)
     settings = _read_settings(history, detach=True, executor=executor)
-    if history.hand_ins and not history.counts()["waiting"]:  # to look closer takes time
-        opened = open_executor(settings.executor, settings.executor_options)
-        return Submission(settings, history, opened, [])
+    opened = open_executor(settings.executor, settings.executor_options)
+    submission = Submission(settings, history, opened, [])
+    is_over = history.hand_ins and not history.counts()["waiting"]  # to look closer takes time
+    if is_over and not _is_behind(submission):
+        return submission
     with hand_in_lock(history.store) as lock:  # what others hand in must not seem dropped
         history.refresh()
-        return _hand_in(_read_back(history, settings), history, lock, "rest", tell=tell)
+        rerun = "rest" if submission.takes_behind else "left"
+        return _hand_in(_read_back(history, settings), history, lock, rerun, tell=tell)
 
 
-def retry(
-    name: str,
-    tasks: Sequence[str] = (),
-    where: Where | None = None,
-    *,
-    detach: bool = False,
-    slots: int | None = None,
-    timeout_s: float | None = None,
-    memory: int | None = None,
-    tell: Tell | None = None,
-) -> Submission:
-    """Run again what did not succeed, with what was skipped after it; no job file is needed.
+class Rerun(NamedTuple):
+    """What is to run again of a job that was handed in before.
 
     tasks: names, patterns or indices, which run again even where they succeeded. where: which
     ones, by their facts (see `read_facts`). slots: how many at once, where not as before.
-    timeout_s and memory (bytes): what these tasks have from now on. tell: as of `submit`. Raises
-    InputError.
+    timeout_s and memory (bytes): what these tasks have from now on.
+    """
+
+    tasks: Sequence[str] = ()
+    where: Where | None = None
+    slots: int | None = None
+    timeout_s: float | None = None
+    memory: int | None = None
+
+
+def retry(
+    name: str, chosen: Rerun | None = None, *, detach: bool = False, tell: Tell | None = None
+) -> Submission:
+    """Run again what did not succeed or is behind, with what was skipped after it and what is
+    behind it then; no job file is needed.
+
+    tell: as of `submit`. Raises InputError.
     """
     history = open_history(name)
     settings = _read_settings(history, detach=detach)
-    if slots is not None:
-        settings = msgspec.structs.replace(settings, slots=slots)
     with hand_in_lock(history.store) as lock:
         history.refresh()
-        job = _read_back(history, settings)
-        wanted = _choose(job, history, tasks, where)
-        if timeout_s is not None or memory is not None:
-            changed = [
-                _change(task, timeout_s, memory) if task.name in wanted else task
-                for task in job.tasks
-            ]
-            if settings.executor == LOCAL:
-                _refuse_impossible(changed)
-            job = msgspec.structs.replace(job, tasks=changed)
-        rerun = "all" if tasks else "failed"
-        return _hand_in(job, history, lock, rerun, lambda _, task: task.name in wanted, tell=tell)
+        job, rerun, only = _choose_rerun(history, settings, chosen or Rerun())
+        return _hand_in(job, history, lock, rerun, only, tell=tell, follow=True)
+
+
+def plan_rerun(name: str, chosen: Rerun | None = None) -> Plan:
+    """What `retry` would do; nothing is written."""
+    history = open_history(name)
+    settings = _read_settings(history, detach=False)
+    job, rerun, only = _choose_rerun(history, settings, chosen or Rerun())
+    living = Liveness().list_living(history)
+    return build_plan(job, history, living, rerun, only, follow=True)
+
+
+def _choose_rerun(history: History, settings: Settings, chosen: Rerun) -> tuple[Job, str, Chosen]:
+    """The job as it is to run, and what of it: as `build_plan` has that."""
+    if chosen.slots is not None:
+        sources = {**settings.sources, "slots": "--slots"}
+        settings = msgspec.structs.replace(settings, slots=chosen.slots, sources=sources)
+    job = _read_back(history, settings)
+    wanted = _choose(job, history, chosen.tasks, chosen.where)
+    if chosen.timeout_s is not None or chosen.memory is not None:
+        changed = [
+            _change(task, chosen.timeout_s, chosen.memory) if task.name in wanted else task
+            for task in job.tasks
+        ]
+        if settings.executor == LOCAL:
+            _refuse_impossible(changed)
+        job = msgspec.structs.replace(job, tasks=changed)
+    return job, "all" if chosen.tasks else "retry", lambda _, task: task.name in wanted
 
 
 def _change(task: Task, timeout_s: float | None, memory: int | None) -> Task:
@@ -527,7 +561,8 @@ def _read_settings(
         given.update(executor=name, executor_options=options)
     if name != before == LOCAL:
         given["slots"] = 0  # those were this machine's
-    given.update(address=history.store.address, deadline_s=None, sources={})
+    sources = dict.fromkeys(DEFAULTS, "the run before")
+    given.update(address=history.store.address, deadline_s=None, sources=sources)
     if given.get("executor", LOCAL) == LOCAL:
         given["slots"] = given.get("slots") or usable_cores()  # a batch file's job may not say
         given["executor_options"] = {"detach": True} if detach else {}
@@ -578,24 +613,39 @@ def watch(submission: Submission) -> Iterator[JobStatus]:
             return
         if submission.is_interrupted or _is_over(submission):
             return
-        if not submission.history.counts()["waiting"]:  # to look closer takes all tasks' room
+        # To look closer takes all tasks' room.
+        if not submission.history.counts()["waiting"] and not _is_behind(submission):
             return
         again = _hand_in_rest(submission)
         if again.is_idle:
             return
-        again.deaths, again.waiting = submission.deaths, submission.waiting
-        again.only = submission.only
+        for kept in _KEPT:
+            setattr(again, kept, getattr(submission, kept))
         submission.__dict__.update(again.__dict__)
 
 
 def _hand_in_rest(submission: Submission) -> Submission:
     """What was left by those who had it, as the store has it now."""
     history = submission.history
+    rerun = "rest" if submission.takes_behind else "left"
     with hand_in_lock(history.store) as lock:
         history.refresh()
         job = _read_back(history, submission.settings, submission.source_digest)
-        tell = submission.executor.tell
-        return _hand_in(job, history, lock, "rest", submission.only, submission.liveness, tell)
+        tell, liveness = submission.executor.tell, submission.liveness
+        return _hand_in(
+            job, history, lock, rerun, submission.only, liveness, tell, follow=submission.follow
+        )
+
+
+def _is_behind(submission: Submission) -> bool:
+    """Whether tasks are behind by now that nobody has in hand, and that are to be taken."""
+    history = submission.history
+    if not (submission.takes_behind and history.has_graph and history.is_of_several):
+        return False
+    job = _read_back(history, submission.settings, submission.source_digest)
+    living = submission.liveness.list_living(history)
+    plan = build_plan(job, history, living, "rest", submission.only, follow=submission.follow)
+    return bool(plan.behind)
 
 
 def _read_back(history: History, settings: Settings, source_digest: str = "") -> Job:

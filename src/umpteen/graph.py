@@ -74,6 +74,15 @@ class Graph(msgspec.Struct, frozen=True):
         """The tasks that a task is after."""
         return _list_before(self.barriers, self.behind[position])
 
+    def list_asked(self, position: int) -> Iterator[tuple[int, str]]:
+        """The tasks that a task is after, each with the outcome asked of it."""
+        number = self.behind[position]
+        if number < FREE:
+            yield link(number), OUTCOMES[0]
+        elif number != FREE:
+            for outcome in OUTCOMES:
+                yield from ((other, outcome) for other in getattr(self.barriers[number], outcome))
+
     def list_behind(self, positions: set[int]) -> set[int]:
         """The tasks that are after any of these, directly or not."""
         found: set[int] = set()

@@ -307,6 +307,8 @@ def _describe(
         time=round(time.time(), 3),
         executor=executor,
         workers=workers,
+        graph=plan.graph is not None,
+        leaves_behind=bool(plan.left_behind),
         mark=os.urandom(6).hex(),
         tasks=len(plan.added),
         batches=handed,

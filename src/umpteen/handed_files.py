@@ -69,7 +69,8 @@ class HandIn(msgspec.Struct, frozen=True, omit_defaults=True):
     tasks: how many were added. changed, dropped and restored (no longer
     dropped, and as it was): indices as ranges. source: the job's
     source_digest; is_plain: whether the k-th task of that source is index k, by its own name.
-    workers: how many batches an engine was taken to run at once.
+    workers: how many batches an engine was taken to run at once. graph: whether tasks of the job
+    were after others. leaves_behind: whether some that were behind those were left alone.
     """
 
     hand_in: _Count
@@ -84,6 +85,8 @@ class HandIn(msgspec.Struct, frozen=True, omit_defaults=True):
     source: str = ""
     is_plain: bool = False
     workers: _Count = 0
+    graph: bool = False
+    leaves_behind: bool = False
     settings: dict[str, Any] = {}
 
 

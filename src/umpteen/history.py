@@ -90,11 +90,12 @@ class _StartHistory:
 class BatchHistory:
     """One batch: its tasks, the newest handle it was handed in with, and its starts.
 
-    number: how many batches the job had before it.
+    number: how many batches the job had before it. made_by: the hand-in that made it; hand_in:
+    the newest that had it.
     """
 
-    def __init__(self, batch: str, number: int, indices: str) -> None:
-        self.batch, self.number = batch, number
+    def __init__(self, batch: str, number: int, indices: str, made_by: int) -> None:
+        self.batch, self.number, self.made_by = batch, number, made_by
         self.indices = parse_ranges(indices)
         self.hand_in = 0
         self.handle = ""
@@ -151,6 +152,8 @@ class History:
         self.dropped: set[int] = set()
         self.stale: set[int] = set()
         self.batch_of: array[int] = array("i")
+        self._made_by = array("i")  # by number of a batch
+        self._restored_by: dict[int, int] = {}
         self.troubles: dict[str, str] = {}  # what keeps batches from going on, as last read
         self._failures: list[tuple[str, Record]] = []
         self.seconds = 0.0
@@ -224,6 +227,7 @@ class History:
         self.dropped.update(i for part in parse_ranges(hand_in.dropped) for i in part)
         for part in parse_ranges(hand_in.restored):
             self.dropped.difference_update(part)
+            self._restored_by.update(dict.fromkeys(part, hand_in.hand_in))
         for part in parse_ranges(hand_in.changed):
             self.dropped.difference_update(part)
             self.states[part.start : part.stop] = bytes(len(part))
@@ -232,8 +236,9 @@ class History:
             batch = self.batches.get(handed.batch)
             if batch is None:
                 batch = self.batches[handed.batch] = BatchHistory(
-                    handed.batch, len(self.batches), handed.indices
+                    handed.batch, len(self.batches), handed.indices, hand_in.hand_in
                 )
+                self._made_by.append(hand_in.hand_in)
                 self._take_in(batch)
             batch.hand_in, batch.executor = hand_in.hand_in, hand_in.executor
             batch.settings, batch.handle = hand_in.settings, ""
@@ -399,6 +404,26 @@ class History:
     def count(self) -> int:
         """How many tasks were ever added."""
         return len(self.states)
+
+    def made_by(self, index: int) -> int:
+        """The hand-in that made a task's newest batch; 0 where it has none."""
+        number = self.batch_of[index]
+        return self._made_by[number] if number >= 0 else 0
+
+    def came_by(self, index: int) -> int:
+        """The same, or a later hand-in that brought the task back into the job as it was."""
+        return max(self.made_by(index), self._restored_by.get(index, 0))
+
+    @property
+    def is_of_several(self) -> bool:
+        """Whether not all tasks were run by one hand-in."""
+        is_one = not self._made_by or self._made_by[0] == self._made_by[-1]
+        return not is_one or bool(self._restored_by)
+
+    @property
+    def has_graph(self) -> bool:
+        """Whether tasks were after others."""
+        return any(hand_in.graph for hand_in in self.hand_ins)
 
     def counts(self) -> dict[str, int]:
         """Tasks by state, those that were dropped left out; what runs counts as waiting."""

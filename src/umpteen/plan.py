@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import collections
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 
+from umpteen.behind import Loose, find_behind
 from umpteen.graph import Graph, build_graph, list_by_priority
 from umpteen.history import SUCCEEDED, BatchHistory, History
 from umpteen.job import Job, Task
@@ -25,22 +26,31 @@ __all__ = [
     "Plan",
     "build_plan",
     "build_settings",
+    "takes_behind",
 ]
 
-RERUN_CHOICES = ("default", "all", "failed", "changed", "none")
+RERUN_CHOICES = ("default", "all", "failed", "changed", "behind", "none")
 
 _FAILURES = frozenset({"failed", "timed_out", "cancelled", "skipped"})
 
 # Which of a task's conditions make it run, by what --rerun says.
 _RERUN = {
-    "default": {"new", "unfinished", "changed", *_FAILURES},
-    "all": {"new", "unfinished", "changed", "succeeded", *_FAILURES},
+    "default": {"new", "unfinished", "changed", "behind", *_FAILURES},
+    "all": {"new", "unfinished", "changed", "behind", "succeeded", *_FAILURES},
     "failed": {*_FAILURES},
     "changed": {"changed"},
+    "behind": {"behind"},
     "none": {"new"},
+    "retry": {"behind", *_FAILURES},
     # What is left of a job that this process ran: nothing a second time.
-    "rest": {"new", "unfinished", "changed"},
+    "rest": {"new", "unfinished", "changed", "behind"},
+    "left": {"new", "unfinished", "changed"},
 }
+
+
+def takes_behind(rerun: str) -> bool:
+    """Whether tasks that are behind run again."""
+    return "behind" in _RERUN[rerun]
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -55,9 +65,12 @@ class Plan(msgspec.Struct):
     """What a hand-in would do.
 
     to_run: indices in order. why: how many of them are `new`, `unfinished`, `changed`, `succeeded`,
-    `failed`, `timed_out`, `cancelled`, `skipped`, or `needed` by others. updates: tasks of which what counts for no
+    `behind`, `failed`, `timed_out`, `cancelled`, `skipped`, or `needed` by others. updates: tasks of which what counts for no
     digest changed. restored: tasks that were dropped and are as they were. again: lost batches that go in as they are. closed: batches that
     must never start again. running: tasks that a living batch has. done: tasks left alone.
+    behind: tasks that succeeded before what they are after did and run again, each with one that
+    it is after; left_behind: those of them that are left alone; left_failed: how many are that
+    did not succeed.
     """
 
     job: Job
@@ -72,6 +85,8 @@ class Plan(msgspec.Struct):
     closed: list[str]
     running: int
     done: int
+    behind: dict[int, int]
+    left_behind: dict[int, int]
     left_failed: int
     is_plain: bool
     before: int
@@ -102,11 +117,13 @@ def build_plan(
     living: set[str],
     rerun: str = "default",
     only: Chosen | None = None,
+    *,
+    follow: bool = False,
 ) -> Plan:
     """The plan for a job of which `living` batches are still run by somebody.
 
     only: of a task's index and the task, whether it is asked for; what it is after and has not
-    come to an end is run as well. Raises GraphError.
+    come to an end is run as well, and with `follow` what is behind it. Raises GraphError.
     """
     found = _find_tasks(job, history)
     indices = found.indices
@@ -116,9 +133,19 @@ def build_plan(
     if rerun == "none":
         chosen.find_started(indices)
     to_run, why, running = chosen.choose(indices, found.tasks, only)
-    graph = build_graph(found.tasks, job.settings.canary) if len(to_run) else None
-    is_partial = only is not None or rerun in ("failed", "changed", "none")
-    to_run = _put_in_order(found, graph, to_run, why, chosen if is_partial else None)
+    is_asked = len(to_run) or _may_be_behind(found, history)
+    graph = build_graph(found.tasks, job.settings.canary) if is_asked else None
+    behind: dict[int, int] = {}
+    left: dict[int, int] = {}
+    if graph is None:
+        to_run = _order_plain(found, to_run)
+    else:
+        # What goes first of its template is none of what the others are made of.
+        meant = build_graph(found.tasks) if job.settings.canary else graph
+        additions = _Additions(found, graph, meant, chosen, only, follow=follow)
+        is_partial = only is not None or rerun in ("failed", "changed", "behind", "none")
+        to_run = additions.complete(to_run, why, is_partial=is_partial)
+        behind, left = additions.name_behind()
     is_movable = graph is None
     renewed = changed.union(update.index for update in found.updates)
     again, closed, to_run = _keep_lost_batches(
@@ -127,54 +154,155 @@ def build_plan(
     return Plan(
         job=job, added=found.added, changes=found.changes, updates=found.updates,
         dropped=dropped, restored=found.restored, to_run=to_run, why=why, again=again, closed=closed, running=running,
-        done=chosen.done, left_failed=chosen.left_failed, is_plain=found.is_plain,
+        done=chosen.done, behind=behind, left_behind=left,
+        left_failed=chosen.left_failed, is_plain=found.is_plain,
         before=history.count, by_index=_index_tasks(found.tasks, indices, found.is_plain),
         indices=indices, graph=graph, history=history,
     )  # fmt: skip
 
 
-def _put_in_order(
-    found: _Found,
-    graph: Graph | None,
-    to_run: Sequence[int],
-    why: dict[str, int],
-    judge: _Chooser | None,
-) -> Sequence[int]:
-    """By dependencies and priority.
-
-    judge: where only some tasks are asked for, so that what they are after comes with them.
-    """
-    indices = found.indices
-    if graph is None:
-        order = list_by_priority(found.tasks) if len(to_run) else range(0)
-        if isinstance(order, range):
-            return to_run
-    else:
-        order = graph.order
-    if len(to_run) == len(order) and isinstance(order, range):
+def _order_plain(found: _Found, to_run: Sequence[int]) -> Sequence[int]:
+    """By priority, where no task is after another."""
+    order = list_by_priority(found.tasks) if len(to_run) else range(0)
+    if isinstance(order, range):
         return to_run
     wanted = set(to_run)
-    if graph is not None and judge is not None:
-        needed = _list_needed(graph, indices, wanted, judge)
-        if needed:
-            why["needed"] = len(needed)
-            wanted |= needed
+    indices = found.indices
     return array("I", (indices[position] for position in order if indices[position] in wanted))
 
 
-def _list_needed(
-    graph: Graph, indices: Sequence[int], wanted: set[int], judge: _Chooser
-) -> set[int]:
-    needed: set[int] = set()
-    seen = {FREE}  # barriers, each of which may have ten thousand tasks behind it
-    for position in reversed(graph.order):
-        behind = graph.behind[position]
-        if behind in seen or (indices[position] not in wanted and indices[position] not in needed):
-            continue
-        seen.add(behind)
-        before = (indices[earlier] for earlier in graph.before(position))
-        needed.update(index for index in before if index not in wanted and judge.is_open(index))
-    return needed
+def _may_be_behind(found: _Found, history: History) -> bool:
+    """Whether a task may have succeeded before one that it is after did."""
+    if SUCCEEDED not in history.states:
+        return False
+    return history.is_of_several or bool(found.restored) or bool(_list_loose(found))
+
+
+def _list_loose(found: _Found) -> dict[int, frozenset[str]]:
+    """By index, what tasks were after that are after something else now."""
+    changed = [(u.index, _names_after(u.before), _names_after(u.now)) for u in found.updates]
+    return {index: before for index, before, now in changed if not now <= before}
+
+
+def _names_after(task: Task) -> frozenset[str]:
+    return frozenset(name for name, _ in task.terms.after) if task.terms else frozenset()
+
+
+class _Additions:
+    """What a plan runs beside what was chosen: what that needs, and what is behind.
+
+    graph: with what waits for canaries; meant: without. Tasks are told by their positions here.
+    behind: those that run, each with one that it is after; left: those that do not. needed: what
+    has to run for the others.
+    """
+
+    def __init__(
+        self,
+        found: _Found,
+        graph: Graph,
+        meant: Graph | None,
+        judge: _Chooser,
+        only: Chosen | None,
+        *,
+        follow: bool,
+    ) -> None:
+        self.found, self.graph, self.meant = found, graph, meant
+        self.judge, self.only, self.follow = judge, only, follow
+        self.behind: dict[int, int] = {}
+        self.left: dict[int, int] = {}
+        self.needed: set[int] = set()
+
+    def complete(
+        self, to_run: Sequence[int], why: dict[str, int], *, is_partial: bool
+    ) -> Sequence[int]:
+        """The tasks that were chosen and these, in order; why: to be filled in.
+
+        is_partial: whether some of what the others are after may not have been chosen.
+        """
+        indices, order = self.found.indices, self.graph.order
+        may_be_behind = SUCCEEDED in self.judge.history.states
+        if not (is_partial or may_be_behind):
+            if len(to_run) == len(order) and isinstance(order, range):
+                return to_run
+            runs = set(to_run)
+            return array("I", (indices[p] for p in order if indices[p] in runs))
+        chosen = set(to_run)
+        wanted = {position for position in order if indices[position] in chosen}
+        if may_be_behind and self.meant is not None:
+            self._find(wanted, self.meant, is_partial=is_partial)
+        elif is_partial:
+            self.needed = self._list_needed(wanted)
+        counts = {"behind": len(self.behind), "needed": len(self.needed)}
+        why.update((reason, count) for reason, count in counts.items() if count)
+        wanted.update(self.behind, self.needed)
+        return array("I", (indices[position] for position in order if position in wanted))
+
+    def _find(self, wanted: set[int], meant: Graph, *, is_partial: bool) -> None:
+        """Both go on from each other: what is behind needs others, and has others behind it."""
+        loose = Loose(
+            meant, self.found.tasks, self.found.indices, self.judge.history, _list_loose(self.found)
+        )
+        while True:
+            runs = wanted.union(self.behind, self.needed)
+            reached = self._reach(meant, runs)
+            found = self.judge.find_behind(meant, self.found, runs, loose)
+            self.behind.update((p, other) for p, other in found.items() if self._takes(p, reached))
+            if not is_partial:
+                break
+            more = self._list_needed(wanted.union(self.behind, self.needed), found)
+            self.needed |= more
+            if more <= found.keys():  # whose followers were found with them
+                break
+        self.left = {
+            position: other
+            for position, other in found.items()
+            if position not in self.behind
+            and position not in self.needed
+            and (self._is_chosen(position) or position in reached)
+        }
+        self.judge.done -= sum(map(self._is_chosen, found))
+
+    def _reach(self, meant: Graph, runs: set[int]) -> set[int]:
+        """All that are after what was asked for or runs, where that is not everything."""
+        if self.only is None:
+            return set()
+        return meant.list_behind(runs.union(filter(self._is_chosen, range(len(self.found.tasks)))))
+
+    def _is_chosen(self, position: int) -> bool:
+        index, task = self.found.indices[position], self.found.tasks[position]
+        return self.only is None or self.only(index, task)
+
+    def _takes(self, position: int, reached: set[int]) -> bool:
+        if "behind" not in self.judge.wanted:
+            return False
+        return self._is_chosen(position) or (self.follow and position in reached)
+
+    def _list_needed(self, runs: set[int], behind: Collection[int] = ()) -> set[int]:
+        """What these are after that has come to no end, or is behind itself, and is not one of them."""
+        needed: set[int] = set()
+        stale = behind if "behind" in self.judge.wanted else ()
+        seen = {FREE}  # barriers, each of which may have ten thousand tasks behind it
+        for position in reversed(self.graph.order):
+            number = self.graph.behind[position]
+            if number in seen or (position not in runs and position not in needed):
+                continue
+            seen.add(number)
+            needed.update(
+                earlier
+                for earlier in self.graph.before(position)
+                if earlier not in runs
+                and (earlier in stale or self.judge.is_open(self.found.indices[earlier]))
+            )
+        return needed
+
+    def name_behind(self) -> tuple[dict[int, int], dict[int, int]]:
+        """`behind` and `left` by index."""
+        indices = self.found.indices
+        behind, left = (
+            {indices[one]: indices[other] for one, other in pairs.items()}
+            for pairs in (self.behind, self.left)
+        )
+        return behind, left
 
 
 def _list_dropped(indices: Sequence[int], history: History) -> list[int]:
@@ -321,10 +449,10 @@ class _Chooser:
         why: dict[str, int] = {}
         running, to_run = 0, array("I")
         for position, index in enumerate(indices):
-            if only is not None and not only(index, tasks[position]):
-                continue
             condition = self._judge(index)
-            if condition == "running":
+            if only is not None and not only(index, tasks[position]):
+                self.left_failed += condition in _FAILURES
+            elif condition == "running":
                 running += 1
             elif condition in self.wanted:
                 to_run.append(index)
@@ -334,6 +462,14 @@ class _Chooser:
             elif condition == "succeeded":
                 self.done += 1
         return to_run, why, running
+
+    def find_behind(
+        self, graph: Graph, found: _Found, runs: set[int], loose: Loose
+    ) -> dict[int, int]:
+        """As the function of that name."""
+        return find_behind(
+            graph, found.indices, self.history, self.living, runs, found.restored, loose
+        )
 
     def is_open(self, index: int) -> bool:
         """Whether a task has come to no end, and nobody is at it."""

@@ -5,6 +5,7 @@ Works nothing out that is not in what it is given, but for names and last lines 
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import time
@@ -214,10 +215,13 @@ def render_goes_on(status: JobStatus, job: str) -> list[str]:
     ]
 
 
-def render_plan(done: int, running: int, why: dict[str, int], former: int = 0) -> str:
+def render_plan(
+    done: int, running: int, why: Mapping[str, int], former: int = 0, left_behind: int = 0
+) -> str:
     """What of a job that ran before is run now: `97 done before, 20 new`.
 
-    former: how many are running as they were before they changed.
+    former: how many are running as they were before they changed. left_behind: how many are
+    behind what they are after, and left alone.
     """
     words = [
         (done, "done before"),
@@ -230,18 +234,32 @@ def render_plan(done: int, running: int, why: dict[str, int], former: int = 0) -
         (why.get("changed", 0), "changed"),
         (why.get("unfinished", 0), "not finished before"),
         (why.get("succeeded", 0), "succeeded before and run again"),
+        (why.get("behind", 0), "behind what they are after"),
+        (left_behind, "behind what they are after and left alone"),
         (why.get("new", 0), "new"),
         (why.get("needed", 0), "needed by them"),
     ]
-    return ", ".join(f"{n:,} {word}" for n, word in words if n)
+    return ", ".join(f"{n:,} {_as_one(word) if n == 1 else word}" for n, word in words if n)
+
+
+def _as_one(word: str) -> str:
+    return word.replace("they are after", "it is after")
 
 
 def render_end(
-    status: JobStatus, job: str, seconds: float, work_s: float, *, is_whole: bool = True
+    status: JobStatus,
+    job: str,
+    seconds: float,
+    work_s: float,
+    *,
+    is_whole: bool = True,
+    left_failed: int = 0,
+    left_behind: Sequence[str] = (),
 ) -> list[str]:
     """The last lines of a run: how it ended, where the results are, how to go on.
 
-    is_whole: whether the command that ends here runs all there is to run.
+    is_whole: whether the command that ends here runs all there is to run. left_failed: how many
+    did not succeed before, and were left alone; left_behind: names of those that are behind.
     """
     counts = {**status.counts}
     waiting = counts.pop("waiting") + counts.pop("running")
@@ -250,10 +268,15 @@ def render_end(
         words.append(f"{waiting:,} not run")
     slots = max(1, min(status.slots, status.total))
     took = f"{render_seconds(seconds)} ({render_seconds(work_s / slots)} of work a slot)"
+    left = min(left_failed, status.not_succeeded) + len(left_behind)
+    alone = f" ({left:,} left alone)" if left else ""
     lines = [
-        f"{status.name}: {', '.join(words) or 'no tasks'} in {took}",
+        f"{status.name}: {', '.join(words) or 'no tasks'}{alone} in {took}",
         f"  results   {shorten_path(status.address)}",
     ]
+    if left_behind:
+        command = shell_command(["umpteen", "retry", job, *left_behind[:1]])
+        lines.append(f"  behind    {_name_some(left_behind)}     {command}")
     ended = _name_ended(status)
     if waiting and is_whole:
         runs = [ended] * bool(ended) + [f"the {waiting:,} that did not run"]
@@ -264,6 +287,13 @@ def render_end(
     if waiting:
         lines.append(_say_collect(job, waiting))
     return lines
+
+
+def _name_some(names: Sequence[str]) -> str:
+    """`merge`; of many the first, and how many more."""
+    more = len(names) - _SHOWN_NAMES
+    shown = ", ".join(_CONTROL.sub("?", name) for name in names[:_SHOWN_NAMES])
+    return f"{shown} and {more:,} more" if more > 0 else shown
 
 
 def _name_ended(status: JobStatus) -> str:
@@ -481,7 +511,7 @@ def status_to_dict(status: JobStatus) -> dict[str, Any]:
 def render_dry_run(plan: Plan) -> list[str]:
     """What a run would do, why, and who said which setting."""
     count = sum(plan.why.values())
-    reasons = render_plan(0, 0, plan.why) or "nothing to do"
+    reasons = render_plan(0, 0, plan.why, 0, len(plan.left_behind)) or "nothing to do"
     lines = [f"would run {count:,} of {plan.total:,} tasks: {reasons}"]
     if plan.done:
         lines.append(f"  done      {plan.done:,} are done and left alone")
@@ -498,6 +528,12 @@ def render_dry_run(plan: Plan) -> list[str]:
                 )
     if len(plan.changes) > 10:
         lines.append(f"  changed   … and {len(plan.changes) - 10:,} more")
+    for index, other in itertools.islice((plan.behind | plan.left_behind).items(), 10):
+        name, cause = plan.by_index(index).name, plan.by_index(other).name
+        alone = "; left alone" if index in plan.left_behind else ""
+        lines.append(f"  behind    {name}, which is after {cause}{alone}")
+    if (count := len(plan.behind) + len(plan.left_behind)) > 10:
+        lines.append(f"  behind    … and {count - 10:,} more")
     settings = plan.job.settings
     shown = {
         "slots": settings.slots,
@@ -523,6 +559,8 @@ def plan_to_dict(plan: Plan) -> dict[str, Any]:
         "run": plan.why,
         "done": plan.done,
         "running": plan.running,
+        "behind": _name_tasks(plan, plan.behind),
+        "left": {"failed": plan.left_failed, "behind": _name_tasks(plan, plan.left_behind)},
         "changed": [
             {"name": c.now.name, "before": c.before.command, "now": c.now.command}
             for c in plan.changes
@@ -532,6 +570,10 @@ def plan_to_dict(plan: Plan) -> dict[str, Any]:
             for key, source in settings.sources.items()
         },
     }
+
+
+def _name_tasks(plan: Plan, indices: Iterable[int]) -> list[str]:
+    return [plan.by_index(index).name for index in indices]
 
 
 def render_change(before: Any, now: Any) -> str:

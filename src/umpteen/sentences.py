@@ -35,6 +35,9 @@ def render_why(why: Why, job: str = "", width: int = 0) -> list[str]:
     said = _say_state(why)
     sentence = textwrap.wrap(said, width, break_on_hyphens=False) if width else [said]
     lines = [*sentence, *_list_commands(why, _quote(job or why.job))]
+    if why.newer:
+        how = "is behind itself" if why.is_newer_behind else "is newer"
+        lines.append(f"  behind    it is after {why.newer}, which {how}")
     if why.before is not None:
         change = render_change(why.before, why.command)
         lines.append(f"  changed   since attempt {why.attempts[-1].record.attempt}: {change}")
@@ -171,6 +174,8 @@ def _say_took(record: Record) -> str:
 def _list_commands(why: Why, job: str) -> list[str]:
     """What to type next."""
     name = _quote(why.name)
+    if why.state == "succeeded" and why.newer and not why.is_dropped:
+        return [f"  umpteen retry {job} {name}     runs it again"]
     if why.is_dropped or why.state in ("running", "succeeded"):
         return []
     ended = [b for b in why.blockers if b.state not in ("waiting", "skipped", "succeeded")]

@@ -11,8 +11,9 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
+from umpteen.behind import find_behind
 from umpteen.graph import Graph, build_graph
-from umpteen.history import BatchHistory, History
+from umpteen.history import SUCCEEDED, BatchHistory, History
 from umpteen.job import Task, Terms
 from umpteen.job_files import RunningTask, parse_running
 from umpteen.machine import Capacity, in_mb, list_lacks, read_capacity
@@ -20,13 +21,10 @@ from umpteen.records import list_starts, read_start
 from umpteen.results.base import running_key
 from umpteen.results.opening import parse_address
 from umpteen.task import (
-    FREE,
     IS_FINAL,
-    OUTCOMES,
     STATES,
     Record,
     build_digest,
-    link,
     meets,
     shell_command,
 )
@@ -75,7 +73,8 @@ class Why(msgspec.Struct, frozen=True):
     that came to their end first. lacks: what it needs and this machine does not have. is_alive:
     whether somebody is at its batch. behind: how many tasks were skipped because of it. missing:
     where a file was looked for that it should have left. instead: what to write for that in
-    `expect`, where it is among its results.
+    `expect`, where it is among its results. newer: a task that it is after and that came to its end
+    since it succeeded, or is itself behind such a one (`is_newer_behind`).
     """
 
     job: str
@@ -99,6 +98,8 @@ class Why(msgspec.Struct, frozen=True):
     behind: int
     missing: str = ""
     instead: str = ""
+    newer: str = ""
+    is_newer_behind: bool = False
 
 
 def build_why(history: History, index: int, living: set[str]) -> Why:
@@ -111,6 +112,7 @@ def build_why(history: History, index: int, living: set[str]) -> Why:
     attempts = _read_attempts(history, wanted, living)
     batch = _find_batch(history, index)
     missing, instead = _find_expected(history, task, attempts[index])
+    newer, is_newer_behind = blame.find_newer(index, living)
     row = next((r for r in _list_running(history, batch, living) if r.task == index), None)
     shown = "running" if row else STATES[history.states[index]]
     return Why(
@@ -146,6 +148,8 @@ def build_why(history: History, index: int, living: set[str]) -> Why:
         behind=blame.count_behind(index),
         missing=missing,
         instead=instead,
+        newer=tasks[newer].name if newer >= 0 else "",
+        is_newer_behind=is_newer_behind,
     )
 
 
@@ -172,6 +176,16 @@ class _Blame:
             else:
                 pending.append((other, outcome, []))
         return [*doomed, *pending]
+
+    def find_newer(self, index: int, living: set[str]) -> tuple[int, bool]:
+        """(the index of Why.newer, -1 where there is none; whether that is behind itself)."""
+        history = self.history
+        if self.said is None or index not in self.place or history.states[index] != SUCCEEDED:
+            return -1, False
+        numbers = {history.batches[name].number for name in living}
+        behind = find_behind(self.said, self.indices, history, numbers)
+        other = behind.get(self.place[index], -1)
+        return (self.indices[other] if other >= 0 else -1), other in behind
 
     def is_canary(self, index: int, behind: int) -> bool:
         """Whether one task waits for another only as that goes first of its template."""
@@ -201,21 +215,11 @@ class _Blame:
     def _list_unmet(self, index: int) -> Iterator[tuple[int, str]]:
         if self.graph is None or index not in self.place:
             return
-        for place, outcome in _list_before(self.graph, self.place[index]):
+        for place, outcome in self.graph.list_asked(self.place[index]):
             other = self.indices[place]
             state = self.history.states[other]
             if not (IS_FINAL[state] and meets(outcome, STATES[state])):
                 yield other, outcome
-
-
-def _list_before(graph: Graph, place: int) -> Iterator[tuple[int, str]]:
-    """The tasks that one is after, each with the outcome asked of it."""
-    number = graph.behind[place]
-    if number < FREE:
-        yield link(number), OUTCOMES[0]
-    elif number != FREE:
-        for outcome in OUTCOMES:
-            yield from ((other, outcome) for other in getattr(graph.barriers[number], outcome))
 
 
 def _read_attempts(

@@ -17,9 +17,9 @@ from umpteen.cli.options import (
     refuse_loose,
     watch_options,
 )
-from umpteen.cli.view import Waiting, show_idle, show_leave, stop_signals
+from umpteen.cli.view import Waiting, show_idle, show_leave, show_plan, stop_signals
 from umpteen.cli.watch import watch_to_end
-from umpteen.dispatch import Submission, explain, retry
+from umpteen.dispatch import Rerun, Submission, explain, plan_rerun, retry
 from umpteen.history import SKIPPED
 from umpteen.lookup import find_names
 from umpteen.task import shell_command
@@ -34,7 +34,7 @@ __all__ = ["retry_command"]
 Examples:
   umpteen retry sweep
   umpteen retry sweep --where 'state=timed_out and lr<0.1' --timeout 2h
-  umpteen retry sweep prep 'train-*-7'""",
+  umpteen retry sweep prep 'train-*-7' --dry-run""",
 )
 @job_argument
 @click.argument("tasks", nargs=-1, metavar="[TASK]...", shell_complete=complete_task)
@@ -42,6 +42,7 @@ Examples:
 @click.option("--timeout", callback=read_duration, help="Of one task, from now on: 90, 15m, 2h.")
 @click.option("--memory", callback=read_memory, help="That each needs from now on: 512M, 8G.")
 @click.option("--slots", type=click.IntRange(min=1), help="Tasks at once.")
+@click.option("--dry-run", is_flag=True, help="Only say what would run, and why.")
 @click.option("--detach", is_flag=True, help="Come back at once; the job needs no terminal.")
 @watch_options
 def retry_command(
@@ -50,16 +51,17 @@ def retry_command(
     """Run again what failed, timed out, was cancelled or skipped of the job NAME.
 
     With TASKs (names, patterns or indices) these run again, whatever became of them. With
-    either, what was skipped because of them runs after them. Exit codes are those of run.
+    either, what was skipped because of them runs after them, and so does what is behind them.
+    Exit codes are those of run.
     """
     began_s = time.monotonic()
     refuse_loose("--where", options["where"], tasks)
+    chosen = Rerun(tasks, options["where"], options["slots"], options["timeout"], options["memory"])
+    if options["dry_run"]:
+        return show_plan(plan_rerun(name, chosen), as_json=as_json)
     with stop_signals(is_last=True) as stop:
-        submission = retry(
-            name, tasks, options["where"],
-            detach=options["detach"], slots=options["slots"], timeout_s=options["timeout"], memory=options["memory"],
-            tell=Waiting(stop, is_shown=not (quiet or as_json)).tell,
-        )  # fmt: skip
+        tell = Waiting(stop, is_shown=not (quiet or as_json)).tell
+        submission = retry(name, chosen, detach=options["detach"], tell=tell)
         if submission.is_idle:
             is_chosen = bool(tasks) or options["where"] is not None
             return show_idle(submission, name, is_chosen=is_chosen, quiet=quiet, as_json=as_json)

@@ -19,15 +19,14 @@ from umpteen.cli.options import (
     refuse_loose,
     watch_options,
 )
-from umpteen.cli.view import Waiting, show_leave, stop_signals
+from umpteen.cli.view import Waiting, show_leave, show_plan, stop_signals
 from umpteen.cli.watch import watch_to_end
 from umpteen.dispatch import choose_where, detach, plan_run, settle, submit
 from umpteen.errors import SettingsError
 from umpteen.formats import read_job
 from umpteen.formats.syncs import parse_sync
 from umpteen.job import Job, Retry
-from umpteen.plan import Chosen
-from umpteen.report import plan_to_dict, render_dry_run
+from umpteen.plan import RERUN_CHOICES, Chosen
 from umpteen.settings import Setting
 from umpteen.where import Where
 
@@ -71,9 +70,9 @@ Examples:
 @click.option("--cwd", help="The folder that tasks start in.")
 @click.option(
     "--rerun",
-    type=click.Choice(["default", "all", "failed", "changed", "none"]),
+    type=click.Choice(RERUN_CHOICES),
     default="default",
-    help="What of a job that ran before runs again (what has not succeeded, or changed).",
+    help="What of a job that ran before runs again (what has not succeeded, changed or is behind).",
 )
 @click.option("--only", callback=read_where, metavar="EXPR", help="Tasks such as lr<0.1 or tag=a.")
 @click.option("--sync", multiple=True, metavar="SRC[:DEST]", help="Have a folder where tasks run.")
@@ -95,7 +94,8 @@ def run_command(job: tuple[str, ...], *, quiet: bool, as_json: bool, **options: 
     read = _read(job, options)
     only = _choose(options["only"], read)
     if options["dry_run"]:
-        return _show_plan(read, options["rerun"], only, as_json=as_json)
+        plan, _ = plan_run(read, options["rerun"], only=only)
+        return show_plan(plan, as_json=as_json)
     with stop_signals(is_last=True) as stop:
         tell = Waiting(stop, is_shown=not (quiet or as_json)).tell
         submission = submit(read, options["rerun"], only=only, tell=tell)
@@ -179,15 +179,3 @@ def _split(pair: str) -> tuple[str, str]:
     if not equals or not key:
         raise SettingsError(f"--env {pair!r} is not KEY=VALUE", "write --env OMP_NUM_THREADS=2")
     return key, value
-
-
-def _show_plan(job: Job, rerun: str, only: Chosen | None, *, as_json: bool) -> int:
-    plan, _ = plan_run(job, rerun, only=only)
-    if as_json:
-        import msgspec
-
-        click.echo(msgspec.json.encode(plan_to_dict(plan)).decode())
-    else:
-        for line in render_dry_run(plan):
-            click.echo(line)
-    return 0

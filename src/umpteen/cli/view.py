@@ -14,6 +14,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
 
+import click
+
 from umpteen.cli.options import call_job
 from umpteen.dispatch import Submission
 from umpteen.errors import (
@@ -24,13 +26,16 @@ from umpteen.errors import (
     StoreError,
 )
 from umpteen.lookup import read_status
+from umpteen.plan import Plan
 from umpteen.report import (
     Folds,
     choose_failures,
     fit_progress,
+    plan_to_dict,
     read_failure,
     render_bar,
     render_counts,
+    render_dry_run,
     render_end,
     render_failures,
     render_goes_on,
@@ -52,6 +57,7 @@ __all__ = [
     "open_view",
     "show_idle",
     "show_leave",
+    "show_plan",
     "stop_signals",
 ]
 
@@ -200,12 +206,23 @@ class View:
         """The newest failures, and what was skipped or cancelled."""
         return [*render_failures(self.job, self.failures, width), *self.folds.render(width)]
 
+    def read_left_behind(self) -> list[str]:
+        """Names of the tasks that are behind and were left alone, if the store tells them."""
+        left, history = self.submission.left_behind, self.history
+        batches = list(history.batches)
+        with contextlib.suppress(StoreError):
+            return [history.describe_task(batches[history.batch_of[i]], i)[0] for i in left]
+        return [f"task {index}" for index in left]
+
     def end_lines(self, status: JobStatus, seconds: float, *, is_interrupted: bool) -> list[str]:
         """The lines under a run, whatever came before them."""
         if is_interrupted and not self.submission.is_own:
             return render_goes_on(status, self.job)
         work_s = max(0.0, self.history.seconds - self.work_before_s)
-        lines = render_end(status, self.job, seconds, work_s, is_whole=self.submission.only is None)
+        lines = render_end(
+            status, self.job, seconds, work_s, is_whole=self.submission.only is None,
+            left_failed=self.submission.left_failed, left_behind=self.read_left_behind(),
+        )  # fmt: skip
         if is_interrupted:
             lines[0] = "interrupted. " + lines[0]
         return lines
@@ -233,6 +250,14 @@ def show_idle(
     return EXIT_SUCCEEDED
 
 
+def show_plan(plan: Plan, *, as_json: bool) -> int:
+    """What would run, and why; the exit code."""
+    lines = [json.dumps(plan_to_dict(plan))] if as_json else render_dry_run(plan)
+    for line in lines:
+        click.echo(line)
+    return EXIT_SUCCEEDED
+
+
 def show_leave(submission: Submission, job: str, *, quiet: bool, as_json: bool) -> int:
     """What there is to say where nobody watches: all of it at once; the exit code.
 
@@ -254,7 +279,10 @@ def _head(submission: Submission, status: JobStatus, *, is_left: bool = False) -
     lines = [render_start(status, is_left=is_left)]
     if set(submission.why) != {"new"} or submission.done or submission.running:
         former = min(submission.left_over, submission.running)
-        again = render_plan(submission.done, submission.running, submission.why, former)
+        left_behind = len(submission.left_behind)
+        again = render_plan(
+            submission.done, submission.running, submission.why, former, left_behind
+        )
         lines.append(f"  {again or 'nothing to run'}")
     if submission.dropped:
         lines.append(f"  {submission.dropped:,} that it had before are no longer in it")
@@ -340,7 +368,11 @@ class JsonView(View):
         """The opening event: what was handed in, and why."""
         self.is_started = True
         submission = self.submission
-        plan = {"run": submission.why, "done": submission.done, "running": submission.running}
+        left = {"failed": submission.left_failed, "behind": len(submission.left_behind)}
+        plan = {
+            "run": submission.why, "done": submission.done, "running": submission.running,
+            "left": left,
+        }  # fmt: skip
         self._emit("started", status_to_dict(status), **plan)
 
     def _emit(self, event: str, content: dict[str, Any], **more: Any) -> None:
