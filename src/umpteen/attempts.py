@@ -20,6 +20,7 @@ from umpteen.outgoing import Outcome, Outgoing
 from umpteen.recalls import Recalls
 from umpteen.records import build_line
 from umpteen.results.base import spool_folder
+from umpteen.results.beneath import open_below
 from umpteen.results.opening import is_remote
 from umpteen.retries import plan_retry
 from umpteen.task import REASON_OUT_OF_MEMORY, TaskState
@@ -139,14 +140,14 @@ def echo_outputs(spool: str, view: BatchView, position: int, line: bytes) -> Non
         folder = os.path.join(view.folder(position), record.get("outputs", ""))
     for fd, name in ((1, "stdout"), (2, "stderr")):
         if record.get(f"{name}_bytes"):
-            _copy(os.path.join(folder, name), fd)
+            _copy(folder, name, fd)
 
 
-def _copy(path: str, fd: int) -> None:
+def _copy(folder: str, name: str, fd: int) -> None:
     """To somebody who may not be there to read: the file is kept whatever becomes of it."""
     with (
         contextlib.suppress(OSError),
-        open(path, "rb") as file,
+        open(open_below(folder, name), "rb") as file,
         open(fd, "wb", closefd=False) as copy,
     ):
         shutil.copyfileobj(file, copy)

@@ -22,6 +22,7 @@ from umpteen.lookup import Outputs, find_outputs, read_facts
 __all__ = ["METRICS", "Table", "list_rows", "read_table"]
 
 METRICS = "results/metrics.json"
+_TOO_MANY = (16 << 20) + 1  # bytes, of which no row is made
 _FIRST = ("name", "index", "state")
 _LAST = (
     *("attempt", "exit_code", "signal", "reason", "seconds", "cpu_s", "peak_mb"),
@@ -158,7 +159,7 @@ def _read_files(
             if place.store is store and facts[number]["record"] is not None
         ]
         try:
-            contents = store.read_many([(places[n].key(METRICS), 0, -1) for n in mine])
+            contents = store.read_many([(places[n].key(METRICS), 0, _TOO_MANY) for n in mine])
         except StoreError:  # one that cannot be read is not to cost the others
             contents = [_read_file(places[n], facts[n]["name"], complaints) for n in mine]
         for number, content in zip(mine, contents, strict=True):
@@ -168,7 +169,7 @@ def _read_files(
 
 def _read_file(place: Outputs, name: str, complaints: list[str]) -> bytes | None:
     try:
-        return place.store.read(place.key(METRICS))
+        return place.store.read(place.key(METRICS), 0, _TOO_MANY)
     except StoreError as error:
         complaints.append(f"{name}: {METRICS} left out: {error}")
         return None
@@ -179,6 +180,9 @@ def _read_metrics(
 ) -> dict[str, Any]:
     """The object that a task wrote, flat; empty where it wrote none."""
     if written is None:
+        return {}
+    if len(written) == _TOO_MANY:
+        complaints.append(f"{fact['name']}: {METRICS} left out: it is larger than 16 MB")
         return {}
     try:
         content = json.loads(written)

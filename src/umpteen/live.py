@@ -18,6 +18,7 @@ from umpteen.results.base import (
     live_folder,
     parse_live_key,
 )
+from umpteen.results.beneath import open_below
 
 __all__ = ["LiveOutputs", "LiveReader"]
 
@@ -46,7 +47,7 @@ class LiveOutputs:
 
     def _send(self, target: str, name: str, folder: str) -> None:
         offset, number = self.sent.get((target, name), (0, 0))
-        with contextlib.suppress(OSError), open(f"{folder}/{name}", "rb") as file:
+        with contextlib.suppress(OSError), open(open_below(folder, name), "rb") as file:
             file.seek(offset)
             piece = file.read(_PIECE_BYTES)
             if piece:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from umpteen.errors import InputError, UmpteenError
+from umpteen.errors import InputError, StoreError, UmpteenError
 from umpteen.executors.base import ENDED, LOCAL, UNKNOWN, open_executor
 from umpteen.history import BatchHistory, History
 from umpteen.job import Task
@@ -221,8 +221,9 @@ def find_outputs(
     if is_far and is_newest and not record.outputs:
         return Outputs(store, base)
     for below in (record.outputs, attempt_folder(record.attempt, token)):
-        if below and store.list(f"{base}/{below}"):
-            return Outputs(store, f"{base}/{below}")
+        with contextlib.suppress(StoreError):  # what is no folder has no outputs
+            if below and store.list(f"{base}/{below}"):
+                return Outputs(store, f"{base}/{below}")
     return Outputs(store, base)
 
 

@@ -5,6 +5,7 @@ Works nothing out that is not in what it is given, but for names and last lines 
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import re
@@ -12,11 +13,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from umpteen.errors import StoreError
+from umpteen.errors import StoreError, UmpteenError
 from umpteen.executors.base import LOCAL
 from umpteen.history import History
 from umpteen.plan import Plan
-from umpteen.results.opening import parse_address
+from umpteen.results.base import Store
+from umpteen.results.opening import find_output, is_remote
 from umpteen.status import Failure, JobStatus, describe_end, is_failure
 from umpteen.task import Record, shell_command, tell_end
 
@@ -314,8 +316,7 @@ def _name_ended(status: JobStatus) -> str:
 def read_failure(history: History, batch: str, record: Record) -> Failure:
     """A record that did not succeed, with its task's name and the last line of its stderr."""
     name, output = history.describe_task(batch, record.task)
-    folder = parse_address(output)
-    last = _last_line(f"{folder}/{record.outputs}/stderr" if record.outputs else f"{folder}/stderr")
+    last = _read_last_line(history.store, output, record)
     reason = describe_end(record)
     has_stderr = bool(last)
     if last == f"umpteen: {reason}":
@@ -336,14 +337,18 @@ def choose_failures(entries: Sequence[tuple[str, Record]], most: int) -> list[tu
     return chosen
 
 
-def _last_line(path: str) -> str:
-    try:
-        with open(path, "rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - _LAST_BYTES))
-            lines = re.split(r"[\r\n]+", file.read().decode("utf-8", "replace"))
-    except OSError:
-        return ""
+def _read_last_line(store: Store, output: str, record: Record) -> str:
+    """Of an attempt's stderr; empty where there is none, or nothing that can be read."""
+    with contextlib.suppress(UmpteenError):
+        store, folder = find_output(store, output)
+        if not is_remote(store.address):
+            below = f"{folder}/{record.outputs}" if record.outputs else folder
+            return _find_last_line(store.read_tail(f"{below}/stderr", _LAST_BYTES) or b"")
+    return ""
+
+
+def _find_last_line(content: bytes) -> str:
+    lines = re.split(r"[\r\n]+", content.decode("utf-8", "replace"))
     shown = (_CONTROL.sub("", line).strip() for line in reversed(lines))
     return next((line for line in shown if line), "")
 
