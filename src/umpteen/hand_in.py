@@ -44,6 +44,7 @@ from umpteen.results.base import (
     tasks_key,
 )
 from umpteen.results.opening import OPTIONS_VARIABLE, is_remote
+from umpteen.results.owners import refuse_strangers
 from umpteen.staging import measure, pack
 from umpteen.task import FORMAT_VERSION
 
@@ -102,8 +103,11 @@ def hand_in_lock(store: Store) -> Iterator[HandInLock]:
     """Be the only process that hands in to this store; waits until that is so.
 
     A holder on another machine that has not renewed its lock for 60 s, by our clock, is
-    taken to be dead; one on this machine as soon as the kernel freed its lock.
+    taken to be dead; one on this machine as soon as the kernel freed its lock. Raises StoreError
+    where the store is somebody else's.
     """
+    if not is_remote(store.address):
+        refuse_strangers(store.address)
     with local_lock(name_hand_in(store.address)), store.patient():
         lock = HandInLock(store, _take(store))
         try:
@@ -154,6 +158,8 @@ def _decode(held: bytes | None) -> dict[str, Any]:
 
 def open_job_folder(store: Store, job: Job) -> None:
     """Put `job.json`, if the store has none. Raises StoreError where nothing can be put."""
+    if not is_remote(store.address):
+        refuse_strangers(store.address)
     if store.read(JOB) is not None:
         return
     content = {

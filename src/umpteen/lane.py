@@ -8,12 +8,14 @@ decides nothing about the job: which task is next, and what is recorded, is the 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gc
 import glob
 import os
 import shutil
 import signal
+import stat
 import struct
 import time
 from collections.abc import Mapping, Sequence
@@ -35,6 +37,7 @@ from umpteen.process import (
 from umpteen.records import list_starts, read_start
 from umpteen.results.base import OUTPUTS, Store, attempt_folder, scratch_folder, spool_folder
 from umpteen.results.opening import OPTIONS_VARIABLE, is_remote, parse_address
+from umpteen.results.owners import check_folder, own_ids
 from umpteen.task import (
     NUMBER_OF,
     REASON_DEADLINE,
@@ -93,7 +96,9 @@ _RETRY_S = 1.0
 _ANSWERS_AT_ONCE = 150  # below PIPE_BUF together
 _ORPHAN_GRACE_S = 2.0
 _SIZES_S = 0.25  # how often the outputs of tasks with a limit are looked at
-_FRESH = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+_FRESH = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_UNFINISHED = ".new"  # of a folder below `attempts/` into which not all has been moved yet
+_MOST_KNOWN = 10_000
 
 
 class BatchView:
@@ -265,7 +270,11 @@ class _Lane:
         ours = {line.split(b"=")[0] for line in build_environment("", "", 0, 0, 0, "", "")}
         ours.add(OPTIONS_VARIABLE.encode())  # may have secrets
         self.inherited = [b"%s=%s" % pair for pair in os.environb.items() if pair[0] not in ours]
+        # Who owns the store, too: an engine's worker may be another user than who handed in.
+        self.own = own_ids() | _list_owner(setup.store.address)
+        self.known = {setup.store.address}  # folders that tasks' folders may be made in
         self.scratch = setup.store.path(scratch_folder(setup.token))
+        self._make_above(setup.store.address, self.scratch)
         self.slot_results = {slot: self._new_results(slot) for slot in setup.slots}
         self.watcher.add_file(setup.control)
         os.set_blocking(setup.tickets, False)
@@ -427,8 +436,8 @@ class _Lane:
             gpus = [gpu for place, gpu in enumerate(self.setup.gpus) if task.devices >> place & 1]
             env = {"CUDA_VISIBLE_DEVICES": ",".join(gpus), **(env or {})}
         self._make_folder(task)
-        stdout = os.open(task.folder + "/stdout", _FRESH, 0o666)
-        stderr = os.open(task.folder + "/stderr", _FRESH, 0o666)
+        stdout = _open_fresh(task.folder + "/stdout")
+        stderr = _open_fresh(task.folder + "/stderr")
         try:
             self._choose_results(task)
             self._spawn(task, command, env, cwd, (stdout, stderr))
@@ -445,31 +454,80 @@ class _Lane:
     def _make_folder(self, task: _Running) -> None:
         if task.is_prepared:
             return
+        top = self.setup.store.address
+        if not task.folder.startswith(top + "/"):
+            top = os.path.dirname(
+                task.folder
+            )  # of a run's own place, which is the user's to choose
         if task.flags & FENCED:
             task.outputs = attempt_folder(task.attempt, self.setup.token)
             if not task.is_spooled:
                 task.folder = f"{task.folder}/{task.outputs}"
+        above = task.folder.rpartition("/")[0]
+        if above not in self.known:
+            self._make_above(top, above)
         try:
             os.mkdir(task.folder)
-        except FileNotFoundError:
-            os.makedirs(task.folder, exist_ok=True)
         except FileExistsError:
+            check_folder(task.folder, self.own)
             self._set_aside(task)
+        except FileNotFoundError:
+            self.known.discard(above)
+            raise
         task.is_prepared = True
 
+    def _make_above(self, top: str, folder: str) -> None:
+        """Make the folder of tasks' folders, or find that it is ours, and the way to it below `top`."""
+        os.makedirs(top, exist_ok=True)
+        parts = folder[len(top) + 1 :].split("/") if folder != top else []
+        for count in range(1, len(parts) + 1):
+            path = "/".join([top, *parts[:count]])
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(path)
+            check_folder(path, self.own)
+        if len(self.known) >= _MOST_KNOWN:
+            self.known.clear()
+        self.known.add(folder)
+
     def _set_aside(self, task: _Running) -> None:
-        """Move what an earlier attempt left in the task's folder below `attempts/`."""
+        """Move what an earlier attempt left in the task's folder below `attempts/`.
+
+        Through a folder that has another name until all is in it: whoever comes after a kill in
+        between moves the rest there, so that an attempt is never in two.
+        """
         left = [name for name in OUTPUTS if os.path.lexists(f"{task.folder}/{name}")]
-        if not left:
+        unfinished = self._find_unfinished(task.folder)
+        if not left and not unfinished:
             return
+        making = unfinished or self._begin_aside(task)
+        for name in left:
+            if not os.path.lexists(f"{making}/{name}"):
+                os.rename(f"{task.folder}/{name}", f"{making}/{name}")
+        os.rename(making, making[: -len(_UNFINISHED)])
+        if unfinished:
+            self._set_aside(task)
+
+    def _find_unfinished(self, folder: str) -> str:
+        """The folder of an attempt that was being set aside; empty where there is none."""
+        attempts = f"{folder}/attempts"
+        try:
+            check_folder(attempts, self.own)
+            names = os.listdir(attempts)
+        except FileNotFoundError:
+            return ""
+        return next((f"{attempts}/{name}" for name in names if name.endswith(_UNFINISHED)), "")
+
+    def _begin_aside(self, task: _Running) -> str:
+        """Make the folder for what is left in the task's."""
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(f"{task.folder}/attempts")
         target = f"{task.folder}/{attempt_folder(*self._label_left(task))}"
         unique, number = target, 1
-        while os.path.exists(unique):
+        while os.path.lexists(unique):
             number += 1
             unique = f"{target}.{number}"
-        os.makedirs(unique)
-        for name in left:
-            os.rename(f"{task.folder}/{name}", f"{unique}/{name}")
+        os.mkdir(unique + _UNFINISHED)
+        return unique + _UNFINISHED
 
     def _label_left(self, task: _Running) -> tuple[int, str]:
         """The attempt and runner that left what is in the task's folder.
@@ -648,7 +706,7 @@ class _Lane:
         except OSError as error:
             if error.errno not in _STORE_TROUBLE:
                 # The command removed its own folder, say: its outcome is its own affair.
-                reason = f"could not keep its files: {error.strerror}: {error.filename}"
+                reason = f"could not keep its files: {_explain(error)}"
                 record = self._build_record(task, TaskState.FAILED.value, reason, (0, 0))
             elif self.stopping:
                 self._report_kept(task, reason, error)
@@ -684,7 +742,7 @@ class _Lane:
         target = task.folder + "/results"
         if task.results != self.slot_results[task.slot]:
             if task.results and os.path.isdir(task.results) and os.listdir(task.results):
-                shutil.copytree(task.results, target, symlinks=True, dirs_exist_ok=True)
+                _copy_folder(task.results, target)
             if task.made_results:
                 shutil.rmtree(task.results, ignore_errors=True)
             return
@@ -806,7 +864,11 @@ def _is_over_limit(task: _Running) -> bool:
 
 def _cut(path: str, size: int) -> None:
     if _size(path) > size:
-        os.truncate(path, size)
+        fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            os.ftruncate(fd, size)
+        finally:
+            os.close(fd)
 
 
 def _move_folder(source: str, target: str) -> None:
@@ -815,12 +877,40 @@ def _move_folder(source: str, target: str) -> None:
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        shutil.copytree(source, target, symlinks=True)  # a task with an address of its own
+        _copy_folder(source, target)  # of a task with an address of its own
         shutil.rmtree(source)
 
 
+def _copy_folder(source: str, target: str) -> None:
+    """What is neither a file nor a link nor a folder has nothing that could be copied."""
+    shutil.copytree(source, target, symlinks=True, dirs_exist_ok=True, ignore=_list_special)
+
+
+def _list_special(folder: str, names: Sequence[str]) -> list[str]:
+    modes = {name: os.lstat(os.path.join(folder, name)).st_mode for name in names}
+    plain = (stat.S_ISREG, stat.S_ISDIR, stat.S_ISLNK)
+    return [name for name, mode in modes.items() if not any(test(mode) for test in plain)]
+
+
+def _explain(error: OSError) -> str:
+    """Of those of a whole folder the first."""
+    if isinstance(error, shutil.Error) and isinstance(error.args[0], list):
+        source, _, reason = error.args[0][0]
+        return f"{reason}: {source}"
+    return f"{error.strerror}: {error.filename}"
+
+
+def _open_fresh(path: str) -> int:
+    """A new file, in place of what is there."""
+    try:
+        return os.open(path, _FRESH, 0o666)
+    except FileExistsError:
+        os.unlink(path)
+        return os.open(path, _FRESH, 0o666)
+
+
 def _write_whole(path: str, content: bytes) -> None:
-    fd = os.open(path, _FRESH, 0o666)
+    fd = _open_fresh(path)
     try:
         os.write(fd, content)
     finally:
@@ -829,6 +919,13 @@ def _write_whole(path: str, content: bytes) -> None:
 
 def _size(path: str) -> int:
     try:
-        return os.stat(path).st_size
+        return os.lstat(path).st_size
     except OSError:
         return 0
+
+
+def _list_owner(folder: str) -> set[int]:
+    try:
+        return {os.stat(folder).st_uid}
+    except OSError:
+        return set()

@@ -42,6 +42,7 @@ from umpteen.process import become_subreaper, build_runner_command, read_machine
 from umpteen.recalls import Recalls
 from umpteen.recorder import Recorder
 from umpteen.results.base import Store, scratch_folder
+from umpteen.results.beneath import folder_of, remove_below
 from umpteen.results.directory import DirectoryStore
 from umpteen.results.opening import is_remote, open_store, read_patience
 from umpteen.starts import Opener
@@ -140,7 +141,8 @@ class _Runner:
     def _clear_dead(self) -> dict[int, Kept]:
         """End what dead runners of this job left here; what they kept. Nobody needs the rest."""
         for dead in end_leftovers(self.work.address):
-            shutil.rmtree(self.folder.path(scratch_folder(dead)), ignore_errors=True)
+            with contextlib.suppress(OSError):
+                remove_below(self.folder.address, scratch_folder(dead))
             folder = os.path.join(leases_folder(), dead)
             if not os.path.exists(os.path.join(folder, KEPT)):
                 shutil.rmtree(os.path.join(folder, SPOOL), ignore_errors=True)
@@ -358,10 +360,11 @@ class _Runner:
         self.others.finish()
 
     def _remove_scratch(self) -> None:
-        scratch = self.folder.path(scratch_folder(self.token))
-        shutil.rmtree(scratch, ignore_errors=True)
+        scratch = scratch_folder(self.token)
         with contextlib.suppress(OSError):
-            os.rmdir(os.path.dirname(scratch))
+            remove_below(self.folder.address, scratch)
+            with folder_of(self.folder.address, os.path.dirname(scratch)) as (folder, name):
+                os.rmdir(name, dir_fd=folder)
 
     def _leave_kept(self) -> bool:
         """Leave outcomes that the store did not take on this machine, and say where."""

@@ -17,6 +17,7 @@ from umpteen.errors import EXIT_SUCCEEDED, SettingsError, StoreError, UmpteenErr
 from umpteen.forms import parse_ranges
 from umpteen.results.base import JOB, Store
 from umpteen.results.opening import is_remote, open_store, parse_address
+from umpteen.results.owners import refuse_strangers
 from umpteen.starts import read_batch
 
 __all__ = ["Options", "Work", "check_job", "find_work"]
@@ -49,6 +50,11 @@ class Options:
         self.echo = "--echo" in found
 
     @property
+    def is_carried(self) -> bool:
+        """Whether an engine started it, maybe as another user than who handed in."""
+        return self.take_over and self.watch_fd >= 0 and self.lease_fd < 0
+
+    @property
     def is_alone(self) -> bool:
         """Whether no launcher learns from the store what is left, as `umpteen batch` has none."""
         return self.lease_fd < 0 and self.watch_fd < 0
@@ -76,9 +82,11 @@ class Work(NamedTuple):
 
 def find_work(options: Options) -> Work:
     """What the command line says; raises InputError, SettingsError and StoreError."""
+    address = options.place if options.batches else read_address(options.place)
+    if not is_remote(address) and not options.is_carried:
+        refuse_strangers(parse_address(address))
     if options.batches and options.slots:
         return Work(parse_address(options.place), options.batches, options.slots)
-    address = options.place if options.batches else read_address(options.place)
     return _ask_child(options) if is_remote(address) else _read_work(options)
 
 

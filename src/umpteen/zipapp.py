@@ -23,7 +23,7 @@ TRAVELS = (
     " machine names open_batches others outgoing process recalls recorder records retries runner starts"
     " stops streams task tickets unpack work"
     " results results.base results.beneath results.directory results.filesystem results.opening"
-    " results.place results.remote results.s3 results.segments results.sftp"
+    " results.owners results.place results.remote results.s3 results.segments results.sftp"
 ).split()
 
 _DATE = (1980, 1, 1, 0, 0, 0)  # the first that a zip file knows

@@ -287,6 +287,27 @@ def has_ended_when_asked_again(watcher: subprocess.Popen[str]) -> bool:
     return watcher.poll() is not None
 
 
+@pytest.mark.parametrize("moved", range(5))
+def test_resume_after_a_kill_while_outputs_were_set_aside_has_each_attempt_whole(
+    umpteen: Umpteen, moved: int
+) -> None:
+    command = "echo out $UMPTEEN_ATTEMPT; echo err >&2; echo 1 > $RESULTS_DIR/$UMPTEEN_ATTEMPT"
+    umpteen("run", command, "n=1", "--name", "job")
+    folder = umpteen.store() / "n=1"
+    left = ("stdout", "stderr", "status_code", "results")
+    records = next((umpteen.store() / ".umpteen/records/1").iterdir())
+    label = f"1-{records.stem.partition('-')[2]}"
+    making = folder / "attempts" / f"{label}.new"
+    making.mkdir(parents=True)
+    for name in left[:moved]:  # as far as the lane came
+        (folder / name).rename(making / name)
+    umpteen("run", command, "n=1", "--name", "job", "--rerun", "all")
+    assert [path.name for path in (folder / "attempts").iterdir()] == [label]
+    assert sorted(path.name for path in (folder / "attempts" / label).iterdir()) == sorted(left)
+    assert umpteen("logs", "job", "0", "--attempt", "1").stdout == "out 1\n"
+    assert umpteen("logs", "job", "0").stdout == "out 2\n"
+
+
 def test_resume_second_interrupt_kills_what_ignores_the_first(umpteen: Umpteen) -> None:
     umpteen.write("job.txt", "trap 'touch asked' TERM; touch begun; while :; do sleep 0.05; done\n")
     watcher = umpteen.start("run", "job.txt", "--grace", "10m")
