@@ -1,8 +1,9 @@
 """A batch file from elsewhere becomes a batch of a job in a store.
 
-Such a file has `nprocs`, `remote_output_path` and `runs` and no `umpteen` key. Its id is the
-hash of its content, so that the same file is the same batch wherever it starts. It stands in
-the part that travels because a machine may have nothing but the runner and such files.
+Such a file has `nprocs`, `remote_output_path` and `runs`, and of an `umpteen` key no more than
+the split that it is of. Its id is the hash of its content, so that the same file is the same
+batch wherever it starts; where that has ended, what is not done makes another batch. It stands
+in the part that travels because a machine may have nothing but the runner and such files.
 """
 
 from __future__ import annotations
@@ -11,19 +12,40 @@ import hashlib
 import json
 import os
 import time
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from umpteen.errors import InputError
+from umpteen.forms import FormError, load_json, table_of, text, whole
+from umpteen.job_files import damaged
 from umpteen.lease import local_lock
-from umpteen.records import format_ranges
+from umpteen.past import Past, list_handed, read_past
+from umpteen.process import read_machine
+from umpteen.records import format_ranges, list_starts, read_start
 from umpteen.results.base import JOB, Store, batch_key, handed_key, parse_numbers, tasks_key
 from umpteen.results.opening import open_store, parse_address
-from umpteen.task import FORMAT_VERSION
+from umpteen.status_codes import find_left, judge
+from umpteen.task import FORMAT_VERSION, IS_FINAL
 
-__all__ = ["DEFAULT_SLOTS", "adopt_batch", "build_batch_id", "read_address", "run_output"]
+__all__ = [
+    "DEFAULT_SLOTS",
+    "Adopted",
+    "adopt_batch",
+    "build_batch_id",
+    "read_address",
+    "run_output",
+]
 
 DEFAULT_SLOTS = 16
 _RUN_KEYS = ("cmd", "remote_output_path", "local_results_dir")
+
+
+class Adopted(NamedTuple):
+    """What a file stands for: batches of a store, and what of it they leave alone, in words."""
+
+    store: Store
+    batches: list[str]
+    note: str = ""
 
 
 def build_batch_id(content: bytes) -> str:
@@ -44,26 +66,76 @@ def _find_own_store(path: str) -> str:
     return folder[: -len(own)] if folder.endswith(own) and name.endswith(".json") else ""
 
 
-def adopt_batch(path: str, batch_id: str = "") -> tuple[Store, list[str]]:
-    """The store and the batch that a JSON file stands for; both are made if they are new.
+def adopt_batch(path: str, batch_id: str = "") -> Adopted:
+    """The store and the batches that a JSON file stands for; they are made if they are new.
 
     A file in a store's own `.umpteen/batches/` is that store's batch. `batch_id` replaces the
-    hash of the content (where the content was YAML). Raises InputError, SettingsError and
-    StoreError.
+    hash of the content (where the content was YAML). No batch where all of it is done. Raises
+    InputError, SettingsError and StoreError.
     """
     if folder := _find_own_store(path):
-        return open_store(folder), [os.path.basename(path)[: -len(".json")]]
+        return Adopted(open_store(folder), [os.path.basename(path)[: -len(".json")]])
     content, parsed = _read(path)
-    if "umpteen" in parsed:
-        own_part = parsed["umpteen"]
-        return open_store(parsed["remote_output_path"]), [str(own_part["batch"])]
     store = open_store(parsed["remote_output_path"])
-    batch = batch_id or build_batch_id(content)
+    if "split" not in parsed.get("umpteen", {"split": ""}):
+        return Adopted(store, [str(parsed["umpteen"]["batch"])])
+    first = batch_id or build_batch_id(content)
     digest = hashlib.blake2b(store.address.encode(), digest_size=8).hexdigest()
     with local_lock(f"hand-in-{digest}"):
-        if store.read(batch_key(batch)) is None:
-            _write(store, batch, parsed)
-    return store, [batch]
+        return _adopt(store, first, parsed)
+
+
+def _adopt(store: Store, first: str, parsed: dict[str, Any]) -> Adopted:
+    """`first` is its batch; once that has ended, another that has what is not done."""
+    handed = list_handed(store)
+    there = {each.batch for each in handed}
+    newest, following = "", first
+    while following in there:
+        newest, following = following, build_batch_id(following.encode())
+    known = _read_known(store)
+    runs = _list_runs(store.address, parsed, known)
+    past = read_past(store, handed, {run.task for run in runs if run.task < known.count})
+    if newest and not _has_ended(store, newest):
+        return Adopted(store, [newest], _tell_ended(runs, past))
+    done = _find_done(runs, past, known) if newest else set()
+    note = _tell_done(len(done)) if done else ""
+    if len(done) == len(runs):
+        return Adopted(store, [], f"{note}; nothing to do")
+    slots = parsed.get("nprocs", DEFAULT_SLOTS)
+    _write(store, following, slots, [run for run in runs if run.task not in done], past, known)
+    return Adopted(store, [following], note and f"{note} and left alone")
+
+
+def _has_ended(store: Store, batch: str) -> bool:
+    """Whether its newest start said so; else somebody may be at it, or it is to go on."""
+    starts = list_starts(store, batch)
+    return bool(starts) and read_start(store, batch, starts[-1], read_machine()).ended is not None
+
+
+def _tell_ended(runs: Sequence[_Run], past: Mapping[int, Past]) -> str:
+    ended = sum(run.task in past and IS_FINAL[past[run.task].state] for run in runs)
+    if not ended:
+        return ""
+    return (
+        "1 run has ended and is left alone"
+        if ended == 1
+        else f"{ended:,} runs have ended and are left alone"
+    )
+
+
+def _tell_done(runs: int) -> str:
+    return "1 run is done" if runs == 1 else f"{runs:,} runs are done"
+
+
+def _find_done(runs: Sequence[_Run], past: Mapping[int, Past], known: _Known) -> set[int]:
+    """Indices of those whose records and status files both say so."""
+    asked = [run for run in runs if known.commands.get(run.task) == run.content["cmd"]]
+    lefts = find_left([run.output for run in asked])
+    return {
+        run.task
+        for run, left in zip(asked, lefts)
+        if (found := past.get(run.task)) and judge(found.state, found.left, left) == 0
+    }
 
 
 def _read(path: str) -> tuple[bytes, dict[str, Any]]:
@@ -114,68 +186,141 @@ def run_output(top: str, run: dict[str, Any], number: int) -> str:
     return str(given).rstrip("/") if given else f"{top.rstrip('/')}/{number}"
 
 
-def _write(store: Store, batch: str, parsed: dict[str, Any]) -> None:
+class _Run(NamedTuple):
+    """One of a file's runs. task: its index, which may be new. output: a whole address."""
+
+    task: int
+    name: str
+    output: str
+    content: dict[str, Any]
+
+
+class _Known:
+    """The tasks that a job has. indices: by whole address of their outputs; commands: by index.
+
+    The command of one that was dropped since is empty, so that it is put there anew.
+    """
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.indices: dict[str, int] = {}
+        self.commands: dict[int, Any] = {}
+
+    @property
+    def count(self) -> int:
+        """How many tasks were ever added."""
+        return len(self.names)
+
+
+def _read_known(store: Store) -> _Known:
+    known = _Known()
+    keys = list(map(tasks_key, parse_numbers(store.list(".umpteen/handed"), ".json")))
+    for key, content in zip(keys, store.read_many([(key, 0, -1) for key in keys])):
+        try:
+            for line in (content or b"").splitlines():
+                _learn(known, store, table_of(load_json(line)))
+        except FormError as error:
+            raise damaged(store.path(key), error) from error
+    return known
+
+
+def _learn(known: _Known, store: Store, line: dict[str, Any]) -> None:
+    """Take in a line of tasks; raises FormError."""
+    index = whole(line.get("index", known.count), most=known.count, what="'index'")
+    if index == known.count:
+        known.names.append(text(line.get("name") or str(index)))
+    if line.get("dropped"):
+        known.commands[index] = ""
+        return
+    known.commands[index] = line.get("command")
+    output = text(line.get("output") or "")
+    known.indices[parse_address(output) if output else store.path(known.names[index])] = index
+
+
+def _list_runs(top: str, parsed: dict[str, Any], known: _Known) -> list[_Run]:
+    """Those of a file, known again by where their outputs go, else with the next free indices."""
+    runs: list[_Run] = []
+    taken = set(known.names)
+    count = known.count
+    for number, run in enumerate(parsed["runs"]):
+        output = parse_address(run_output(parsed["remote_output_path"], run, number))
+        index = known.indices.get(output)
+        if index is None:
+            name = _choose_name(top, output, number, count, taken)
+            index, count = count, count + 1
+            taken.add(name)
+        else:
+            name = known.names[index]
+        runs.append(_Run(index, name, output, run))
+    return runs
+
+
+def _choose_name(top: str, output: str, number: int, index: int, taken: set[str]) -> str:
+    """Its place below the top; of one that lies elsewhere a number."""
+    if output.startswith(top + "/"):
+        name = output[len(top) + 1 :]
+        if name not in taken:
+            return name
+    return next(
+        str(n) for n in (number, *range(index, index + len(taken) + 1)) if str(n) not in taken
+    )
+
+
+def _write(
+    store: Store,
+    batch: str,
+    slots: int,
+    runs: Sequence[_Run],
+    past: Mapping[int, Past],
+    known: _Known,
+) -> None:
     """Put the job (if there is none), its tasks, the batch, and the hand-in that names it."""
     top = store.address
     name = os.path.basename(store.address)
     number = len(parse_numbers(store.list(".umpteen/handed"), ".json")) + 1
-    written = parsed["remote_output_path"]
-    # Whole addresses, as others will look for them from elsewhere.
-    outputs = [
-        parse_address(run_output(written, run, place)) for place, run in enumerate(parsed["runs"])
-    ]
-    names = [_task_name(top, output, place) for place, output in enumerate(outputs)]
-    indices, lines = _number_tasks(parsed["runs"], names, outputs, _read_commands(store, number))
-    order = sorted(range(len(indices)), key=indices.__getitem__)
-    ranges = format_ranges(indices[place] for place in order)
+    runs = sorted(runs)
+    lines = list(_build_lines(runs, known))
+    ranges = format_ranges(run.task for run in runs)
     job = {"version": FORMAT_VERSION, "name": name, "created": round(time.time(), 3)}
-    slots = parsed.get("nprocs", DEFAULT_SLOTS)
     store.create(JOB, _encode({**job, "settings": {"address": top, "slots": slots}}))
-    store.delete(tasks_key(number))  # of a start that was killed before it handed in
+    for key in (tasks_key(number), batch_key(batch)):
+        store.delete(key)  # of a start that was killed before it handed in
     store.create(tasks_key(number), b"".join(_encode(line) + b"\n" for line in lines))
     content = {
         "nprocs": slots,
         "remote_output_path": top,
-        "runs": [_build_run(parsed["runs"][place], outputs[place]) for place in order],
+        "runs": [_build_run(run) for run in runs],
         "umpteen": {
             "version": FORMAT_VERSION,
             "job": name,
             "batch": batch,
             "hand_in": number,
             "indices": ranges,
-            "names": [names[place] for place in order],
+            "names": [run.name for run in runs],
+            "attempts": {
+                str(place): [past[run.task].attempt, past[run.task].runner]
+                for place, run in enumerate(runs)
+                if run.task in past
+            },
         },
     }
     store.create(batch_key(batch), _encode(content))
     store.create(handed_key(number), _encode(_build_hand_in(number, batch, ranges, lines)))
 
 
-def _number_tasks(
-    runs: list[dict[str, Any]],
-    names: list[str],
-    outputs: list[str],
-    known: dict[str, tuple[int, str]],
-) -> tuple[list[int], list[dict[str, Any]]]:
-    """(the index of each run, lines for those that are new or not what they were)."""
-    indices: list[int] = []
-    lines: list[dict[str, Any]] = []
-    count = len(known)
-    for run, name, output in zip(runs, names, outputs):
-        line = {"command": run["cmd"], "name": name, "output": output}
-        if name not in known:
-            indices.append(count)
-            count += 1
-            lines.append(line)
-            continue
-        index, command = known[name]
-        indices.append(index)
-        if command != run["cmd"]:
-            lines.append({**line, "index": index})
-    return indices, lines
+def _build_lines(runs: Sequence[_Run], known: _Known) -> Iterator[dict[str, Any]]:
+    """Tasks that are new, in the order of their indices, and those that are not what they were."""
+    for index, name, output, content in runs:
+        line = {"command": content["cmd"], "name": name, "output": output}
+        if index >= known.count:
+            yield line
+        elif known.commands[index] != content["cmd"]:
+            yield {**line, "index": index}
 
 
-def _build_run(run: dict[str, Any], output: str) -> dict[str, Any]:
-    return {**{key: run[key] for key in _RUN_KEYS if key in run}, "remote_output_path": output}
+def _build_run(run: _Run) -> dict[str, Any]:
+    given = {key: run.content[key] for key in _RUN_KEYS if key in run.content}
+    return {**given, "remote_output_path": run.output}
 
 
 def _build_hand_in(
@@ -191,29 +336,6 @@ def _build_hand_in(
         "changed": format_ranges(changed),
         "batches": [{"batch": batch, "indices": ranges}],
     }
-
-
-def _task_name(top: str, output: str, number: int) -> str:
-    return output[len(top) + 1 :] if output.startswith(top + "/") else str(number)
-
-
-def _read_commands(store: Store, before: int) -> dict[str, tuple[int, Any]]:
-    """By name, the index and the command of each task that earlier hand-ins put there.
-
-    The command of one that was dropped since is empty, so that it is put there anew.
-    """
-    known: dict[str, tuple[int, Any]] = {}
-    names: list[str] = []
-    for number in range(1, before):
-        for text in (store.read(tasks_key(number)) or b"").splitlines():
-            line = json.loads(text)
-            if "index" not in line:
-                names.append(line.get("name") or str(len(names)))
-                known[names[-1]] = (len(names) - 1, line["command"])
-            else:
-                command = "" if line.get("dropped") else line["command"]
-                known[names[line["index"]]] = (line["index"], command)
-    return known
 
 
 def _encode(content: dict[str, Any]) -> bytes:

@@ -92,6 +92,11 @@ def _start_over_with_token(token: str) -> None:
 
 def _run(options: Options, token: str) -> int:
     work = find_work(options)
+    if work.note:
+        with contextlib.suppress(OSError):
+            os.write(2, f"{work.note}\n".encode())
+    if not work.batches:
+        return EXIT_SUCCEEDED
     if options.lease_fd >= 0:
         lease = Lease.adopt(token, options.lease_fd)
     else:

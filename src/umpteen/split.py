@@ -32,7 +32,14 @@ from umpteen.formats.recipe import (
     read_recipe,
     rewrite_recipe,
 )
-from umpteen.formats.sc import BatchFile, Run, complete_runs, encode_chunk, read_batch
+from umpteen.formats.sc import (
+    BatchFile,
+    Run,
+    complete_runs,
+    encode_chunk,
+    is_of_a_job,
+    read_batch,
+)
 from umpteen.formats.syncs import Sync
 from umpteen.lease import local_lock
 from umpteen.outcomes import read_exit_codes
@@ -164,7 +171,7 @@ def split(order: Order, on_progress: Progress) -> Split:
 def open_batch(file: str, top: str | None) -> tuple[BatchFile, str]:
     """A batch file, and where its results are; raises InputError."""
     batch = read_batch(open_document(file, "runs", _BATCH_HINT))
-    if "umpteen" in batch.document.list_keys():
+    if is_of_a_job(batch.document):
         raise InputError(
             "is a batch of a job that umpteen runs, which a chunk cannot stand for",
             "split the file that the job was made from",
@@ -269,10 +276,11 @@ def _write_chunks(folder: str, runs: Sequence[Run], size: int, top: str, nprocs:
         if name.startswith(_TEMPORARY):  # of one that was killed
             shutil.rmtree(f"{folder}/{name}", ignore_errors=True)
     temporary = tempfile.mkdtemp(prefix=_TEMPORARY, dir=folder)
+    own = os.urandom(8).hex()  # a chunk is another one, however equal it is to one before
     try:
         for number, start in enumerate(range(0, len(runs), size)):
             with open(f"{temporary}/{number}.json", "xb") as file:
-                file.write(encode_chunk(runs[start : start + size], top, nprocs))
+                file.write(encode_chunk(runs[start : start + size], top, nprocs, own))
         written = os.listdir(temporary)
         for name in filter(_CHUNK.fullmatch, os.listdir(folder)):
             os.unlink(f"{folder}/{name}")

@@ -73,11 +73,15 @@ _OPTIONS = [
 
 
 class Work(NamedTuple):
-    """What there is to do: batches of the store at an address, so many tasks at once."""
+    """What there is to do: batches of the store at an address, so many tasks at once.
+
+    note: what is left alone, in words.
+    """
 
     address: str
     batches: list[str]
     slots: int
+    note: str = ""
 
 
 def find_work(options: Options) -> Work:
@@ -92,12 +96,14 @@ def find_work(options: Options) -> Work:
 
 def _read_work(options: Options) -> Work:
     if options.batches:
-        store, batches = open_store(options.place), options.batches
+        store, batches, note = open_store(options.place), options.batches, ""
     else:
-        store, batches = adopt_batch(options.place, options.batch_id)
+        store, batches, note = adopt_batch(options.place, options.batch_id)
+    if not batches:
+        return Work(store.address, batches, 0, note)
     with store.patient():
         check_job(store)
-        return Work(store.address, batches, read_batch(store, batches[0]).slots)
+        return Work(store.address, batches, read_batch(store, batches[0]).slots, note)
 
 
 def check_job(store: Store) -> None:

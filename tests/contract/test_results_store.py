@@ -105,6 +105,17 @@ class TestStore:
         assert store.create(".umpteen/batches/1.json", content)
         assert store.read(".umpteen/batches/1.json") == content
 
+    def test_glance_shows_status_files_of_many_folders(self, store: Store) -> None:
+        said = [b"0", b"-9", b"255", b"None", b"300", b"0\n", b""]
+        for number, content in enumerate(said):
+            store.replace(f"job/{number}/status_code", content)
+            store.replace(f"job/{number}/results/a", b"a")
+        store.replace("job/1/stdout", b"")
+        store.replace("job/7/stdout", b"")
+        glances = store.glance([f"job/{number}" for number in range(9)], "status_code")
+        assert [glance.status for glance in glances] == [*said, None, None]
+        assert [glance.has_stdout for glance in glances[:7]] == [n == 1 for n in range(7)]
+
     @pytest.mark.parametrize(
         ("offset", "size", "expected"),
         [(0, -1, b"0123456789"), (3, -1, b"3456789"), (3, 4, b"3456"), (8, 9, b"89"),

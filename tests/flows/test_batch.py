@@ -90,15 +90,58 @@ def test_batch_strict_makes_1_of_a_failure(umpteen: Umpteen, command: str, code:
 
 
 def test_batch_twice_does_nothing_a_second_time(umpteen: Umpteen) -> None:
-    batch = write_batch(umpteen, "echo a >> ran", "echo b >> ran; exit 1")
+    batch = write_batch(umpteen, "echo a >> ran", "echo b >> ran")
     umpteen("batch", batch)
     before = {name: text for name, text in read_tree(umpteen.folder / "out").items()
               if ".umpteen" not in name}  # fmt: skip
     again = umpteen("batch", batch)
     after = read_tree(umpteen.folder / "out")
-    assert again.returncode == 0, again.stderr
+    assert (again.returncode, again.stderr) == (0, "2 runs are done; nothing to do\n")
     assert count_runs(umpteen) == ["a", "b"]
     assert {name: after[name] for name in before} == before
+
+
+def test_batch_a_second_time_runs_what_is_not_done(umpteen: Umpteen) -> None:
+    commands = [f"echo {name} >> ran" for name in "abcd"]
+    batch = write_batch(umpteen, *commands, "echo e >> ran; test -e ok")
+    umpteen("batch", batch)
+    shutil.rmtree(umpteen.folder / "out/1")  # by hand
+    (umpteen.folder / "out/2/status_code").write_text("9")  # by another tool
+    umpteen.write("ok", "")
+    again = umpteen("batch", batch)
+    assert (again.returncode, again.stderr) == (0, "2 runs are done and left alone\n")
+    assert count_runs(umpteen) == [*"abbccdee"]
+    attempts = sorted((r["task"], r["attempt"]) for r in list_records(umpteen.folder / "out"))
+    assert attempts == [(0, 1), (1, 1), (1, 2), (2, 1), (2, 2), (3, 1), (4, 1), (4, 2)]
+    (kept,) = (umpteen.folder / "out/4/attempts").iterdir()
+    assert ((kept / "status_code").read_text(), kept.name[:2]) == ("1", "1-")
+    assert umpteen("batch", batch).stderr == "5 runs are done; nothing to do\n"
+    status = json.loads(umpteen("status", "out/", "--json").stdout)
+    assert (status["total"], status["counts"]["succeeded"]) == (5, 5)
+
+
+def test_batch_whose_start_was_killed_goes_on_with_the_rest(umpteen: Umpteen) -> None:
+    waits = "echo b >> ran; until [ -e go ]; do sleep 0.05; done"
+    batch = write_batch(umpteen, "echo a >> ran; exit 1", waits, nprocs=1)
+    process = umpteen.start("batch", batch)
+    wait_until(lambda: count_runs(umpteen) == ["a", "b"], 30)
+    wait_until(lambda: bool(list_records(umpteen.folder / "out")), 30)
+    process.kill()
+    process.communicate()
+    umpteen.write("go", "")
+    again = umpteen("batch", batch)
+    assert (again.returncode, again.stderr) == (0, "1 run has ended and is left alone\n")
+    assert count_runs(umpteen) == ["a", "b", "b"]
+
+
+def test_batch_runs_elsewhere_of_two_files_are_kept_apart(umpteen: Umpteen) -> None:
+    for name in ("a", "b"):
+        place = f"{umpteen.folder}/elsewhere/{name}"
+        run = {"cmd": "echo x >> ran", "remote_output_path": place}
+        umpteen.write(f"{name}.json", json.dumps({"remote_output_path": "out", "runs": [run]}))
+        assert umpteen("batch", f"{name}.json").returncode == 0
+    status = json.loads(umpteen("status", "out/", "--json").stdout)
+    assert (status["total"], status["counts"]["succeeded"]) == (2, 2)
 
 
 def test_batch_same_yaml_twice_does_nothing_a_second_time(umpteen: Umpteen) -> None:

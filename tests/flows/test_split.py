@@ -157,6 +157,8 @@ def test_line_02_json_is_the_same_as_yaml(umpteen: Umpteen) -> None:
     split(umpteen, write_recipe(umpteen), "batch.yaml", "y", *base)
     split(umpteen, write_recipe(umpteen), "batch.json", "j", *base)
     from_yaml, from_json = read_chunk(umpteen, 0, "y"), read_chunk(umpteen, 0, "j")
+    for chunk in (from_yaml, from_json):
+        del chunk["umpteen"]
     for run in (*from_yaml["runs"], *from_json["runs"]):
         del run["local_results_dir"]
     assert from_yaml == from_json
@@ -185,6 +187,7 @@ def test_line_05_chunk_has_what_the_document_shows(umpteen: Umpteen) -> None:
     split(umpteen, "--file-syncs-base-dir-url", str(umpteen.folder / "base"))
     chunk = read_chunk(umpteen, 0)
     (run,) = chunk.pop("runs")
+    assert re.fullmatch("[0-9a-f]{16}", chunk.pop("umpteen")["split"])
     assert chunk == {"nprocs": 2, "remote_output_path": "file:///nfs/out/"}
     assert re.fullmatch(r"/tmp/[0-9a-f]{32}/", run.pop("local_results_dir"))
     nothing = {"status_code": None, "status": None}
@@ -343,6 +346,53 @@ def test_line_11_what_was_ended_at_its_timeout_has_failed(umpteen: Umpteen) -> N
     write_batch(umpteen, command, "true")
     said = split(umpteen, "--skip-failures")
     assert said["counts"] == {"unfinished": 1, "failed": 1, "completed": 0}
+
+
+@pytest.mark.parametrize("where", ["batch.json", "c/0.json"])
+def test_line_11_chunk_of_a_new_split_runs_what_it_schedules(umpteen: Umpteen, where: str) -> None:
+    runs = [
+        {"cmd": f"echo {n} >> ran; exit {4 * n}", "local_results_dir": f"{umpteen.folder}/l{n}/"}
+        for n in range(2)
+    ]
+    write_batch(umpteen, runs=runs)
+    split(umpteen)
+    umpteen("batch", "c/0.json")
+    umpteen.write("earlier.json", (umpteen.folder / "c/0.json").read_text())
+    batch = "batch.json" if where == "batch.json" else "earlier.json"
+    for count in (2, 3):
+        split(umpteen, write_recipe(umpteen), batch, "c")
+        umpteen("batch", "c/0.json")
+        assert sorted((umpteen.folder / "ran").read_text()) == sorted("0\n1\n" * count)
+    for count in (4, 5):
+        split(umpteen, write_recipe(umpteen), batch, "c", "--skip-completed")
+        umpteen("batch", "c/0.json")
+        assert (umpteen.folder / "ran").read_text().split().count("1") == count
+    assert (umpteen.folder / "ran").read_text().split().count("0") == 3
+    assert len(list((umpteen.folder / "out/1/attempts").iterdir())) == 4
+    assert not (umpteen.folder / "out/1/attempts/1-unrecorded").exists()
+
+
+def test_line_11_outputs_that_are_gone_are_not_done(umpteen: Umpteen) -> None:
+    write_batch(umpteen, "echo 0", "echo 1", "echo 2", "echo 3", "exit 4")
+    umpteen("batch", "batch.json")
+    shutil.rmtree(umpteen.folder / "out/1")
+    (umpteen.folder / "out/2/status_code").unlink()
+    (umpteen.folder / "out/3/stdout").unlink()
+    said = split(umpteen, "--skip-completed")
+    assert said["counts"] == {"unfinished": 3, "failed": 1, "completed": 1}
+    assert sorted(read_commands(umpteen)) == ["echo 1", "echo 2", "echo 3", "exit 4"]
+    done = json.loads(umpteen("summarize-batch", "batch.json", "--json").stdout)
+    assert done["counts"] == {"unfinished": 3, "failed": 1, "completed": 1}
+
+
+def test_line_11_what_another_tool_left_since_counts(umpteen: Umpteen) -> None:
+    write_batch(umpteen, "true", "exit 3")
+    umpteen("batch", "batch.json")
+    finish(umpteen, "0", "1")
+    finish(umpteen, "1", "0")
+    said = split(umpteen, "--skip-completed")
+    assert said["counts"] == {"unfinished": 0, "failed": 1, "completed": 1}
+    assert read_commands(umpteen) == ["true"]
 
 
 def test_line_12_status_code_0_is_success(umpteen: Umpteen) -> None:
@@ -603,7 +653,7 @@ def test_line_24_outputs_are_echoed(umpteen: Umpteen) -> None:
     batch = write_batch(umpteen, "echo a; echo b >&2; echo c", "printf d; exit 1", nprocs=1)
     done = umpteen("batch", batch)
     assert (done.stdout, done.stderr) == ("a\nc\nd", "b\n")
-    assert umpteen("batch", batch).stdout == ""  # nothing runs a second time
+    assert umpteen("batch", batch).stdout == "d"  # what succeeded runs no second time
 
 
 @pytest.mark.parametrize("flag", ["--no-echo", "--quiet"])

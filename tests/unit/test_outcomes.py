@@ -4,12 +4,14 @@ import uuid
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.support.store import put_hand_in, put_start
 from umpteen.formats.sc import Run
 from umpteen.outcomes import read_exit_codes
+from umpteen.records import format_ranges
 from umpteen.results.directory import DirectoryStore
 from umpteen.results.opening import open_store
 
@@ -31,7 +33,7 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> Requests:
 
         monkeypatch.setattr(DirectoryStore, name, call)
 
-    for name in ("read", "read_tail", "list"):
+    for name in ("read", "read_tail", "list", "_glance"):
         count(name)
     return counted
 
@@ -46,19 +48,40 @@ def put(address: str, content: bytes) -> None:
     store.close()
 
 
-def test_outcomes_with_records_read_no_status_code(tmp_path: Path, requests: Requests) -> None:
-    store = DirectoryStore(str(tmp_path))
-    put_hand_in(store, 1, [{"command": f"echo {n}"} for n in range(100)], {"1": "0-99"})
-    failed = {"task": 7, "digest": "", "attempt": 1, "state": "failed", "signal": 9}
-    ended = {"event": "end", "states": {"succeeded": "0-6,8-98", "failed": "7"}}
-    records = [{"task": n, "state": "succeeded", "exit_code": 0} for n in range(99) if n != 7]
-    put_start(store, "1", [*records, failed, {**ended, "time": 0.0, "left": 1, "seconds": 1.0}])
+def put_job(store: DirectoryStore, records: Sequence[dict[str, Any]], left: int = 0) -> None:
+    """A job whose only batch ended with these records, a task each; `left` more did not run."""
+    count = len(records) + left
+    put_hand_in(store, 1, [{"command": f"echo {n}"} for n in range(count)], {"1": f"0-{count - 1}"})
+    states: dict[str, list[int]] = {}
+    for record in records:
+        states.setdefault(record["state"], []).append(record["task"])
+    ranges = {state: format_ranges(tasks) for state, tasks in states.items()}
+    ended = {"event": "end", "states": ranges, "time": 0.0, "left": left, "seconds": 1.0}
+    put_start(store, "1", [*({"digest": "", "attempt": 1, **r} for r in records), ended])
+
+
+def succeeded(task: int, **more: Any) -> dict[str, Any]:
+    return {"task": task, "state": "succeeded", "exit_code": 0, **more}
+
+
+def test_outcomes_of_what_is_as_it_was_left_cost_a_read_each(
+    tmp_path: Path, requests: Requests
+) -> None:
+    failed = {"task": 7, "state": "failed", "signal": 9}
+    put_job(
+        DirectoryStore(str(tmp_path)),
+        [failed if n == 7 else succeeded(n, stdout_bytes=1) for n in range(99)],
+        left=1,
+    )
+    for n in range(99):
+        put(f"{tmp_path}/{n}", b"-9" if n == 7 else b"0")
+        (tmp_path / str(n) / "stdout").touch()
     requests.clear()
 
     codes = read_exit_codes(str(tmp_path), build_runs([f"{tmp_path}/{n}" for n in range(100)]))
 
     assert codes == [-9 if n == 7 else None if n == 99 else 0 for n in range(100)]
-    assert sum(requests.values()) < 15
+    assert sum(requests.values()) < 99 + 15
 
 
 def test_outcomes_without_records_read_what_a_listing_shows(
@@ -68,16 +91,57 @@ def test_outcomes_without_records_read_what_a_listing_shows(
         put(f"{tmp_path}/{n}", b"%d" % n)
     codes = read_exit_codes(str(tmp_path), build_runs([f"{tmp_path}/{n}" for n in range(100)]))
     assert codes == [*range(5), *[None] * 95]
-    assert requests == {"list": 1, "read": 6}
+    assert requests == {"list": 1, "_glance": 5, "read": 1}
 
 
-def test_outcomes_of_runs_that_records_do_not_know_are_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("record", "content", "expected"),
+    [
+        (succeeded(0), b"0", 0),
+        (succeeded(0), None, None),
+        (succeeded(0), b"3", 3),
+        (succeeded(0), b"None", None),
+        ({"task": 0, "state": "failed", "exit_code": 3}, b"3", 3),
+        ({"task": 0, "state": "failed", "exit_code": 3}, b"0", 0),
+        ({"task": 0, "state": "failed", "exit_code": 3}, None, None),
+        ({"task": 0, "state": "failed", "signal": 9}, b"-9", -9),
+        ({"task": 0, "state": "failed", "exit_code": 0, "reason": "did not leave a"}, b"0", 1),
+        ({"task": 0, "state": "timed_out", "exit_code": 0}, b"0", 1),
+        ({"task": 0, "state": "cancelled", "signal": 15}, b"-15", None),
+        ({"task": 0, "state": "cancelled", "signal": 15}, b"0", 0),
+        ({"task": 0, "state": "cancelled"}, None, None),
+        ({"task": 0, "state": "waiting", "signal": 15, "reason": "interrupted"}, b"0", 0),
+        (succeeded(0, stdout_bytes=1), b"0", None),  # and its stdout is gone
+        (succeeded(0, outputs="attempts/1-ab"), b"0", 0),
+    ],
+)
+def test_outcomes_are_what_the_status_file_says_where_others_changed_it(
+    tmp_path: Path, record: dict[str, Any], content: bytes | None, expected: int | None
+) -> None:
+    put_job(DirectoryStore(str(tmp_path)), [record])
+    folder = f"{tmp_path}/0/{record.get('outputs', '')}".rstrip("/")
+    if content is not None:
+        put(folder, content)
+    assert read_exit_codes(str(tmp_path), build_runs([f"{tmp_path}/0"])) == [expected]
+
+
+def test_outcomes_of_what_was_handed_in_anew_are_not_those_it_had(tmp_path: Path) -> None:
+    store = DirectoryStore(str(tmp_path))
+    put_job(store, [succeeded(0), succeeded(1)])
+    put_hand_in(store, 2, [], {"2": "0-1"})
+    for n, content in enumerate((b"0", b"5")):  # left by the first, and by another tool since
+        put(f"{tmp_path}/{n}", content)
+    runs = build_runs([f"{tmp_path}/{n}" for n in range(2)])
+    assert read_exit_codes(str(tmp_path), runs) == [None, 5]
+
+
+def test_outcomes_of_runs_that_no_record_tells_of_are_read(tmp_path: Path) -> None:
     store = DirectoryStore(str(tmp_path))
     put_hand_in(store, 1, [{"command": "echo 0"}, {"command": "echo 1"}], {"1": "0-1"})
-    put(f"{tmp_path}/1", b"0")  # of a task that has records, which say that it has not ended
+    put(f"{tmp_path}/1", b"0")  # was handed in, and run by another tool
     put(f"{tmp_path}/2", b"0")
     codes = read_exit_codes(str(tmp_path), build_runs([f"{tmp_path}/{n}" for n in range(3)]))
-    assert codes == [None, None, 0]
+    assert codes == [None, 0, 0]
 
 
 @pytest.mark.parametrize("written", ["{0}/a%20b/c", "file://{0}/a%2520b/c", "{0}//a%20b//c/"])

@@ -19,7 +19,15 @@ from umpteen.formats.native import explain_invalid
 from umpteen.job import Task, check_job_name
 from umpteen.settings import Setting
 
-__all__ = ["BatchFile", "Run", "complete_runs", "encode_chunk", "read_batch", "read_sc"]
+__all__ = [
+    "BatchFile",
+    "Run",
+    "complete_runs",
+    "encode_chunk",
+    "is_of_a_job",
+    "read_batch",
+    "read_sc",
+]
 
 
 class Run(msgspec.Struct, forbid_unknown_fields=True, gc=False):
@@ -121,9 +129,18 @@ def complete_runs(batch: BatchFile, top: str) -> None:
             )
 
 
-def encode_chunk(runs: Sequence[Run], top: str, nprocs: int) -> bytes:
-    """A batch file of some runs, in JSON."""
-    return _ENCODER.encode({"runs": runs, "remote_output_path": top, "nprocs": nprocs})
+def encode_chunk(runs: Sequence[Run], top: str, nprocs: int, split: str) -> bytes:
+    """A batch file of some runs, in JSON. split: of which it is, so that no two are the same."""
+    head = {"remote_output_path": top, "nprocs": nprocs, "umpteen": {"split": split}}
+    return _ENCODER.encode({"runs": runs, **head})
+
+
+def is_of_a_job(document: Document) -> bool:
+    """Whether a batch file is one that umpteen made for a runner, which is no chunk."""
+    if "umpteen" not in document.list_keys():
+        return False
+    own = document.value("umpteen")
+    return not isinstance(own, dict) or "split" not in own
 
 
 _ENCODER = msgspec.json.Encoder()

@@ -21,8 +21,10 @@ __all__ = [
     "OPTIONS_SUFFIX",
     "OUTPUTS",
     "OWN_FOLDER",
+    "STATUS_BYTES",
     "Appender",
     "Content",
+    "Glance",
     "LiveKey",
     "RecordsKey",
     "Store",
@@ -179,6 +181,16 @@ def parse_numbers(names: list[str], suffix: str) -> list[int]:
     return sorted(int(stem) for stem in stems if _NUMBER.fullmatch(stem))
 
 
+STATUS_BYTES = 32  # more than a status file has
+
+
+class Glance(NamedTuple):
+    """What a task's folder shows: the content of its status file, None where there is none."""
+
+    status: bytes | None
+    has_stdout: bool
+
+
 # Bytes, or parts of them, each of which is good until the next is asked for.
 Content = Union[bytes, bytearray, Iterable[Union[bytes, bytearray]]]
 
@@ -214,6 +226,8 @@ class Store(abc.ABC):
     address: str
     # Whether what was put there survives a power loss of this machine.
     is_lasting = False
+    # Whether a thousand files in many folders are one request.
+    lists_deep = False
 
     @property
     def has_exclusive_create(self) -> bool:
@@ -291,6 +305,12 @@ class Store(abc.ABC):
     def list_many(self, folders: Sequence[str]) -> list[list[str]]:
         """`list` of each folder."""
         return [self.list(folder) for folder in folders]
+
+    def glance(self, folders: Sequence[str], name: str) -> list[Glance]:
+        """At many folders of tasks, in as few requests as may be; name: of their status file."""
+        contents = self.read_many([(f"{folder}/{name}", 0, STATUS_BYTES) for folder in folders])
+        there = self.list_many(folders)
+        return [Glance(content, "stdout" in names) for content, names in zip(contents, there)]
 
     @abc.abstractmethod
     def list(self, folder: str) -> list[str]:

@@ -12,11 +12,19 @@ import io
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 
 from umpteen.errors import StoreError
-from umpteen.results.base import JOB, OPTIONS_SUFFIX, Appender, Content, Store
+from umpteen.results.base import (
+    JOB,
+    OPTIONS_SUFFIX,
+    STATUS_BYTES,
+    Appender,
+    Content,
+    Glance,
+    Store,
+)
 from umpteen.results.beneath import (
     Found,
     NotPlainError,
@@ -31,6 +39,10 @@ __all__ = ["DirectoryStore", "RecordsFile", "written_whole"]
 
 _CHUNK = 1 << 20
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+# In a class that has a `list` of its own the word means no type.
+_Glances = list[Glance]
 
 
 class RecordsFile(Appender):
@@ -195,6 +207,21 @@ class DirectoryStore(Store):
             except (FileNotFoundError, NotADirectoryError):
                 return []
 
+    def glance(self, folders: Sequence[str], name: str) -> _Glances:
+        """At many folders of tasks; name: of their status file."""
+        return [self._glance(folder, name) for folder in folders]
+
+    def _glance(self, folder: str, name: str) -> Glance:
+        with self._explained("read", folder):
+            try:
+                with (
+                    folder_below(self.address, folder) as opened,
+                    io.FileIO(open_beside(opened, name, self.path(folder)), "rb") as file,
+                ):
+                    return Glance(file.read(STATUS_BYTES), _is_there("stdout", opened))
+            except (FileNotFoundError, NotADirectoryError, IsADirectoryError, NotPlainError):
+                return Glance(None, has_stdout=False)
+
     def _folder_of(self, key: str) -> AbstractContextManager[tuple[int, str]]:
         return folder_of(self.address, key, make=True)
 
@@ -257,6 +284,13 @@ def _write_beside(folder: int, name: str, key: str, content: Content) -> str:
         os.unlink(temporary, dir_fd=folder)
         raise
     return temporary
+
+
+def _is_there(name: str, folder: int) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        os.lstat(name, dir_fd=folder)
+        return True
+    return False
 
 
 def _create_without_links(folder: int, name: str, temporary: str) -> bool:

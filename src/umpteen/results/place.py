@@ -169,6 +169,13 @@ class Place(abc.ABC):
     async def walk(self, folder: str) -> Sequence[tuple[str, int]]:
         """Every file below a folder: its path relative to that, and its bytes."""
 
+    async def look_up(self, keys: Sequence[str]) -> dict[str, str] | None:  # noqa: ARG002
+        """Those of many files that are there, and the MD5 of each (empty: not told), by listings.
+
+        None where no listing costs less than to ask for each.
+        """
+        return None
+
     @abc.abstractmethod
     async def remove(self, key: str) -> None:
         """Remove a file, if it is there."""
