@@ -17,15 +17,16 @@ from typing import Any, NamedTuple
 
 from umpteen.errors import InputError
 from umpteen.forms import FormError, load_json, table_of, text, whole
+from umpteen.identity import build_id, identify
 from umpteen.job_files import damaged
-from umpteen.lease import local_lock
+from umpteen.lease import local_lock, name_hand_in
 from umpteen.past import Past, list_handed, read_past
 from umpteen.process import read_machine
 from umpteen.records import format_ranges, list_starts, read_start
 from umpteen.results.base import JOB, Store, batch_key, handed_key, parse_numbers, tasks_key
 from umpteen.results.opening import open_store, parse_address
 from umpteen.status_codes import find_left, judge
-from umpteen.task import FORMAT_VERSION, IS_FINAL
+from umpteen.task import FORMAT_VERSION, IS_FINAL, SLOTS_MOST
 
 __all__ = [
     "DEFAULT_SLOTS",
@@ -80,8 +81,8 @@ def adopt_batch(path: str, batch_id: str = "") -> Adopted:
     if "split" not in parsed.get("umpteen", {"split": ""}):
         return Adopted(store, [str(parsed["umpteen"]["batch"])])
     first = batch_id or build_batch_id(content)
-    digest = hashlib.blake2b(store.address.encode(), digest_size=8).hexdigest()
-    with local_lock(f"hand-in-{digest}"):
+    _put_job(store, parsed)
+    with local_lock(name_hand_in(identify(store))):
         return _adopt(store, first, parsed)
 
 
@@ -101,7 +102,7 @@ def _adopt(store: Store, first: str, parsed: dict[str, Any]) -> Adopted:
     note = _tell_done(len(done)) if done else ""
     if len(done) == len(runs):
         return Adopted(store, [], f"{note}; nothing to do")
-    slots = parsed.get("nprocs", DEFAULT_SLOTS)
+    slots = _count_slots(parsed)
     _write(store, following, slots, [run for run in runs if run.task not in done], past, known)
     return Adopted(store, [following], note and f"{note} and left alone")
 
@@ -159,9 +160,10 @@ def _read(path: str) -> tuple[bytes, dict[str, Any]]:
 def _check(path: str, parsed: dict[str, Any]) -> None:
     if not isinstance(parsed.get("remote_output_path"), str):
         raise InputError("remote_output_path is missing", file=path, field="remote_output_path")
-    slots = parsed.get("nprocs", DEFAULT_SLOTS)
-    if not isinstance(slots, int) or isinstance(slots, bool) or slots < 1:
-        raise InputError(f"nprocs is {slots!r}, not 1 or more", file=path, field="nprocs")
+    slots = _count_slots(parsed)
+    if not isinstance(slots, int) or isinstance(slots, bool) or not 1 <= slots <= SLOTS_MOST:
+        message = f"nprocs is {slots!r}, not from 1 to {SLOTS_MOST}"
+        raise InputError(message, file=path, field="nprocs")
     runs = parsed.get("runs")
     if not isinstance(runs, list) or not runs:
         raise InputError("there are no runs", file=path, field="runs")
@@ -266,6 +268,22 @@ def _choose_name(top: str, output: str, number: int, index: int, taken: set[str]
     )
 
 
+def _put_job(store: Store, parsed: dict[str, Any]) -> None:
+    """What the store is known by, if there is none there yet."""
+    content = {
+        "version": FORMAT_VERSION,
+        "id": build_id(),
+        "name": os.path.basename(store.address),
+        "created": round(time.time(), 3),
+        "settings": {"address": store.address, "slots": _count_slots(parsed)},
+    }
+    store.create(JOB, _encode(content))
+
+
+def _count_slots(parsed: dict[str, Any]) -> Any:
+    return parsed.get("nprocs", DEFAULT_SLOTS)
+
+
 def _write(
     store: Store,
     batch: str,
@@ -274,15 +292,13 @@ def _write(
     past: Mapping[int, Past],
     known: _Known,
 ) -> None:
-    """Put the job (if there is none), its tasks, the batch, and the hand-in that names it."""
+    """Put its tasks, the batch, and the hand-in that names it."""
     top = store.address
     name = os.path.basename(store.address)
     number = len(parse_numbers(store.list(".umpteen/handed"), ".json")) + 1
     runs = sorted(runs)
     lines = list(_build_lines(runs, known))
     ranges = format_ranges(run.task for run in runs)
-    job = {"version": FORMAT_VERSION, "name": name, "created": round(time.time(), 3)}
-    store.create(JOB, _encode({**job, "settings": {"address": top, "slots": slots}}))
     for key in (tasks_key(number), batch_key(batch)):
         store.delete(key)  # of a start that was killed before it handed in
     store.create(tasks_key(number), b"".join(_encode(line) + b"\n" for line in lines))

@@ -92,8 +92,10 @@ def record_cancelled(history: History, batches: set[str], chosen: set[int]) -> N
     The caller holds the hand-in lock. Raises StoreError.
     """
     store = history.store
-    end_leftovers(store.address)
-    opener = Opener(store, os.urandom(6).hex(), read_machine(), take_over=False, begun={})
+    end_leftovers(history.identity)
+    opener = Opener(
+        history.identity, store, os.urandom(6).hex(), read_machine(), take_over=False, begun={}
+    )
     for batch in sorted(batches):
         opened = opener.open(batch)
         if opened is None:

@@ -37,6 +37,7 @@ from umpteen.graph import build_graph
 from umpteen.hand_in import HandInLock, hand_in, hand_in_lock, open_job_folder, put_syncs
 from umpteen.history import SKIPPED, History
 from umpteen.job import Job, Task, Terms
+from umpteen.lease import end_leftovers
 from umpteen.lookup import (
     UNKNOWN_S,
     Liveness,
@@ -56,7 +57,7 @@ from umpteen.results.base import Store
 from umpteen.results.opening import is_remote, open_store, parse_address, read_patience
 from umpteen.settings import DEFAULTS, Settings
 from umpteen.status import JobStatus, build_status, estimate_left_s
-from umpteen.task import IS_FINAL, Record, shell_command
+from umpteen.task import IS_FINAL, SLOTS_MOST, Record, shell_command
 from umpteen.where import Where
 from umpteen.why import Why, build_why
 
@@ -103,6 +104,7 @@ def settle(job: Job, folder: str) -> Job:
     executor.check()  # refused before all else
     if not executor.abilities.is_engine:
         _refuse_impossible(job.tasks)
+    _refuse_slots(settings.slots)
     place = settings.address.replace("{name}", job.name)
     if not job.is_part and (
         unknown := re.search(r"\{[A-Za-z_]\w*\}", settings.address.replace("{name}", ""))
@@ -158,6 +160,15 @@ def _hint_lack(what: str, most: int) -> str:
     if what == "cpus":
         return f"write fewer, or --cpus {most} for all tasks; slots are tasks at once, not cores"
     return f"write less, or --memory {most}M for all tasks"
+
+
+def _refuse_slots(slots: int) -> None:
+    """Raises SettingsError for more tasks at once than one runner starts."""
+    if slots > SLOTS_MOST:
+        raise SettingsError(
+            f"{slots:,} slots are more than one runner has: {SLOTS_MOST:,}",
+            "slots are tasks at once; those beyond wait for their turn",
+        )
 
 
 def _is_utf8(text: str) -> bool:
@@ -416,6 +427,7 @@ def plan_rerun(name: str, chosen: Rerun | None = None) -> Plan:
 def _choose_rerun(history: History, settings: Settings, chosen: Rerun) -> tuple[Job, str, Chosen]:
     """The job as it is to run, and what of it: as `build_plan` has that."""
     if chosen.slots is not None:
+        _refuse_slots(chosen.slots)
         sources = {**settings.sources, "slots": "--slots"}
         settings = msgspec.structs.replace(settings, slots=chosen.slots, sources=sources)
     job = _read_back(history, settings)
@@ -475,6 +487,7 @@ def cancel(name: str, tasks: Sequence[str] = ()) -> Submission:
     meant = _list_meant(history, tasks, living)
     submission.cancelling = [index for index in meant if is_open(history, index)]
     submission.done = sum(IS_FINAL[history.states[index]] for index in meant)
+    end_leftovers(history.identity)
     if submission.cancelling:
         with hand_in_lock(history.store) as lock:
             history.refresh()
@@ -564,7 +577,8 @@ def _read_settings(
     sources = dict.fromkeys(DEFAULTS, "the run before")
     given.update(address=history.store.address, deadline_s=None, sources=sources)
     if given.get("executor", LOCAL) == LOCAL:
-        given["slots"] = given.get("slots") or usable_cores()  # a batch file's job may not say
+        # A batch file's job may not say, and an older version took any number.
+        given["slots"] = min(given.get("slots") or usable_cores(), SLOTS_MOST)
         given["executor_options"] = {"detach": True} if detach else {}
     return msgspec.convert({**DEFAULTS, **given}, Settings)
 
@@ -852,6 +866,7 @@ def remove(removal: Removal) -> Removed:
     with hand_in_lock(history.store) as lock:
         history.refresh()
         _refuse_running(history, removal.given)
+        end_leftovers(history.identity)
         lock.check()
         removed = remove_job(history.store, removal.folders)
     remove_rest(history.store.address)

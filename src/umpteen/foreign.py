@@ -48,7 +48,7 @@ class ForeignBatches:
     def _is_others_turn(self) -> bool:
         """Whether a runner may be there that has not come to all of its batches."""
         is_early = time.monotonic() < self.begun_by_s
-        return is_early or bool(list_living(self.opener.store.address) - {self.opener.token})
+        return is_early or bool(list_living(self.opener.identity) - {self.opener.token})
 
     def find_name(self, index: int) -> str | None:
         """The name of one of their tasks; None where none of them has it."""

@@ -24,8 +24,9 @@ from umpteen.executors.base import Executor, Load, Order
 from umpteen.forms import parse_ranges
 from umpteen.handed_files import HandedBatch, HandIn
 from umpteen.history import History
+from umpteen.identity import build_id, identify
 from umpteen.job import Job
-from umpteen.lease import local_lock, name_hand_in
+from umpteen.lease import leases_folder, local_lock, name_hand_in
 from umpteen.plan import Plan, build_settings
 from umpteen.process import read_machine
 from umpteen.records import format_ranges
@@ -48,7 +49,14 @@ from umpteen.results.owners import refuse_strangers
 from umpteen.staging import measure, pack
 from umpteen.task import FORMAT_VERSION
 
-__all__ = ["HandInLock", "hand_in", "hand_in_lock", "open_job_folder", "put_syncs"]
+__all__ = [
+    "HandInLock",
+    "describe_owner",
+    "hand_in",
+    "hand_in_lock",
+    "open_job_folder",
+    "put_syncs",
+]
 
 _UNSTORED = ("sources", "results_options")
 _RENEW_S, _TAKE_OVER_S, _POLL_S = 10.0, 60.0, 0.2
@@ -108,7 +116,7 @@ def hand_in_lock(store: Store) -> Iterator[HandInLock]:
     """
     if not is_remote(store.address):
         refuse_strangers(store.address)
-    with local_lock(name_hand_in(store.address)), store.patient():
+    with local_lock(name_hand_in(identify(store))), store.patient():
         lock = HandInLock(store, _take(store))
         try:
             yield lock
@@ -117,9 +125,7 @@ def hand_in_lock(store: Store) -> Iterator[HandInLock]:
 
 
 def _take(store: Store) -> dict[str, Any]:
-    here = read_machine()
-    # Containers of one image have one machine id; the local lock is for none but this host.
-    owner = {"machine": here.machine, "host": here.host, "boot": here.boot, "uid": os.getuid()}
+    owner = describe_owner()
     own = {"token": os.urandom(8).hex(), **owner}
     seen, seen_s = b"", time.monotonic()
     while not _put_lock(store, own):
@@ -131,6 +137,16 @@ def _take(store: Store) -> dict[str, Any]:
         else:
             time.sleep(_POLL_S)
     return own
+
+
+def describe_owner() -> dict[str, str]:
+    """Whom the local lock is for: where all of this is equal, it tells whether a holder lives.
+
+    Containers of one image have one machine id; and other folders of leases have other locks.
+    """
+    here, leases = read_machine(), os.stat(leases_folder())
+    holder = f"{os.getuid()} {leases.st_dev}:{leases.st_ino}"
+    return {"machine": here.machine, "host": here.host, "boot": here.boot, "holder": holder}
 
 
 def _put_lock(store: Store, own: dict[str, Any]) -> bool:
@@ -164,6 +180,7 @@ def open_job_folder(store: Store, job: Job) -> None:
         return
     content = {
         "version": FORMAT_VERSION,
+        "id": build_id(),
         "name": job.name,
         "created": round(time.time(), 3),
         "settings": {key: value for key, value in _settings(job).items() if key not in _UNSTORED},
@@ -243,7 +260,7 @@ def hand_in(
     if options := plan.job.settings.executor_options:
         store.replace(options_key(number), msgspec.json.encode(options))
     workers = cut.workers if cut else 0
-    described = _describe(plan, number, executor.name, workers, [new.handed for new in made])
+    described = _describe(plan, history, executor.name, workers, [new.handed for new in made])
     _create(store, handed_key(number), msgspec.json.encode(described))
     if made:
         handles = executor.submit(_load(plan, history, described.mark, made))
@@ -263,7 +280,7 @@ def _load(plan: Plan, history: History, mark: str, made: Sequence[NewBatch]) -> 
         for new in made
     ]
     environment = {OPTIONS_VARIABLE: json.dumps(options)} if options else {}
-    return Load(history.store.address, orders, settings.slots, mark, earlier, environment)
+    return Load(history.identity, orders, settings.slots, mark, earlier, environment)
 
 
 def _list_needs(plan: Plan, handed: HandedBatch) -> list[int]:
@@ -306,10 +323,10 @@ def _ranges(history: History, batch: str) -> str:
 
 
 def _describe(
-    plan: Plan, number: int, executor: str, workers: int, handed: list[HandedBatch]
+    plan: Plan, history: History, executor: str, workers: int, handed: list[HandedBatch]
 ) -> HandIn:
     return HandIn(
-        hand_in=number,
+        hand_in=len(history.hand_ins) + 1,
         time=round(time.time(), 3),
         executor=executor,
         workers=workers,
@@ -323,5 +340,6 @@ def _describe(
         restored=format_ranges(sorted(plan.restored)),
         source=plan.job.source_digest,
         is_plain=plan.is_plain,
+        place=history.place,
         settings=build_settings(plan.job),
     )

@@ -70,7 +70,8 @@ class HandIn(msgspec.Struct, frozen=True, omit_defaults=True):
     dropped, and as it was): indices as ranges. source: the job's
     source_digest; is_plain: whether the k-th task of that source is index k, by its own name.
     workers: how many batches an engine was taken to run at once. graph: whether tasks of the job
-    were after others. leaves_behind: whether some that were behind those were left alone.
+    were after others. leaves_behind: whether some that were behind those were left alone. place: where the
+    store was, as `describe_place` has it.
     """
 
     hand_in: _Count
@@ -87,6 +88,7 @@ class HandIn(msgspec.Struct, frozen=True, omit_defaults=True):
     workers: _Count = 0
     graph: bool = False
     leaves_behind: bool = False
+    place: str = ""
     settings: dict[str, Any] = {}
 
 
@@ -127,6 +129,7 @@ def parse_hand_in(content: bytes, number_of_it: int, before: int) -> HandIn:
         raise FormError(f"it is hand-in {found.hand_in}")
     count = before + found.tasks
     text(found.executor, what="'executor'")
+    text(found.place, what="'place'")
     if found.mark:
         token(found.mark, what="'mark'")
     for ranges in (found.changed, found.dropped, found.restored):

@@ -27,6 +27,7 @@ from umpteen.handed_files import (
     parse_table,
     parse_task_lines,
 )
+from umpteen.identity import Identity, describe_place, find_place, is_another, parse_id
 from umpteen.job import Task
 from umpteen.job_files import (
     RunningTask,
@@ -77,13 +78,15 @@ _SAMPLES = 1000
 class _StartHistory:
     """One start of a batch: how far its file has been read, and whether it has ended.
 
-    left: how many tasks it left then, -1 where that is not known.
+    left: how many tasks it left then, -1 where that is not known. is_copied: whether it was of
+    the store that this one is a copy of.
     """
 
-    __slots__ = ("has_ended", "key", "left", "offset", "opened")
+    __slots__ = ("has_ended", "is_copied", "key", "left", "offset", "opened")
 
     def __init__(self, key: RecordsKey) -> None:
         self.key, self.offset, self.has_ended, self.left = key, 0, False, -1
+        self.is_copied = False
         self.opened: dict[str, Any] = {}
 
 
@@ -91,7 +94,7 @@ class BatchHistory:
     """One batch: its tasks, the newest handle it was handed in with, and its starts.
 
     number: how many batches the job had before it. made_by: the hand-in that made it; hand_in:
-    the newest that had it.
+    the newest that had it. is_copied: whether that was in the store that this one is a copy of.
     """
 
     def __init__(self, batch: str, number: int, indices: str, made_by: int) -> None:
@@ -101,7 +104,7 @@ class BatchHistory:
         self.handle = ""
         self.executor = ""
         self.settings: dict[str, Any] = {}
-        self.is_closed = False
+        self.is_closed = self.is_copied = False
         self.starts: list[_StartHistory] = []
 
     @property
@@ -122,9 +125,10 @@ class BatchHistory:
         """The handle of its newest start's runner, as the local executor has it; empty: none.
 
         It alone is there where a hand-in was killed before it could tell, and where a batch
-        was started by hand.
+        was started by hand. Of one that has ended nothing is to be asked.
         """
-        opened = self.starts[-1].opened if self.starts else {}
+        newest = self.starts[-1] if self.starts else None
+        opened = newest.opened if newest and not (newest.has_ended or newest.is_copied) else {}
         return f"{opened['machine']}/{opened['boot']}/{self.token}" if opened else ""
 
     @property
@@ -144,6 +148,7 @@ class History:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.here: Machine = read_machine()
+        self.place = ""
         self.job: dict[str, Any] = {}
         self.hand_ins: list[HandIn] = []
         self.batches: dict[str, BatchHistory] = {}
@@ -174,6 +179,7 @@ class History:
         """
         if not self.job:
             self._read_job()
+            self.place = describe_place(self.here, find_place(self.store.address))
         self._read_hand_ins()
         self._read_cancel_mark()
         self._read_batches(self.list_open())
@@ -242,6 +248,7 @@ class History:
                 self._take_in(batch)
             batch.hand_in, batch.executor = hand_in.hand_in, hand_in.executor
             batch.settings, batch.handle = hand_in.settings, ""
+            batch.is_copied = is_another(hand_in.place, self.place)
         if hand_in.executor:
             self._without_handles.add(hand_in.hand_in)
 
@@ -260,7 +267,7 @@ class History:
             batch = self.batches.get(name)
             if batch is None:
                 raise damaged(self.store.path(handles_key(number)), f"there is no batch {name}")
-            if batch.hand_in == number:
+            if batch.hand_in == number and not batch.is_copied:
                 batch.handle = handle
         self._without_handles.discard(number)
 
@@ -380,6 +387,7 @@ class History:
         if not start.opened:
             first = next(parse_lines(content[: content.find(b"\n") + 1]), {})
             start.opened = parse_start(first) or {}
+            start.is_copied = is_another(start.opened.get("place", ""), self.place)
 
     def _add_failures(self, batch: str, content: bytes) -> None:
         for record in _list_failures(content):
@@ -399,6 +407,12 @@ class History:
         return given
 
     # --- asking -------------------------------------------------------------------------
+
+    @property
+    def identity(self) -> Identity:
+        """What the store is known by on this machine."""
+        address = self.store.address
+        return Identity(address, parse_id(self.job.get("id")), find_place(address))
 
     @property
     def count(self) -> int:

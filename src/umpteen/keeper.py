@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import glob
-import hashlib
 import importlib
 import json
 import os
@@ -25,6 +24,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from umpteen.errors import BackendError, SettingsError
+from umpteen.identity import Identity
 from umpteen.lease import is_held, leases_folder, local_lock, name_hand_in
 from umpteen.process import build_python_command
 
@@ -57,18 +57,22 @@ def is_kept_dead(scheduler: str) -> bool:
 
 
 def keep_cluster(
-    job: str, spec: str, keywords: Mapping[str, Any], limit_s: float, tell: Callable[[str], None]
+    store: Identity,
+    spec: str,
+    keywords: Mapping[str, Any],
+    limit_s: float,
+    tell: Callable[[str], None],
 ) -> str:
-    """The scheduler of the cluster that is kept for the job at that address, made if none is.
+    """The scheduler of the cluster that is kept for the job in a store, made if none is.
 
     spec, keywords: its class, and what that is called with. limit_s: how long it may take. tell:
     called with what to show meanwhile; what it raises ends a cluster that is being made. The
     caller has the hand-in lock of the job. Raises BackendError.
     """
     load_class(spec)
-    folder, process = next(filter(_is_open, _list_folders(job)), ""), None
+    folder, process = next(filter(_is_open, _list_folders(store.digest)), ""), None
     if not folder:
-        folder, process = _start(job, spec, keywords)
+        folder, process = _start(store, spec, keywords)
     try:
         scheduler = _wait_for(folder, spec, limit_s, tell)
     except BaseException:
@@ -98,12 +102,15 @@ def _wait_for(folder: str, spec: str, limit_s: float, tell: Callable[[str], None
     return scheduler
 
 
-def _start(job: str, spec: str, keywords: Mapping[str, Any]) -> tuple[str, subprocess.Popen[bytes]]:
+def _start(
+    store: Identity, spec: str, keywords: Mapping[str, Any]
+) -> tuple[str, subprocess.Popen[bytes]]:
     """The folder of a new keeper, whose lock it has from the start, and its process."""
-    folder = f"{_prefix(job)}{os.urandom(4).hex()}"
+    folder = f"{_prefix(store.digest)}{os.urandom(4).hex()}"
     os.makedirs(folder, mode=0o700)
     with open(os.open(f"{folder}/request.json", os.O_CREAT | os.O_WRONLY, 0o600), "w") as file:
-        json.dump({"job": job, "class": spec, "keywords": dict(keywords)}, file)
+        told = {"job": store.address, "lock": name_hand_in(store)}
+        json.dump({**told, "class": spec, "keywords": dict(keywords)}, file)
     lock = os.open(f"{folder}/lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     fcntl.flock(lock, fcntl.LOCK_EX)
     with open(f"{folder}/log", "ab") as log:
@@ -120,12 +127,11 @@ def _start(job: str, spec: str, keywords: Mapping[str, Any]) -> tuple[str, subpr
 
 
 def _prefix(job: str) -> str:
-    digest = hashlib.blake2b(job.encode(), digest_size=8).hexdigest() + "-" if job else ""
-    return os.path.join(leases_folder(), f"keeper-{digest}")
+    return os.path.join(leases_folder(), f"keeper-{job}-" if job else "keeper-")
 
 
 def _list_folders(job: str) -> list[str]:
-    """Of all keepers of a job, of all jobs if that is empty."""
+    """Of all keepers of a job, by the digest of its store; of all jobs if that is empty."""
     return glob.glob(glob.escape(_prefix(job)) + "*")
 
 
@@ -165,7 +171,7 @@ def main() -> int:
             return 1
         try:
             _write(folder, "address", address)
-            _keep(cluster, folder, request["job"])
+            _keep(cluster, folder, request["lock"])
         finally:  # also where it is told to end, or its scheduler is gone
             _write(folder, "closed", "")
     return 0
@@ -188,7 +194,7 @@ def _write(folder: str, name: str, content: str) -> None:
     os.replace(f"{folder}/{name}.new", f"{folder}/{name}")
 
 
-def _keep(cluster: Any, folder: str, job: str) -> None:
+def _keep(cluster: Any, folder: str, lock: str) -> None:
     """Until nothing has been under way for a while, and nothing is being handed in."""
     from distributed import Client
 
@@ -199,7 +205,7 @@ def _keep(cluster: Any, folder: str, job: str) -> None:
             time.sleep(_LOOK_S)
             is_over = time.monotonic() - since_s >= idle_s
             # Whoever hands in does so before, or finds no open keeper.
-            with local_lock(name_hand_in(job)) if is_over else contextlib.nullcontext():
+            with local_lock(lock) if is_over else contextlib.nullcontext():
                 is_busy, steps = client.run_on_scheduler(_look_at)
                 if is_busy or steps != before:
                     idle_s, since_s, before = _IDLE_S, time.monotonic(), steps

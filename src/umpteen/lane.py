@@ -274,8 +274,7 @@ class _Lane:
         self.own = own_ids() | _list_owner(setup.store.address)
         self.known = {setup.store.address}  # folders that tasks' folders may be made in
         self.scratch = setup.store.path(scratch_folder(setup.token))
-        self._make_above(setup.store.address, self.scratch)
-        self.slot_results = {slot: self._new_results(slot) for slot in setup.slots}
+        self.slot_results: dict[int, str] = {}  # of the slots that were used
         self.watcher.add_file(setup.control)
         os.set_blocking(setup.tickets, False)
 
@@ -565,6 +564,10 @@ class _Lane:
             task.made_results = not os.path.isdir(task.results)
             os.makedirs(task.results, exist_ok=True)
         else:
+            if not self.slot_results:
+                self._make_above(self.setup.store.address, self.scratch)
+            if task.slot not in self.slot_results:
+                self.slot_results[task.slot] = self._new_results(task.slot)
             task.results = self.slot_results[task.slot]
 
     def _new_results(self, slot: int) -> str:
@@ -586,9 +589,11 @@ class _Lane:
         path = (env or {}).get("PATH", self.path)
         task.start_s, ticks = time.time(), boot_ticks()
         task.started_s = time.monotonic()
+        self.setup.lease.mark_slot(task.slot, task.ordinal, task.position)
         try:
             task.pid = self._spawn_directly_or_by_shell(command, path, launch)
         except (OSError, ValueError) as error:
+            self.setup.lease.clear_slot(task.slot)
             self._explain_start(task, command, error, launch)
             return
         self.running[task.pid] = task
@@ -740,7 +745,7 @@ class _Lane:
 
     def _keep_results(self, task: _Running) -> None:
         target = task.folder + "/results"
-        if task.results != self.slot_results[task.slot]:
+        if task.results != self.slot_results.get(task.slot):
             if task.results and os.path.isdir(task.results) and os.listdir(task.results):
                 _copy_folder(task.results, target)
             if task.made_results:

@@ -8,22 +8,31 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import mmap
 import os
+import re
 import shutil
 import signal
 import stat
 import struct
 import time
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, BinaryIO, NamedTuple
 
 from umpteen.errors import StoreError
-from umpteen.process import list_marked, list_processes, read_machine
+from umpteen.identity import Identity
+from umpteen.process import (
+    is_running,
+    is_stopped,
+    list_marked,
+    list_processes,
+    read_machine,
+    read_pid_namespace,
+    read_process,
+)
 from umpteen.results.base import spool_folder
-from umpteen.task import RUNNER_VARIABLE, TaskState
+from umpteen.task import RUNNER_VARIABLE, SLOTS_MOST, TaskState
 
 __all__ = [
     "KEPT",
@@ -35,6 +44,8 @@ __all__ = [
     "end_leftovers",
     "find_lease",
     "find_runner",
+    "find_trouble",
+    "is_alive",
     "is_held",
     "leases_folder",
     "list_living",
@@ -50,9 +61,16 @@ SYNCED = "synced"  # the folder, beside the leases, of what was unpacked on this
 SPOOL = "spool"  # the folder, in a lease, of outputs on their way
 
 _REFUSED = "refused"  # what the store would not have, in a lease, for somebody to look at
+_TOKEN = re.compile("[0-9a-f]{12}")
+_NAME = re.compile("[0-9a-z-]+")
+# Nothing else that lies beside leases is ever removed.
+_OURS = re.compile(r"[0-9a-f]{12}(\.new)?|(hand-in|place|split|start)-.+\.lock|(keeper|runner)-.+")
 _SLOT = struct.Struct("<IIIIQd")
+_STARTING = 1  # a slot whose task is about to have a pid
 _END_LIMIT_S = 20.0
+_WIND_DOWN_S = 4.0  # more than lanes without a runner give their tasks
 _FORGET_S = 30 * 86400
+_HINT = "set UMPTEEN_LEASES to a folder on a local disk that has room and that you may write to"
 
 
 class SlotEntry(NamedTuple):
@@ -69,17 +87,53 @@ class SlotEntry(NamedTuple):
 def leases_folder() -> str:
     """The folder of this user's leases, made with mode 700; its owner is checked.
 
-    Raises StoreError where somebody else owns it.
+    It lies inside what UMPTEEN_LEASES names, where anything else may be too. Raises StoreError
+    where it cannot be made, or somebody else owns it.
     """
-    folder = os.environ.get("UMPTEEN_LEASES") or f"/var/tmp/umpteen-{os.getuid()}"
-    with contextlib.suppress(FileExistsError):
-        os.makedirs(folder, mode=0o700)
-    found = os.lstat(folder)
+    folder = _name_folder()
+    try:
+        with contextlib.suppress(FileExistsError):
+            os.makedirs(folder, mode=0o700)
+        found = os.lstat(folder)
+    except OSError as error:
+        raise _refuse(f"cannot make {folder}", error) from error
     if found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode):
         raise StoreError(
             f"{folder} is not a folder of yours", "set UMPTEEN_LEASES to one that is", path=folder
         )
     return folder
+
+
+def _name_folder() -> str:
+    above, own = os.environ.get("UMPTEEN_LEASES") or "/var/tmp", f"umpteen-{os.getuid()}"
+    return above if os.path.basename(above.rstrip("/")) == own else os.path.join(above, own)
+
+
+def _refuse(doing: str, error: OSError) -> StoreError:
+    return StoreError(f"{doing}: {error.strerror}", _HINT, path=error.filename)
+
+
+def _list_places() -> list[str]:
+    """Where leases are: in the folder of our own, and where older versions put them."""
+    own, given = leases_folder(), os.environ.get("UMPTEEN_LEASES")
+    return [own, given] if given and not os.path.samefile(own, given) else [own]
+
+
+def _find(token: str) -> str:
+    """The folder of a lease (or keeper), which may not be there."""
+    if not _NAME.fullmatch(token):
+        return os.devnull  # below which there is nothing
+    places = _list_places()
+    found = (f"{place}/{token}" for place in places if os.path.isdir(f"{place}/{token}"))
+    return next(found, f"{places[0]}/{token}")
+
+
+def _list_leases() -> Iterator[tuple[str, str]]:
+    """(token, folder) of every lease on this machine."""
+    for place in _list_places():
+        for name in sorted(os.listdir(place)):
+            if _TOKEN.fullmatch(name):
+                yield name, f"{place}/{name}"
 
 
 class Lease:
@@ -94,18 +148,26 @@ class Lease:
         self._table: mmap.mmap | None = None
 
     @classmethod
-    def create(cls, token: str, address: str, slots: int) -> Lease:
-        """A new lease for the runner `token` of the store at `address`, with its lock held."""
+    def create(cls, token: str, store: Identity, slots: int) -> Lease:
+        """A new lease for the runner `token` of a store, with its lock held.
+
+        Nobody finds it by that name before all of it is there. Raises StoreError.
+        """
         final = os.path.join(leases_folder(), token)
-        making = final + ".new"
-        os.mkdir(making, 0o700)
-        with open(making + "/info.json", "w", encoding="utf-8") as file:
-            json.dump({"address": address, "boot": read_machine().boot, "time": time.time()}, file)
-        with open(making + "/slots", "wb") as file:
-            file.truncate(slots * _SLOT.size)
-        lock = os.open(making + "/lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.rename(making, final)
+        making, lock = final + ".new", -1
+        told = {**store._asdict(), "boot": read_machine().boot, "time": time.time()}
+        try:
+            os.mkdir(making, 0o700)
+            lock = os.open(making + "/lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _write(making + "/info.json", told)
+            _reserve(making + "/slots", min(slots, SLOTS_MOST) * _SLOT.size)
+            os.rename(making, final)
+        except OSError as error:
+            if lock >= 0:
+                os.close(lock)
+            shutil.rmtree(making, ignore_errors=True)
+            raise _refuse(f"cannot make the lease {final}", error) from error
         return cls(final, lock)
 
     @classmethod
@@ -114,16 +176,41 @@ class Lease:
         os.set_inheritable(lock, False)
         return cls(os.path.join(leases_folder(), token), lock)
 
-    def open_slots(self, batches: list[str]) -> None:
+    def open_slots(self, batches: Sequence[str]) -> None:
         """Map the table of slots: shared with every process forked from here on.
 
-        batches: the runner's list, so that the table can be read without it.
+        batches: the runner's list, so that the table can be read without it. Raises StoreError.
         """
-        with open(self.folder + "/runner.json", "w", encoding="utf-8") as file:
-            json.dump({"pid": os.getpid(), "batches": batches}, file)
+        self.tell_processes(batches, ())
         fd = os.open(self.folder + "/slots", os.O_RDWR | os.O_CLOEXEC)
         self._table = mmap.mmap(fd, 0)
         os.close(fd)
+
+    def tell_processes(self, batches: Sequence[str], lanes: Sequence[int]) -> None:
+        """Say which processes this one and its lanes are. Raises StoreError."""
+        own = read_process(os.getpid())
+        told = {
+            "pid": os.getpid(),
+            "start_ticks": own.start_ticks if own else 0,
+            "pid_namespace": read_pid_namespace(),
+            "batches": list(batches),
+            "lanes": list(lanes),
+        }
+        path = self.folder + "/runner.json"
+        try:
+            _write(path + ".new", told)
+            os.replace(path + ".new", path)
+        except OSError as error:
+            raise _refuse(f"cannot write {path}", error) from error
+
+    def open_complaints(self) -> BinaryIO:
+        """A new file for the runner's stderr. Raises StoreError."""
+        path = self.folder + "/complaints"
+        try:
+            return open(path, "w+b")
+        except OSError as error:
+            self.remove()
+            raise _refuse(f"cannot make {path}", error) from error
 
     def set_slot(self, entry: SlotEntry) -> None:
         """Say what runs in a slot; it is in the file when this returns."""
@@ -133,6 +220,11 @@ class Lease:
             self._table, slot * _SLOT.size, ordinal, position, pid, 0, start_ticks, start_s
         )
 
+    def mark_slot(self, slot: int, ordinal: int, position: int) -> None:
+        """Say what is about to run in a slot: it may kill whoever would say so afterwards."""
+        assert self._table is not None
+        _SLOT.pack_into(self._table, slot * _SLOT.size, ordinal, position, 0, _STARTING, 0, 0.0)
+
     def clear_slot(self, slot: int) -> None:
         """Nothing runs in the slot."""
         assert self._table is not None
@@ -141,7 +233,7 @@ class Lease:
     def list_slots(self) -> list[SlotEntry]:
         """The slots in which something runs."""
         assert self._table is not None
-        return list(_parse_slots(bytes(self._table)))
+        return [slot for slot in _parse_slots(bytes(self._table)) if slot.pid]
 
     def tell_trouble(self, text: str) -> None:
         """Say what keeps the runner from going on; empty when nothing does any more."""
@@ -168,19 +260,48 @@ class Lease:
         os.close(self.lock)
 
 
+def _write(path: str, content: dict[str, Any]) -> None:
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(content, file)
+
+
+def _reserve(path: str, size: int) -> None:
+    """A file of zeros that has its room on the disk: what is mapped cannot be refused later."""
+    fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+    try:
+        with contextlib.suppress(AttributeError):  # not on macOS
+            os.posix_fallocate(fd, 0, size)
+            return
+        os.write(fd, bytes(size))
+    finally:
+        os.close(fd)
+
+
 def _parse_slots(table: bytes) -> Iterator[SlotEntry]:
+    """The slots in which something runs, or is about to: that has no pid yet."""
     whole = len(table) - len(table) % _SLOT.size
     for slot, values in enumerate(_SLOT.iter_unpack(table[:whole])):
-        ordinal, position, pid, _, start_ticks, start_s = values
-        if pid:
+        ordinal, position, pid, phase, start_ticks, start_s = values
+        if pid or phase:
             yield SlotEntry(slot, ordinal, position, pid, start_ticks, start_s)
 
 
-def is_held(token: str) -> bool | None:
-    """Whether the runner (or keeper) of that token lives; None where no such lease is known."""
-    folder = os.path.join(leases_folder(), token)
+def _read_slots(folder: str) -> list[SlotEntry]:
+    """Those of a lease, no more than there can be."""
     try:
-        lock = os.open(folder + "/lock", os.O_RDONLY | os.O_CLOEXEC)
+        with open(folder + "/slots", "rb") as file:
+            return list(_parse_slots(file.read(SLOTS_MOST * _SLOT.size)))
+    except OSError:
+        return []
+
+
+# --- who lives ------------------------------------------------------------------------------
+
+
+def is_held(token: str) -> bool | None:
+    """Whether somebody holds the lock of that runner (or keeper); None where no such lease is known."""
+    try:
+        lock = os.open(_find(token) + "/lock", os.O_RDONLY | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):
         return None
     try:
@@ -192,9 +313,89 @@ def is_held(token: str) -> bool | None:
     return False
 
 
-def name_hand_in(address: str) -> str:
-    """Of the local lock of whoever hands in to the store at that address."""
-    return f"hand-in-{hashlib.blake2b(address.encode(), digest_size=8).hexdigest()}"
+def is_alive(token: str) -> bool | None:
+    """Whether the runner of that token lives; None where no such lease is known.
+
+    Its lanes may hold its lock for a while after it was killed; nothing is run by them alone.
+    """
+    held = is_held(token)
+    return held and not _has_lost_its_runner(_find(token))
+
+
+def _has_lost_its_runner(folder: str) -> bool:
+    """Whether the runner of a lease that is held has ended all the same."""
+    told = _read(folder, "runner.json")
+    if told.get("pid_namespace") != read_pid_namespace():  # it has not begun yet, or we see others
+        return False
+    return not is_running(told["pid"], told["start_ticks"])
+
+
+def _read(folder: str, name: str) -> dict[str, Any]:
+    """What a file of a lease says; nothing where there is none."""
+    try:
+        with open(f"{folder}/{name}", encoding="utf-8") as file:
+            found: dict[str, Any] = json.load(file)
+    except (OSError, ValueError):
+        return {}
+    return found
+
+
+def find_lease(token: str) -> dict[str, Any] | None:
+    """What the lease says of its runner; None where there is none."""
+    return _read(_find(token), "info.json") or None
+
+
+def find_runner(token: str) -> int | None:
+    """The pid of the runner of that token; None where it does not live, or not yet."""
+    if not is_alive(token):
+        return None
+    return _read(_find(token), "runner.json").get("pid")
+
+
+def find_trouble(token: str) -> str:
+    """What keeps the runner of that token from going on; empty where nothing does."""
+    if not is_held(token):
+        return ""
+    folder = _find(token)
+    told = _read(folder, "runner.json")
+    runner, lane = _find_stopped([told.get("pid", 0)]), _find_stopped(told.get("lanes", ()))
+    if lane and _has_lost_its_runner(folder):
+        return _LOST.format(pid=lane)
+    if stopped := runner or lane:
+        part = "its runner" if runner else "a part of its runner"
+        return f"{part} was stopped by a signal; kill -CONT {stopped} lets it go on"
+    try:
+        with open(folder + "/trouble", encoding="utf-8") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
+_LOST = (
+    "its runner was killed, and a part of it stopped by a signal: the next run, or umpteen cancel,"
+    " ends that; so does kill -CONT {pid}"
+)
+
+
+def _find_stopped(pids: Sequence[int]) -> int:
+    return next((pid for pid in pids if is_stopped(pid)), 0)
+
+
+def list_living(store: Identity) -> set[str]:
+    """The tokens of runners of a store that live on this machine."""
+    return {
+        token
+        for token, folder in _list_leases()
+        if store.fits(_read(folder, "info.json")) and is_alive(token)
+    }
+
+
+# --- locks ----------------------------------------------------------------------------------
+
+
+def name_hand_in(store: Identity) -> str:
+    """Of the local lock of whoever hands in to a store."""
+    return f"hand-in-{store.digest}"
 
 
 @contextlib.contextmanager
@@ -209,9 +410,13 @@ def lock_file(path: str, *, shared: bool = False) -> Iterator[None]:
     """Hold a lock, made where there is none; waits until it is free.
 
     shared: together with others who share it. Whoever holds it alone may remove the file.
+    Raises StoreError where it cannot be made.
     """
     while True:
-        fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise _refuse(f"cannot make {path}", error) from error
         try:
             fcntl.flock(fd, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
             if _is_at(path, fd):
@@ -230,74 +435,38 @@ def _is_at(path: str, fd: int) -> bool:
         return False
 
 
-def find_runner(token: str) -> int | None:
-    """The pid of the runner of that token; None where it does not live, or not yet."""
-    if not is_held(token):
-        return None
-    try:
-        with open(os.path.join(leases_folder(), token, "runner.json"), encoding="utf-8") as file:
-            return int(json.load(file)["pid"])
-    except (OSError, ValueError):
-        return None
+# --- what dead ones left --------------------------------------------------------------------
 
 
-def find_trouble(token: str) -> str:
-    """What keeps the runner of that token from going on; empty where nothing does."""
-    pid = find_runner(token)
-    if pid is None:
-        return ""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            state = file.read().rpartition(b")")[2].split()[0]
-    except (OSError, IndexError):
-        state = b""
-    if state in (b"T", b"t"):
-        return f"its runner was stopped by a signal; kill -CONT {pid} lets it go on"
-    try:
-        with open(os.path.join(leases_folder(), token, "trouble"), encoding="utf-8") as file:
-            return file.read()
-    except OSError:
-        return ""
-
-
-def find_lease(token: str) -> dict[str, Any] | None:
-    """What the lease says of its runner; None where there is none."""
-    try:
-        with open(os.path.join(leases_folder(), token, "info.json"), encoding="utf-8") as file:
-            found: dict[str, Any] = json.load(file)
-    except (OSError, ValueError):
-        return None
-    return found
-
-
-def list_living(address: str) -> set[str]:
-    """The tokens of runners of the store at `address` that live on this machine."""
-    return {
-        token
-        for token in os.listdir(leases_folder())
-        if (found := find_lease(token)) and found.get("address") == address and is_held(token)
-    }
-
-
-def end_leftovers(address: str) -> list[str]:
-    """End what dead runners of the store at `address` left running here; their tokens.
+def end_leftovers(store: Identity) -> list[str]:
+    """End what dead runners of a store left running here; their tokens.
 
     Ended is what carries a dead runner's token in its environment, or is in the session of
     a task in its table. Nobody else's process is touched.
     """
     dead = []
-    folder, boot = leases_folder(), read_machine().boot
-    for token in sorted({*os.listdir(folder)} - {SYNCED}):
-        found = find_lease(token)
-        place = os.path.join(folder, token)
-        if found is None or os.path.exists(os.path.join(place, "buried")):
-            _forget_if_old(place)
-        elif found.get("address") == address and is_held(token) is False:
-            if found.get("boot") == boot:
-                _end_all_of(token, place)
-            _bury(place)
+    boot = read_machine().boot
+    for token, folder in list(_list_leases()):
+        told = _read(folder, "info.json")
+        if os.path.exists(folder + "/buried") or not store.fits(told):
+            continue
+        if is_alive(token) is False:
+            if told.get("boot") == boot:
+                _wind_down(token, folder)
+                _end_all_of(token, folder)
+            _bury(folder)
             dead.append(token)
+    _forget_old()
     return dead
+
+
+def _wind_down(token: str, folder: str) -> None:
+    """Let the lanes of a dead runner end their tasks kindly, if they can."""
+    limit = time.monotonic() + _WIND_DOWN_S
+    while is_held(token) and time.monotonic() < limit:
+        if _find_stopped(_read(folder, "runner.json").get("lanes", ())):
+            return
+        time.sleep(0.05)
 
 
 class Kept(NamedTuple):
@@ -309,15 +478,13 @@ class Kept(NamedTuple):
     folder: str
 
 
-def take_kept(address: str, token: str) -> dict[int, Kept]:
-    """By task index, what dead runners of the store at `address` kept; nobody else gets it."""
+def take_kept(store: Identity, token: str) -> dict[int, Kept]:
+    """By task index, what dead runners of a store kept; nobody else than `token` gets it."""
     found: dict[int, Kept] = {}
-    for other in os.listdir(leases_folder()):
-        folder = os.path.join(leases_folder(), other)
-        taken = os.path.join(folder, f"taken-{token}.jsonl")
-        lease = find_lease(other)
-        if lease is None or lease.get("address") != address or is_held(other):
+    for other, folder in _list_leases():
+        if not store.fits(_read(folder, "info.json")) or is_held(other):
             continue
+        taken = os.path.join(folder, f"taken-{token}.jsonl")
         with contextlib.suppress(OSError):
             os.rename(os.path.join(folder, KEPT), taken)
             with open(taken, "rb") as file:
@@ -344,31 +511,27 @@ def _bury(folder: str) -> None:
 
 def read_last_slots(token: str, batch: str) -> set[int]:
     """Which tasks of a batch, by their place in it, a runner of this machine had at its end."""
-    folder = os.path.join(leases_folder(), token)
-    try:
-        with open(folder + "/runner.json", encoding="utf-8") as file:
-            ordinal = json.load(file)["batches"].index(batch)
-        with open(folder + "/slots", "rb") as table:
-            slots = list(_parse_slots(table.read()))
-    except (OSError, ValueError):
+    folder = _find(token)
+    batches = _read(folder, "runner.json").get("batches", [])
+    if batch not in batches:
         return set()
-    return {slot.position for slot in slots if slot.ordinal == ordinal}
+    ordinal = batches.index(batch)
+    return {slot.position for slot in _read_slots(folder) if slot.ordinal == ordinal}
 
 
-def _forget_if_old(folder: str) -> None:
-    with contextlib.suppress(OSError):
-        is_old = time.time() - os.stat(folder).st_mtime > _FORGET_S
-        if is_old and not is_held(os.path.basename(folder)):
-            os.unlink(folder) if os.path.isfile(folder) else shutil.rmtree(folder)
+def _forget_old() -> None:
+    """Remove what nobody has used for a month, where nothing but ours is."""
+    place, since = leases_folder(), time.time() - _FORGET_S
+    for name in os.listdir(place):
+        path = f"{place}/{name}"
+        with contextlib.suppress(OSError):
+            if _OURS.fullmatch(name) and os.lstat(path).st_mtime < since and not is_held(name):
+                os.unlink(path) if os.path.isfile(path) else shutil.rmtree(path)
 
 
 def _end_all_of(token: str, folder: str) -> None:
     """Kill until two looks 100 ms apart find nothing."""
-    try:
-        with open(folder + "/slots", "rb") as file:
-            slots = list(_parse_slots(file.read()))
-    except OSError:
-        slots = []
+    slots = [slot for slot in _read_slots(folder) if slot.pid]
     quiet, limit = 0, time.monotonic() + _END_LIMIT_S
     while quiet < 2 and time.monotonic() < limit:
         pids = set(list_marked(RUNNER_VARIABLE, token)) | _list_in_sessions(slots)

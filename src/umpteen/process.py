@@ -32,9 +32,13 @@ __all__ = [
     "build_runner_command",
     "end_group",
     "is_plain",
+    "is_running",
+    "is_stopped",
     "list_marked",
     "list_processes",
     "read_machine",
+    "read_pid_namespace",
+    "read_process",
     "reap_strangers",
     "resolve_program",
     "sync_filesystem",
@@ -442,12 +446,13 @@ def list_processes() -> list[ProcessEntry]:
         return _list_by_ps()
     entries = []
     for name in os.listdir("/proc"):
-        if name.isdigit() and (entry := _read_stat(int(name))):
+        if name.isdigit() and (entry := read_process(int(name))):
             entries.append(entry)
     return entries
 
 
-def _read_stat(pid: int) -> ProcessEntry | None:
+def read_process(pid: int) -> ProcessEntry | None:
+    """One process; None where it has ended, or cannot be looked at."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             # The program's name stands in brackets and may hold anything, brackets too.
@@ -457,6 +462,35 @@ def _read_stat(pid: int) -> ProcessEntry | None:
     if len(fields) < 20 or fields[0] in (b"Z", b"X"):
         return None
     return ProcessEntry(pid, int(fields[1]), int(fields[3]), int(fields[19]))
+
+
+def is_running(pid: int, start_ticks: int) -> bool:
+    """Whether the process that began then, by its `ProcessEntry`, still runs."""
+    if not os.path.exists("/proc/self/stat"):
+        try:
+            os.kill(pid, 0)
+        except OSError as error:
+            return error.errno == errno.EPERM
+        return True
+    found = read_process(pid)
+    return found is not None and found.start_ticks == start_ticks
+
+
+def read_pid_namespace() -> str:
+    """Within what pids of this process mean what they say; empty where that is not to be known."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a signal stopped the process, which goes on when another tells it to."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] in (b"T", b"t")
+    except (OSError, IndexError):
+        return False
 
 
 def _list_by_ps() -> list[ProcessEntry]:
@@ -488,7 +522,7 @@ def list_marked(variable: str, value: str, also: Mapping[str, str] | None = None
                 entries = file.read().split(b"\0")
         except OSError:
             continue
-        if all(entry in entries for entry in wanted) and _read_stat(int(name)):
+        if all(entry in entries for entry in wanted) and read_process(int(name)):
             marked.append(int(name))
     return marked
 

@@ -126,7 +126,7 @@ def parse_start(line: dict[str, Any]) -> dict[str, Any] | None:
     try:
         opened = {
             **line,
-            **{name: text(line.get(name, "")) for name in ("machine", "boot", "host")},
+            **{name: text(line.get(name, "")) for name in ("machine", "boot", "host", "place")},
         }
         truth(line.get("take_over", False))
     except FormError:

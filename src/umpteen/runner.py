@@ -100,7 +100,7 @@ def _run(options: Options, token: str) -> int:
     if options.lease_fd >= 0:
         lease = Lease.adopt(token, options.lease_fd)
     else:
-        lease = Lease.create(token, work.address, work.slots)
+        lease = Lease.create(token, work.store, work.slots)
     return _Runner(work, token, lease).run(options)
 
 
@@ -139,19 +139,20 @@ class _Runner:
             if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
                 signal.signal(number, self._be_asked)
         self.lanes.fork()
+        self.lease.tell_processes(self.work.batches, list(self.lanes.controls))
         self._begin(self._open_store(), options, kept)
         self._work(options.watch_fd)
         return self._finish(options)
 
     def _clear_dead(self) -> dict[int, Kept]:
         """End what dead runners of this job left here; what they kept. Nobody needs the rest."""
-        for dead in end_leftovers(self.work.address):
+        for dead in end_leftovers(self.work.store):
             with contextlib.suppress(OSError):
                 remove_below(self.folder.address, scratch_folder(dead))
             folder = os.path.join(leases_folder(), dead)
             if not os.path.exists(os.path.join(folder, KEPT)):
                 shutil.rmtree(os.path.join(folder, SPOOL), ignore_errors=True)
-        return take_kept(self.work.address, self.token)
+        return take_kept(self.work.store, self.token)
 
     def _be_asked(self, number: int, *_: object) -> None:
         is_ending = self.lanes.stopping
@@ -175,7 +176,7 @@ class _Runner:
     def _begin(self, store: Store, options: Options, kept: dict[int, Kept]) -> None:
         """Make what the work is shared among; here is told who knows whom."""
         lease, lanes = self.lease, self.lanes
-        opener = Opener(store, self.token, read_machine(), options.take_over, {})
+        opener = Opener(self.work.store, store, self.token, read_machine(), options.take_over, {})
         self.recorder = Recorder(store.address, lanes, self.patience_s)
         self.others = Others(opener, lease)
         foreign = ForeignBatches(opener, self.began_s + self.patience_s)

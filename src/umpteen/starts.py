@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 from umpteen.batch_file import read_batch_file
 from umpteen.errors import StoreError
 from umpteen.forms import MOST_TASKS
+from umpteen.identity import Identity, describe_place, is_another
 from umpteen.job_files import parse_running, read_cancel_mark
 from umpteen.lane import BatchView
-from umpteen.lease import is_held, read_last_slots
+from umpteen.lease import is_alive, read_last_slots
 from umpteen.process import Machine
 from umpteen.records import (
     Start,
@@ -125,6 +126,7 @@ class OpenBatch:
 class Opener(NamedTuple):
     """Opens batches of one store for one runner. begun: those whose records file is there."""
 
+    identity: Identity
     store: Store
     token: str
     here: Machine
@@ -232,7 +234,15 @@ class Opener(NamedTuple):
             "time": round(time.time(), 3),
             "slots": view.slots,
             "take_over": self.take_over,
+            "place": self._describe_place(),
         }
+
+    def _describe_place(self) -> str:
+        return describe_place(self.here, self.identity.place)
+
+    def _is_copied(self, start: Start) -> bool:
+        """Whether it was of the store that this one is a copy of: nothing of that is ours."""
+        return is_another(start.opened.get("place", ""), self._describe_place())
 
     def _is_run_here(self, starts: Sequence[Start]) -> bool:
         """Whether an earlier start lives on this machine, and is not to be taken over."""
@@ -250,9 +260,9 @@ class Opener(NamedTuple):
             return False
         if start.opened.get("machine") != self.here.machine:
             return None
-        if start.opened.get("boot") != self.here.boot:
+        if start.opened.get("boot") != self.here.boot or self._is_copied(start):
             return False
-        return is_held(start.key.token)
+        return is_alive(start.key.token)
 
     def may_live(self, start: Start) -> bool:
         """Whether more may come from a start: all but those that are known to be over."""
@@ -270,7 +280,7 @@ class Opener(NamedTuple):
     def _gives_way(self, batch: str, own: RecordsKey) -> bool:
         """Whether another start that comes before ours began here at the same time."""
         return any(
-            key.start == own.start and key.token < own.token and is_held(key.token)
+            key.start == own.start and key.token < own.token and is_alive(key.token)
             for key in list_starts(self.store, batch)
         )
 
@@ -325,7 +335,7 @@ class Opener(NamedTuple):
                 return None
             indices = {r.task for r in start.records if r.reason == REASON_INTERRUPTED}
         elif is_here:
-            is_same_boot = start.opened.get("boot") == self.here.boot
+            is_same_boot = start.opened.get("boot") == self.here.boot and not self._is_copied(start)
             return read_last_slots(start.key.token, view.batch) if is_same_boot else None
         elif start.opened.get("take_over"):
             content = self.store.read(running_key(view.batch, start.key))

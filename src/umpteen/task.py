@@ -25,6 +25,7 @@ __all__ = [
     "REASON_OUTPUT_LIMIT",
     "REASON_OUT_OF_MEMORY",
     "RUNNER_VARIABLE",
+    "SLOTS_MOST",
     "STATES",
     "Record",
     "TaskState",
@@ -38,6 +39,7 @@ __all__ = [
 
 FORMAT_VERSION = 1  # of the files of a store; all that were ever released can be read
 RUNNER_VARIABLE = "UMPTEEN_RUNNER"
+SLOTS_MOST = 10_000  # tasks at once of one runner, each of which has its processes
 
 REASON_INTERRUPTED = "interrupted"
 REASON_DEADLINE = "deadline"

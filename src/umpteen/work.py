@@ -15,10 +15,12 @@ from typing import NamedTuple
 from umpteen.adopt import adopt_batch, read_address
 from umpteen.errors import EXIT_SUCCEEDED, SettingsError, StoreError, UmpteenError
 from umpteen.forms import parse_ranges
+from umpteen.identity import Identity, find_place, identify, parse_id
 from umpteen.results.base import JOB, Store
 from umpteen.results.opening import is_remote, open_store, parse_address
 from umpteen.results.owners import refuse_strangers
 from umpteen.starts import read_batch
+from umpteen.task import SLOTS_MOST
 
 __all__ = ["Options", "Work", "check_job", "find_work"]
 
@@ -48,6 +50,7 @@ class Options:
         self.orphan_grace_s = float(found.get("--orphan-grace", "inf"))
         self.take_over, self.strict = "--take-over" in found, "--strict" in found
         self.echo = "--echo" in found
+        self.store = parse_id(found.get("--store"))
 
     @property
     def is_carried(self) -> bool:
@@ -68,20 +71,25 @@ _USAGE = """usage: umpteen batch ADDRESS BATCHES | FILE  [--strict] [--take-over
   --echo           copy what tasks print to stdout and stderr, as each ends"""
 _OPTIONS = [
     "help", "batch-id=", "token=", "lease-fd=", "watch-fd=", "slots=", "orphan-grace=",
-    "take-over", "strict", "echo",
+    "store=", "take-over", "strict", "echo",
 ]  # fmt: skip
 
 
 class Work(NamedTuple):
-    """What there is to do: batches of the store at an address, so many tasks at once.
+    """What there is to do: batches of a store, so many tasks at once.
 
     note: what is left alone, in words.
     """
 
-    address: str
+    store: Identity
     batches: list[str]
     slots: int
     note: str = ""
+
+    @property
+    def address(self) -> str:
+        """Of the store."""
+        return self.store.address
 
 
 def find_work(options: Options) -> Work:
@@ -90,7 +98,9 @@ def find_work(options: Options) -> Work:
     if not is_remote(address) and not options.is_carried:
         refuse_strangers(parse_address(address))
     if options.batches and options.slots:
-        return Work(parse_address(options.place), options.batches, options.slots)
+        address = parse_address(options.place)
+        store = Identity(address, options.store, find_place(address))
+        return Work(store, options.batches, min(options.slots, SLOTS_MOST))
     return _ask_child(options) if is_remote(address) else _read_work(options)
 
 
@@ -100,10 +110,11 @@ def _read_work(options: Options) -> Work:
     else:
         store, batches, note = adopt_batch(options.place, options.batch_id)
     if not batches:
-        return Work(store.address, batches, 0, note)
+        return Work(identify(store), batches, 0, note)
     with store.patient():
         check_job(store)
-        return Work(store.address, batches, read_batch(store, batches[0]).slots, note)
+        slots = min(read_batch(store, batches[0]).slots, SLOTS_MOST)
+        return Work(identify(store), batches, slots, note)
 
 
 def check_job(store: Store) -> None:
@@ -138,4 +149,4 @@ def _ask_child(options: Options) -> Work:
     if isinstance(answer, dict):
         kind = StoreError if answer["code"] == StoreError.exit_code else SettingsError
         raise kind(answer["said"], answer.get("hint"))
-    return Work(*answer)
+    return Work(Identity(*answer[0]), *answer[1:])

@@ -28,6 +28,7 @@ from umpteen.executors.base import (
 from umpteen.executors.local import LocalExecutor
 from umpteen.formats import read_job
 from umpteen.hand_in import open_job_folder
+from umpteen.identity import Identity
 from umpteen.results.base import CANCEL, batch_key
 from umpteen.results.opening import open_store
 from umpteen.settings import Setting
@@ -96,7 +97,9 @@ def prepare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., st
 def make_load(executor: Executor, address: str, *batches: str) -> Load:
     """These batches of a store; three may run at once."""
     slots = 0 if executor.abilities.is_engine else 3
-    return Load(address, [Order(batch) for batch in batches], slots, mark=os.urandom(6).hex())
+    return Load(
+        Identity(address), [Order(batch) for batch in batches], slots, mark=os.urandom(6).hex()
+    )
 
 
 def submit(executor: Executor, address: str, *batches: str) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,11 +15,10 @@ from tests.support.wait import wait_until
 from umpteen import hand_in as hand_ins
 from umpteen.errors import StoreError
 from umpteen.executors.local import LocalExecutor
-from umpteen.hand_in import HandInLock, hand_in, hand_in_lock, open_job_folder
+from umpteen.hand_in import HandInLock, describe_owner, hand_in, hand_in_lock, open_job_folder
 from umpteen.history import History
 from umpteen.job import Job, Task
 from umpteen.plan import Plan, build_plan
-from umpteen.process import read_machine
 from umpteen.results.base import LOCK, Store, batch_key, handed_key, tasks_key
 from umpteen.results.directory import DirectoryStore
 from umpteen.results.opening import open_store
@@ -91,10 +89,9 @@ def test_lock_that_cannot_be_given_back_ends_nobody(far: Store, s3_proxy: FaultP
         lock.check()
 
 
-@pytest.mark.parametrize("differs", ["machine", "host", "boot", "uid"])
+@pytest.mark.parametrize("differs", ["machine", "host", "boot", "holder"])
 def test_lock_of_another_host_is_waited_for(far: Store, s3_proxy: FaultProxy, differs: str) -> None:
-    here = read_machine()._asdict()
-    theirs = json.dumps({"token": "t", **here, "uid": os.getuid(), differs: "other"}).encode()
+    theirs = json.dumps({"token": "t", **describe_owner(), differs: "other"}).encode()
     far.create(LOCK, theirs)
     s3_proxy.count()
     got = threading.Event()

@@ -30,6 +30,7 @@ from umpteen.batches import Past
 from umpteen.executors.base import Abilities, Executor, Load
 from umpteen.hand_in import hand_in, hand_in_lock, open_job_folder
 from umpteen.history import History
+from umpteen.identity import identify
 from umpteen.job import Job, Task
 from umpteen.lease import Lease
 from umpteen.plan import build_plan
@@ -211,8 +212,10 @@ class JobMachine(RuleBasedStateMachine):
         batch = data.draw(st.sampled_from(sorted(self.queued)))
         self.queued.remove(batch)
         token = os.urandom(6).hex()
-        lease = Lease.create(token, self.store.address, 1)
-        opener = Opener(self.store, token, read_machine(), take_over=False, begun={})
+        lease = Lease.create(token, identify(self.store), 1)
+        opener = Opener(
+            identify(self.store), self.store, token, read_machine(), take_over=False, begun={}
+        )
         opened = opener.open(batch)
         if opened is None:
             assert batch in self.closed

@@ -105,7 +105,7 @@ class Umpteen:
     @property
     def leases(self) -> Path:
         """Where the runners that it starts keep their leases."""
-        return self.home / "leases"
+        return self.home / "leases" / f"umpteen-{os.getuid()}"
 
     @property
     def environment(self) -> dict[str, str]:
@@ -118,6 +118,6 @@ class Umpteen:
         return inherited | {
             "HOME": str(self.home),
             "XDG_DATA_HOME": str(self.home / "data"),
-            "UMPTEEN_LEASES": str(self.leases),
+            "UMPTEEN_LEASES": str(self.leases.parent),
             "COLUMNS": "120",
         }

@@ -58,7 +58,7 @@ def estimate_records(store: Path) -> int:
 
 def list_processes(umpteen: Umpteen) -> dict[int, bytes]:
     """Every process that this umpteen started, directly or not, with its command line."""
-    marker = f"UMPTEEN_LEASES={umpteen.leases}".encode()
+    marker = f"UMPTEEN_LEASES={umpteen.leases.parent}".encode()
     found = {}
     for name in os.listdir("/proc"):
         try:

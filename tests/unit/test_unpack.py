@@ -34,7 +34,7 @@ SRC = Path(__file__).parents[2] / "src"
 def leases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of leases of this test's own, below which things are unpacked."""
     monkeypatch.setenv("UMPTEEN_LEASES", str(tmp_path / "leases"))
-    return tmp_path / "leases"
+    return tmp_path / "leases" / f"umpteen-{os.getuid()}"
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from umpteen.errors import SettingsError, nearest_hint
+from umpteen.identity import Identity
 
 __all__ = [
     "ENDED",
@@ -71,18 +72,23 @@ class Order(NamedTuple):
 class Load(NamedTuple):
     """What an executor is given in one go.
 
-    address: of the store. slots: tasks at once in a batch, 0 for one that a worker's slot runs.
+    store: that the batches are in. slots: tasks at once in a batch, 0 for one that a worker's slot runs.
     mark: a word that no other hand-in has. earlier: the handles of batches, handed in before,
     that some of these are after. environment: what the runner is to find in its own, and tasks
     are not.
     """
 
-    address: str
+    store: Identity
     orders: Sequence[Order]
     slots: int
     mark: str
     earlier: Mapping[str, str] = {}
     environment: Mapping[str, str] = {}
+
+    @property
+    def address(self) -> str:
+        """Of the store."""
+        return self.store.address
 
     @property
     def batches(self) -> list[str]:

@@ -43,7 +43,7 @@ _exclusive = threading.Lock()
 def run_batch(order: str) -> str:
     """Run the batch that an order (JSON) names; how that ended, as JSON.
 
-    order: address, batch, mark, slots, environment, is_exclusive. The answer has `code`, of the
+    order: address, store (the word it is known by), batch, mark, slots, environment, is_exclusive. The answer has `code`, of the
     last runner; `said`, what it complained of; `host`. Raises Dask's Reschedule where this worker
     has another batch that does not share it.
     """
@@ -73,8 +73,7 @@ def hasten(marks: list[str]) -> None:
 
 
 def _run(asked: dict[str, object]) -> str:
-    above = os.environ.get("UMPTEEN_LEASES") or f"/var/tmp/umpteen-{os.getuid()}"
-    name = above
+    above = name = _name_folder()
     try:
         place = _unpack(above)
         name = tempfile.gettempdir()
@@ -100,7 +99,7 @@ def _run_once(asked: dict[str, object], place: str) -> tuple[int, str]:
     command = [
         sys.executable, "-S", "-E", *_SAFE, "-c", _PROGRAM.format(place),
         str(asked["address"]), str(asked["batch"]),
-        f"--token={token}", f"--slots={asked['slots']}", "--take-over",
+        f"--token={token}", f"--slots={asked['slots']}", f"--store={asked['store']}", "--take-over",
         "--watch-fd=0", f"--orphan-grace={ORPHAN_GRACE_S}",
     ]  # fmt: skip
     environment = {**os.environ, **dict(asked["environment"]), "UMPTEEN_RUNNER": token}  # type: ignore[call-overload]
@@ -123,6 +122,12 @@ def _run_once(asked: dict[str, object], place: str) -> tuple[int, str]:
                 runner.stdin.close()
         complaints.seek(0)
         return code, complaints.read(_SAID_BYTES).decode(errors="replace").strip()
+
+
+def _name_folder() -> str:
+    """Where leases are, and the runner is put: as `umpteen.lease` has it."""
+    above, own = os.environ.get("UMPTEEN_LEASES") or "/var/tmp", f"umpteen-{os.getuid()}"
+    return above if os.path.basename(above.rstrip("/")) == own else os.path.join(above, own)
 
 
 def _unpack(above: str) -> str:

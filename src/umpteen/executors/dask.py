@@ -39,6 +39,7 @@ from umpteen.executors.engine import (
     rank_answer,
     read_answer,
 )
+from umpteen.identity import Identity
 from umpteen.keeper import is_kept_dead, keep_cluster, load_class
 from umpteen.zipapp import build_carrier
 
@@ -121,7 +122,7 @@ class DaskExecutor(EngineExecutor):
 
     def submit(self, load: Load) -> dict[str, str]:
         """One task of Dask for each batch, that the scheduler keeps without us."""
-        scheduler = self._find_given() or self._make_cluster(load.address)
+        scheduler = self._find_given() or self._make_cluster(load.store)
         handles = {batch: Handle(scheduler, load.mark, batch) for batch in load.batches}
         client, resources = connect(scheduler), self.options.get("resources") or {}
         with explained(scheduler):
@@ -132,9 +133,9 @@ class DaskExecutor(EngineExecutor):
         self.wanted = build_resources(resources, max(order.gpus for order in load.orders))
         return {batch: str(handle) for batch, handle in handles.items()}
 
-    def _make_cluster(self, address: str) -> str:
+    def _make_cluster(self, store: Identity) -> str:
         spec, keywords = self.options["cluster_class"], self.options.get("cluster_kwargs") or {}
-        return keep_cluster(address, spec, keywords, min(self.limit_s, _CLUSTER_S), self.tell)
+        return keep_cluster(store, spec, keywords, min(self.limit_s, _CLUSTER_S), self.tell)
 
     def poll(self, handles: Sequence[str]) -> dict[str, str]:
         """What each scheduler says; UNKNOWN where it does not answer."""

@@ -61,6 +61,7 @@ def build_order(load: Load, order: Order, *, is_exclusive: bool) -> str:
     """What the carrier is told of a batch. is_exclusive: whether it has its worker for itself."""
     told = {
         "address": load.address,
+        "store": load.store.id,
         "batch": order.batch,
         "mark": load.mark,
         "slots": max(1, load.slots),

@@ -13,7 +13,7 @@ from typing import IO, Any
 
 from umpteen.errors import BackendError, SettingsError
 from umpteen.executors.base import ENDED, LOCAL, RUNNING, UNKNOWN, Abilities, Executor, Load
-from umpteen.lease import Lease, find_runner, is_held
+from umpteen.lease import Lease, find_runner, is_alive
 from umpteen.process import build_runner_command, read_machine
 from umpteen.records import format_ranges
 from umpteen.task import RUNNER_VARIABLE
@@ -79,11 +79,12 @@ class LocalExecutor(Executor):
     def submit(self, load: Load) -> dict[str, str]:
         """Start the runner; its lease is held before it lives, so that no look is too early."""
         token = os.urandom(6).hex()
-        lease = Lease.create(token, load.address, load.slots)
-        self._stderr = open(f"{lease.folder}/complaints", "w+b")  # noqa: SIM115 -- read at the end
+        lease = Lease.create(token, load.store, load.slots)
+        self._stderr = lease.open_complaints()
         command = [
             *build_runner_command(), load.address, _name_batches(load.batches),
             f"--token={token}", f"--lease-fd={lease.lock}", f"--slots={load.slots}",
+            f"--store={load.store.id}",
         ]  # fmt: skip
         if not self.options.get("detach"):
             command.append("--watch-fd=0")
@@ -173,5 +174,5 @@ def _poll_one(handle: str) -> str:
         return UNKNOWN
     if boot != here.boot:
         return ENDED
-    held = is_held(token)
-    return RUNNING if held else ENDED if held is False else UNKNOWN
+    lives = is_alive(token)
+    return RUNNING if lives else ENDED if lives is False else UNKNOWN
