@@ -57,7 +57,7 @@ from umpteen.results.base import Store
 from umpteen.results.opening import is_remote, open_store, parse_address, read_patience
 from umpteen.settings import DEFAULTS, Settings
 from umpteen.status import JobStatus, build_status, estimate_left_s
-from umpteen.task import IS_FINAL, SLOTS_MOST, Record, shell_command
+from umpteen.task import IS_FINAL, SLOTS_MOST, Record, write_verb
 from umpteen.where import Where
 from umpteen.why import Why, build_why
 
@@ -856,7 +856,7 @@ def _refuse_running(history: History, given: str) -> None:
     if status.state in ("running", "unknown"):
         is_known = status.state == "running"
         state = "is running" if is_known else "may be running on another machine"
-        hint = f"umpteen cancel {shell_command([given])} ends it first"
+        hint = f"{write_verb('cancel', given)} ends it first"
         raise InputError(f"{status.name!r} {state}", hint)
 
 

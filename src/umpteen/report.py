@@ -20,7 +20,7 @@ from umpteen.plan import Plan
 from umpteen.results.base import Store
 from umpteen.results.opening import find_output, is_remote
 from umpteen.status import Failure, JobStatus, describe_end, is_failure
-from umpteen.task import Record, shell_command, tell_end
+from umpteen.task import Record, tell_end, write_verb
 
 __all__ = [
     "Folds",
@@ -169,7 +169,7 @@ def render_leave(job: str, left_over: int) -> list[str]:
 
     job: what to type for it, its name or where it is; so below.
     """
-    lines = [f"  watch     umpteen collect {_quote(job)}"]
+    lines = [f"  watch     {write_verb('collect', job)}"]
     if left_over:
         what = f"the {left_over:,} that changed while a former run has them"
         lines.append(f"  later     {what}: the same command once that has ended, or collect")
@@ -188,7 +188,7 @@ def render_cancel(status: JobStatus, job: str, found: Mapping[str, Any]) -> list
     said = "".join(f", {count:,} {word}" for count, word in words if count)
     lines = [f"{status.name}: {cancelled:,} cancelled{said}"]
     if cancelled:
-        lines.append(f"  again     umpteen retry {_quote(job)}")
+        lines.append(f"  again     {write_verb('retry', job)}")
     if left:
         lines.append("  left      their runner does not answer; it ends them as soon as it can")
     return lines
@@ -205,15 +205,15 @@ def render_nothing_to_retry(status: JobStatus, job: str, *, is_chosen: bool) -> 
 
 
 def _say_collect(job: str, waiting: int) -> str:
-    return f"  again     umpteen collect {_quote(job)}   runs the {waiting:,} that did not run"
+    return f"  again     {write_verb('collect', job)}   runs the {waiting:,} that did not run"
 
 
 def render_goes_on(status: JobStatus, job: str) -> list[str]:
     """What to say to somebody who stops watching."""
     return [
         f"{status.name} goes on without this terminal",
-        f"  watch     umpteen collect {_quote(job)}",
-        f"  end       umpteen cancel {_quote(job)}",
+        f"  watch     {write_verb('collect', job)}",
+        f"  end       {write_verb('cancel', job)}",
     ]
 
 
@@ -277,7 +277,7 @@ def render_end(
         f"  results   {shorten_path(status.address)}",
     ]
     if left_behind:
-        command = shell_command(["umpteen", "retry", job, *left_behind[:1]])
+        command = write_verb("retry", job, *left_behind[:1])
         lines.append(f"  behind    {_name_some(left_behind)}     {command}")
     ended = _name_ended(status)
     if waiting and is_whole:
@@ -285,7 +285,7 @@ def render_end(
         lines.append(f"  again     the same command runs {' and '.join(runs)}")
         return lines
     if ended:
-        lines.append(f"  again     umpteen retry {_quote(job)}     runs {ended}")
+        lines.append(f"  again     {write_verb('retry', job)}     runs {ended}")
     if waiting:
         lines.append(_say_collect(job, waiting))
     return lines
@@ -455,8 +455,8 @@ def _align(row: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def _failure_cells(job: str, failure: Failure) -> list[str]:
-    command = f"umpteen logs {_quote(job)} {_quote(failure.name)}"
-    command += " --stderr" if failure.has_stderr else ""
+    flags = "--stderr" if failure.has_stderr else ""
+    command = write_verb("logs", job, failure.name, flags=flags)
     state = failure.state.replace("_", " ")
     name = _CONTROL.sub("?", failure.name)
     reason = failure.reason.removeprefix(f"{state} ")
@@ -474,10 +474,6 @@ def cut_middle(text: str, width: int) -> str:
         return text
     end = (width - 1) * 2 // 3
     return text[: width - 1 - end] + "…" + text[len(text) - end :]
-
-
-def _quote(word: str) -> str:
-    return shell_command([word])
 
 
 def render_table(head: Sequence[str], rows: Iterable[Sequence[str]], right: str = "") -> list[str]:

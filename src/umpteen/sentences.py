@@ -17,8 +17,8 @@ from umpteen.task import (
     REASON_INTERRUPTED,
     STATES,
     Record,
-    shell_command,
     tell_end,
+    write_verb,
 )
 from umpteen.why import Attempt, Blocker, Why
 
@@ -34,7 +34,7 @@ def render_why(why: Why, job: str = "", width: int = 0) -> list[str]:
     """
     said = _say_state(why)
     sentence = textwrap.wrap(said, width, break_on_hyphens=False) if width else [said]
-    lines = [*sentence, *_list_commands(why, _quote(job or why.job))]
+    lines = [*sentence, *_list_commands(why, job or why.job)]
     if why.newer:
         how = "is behind itself" if why.is_newer_behind else "is newer"
         lines.append(f"  behind    it is after {why.newer}, which {how}")
@@ -173,30 +173,31 @@ def _say_took(record: Record) -> str:
 
 def _list_commands(why: Why, job: str) -> list[str]:
     """What to type next."""
-    name = _quote(why.name)
+    name = why.name
     if why.state == "succeeded" and why.newer and not why.is_dropped:
-        return [f"  umpteen retry {job} {name}     runs it again"]
+        return [f"  {write_verb('retry', job, name)}     runs it again"]
     if why.is_dropped or why.state in ("running", "succeeded"):
         return []
     ended = [b for b in why.blockers if b.state not in ("waiting", "skipped", "succeeded")]
     if ended and why.state in ("waiting", "skipped"):
-        other = _quote(ended[0].name)
+        other = ended[0].name
         behind = f"{ended[0].name}{_name_behind(ended[0].behind)}"
         return [
-            f"  umpteen logs {job} {other} --stderr",
-            f"  umpteen retry {job} {other}     runs {behind}",
+            "  " + write_verb("logs", job, other, flags="--stderr"),
+            f"  {write_verb('retry', job, other)}     runs {behind}",
         ]
     if why.state in ("failed", "timed_out"):
-        again = f"  umpteen retry {job} {name}     runs it again{_name_behind(why.behind)}"
-        lines = [f"  umpteen logs {job} {name} --stderr", again]
+        again = f"  {write_verb('retry', job, name)}     runs it again{_name_behind(why.behind)}"
+        lines = ["  " + write_verb("logs", job, name, flags="--stderr"), again]
         if why.state == "timed_out" and why.attempts and not why.attempts[-1].record.reason:
             longer = _double(why.attempts[-1].record.seconds)
-            lines.append(f"  umpteen retry {job} {name} --timeout {longer}     gives it longer")
+            again = write_verb("retry", job, name, flags=f"--timeout {longer}")
+            lines.append(f"  {again}     gives it longer")
         return lines
     if why.state == "cancelled":
-        return [f"  umpteen retry {job} {name}     runs it{_name_behind(why.behind)}"]
+        return [f"  {write_verb('retry', job, name)}     runs it{_name_behind(why.behind)}"]
     if why.state == "waiting" and not why.is_alive:
-        return [f"  umpteen collect {job}     runs what has not run"]
+        return [f"  {write_verb('collect', job)}     runs what has not run"]
     return []
 
 
@@ -214,7 +215,3 @@ def _render_time(then_s: float) -> str:
     """`14:03` today, else with its date; by the clock of this machine."""
     then, now = time.localtime(then_s), time.localtime()
     return time.strftime("%H:%M" if then[:3] == now[:3] else "%Y-%m-%d %H:%M", then)
-
-
-def _quote(word: str) -> str:
-    return shell_command([word])

@@ -35,6 +35,7 @@ __all__ = [
     "meets",
     "shell_command",
     "tell_end",
+    "write_verb",
 ]
 
 FORMAT_VERSION = 1  # of the files of a store; all that were ever released can be read
@@ -189,6 +190,14 @@ def build_digest(
 def shell_command(command: str | Sequence[str]) -> str:
     """The command as text for `sh -c`; a list is quoted word by word."""
     return command if isinstance(command, str) else shlex.join(command)
+
+
+def write_verb(verb: str, *names: str, flags: str = "") -> str:
+    """What to type: `umpteen logs job 3 --stderr`, that works whatever jobs and tasks are called."""
+    parts = ["umpteen", verb, shlex.join(names), flags]
+    if any(name.startswith("-") for name in names):
+        parts = ["umpteen", verb, flags, "--", shlex.join(names)]
+    return " ".join(filter(None, parts))
 
 
 def build_environment(

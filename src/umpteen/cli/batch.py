@@ -17,7 +17,7 @@ from umpteen.job import Job
 from umpteen.process import build_runner_command
 from umpteen.registry import register
 from umpteen.results.opening import parse_address
-from umpteen.task import RUNNER_VARIABLE, shell_command
+from umpteen.task import RUNNER_VARIABLE, shell_command, write_verb
 
 __all__ = ["batch_command"]
 
@@ -46,7 +46,7 @@ def batch_command(file: str, *, strict: bool, take_over: bool, echo: bool, quiet
         raise InputError(f"no such file: {file!r}", "give a batch file, such as 0.json")
     job = read_job([file])
     if not job.is_part:
-        raise InputError(f"{file} is no batch file: it has no 'runs'", f"umpteen run {file}")
+        raise InputError(f"{file} is no batch file: it has no 'runs'", write_verb("run", file))
     with contextlib.suppress(SettingsError):  # an address that the runner will refuse
         register(job.name, parse_address(job.settings.address))
     flags = ["--strict"] * strict + ["--take-over"] * take_over

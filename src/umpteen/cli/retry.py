@@ -22,7 +22,7 @@ from umpteen.cli.watch import watch_to_end
 from umpteen.dispatch import Rerun, Submission, explain, plan_rerun, retry
 from umpteen.history import SKIPPED
 from umpteen.lookup import find_names
-from umpteen.task import shell_command
+from umpteen.task import write_verb
 
 __all__ = ["retry_command"]
 
@@ -84,5 +84,5 @@ def _tell_blocker(submission: Submission, job: str, tasks: Sequence[str]) -> Non
     blockers = explain(job, task).blockers if task else []
     ended = [b.name for b in blockers if b.state not in ("waiting", "skipped", "succeeded")]
     if ended:
-        words = shell_command(["umpteen", "retry", job, ended[0]])
+        words = write_verb("retry", job, ended[0])
         click.echo(f"  first     {words}     {task} is after it", err=True)

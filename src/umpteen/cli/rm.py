@@ -11,7 +11,7 @@ from umpteen.cli.options import job_argument
 from umpteen.dispatch import Removal, plan_removal, remove
 from umpteen.errors import EXIT_SOME_FAILED, EXIT_SUCCEEDED, SettingsError
 from umpteen.report import render_size, shorten_path
-from umpteen.task import shell_command
+from umpteen.task import write_verb
 
 __all__ = ["rm_command"]
 
@@ -54,7 +54,7 @@ def rm_command(name: str, *, yes: bool) -> int:
 def _ask(removal: Removal, job: str) -> bool:
     """Raises SettingsError where nobody can answer."""
     if not sys.stdin.isatty():
-        again = f"umpteen rm {shell_command([job])} --yes"
+        again = write_verb("rm", job, flags="--yes")
         raise SettingsError("rm asks before it removes, and there is no terminal", again)
     tasks = len(removal.history.states) - len(removal.history.dropped)
     size, where = render_size(removal.measure()), shorten_path(removal.history.store.address)

@@ -24,7 +24,7 @@ from umpteen.report import (
     status_to_dict,
 )
 from umpteen.status import is_failure
-from umpteen.task import Record, shell_command
+from umpteen.task import Record, write_verb
 
 __all__ = ["status_command"]
 
@@ -72,11 +72,11 @@ def status_command(name: str, failures: int, *, as_json: bool) -> int:
         click.echo(f"  started   {render_ago(status.started_s)}")
     if status.trouble:
         click.echo(f"  trouble   {status.trouble}")
-    again = shell_command([name])
+    again = write_verb("collect", name)
     if status.state == "unknown":
-        click.echo(f"  again     umpteen collect {again}   finds out within 60 s whether it is run")
+        click.echo(f"  again     {again}   finds out within 60 s whether it is run")
     if status.state == "unfinished":
-        click.echo(f"  again     umpteen collect {again}   goes on with it")
+        click.echo(f"  again     {again}   goes on with it")
     if failures:
         _show_failures(history, name, ended, failures)
     return exit_code(status)

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from umpteen.errors import InputError
 from umpteen.formats.documents import Path, Place, Source, check_encoding
 from umpteen.formats.entries import Draft
+from umpteen.task import shell_command, write_verb
 
 __all__ = ["find_interpreter", "read_lines"]
 
@@ -44,12 +45,15 @@ def _refuse_others(source: Source) -> None:
     if program := find_interpreter(source):
         raise InputError(
             "is a script, not a list of commands",
-            f"to run it as one task: umpteen run '{program} {source.name}'",
+            "to run it as one task: "
+            + write_verb("run", f"{program} {shell_command([source.name])}"),
             file=source.name,
         )
     stem, extension = os.path.splitext(os.path.basename(source.name))
     if stem.lower() in ("makefile", "gnumakefile"):
-        hint = f"to run it as one task: umpteen run 'make -f {source.name}'"
+        hint = "to run it as one task: " + write_verb(
+            "run", f"make -f {shell_command([source.name])}"
+        )
         raise InputError("is a Makefile, not a list of commands", hint, file=source.name)
     if extension.lower() in _OTHER_FORMATS:
         hint = "one that is may have any other name: cp it to commands.txt"

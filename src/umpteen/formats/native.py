@@ -33,6 +33,7 @@ from umpteen.formats.terms import show_value
 from umpteen.job import Task, check_job_name
 from umpteen.names import automatic_name
 from umpteen.settings import Setting
+from umpteen.task import shell_command
 
 __all__ = [
     "JOB_KEYS",
@@ -299,7 +300,8 @@ def read_csv(source: Source) -> Draft:
     if "command" not in header:
         raise InputError(
             "the table has no column 'command'",
-            "to fill a template from it: umpteen run 'python sim.py {x}' --from " + source.name,
+            "to fill a template from it: umpteen run 'python sim.py {x}' --from "
+            + shell_command([source.name]),
             file=source.name,
             line=1,
         )

@@ -135,7 +135,7 @@ def _read_drafts(arguments: Sequence[str], tables: Sequence[str], inputs: Inputs
     if tables:
         message = f"a table goes with a command, and {arguments[0]!r} is taken for a job file"
         command = f"{write_command(arguments[:1])} {{x}}"
-        raise InputError(message, f"umpteen run '{command}' --from {tables[0]}")
+        raise InputError(message, shell_command(["umpteen", "run", command, "--from", tables[0]]))
     if len(arguments) > 2:
         hint = "give one job file, or a run file and a tasks file"
         raise InputError(f"{len(arguments)} files are too many for one job", hint)
