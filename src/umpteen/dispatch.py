@@ -6,6 +6,7 @@ Each verb is a short list of named steps. Nothing here prints.
 from __future__ import annotations
 
 import collections
+import contextlib
 import re
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
@@ -31,17 +32,19 @@ from umpteen.errors import (
     InputError,
     SettingsError,
     StoreError,
+    UmpteenError,
 )
 from umpteen.executors.base import LOCAL, Executor, Tell, find_short_name, open_executor
 from umpteen.graph import build_graph
 from umpteen.hand_in import HandInLock, hand_in, hand_in_lock, open_job_folder, put_syncs
 from umpteen.history import SKIPPED, History
 from umpteen.job import Job, Task, Terms
-from umpteen.lease import end_leftovers
+from umpteen.lease import end_leftovers, leases_folder
 from umpteen.lookup import (
     UNKNOWN_S,
     Liveness,
     find_names,
+    find_stranger,
     find_task,
     list_handles,
     open_history,
@@ -53,7 +56,7 @@ from umpteen.plan import Chosen, Plan, build_plan, takes_behind
 from umpteen.process import usable_cores
 from umpteen.registry import forget, register
 from umpteen.removal import Removed, measure_job, remove_job, remove_rest
-from umpteen.results.base import Store
+from umpteen.results.base import HANDED, JOB, Store, parse_numbers
 from umpteen.results.opening import is_remote, open_store, parse_address, read_patience
 from umpteen.settings import DEFAULTS, Settings
 from umpteen.status import JobStatus, build_status, estimate_left_s
@@ -112,6 +115,9 @@ def settle(job: Job, folder: str) -> Job:
         message = f"the address of the results has {unknown[0]}, which nothing stands for"
         raise SettingsError(message, "{name} is the job's name; nothing else is filled in")
     address = open_store(place, settings.results_options or None).address
+    if address == "/":
+        hint = "write a folder below it: --results /data/{name}"
+        raise SettingsError("results cannot lie in the root folder itself", hint)
     sources = dict(settings.sources)
     slots = settings.slots
     if not slots and executor.abilities.is_engine:
@@ -182,7 +188,9 @@ def _is_utf8(text: str) -> bool:
 def plan_run(job: Job, rerun: str = "default", only: Chosen | None = None) -> tuple[Plan, History]:
     """What `submit` would do, and the history it goes by; nothing is written."""
     history = _read_history(job)
-    return build_plan(job, history, Liveness().list_living(history), rerun, only), history
+    return build_plan(
+        job, history, Liveness(by_path=True).list_living(history), rerun, only
+    ), history
 
 
 def _read_history(job: Job) -> History:
@@ -232,7 +240,7 @@ class Submission:
         newest = next(reversed(history.hand_ins), None)
         self.follow, self.takes_behind = False, not (newest and newest.leaves_behind)
         self.cancelling: Sequence[int] | None = None
-        self.liveness = Liveness()
+        self.liveness = Liveness(by_path=True)
         self.is_looking = False
 
     @property
@@ -266,13 +274,41 @@ def submit(
     """
     history = _read_history(job)  # refuses what cannot be before anything is written
     executor = open_executor(job.settings.executor, job.settings.executor_options)
-    with history.store.patient():
-        open_job_folder(history.store, job)
-        register(job.name, history.store.address, job.settings.submitted_from)
-        job = put_syncs(history.store, job, is_far=executor.abilities.is_engine)
-    with hand_in_lock(history.store) as lock:
-        history.refresh()
-        return _hand_in(job, history, lock, rerun, only, tell=tell)
+    with _job_folder(history, job):
+        with history.store.patient():
+            job = put_syncs(history.store, job, is_far=executor.abilities.is_engine)
+        with hand_in_lock(history.store) as lock:
+            history.refresh()
+            return _hand_in(job, history, lock, rerun, only, tell=tell)
+
+
+@contextlib.contextmanager
+def _job_folder(history: History, job: Job) -> Iterator[None]:
+    """The job is in its store from now on; a new one only where it comes to be handed in."""
+    store, is_new = history.store, not history.job
+    leases_folder()  # refuses what is not ours before anything is made
+    with store.patient():
+        open_job_folder(store, job)
+    register(job.name, store.address, job.settings.submitted_from)
+    try:
+        yield
+    except (UmpteenError, KeyboardInterrupt):
+        if is_new:
+            with contextlib.suppress(UmpteenError):
+                _take_back(store)
+        raise
+
+
+def _take_back(store: Store) -> None:
+    """Remove a job that was never handed in."""
+    with hand_in_lock(store) as lock:
+        if parse_numbers(store.list(HANDED), ".json"):
+            return
+        lock.check()
+        store.delete(JOB)
+    forget(store.address)
+    if not is_remote(store.address):
+        remove_rest(store.address)
 
 
 def _open_store(settings: Settings) -> Store:
@@ -294,7 +330,7 @@ def _hand_in(
     executor = open_executor(job.settings.executor, job.settings.executor_options)
     executor.check()
     executor.tell = tell or executor.tell
-    liveness = liveness or Liveness()
+    liveness = liveness or Liveness(by_path=True)
     living = liveness.list_living(history)
     if history.list_open():  # of what ended meanwhile nothing is lost
         history.refresh()
@@ -506,7 +542,8 @@ def _withdraw(history: History, living: set[str], *, is_whole: bool) -> None:
     is_whole: whether all of the job is cancelled. Else a batch that has not begun has other
     tasks, too, and sees the mark when it does.
     """
-    for name, handles in list_handles(map(history.batches.__getitem__, living)).items():
+    batches = map(history.batches.__getitem__, living)
+    for name, handles in list_handles(history, batches, by_path=True).items():
         executor = open_executor(name, {})
         if is_whole:
             executor.cancel(handles)
@@ -569,6 +606,8 @@ def _read_settings(
     """What the job was handed in with last; without a deadline, which was that time's."""
     given = history.read_settings()
     before = given.get("executor", LOCAL)
+    if executor is None:
+        _refuse_strange(history, before)
     name, options = (find_short_name(executor[0]), dict(executor[1])) if executor else (before, {})
     if name != before or options:
         given.update(executor=name, executor_options=options)
@@ -581,6 +620,15 @@ def _read_settings(
         given["slots"] = min(given.get("slots") or usable_cores(), SLOTS_MOST)
         given["executor_options"] = {"detach": True} if detach else {}
     return msgspec.convert({**DEFAULTS, **given}, Settings)
+
+
+def _refuse_strange(history: History, executor: str) -> None:
+    """Raises SettingsError where the executor is named by what somebody else may have written."""
+    if executor != LOCAL and (found := find_stranger(history)):
+        raise SettingsError(
+            f"{found} may be somebody else's, and names the executor {executor!r}",
+            "umpteen collect FILE, with the job's file, says where it is to run",
+        )
 
 
 def _list_past(plan: Plan, before: Mapping[int, Tried]) -> dict[int, Past]:
@@ -723,7 +771,9 @@ def _stop(submission: Submission, living: set[str]) -> None:
 
 def _explain(submission: Submission, living: set[str]) -> str:
     """Why nothing runs, where the executor knows."""
-    found = list_handles(map(submission.history.batches.__getitem__, living))
+    history = submission.history
+    batches = map(history.batches.__getitem__, living)
+    found = list_handles(history, batches, by_path=True)
     return submission.executor.explain(found.get(submission.executor.name, ()))
 
 
@@ -852,7 +902,7 @@ def plan_removal(name: str) -> Removal:
 
 
 def _refuse_running(history: History, given: str) -> None:
-    status = read_status(history)
+    status = read_status(history, by_path=True)
     if status.state in ("running", "unknown"):
         is_known = status.state == "running"
         state = "is running" if is_known else "may be running on another machine"

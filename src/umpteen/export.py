@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from umpteen.errors import StoreError
+from umpteen.errors import SettingsError, StoreError
 from umpteen.history import History
 from umpteen.lookup import Outputs, find_outputs, read_facts
 
@@ -147,17 +147,15 @@ def _read_files(
     history: History, facts: Sequence[Mapping[str, Any]], complaints: list[str]
 ) -> list[bytes | None]:
     """What each task wrote to its metrics; None where there is none. All of a store at once."""
-    places = [
-        find_outputs(history, fact["task"], fact["token"], fact["record"], is_newest=True)
-        for fact in facts
-    ]
+    places = {
+        number: place
+        for number, fact in enumerate(facts)
+        if fact["record"] is not None
+        and (place := _find_place(history, fact, complaints)) is not None
+    }
     found: list[bytes | None] = [None] * len(facts)
-    for store in dict.fromkeys(place.store for place in places):
-        mine = [
-            number
-            for number, place in enumerate(places)
-            if place.store is store and facts[number]["record"] is not None
-        ]
+    for store in dict.fromkeys(place.store for place in places.values()):
+        mine = [number for number, place in places.items() if place.store is store]
         try:
             contents = store.read_many([(places[n].key(METRICS), 0, _TOO_MANY) for n in mine])
         except StoreError:  # one that cannot be read is not to cost the others
@@ -165,6 +163,14 @@ def _read_files(
         for number, content in zip(mine, contents, strict=True):
             found[number] = content
     return found
+
+
+def _find_place(history: History, fact: Mapping[str, Any], complaints: list[str]) -> Outputs | None:
+    try:
+        return find_outputs(history, fact["task"], fact["token"], fact["record"], is_newest=True)
+    except (StoreError, SettingsError) as error:  # one that cannot be read
+        complaints.append(f"{fact['name']}: {METRICS} left out: {error}")
+        return None
 
 
 def _read_file(place: Outputs, name: str, complaints: list[str]) -> bytes | None:

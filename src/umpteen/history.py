@@ -32,10 +32,9 @@ from umpteen.job import Task
 from umpteen.job_files import (
     RunningTask,
     damaged,
+    parse_job,
     parse_running,
     read_cancel_mark,
-    read_form,
-    read_job,
 )
 from umpteen.process import Machine, read_machine
 from umpteen.records import (
@@ -159,6 +158,7 @@ class History:
         self.batch_of: array[int] = array("i")
         self._made_by = array("i")  # by number of a batch
         self._restored_by: dict[int, int] = {}
+        self.strange: dict[int, str] = {}  # by hand-in, a file that others may have written
         self.troubles: dict[str, str] = {}  # what keeps batches from going on, as last read
         self._failures: list[tuple[str, Record]] = []
         self.seconds = 0.0
@@ -189,16 +189,17 @@ class History:
 
     def _read_job(self) -> None:
         try:
-            job = read_job(self.store)
-        except StoreError as error:
-            if error.damaged or not self.store.list(".umpteen"):
+            content = self._read_handed(0, JOB)
+        except StoreError:
+            if not self.store.list(".umpteen"):
                 raise
             # Settings are for its owner alone; how the job stands is for those he lets look on.
             self.job = {"name": self.store.address.rpartition("/")[2]}
             return
-        if job is not None:
-            refuse_newer(self.store, job)
+        if content is not None:
             with self._read_as(JOB):
+                job = parse_job(content)
+                refuse_newer(self.store, job)
                 check_settings(job.get("settings", {}))
             self.job = job
 
@@ -210,6 +211,13 @@ class History:
         except FormError as error:
             raise damaged(self.store.path(key), error) from error
 
+    def _read_handed(self, number: int, key: str) -> bytes | None:
+        """A file of a hand-in; notes where somebody else may have written it."""
+        content, is_own = self.store.read_own(key)
+        if content is not None and not is_own:
+            self.strange.setdefault(number, self.store.path(key))
+        return content
+
     def _read_hand_ins(self) -> None:
         known = len(self.hand_ins)
         for number in parse_numbers(self.store.list(".umpteen/handed"), ".json"):
@@ -219,7 +227,7 @@ class History:
             with self._read_as(handed_key(expected)):
                 if number != expected:
                     raise FormError("it is missing, and a later one is there")
-                content = self.store.read(handed_key(number)) or b""
+                content = self._read_handed(number, handed_key(number)) or b""
                 hand_in = parse_hand_in(content, number, self.count)
                 check_count(self.store, hand_in, self.count)
             self._add_hand_in(hand_in)
@@ -260,9 +268,11 @@ class History:
             self.stale.difference_update(part)
 
     def _read_handle(self, number: int) -> None:
-        handles = read_form(self.store, handles_key(number), parse_handles)
-        if handles is None:
+        content = self._read_handed(number, handles_key(number))
+        if content is None:
             return
+        with self._read_as(handles_key(number)):
+            handles = parse_handles(content)
         for name, handle in handles.items():
             batch = self.batches.get(name)
             if batch is None:
@@ -403,7 +413,9 @@ class History:
             given.update({known.get(key, key): value for key, value in newest.settings.items()})
             given.update(executor=newest.executor, executor_options={})
             key = options_key(newest.hand_in)
-            given["executor_options"] = read_form(self.store, key, parse_table) or {}
+            content = self._read_handed(newest.hand_in, key)
+            with self._read_as(key):
+                given["executor_options"] = parse_table(content or b"{}")
         return given
 
     # --- asking -------------------------------------------------------------------------
@@ -504,7 +516,7 @@ class History:
         for hand_in in self.hand_ins:
             key = tasks_key(hand_in.hand_in)
             with self._read_as(key):
-                lines = parse_task_lines(self.store.read(key) or b"")
+                lines = parse_task_lines(self._read_handed(hand_in.hand_in, key) or b"")
                 added = sum(line.index is None for line in lines)
                 count += added
                 if added != hand_in.tasks:

@@ -22,7 +22,7 @@ from umpteen.forms import (
     text,
     whole,
 )
-from umpteen.results.base import CANCEL, JOB, Store
+from umpteen.results.base import CANCEL, Store
 
 __all__ = [
     "CancelMark",
@@ -33,7 +33,6 @@ __all__ = [
     "parse_running",
     "read_cancel_mark",
     "read_form",
-    "read_job",
 ]
 
 _MOST_NAME = 1000  # bytes
@@ -60,13 +59,8 @@ def read_form(store: Store, key: str, parse: Callable[[bytes], _Content]) -> _Co
 # --- the job ------------------------------------------------------------------------------
 
 
-def read_job(store: Store) -> dict[str, Any] | None:
-    """`job.json`: its name, and what else there is. None where there is none."""
-    return read_form(store, JOB, parse_job)
-
-
 def parse_job(content: bytes) -> dict[str, Any]:
-    """Raises FormError."""
+    """`job.json`: its name, and what else there is. Raises FormError."""
     job = table_of(load_json(content))
     name = get(job, "name", text)
     if "/" in name or len(name.encode()) > _MOST_NAME:

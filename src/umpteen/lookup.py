@@ -17,12 +17,19 @@ from typing import Any, NamedTuple
 import msgspec
 
 from umpteen.errors import InputError, StoreError, UmpteenError
-from umpteen.executors.base import ENDED, LOCAL, UNKNOWN, open_executor
+from umpteen.executors.base import (
+    ENDED,
+    LOCAL,
+    UNKNOWN,
+    find_short_name,
+    is_short_name,
+    open_executor,
+)
 from umpteen.history import BatchHistory, History
 from umpteen.job import Task
-from umpteen.registry import find_address, register
+from umpteen.registry import find_address, register, was_handed_in
 from umpteen.results.base import Store, attempt_folder
-from umpteen.results.opening import find_output, is_remote, open_store
+from umpteen.results.opening import find_output, is_remote, open_store, parse_address
 from umpteen.status import JobStatus, build_status, list_living
 from umpteen.task import STATES, Record
 
@@ -32,6 +39,7 @@ __all__ = [
     "Outputs",
     "find_names",
     "find_outputs",
+    "find_stranger",
     "find_task",
     "list_handles",
     "open_history",
@@ -54,13 +62,14 @@ def open_history(name: str) -> History:
     return history
 
 
-def read_status(history: History) -> JobStatus:
-    """How the job stands now."""
-    liveness = Liveness()
+def read_status(history: History, *, by_path: bool = False) -> JobStatus:
+    """How the job stands now. by_path: as of `list_handles`."""
+    liveness = Liveness(by_path=by_path)
     living = liveness.list_living(history)
     status = build_status(history, living)
     if living and living <= liveness.seen.keys():  # and one look does not tell
-        return msgspec.structs.replace(status, state="unknown")
+        trouble = status.trouble or liveness.reason
+        return msgspec.structs.replace(status, state="unknown", trouble=trouble)
     if living and not (status.running or status.trouble):
         return msgspec.structs.replace(status, trouble=_explain(history, living))
     return status
@@ -70,40 +79,84 @@ def _explain(history: History, living: set[str]) -> str:
     """Why nothing runs, where an executor knows."""
     options = dict(history.read_settings().get("executor_options") or {})
     options.pop("worker_timeout", None)  # which is for those to keep who wait
-    for name, handles in list_handles(map(history.batches.__getitem__, living)).items():
+    batches = map(history.batches.__getitem__, living)
+    for name, handles in list_handles(history, batches).items():
         with contextlib.suppress(UmpteenError):
             if name != LOCAL and (reason := open_executor(name, options).explain(handles)):
                 return reason
     return ""
 
 
-def list_handles(batches: Iterable[BatchHistory]) -> dict[str, list[str]]:
-    """What may be asked after, by the executor to be asked: theirs, and the runners' own."""
+def list_handles(
+    history: History, batches: Iterable[BatchHistory], *, by_path: bool = False
+) -> dict[str, list[str]]:
+    """What may be asked after, by the executor to be asked: theirs, and the runners' own.
+
+    by_path: whether executors may be loaded that are none of ours, as verbs that only look never
+    do.
+    """
     handles: dict[str, list[str]] = collections.defaultdict(list)
     for batch in batches:
-        if batch.handle:
+        if batch.handle and not tell_unasked(history, batch, by_path=by_path):
             handles[batch.executor or LOCAL].append(batch.handle)
         if batch.lease:
             handles[LOCAL].append(batch.lease)
     return handles
 
 
+def tell_unasked(history: History, batch: BatchHistory, *, by_path: bool = False) -> str:
+    """Why the executor that has a batch is not asked after it; empty where it may be.
+
+    Whoever writes to a store could else have us speak to anybody, and load anything.
+    """
+    name = find_short_name(batch.executor or LOCAL)
+    if name == LOCAL:
+        return ""
+    if not (by_path or is_short_name(name)):
+        return f"the executor {name!r} is loaded by run, collect, retry and cancel alone"
+    if found := find_stranger(history, batch.hand_in):
+        return (
+            f"{found} may be somebody else's, so that what it names ({name}) is not asked; "
+            "umpteen collect FILE, with the job's file, does so"
+        )
+    return ""
+
+
+def find_stranger(history: History, hand_in: int | None = None) -> str:
+    """What of a hand-in (of any, where none is given) somebody else may have written; else empty.
+
+    In a folder each file tells whose it is. Elsewhere a job is this user's who handed it in from
+    this machine.
+    """
+    if is_remote(history.store.address):
+        return "" if was_handed_in(history.store.address) else history.store.address
+    if hand_in is not None:
+        return history.strange.get(hand_in, "")
+    return next(iter(history.strange.values()), "")
+
+
 class Liveness:
     """Which batches somebody is at: what the executors say, asked once for all.
 
     Where they cannot know (another machine's runner), a batch lives until its files have not
-    changed for 60 s by our clock; its runner replaces one every 15 s.
+    changed for 60 s by our clock; its runner replaces one every 15 s. by_path: as of
+    `list_handles`. reason: why an executor was not asked.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, by_path: bool = False) -> None:
+        self.by_path, self.reason = by_path, ""
         self.seen: dict[str, tuple[Any, float]] = {}
 
     def list_living(self, history: History) -> set[str]:
         """The batches that somebody is at, or may be."""
         open_batches = history.list_open()
         polled: dict[str, str] = {}
-        for name, asked in list_handles(open_batches).items():
+        for name, asked in list_handles(history, open_batches, by_path=self.by_path).items():
             polled.update(open_executor(name, {}).poll(asked))
+        for batch in open_batches:
+            if batch.handle and batch.handle not in polled:
+                polled[batch.handle] = UNKNOWN
+                self.reason = tell_unasked(history, batch, by_path=self.by_path)
         living = list_living(history, polled)
         for batch in open_batches:
             told = polled.get(batch.lease, ENDED), polled.get(batch.handle, ENDED)
@@ -212,9 +265,7 @@ def find_outputs(
 
     is_newest: whether there is no later attempt, so that an object store need not be asked.
     """
-    store, base = (
-        find_output(history.store, task.output) if task.output else (history.store, task.name)
-    )
+    store, base = _find_output(history, task)
     if record is None:
         return Outputs(store, base)
     is_far = is_remote(store.address)
@@ -225,6 +276,22 @@ def find_outputs(
             if below and store.list(f"{base}/{below}"):
                 return Outputs(store, f"{base}/{below}")
     return Outputs(store, base)
+
+
+def _find_output(history: History, task: Task) -> tuple[Store, str]:
+    """Raises StoreError for a place elsewhere that somebody else may have named."""
+    if not task.output:
+        return history.store, task.name
+    address = parse_address(task.output)
+    own = history.store.address
+    is_near = address.startswith(f"{own}/") or not (is_remote(own) or is_remote(address))
+    if not is_near and (found := find_stranger(history)):
+        raise StoreError(
+            f"the outputs of {task.name} are at {address}, which is not opened: "
+            f"{found} may be somebody else's",
+            "look there by other means, if you trust who says so",
+        )
+    return find_output(history.store, task.output)
 
 
 def find_names(history: History, names: Sequence[str], tasks: Sequence[str]) -> Iterator[str]:

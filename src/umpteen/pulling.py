@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from umpteen.errors import InputError
+from umpteen.errors import InputError, SettingsError, StoreError
 from umpteen.history import History
 from umpteen.job import Task
 from umpteen.lookup import Outputs, find_outputs
@@ -39,13 +39,21 @@ class Pulled(NamedTuple):
     kept: int
 
 
-def list_task_files(history: History) -> Iterator[TaskFiles]:
-    """Each task that counts with what its newest attempt left, in order of its files' paths."""
+def list_task_files(history: History, complaints: list[str]) -> Iterator[TaskFiles]:
+    """Each task that counts with what its newest attempt left, in order of its files' paths.
+
+    complaints: gets a sentence for each task whose outputs are not looked at, and which is left
+    out.
+    """
     listed: dict[str, list[tuple[str, int]]] | None = None
     for index, task in enumerate(history.read_tasks()):
         if index in history.dropped:
             continue
-        outputs = find_outputs(history, task, "", None)
+        try:
+            outputs = find_outputs(history, task, "", None)
+        except (StoreError, SettingsError) as error:
+            complaints.append(str(error))
+            continue
         if outputs.store is history.store and is_remote(history.store.address):
             if listed is None:
                 listed = _list_all(history.store)
@@ -74,6 +82,7 @@ def pull(
     destination: str,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    complaints: list[str] | None = None,
 ) -> Iterator[Pulled]:
     """Copy files to `destination/TASK/…`; how far it is, after each part.
 
@@ -84,7 +93,9 @@ def pull(
     """
     ends = {index: record.end_s for index, (_, record) in history.read_newest().items()}
     wanted: list[tuple[Store, str, str, int, float]] = []
-    for index, task, outputs, found in list_task_files(history):
+    for index, task, outputs, found in list_task_files(
+        history, [] if complaints is None else complaints
+    ):
         for path, size in found:
             shown = f"{task.name}/{path}"
             if ".." in path.split("/"):  # would lead out of the destination

@@ -25,6 +25,7 @@ __all__ = [
     "list_entries",
     "list_names",
     "register",
+    "was_handed_in",
 ]
 
 _RESULTS_FOLDER = "umpteen-results"
@@ -79,6 +80,12 @@ def _read_entry(path: str) -> Entry | None:
         entry.seen_s, (int, float)
     )
     return entry if is_sound else None
+
+
+def was_handed_in(address: str) -> bool:
+    """Whether this user has handed in the job at an address, from this machine."""
+    entry = _read_entry(_path(address))
+    return bool(entry and entry.folder)
 
 
 def forget(address: str) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -22,6 +23,7 @@ __all__ = ["results_command"]
 
 _SHOW_S = 1.0
 _RESULTS = "results/"
+_SHOWN = 3
 
 
 @click.command(
@@ -69,7 +71,8 @@ def _pull(
     as_json: bool,
 ) -> int:
     pulled, shown_s = Pulled(0, 0, 0), time.monotonic()
-    for pulled in pull(history, dest, include, exclude):
+    complaints: list[str] = []
+    for pulled in pull(history, dest, include, exclude, complaints):
         if time.monotonic() - shown_s > _SHOW_S and not as_json:
             shown_s = time.monotonic()
             size = render_size(pulled.size_bytes)
@@ -80,12 +83,14 @@ def _pull(
         kept = f", {pulled.kept:,} of them were there" if pulled.kept else ""
         size = render_size(pulled.size_bytes)
         click.echo(f"{pulled.files:,} files, {size} in {shorten_path(dest)}{kept}", err=True)
+    _complain(complaints)
     return EXIT_SUCCEEDED
 
 
 def _list(history: History, *, as_json: bool) -> int:
     count = total = 0
-    for index, task, outputs, found in list_task_files(history):
+    complaints: list[str] = []
+    for index, task, outputs, found in list_task_files(history, complaints):
         files = [path[len(_RESULTS) :] for path, _ in found if path.startswith(_RESULTS)]
         total += 1
         count += bool(files)
@@ -105,4 +110,13 @@ def _list(history: History, *, as_json: bool) -> int:
     if not as_json:
         where = shorten_path(history.store.address)
         click.echo(f"{count:,} of {total:,} tasks left results in {where}", err=True)
+    _complain(complaints)
     return EXIT_SUCCEEDED
+
+
+def _complain(complaints: Sequence[str]) -> None:
+    """Say what was left out, the first few in full."""
+    for complaint in complaints[:_SHOWN]:
+        click.echo(f"left out: {complaint}", err=True)
+    if (more := len(complaints) - _SHOWN) > 0:
+        click.echo(f"left out: {more:,} more", err=True)

@@ -23,6 +23,7 @@ __all__ = [
     "Order",
     "Tell",
     "find_short_name",
+    "is_short_name",
     "open_executor",
 ]
 
@@ -187,6 +188,11 @@ def find_short_name(name: str) -> str:
     return next((short for short, module in _MODULES.items() if module == place), name)
 
 
+def is_short_name(name: str) -> bool:
+    """Whether it is an executor of ours, and not a path that code is imported from."""
+    return name in _MODULES
+
+
 def open_executor(name: str, options: Mapping[str, Any]) -> Executor:
     """The executor of that short name or import path. Raises SettingsError."""
     place = _MODULES.get(name, name)
@@ -200,9 +206,13 @@ def open_executor(name: str, options: Mapping[str, Any]) -> Executor:
         module, _, attribute = place.rpartition(".")
     try:
         found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, ValueError, AttributeError) as error:
+    except (ImportError, ValueError, AttributeError, TypeError) as error:
         raise SettingsError(
             f"there is no executor {name!r}", nearest_hint(name, [*_MODULES, *_LATER])
         ) from error
+    if not (isinstance(found, type) and issubclass(found, Executor)):
+        raise SettingsError(
+            f"{name!r} is no executor", "name a class that is derived from umpteen's Executor"
+        )
     executor: Executor = found(options)
     return executor

@@ -91,6 +91,8 @@ class DaskExecutor(EngineExecutor):
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         super().__init__(options)
+        self.check_mappings("cluster_kwargs", "resources")
+        self.check_amounts(self.options.get("resources") or {})
         self.answers: _Answers | None = None
         self.wanted: dict[str, float] = {}
 
@@ -99,12 +101,10 @@ class DaskExecutor(EngineExecutor):
         options are not what they should be.
         """
         import_distributed()
-        self.check_mappings("cluster_kwargs", "resources")
-        self.check_amounts(self.options.get("resources") or {})
         if scheduler := self._find_given():
             check_address(scheduler)
         elif self.options.get("cluster_class"):
-            load_class(self.options["cluster_class"])
+            load_class(str(self.options["cluster_class"]))
         else:
             raise SettingsError(
                 "the executor 'dask' needs scheduler_address or cluster_class",

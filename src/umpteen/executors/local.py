@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import select
 import signal
 import subprocess
@@ -21,6 +22,9 @@ from umpteen.task import RUNNER_VARIABLE
 __all__ = ["LocalExecutor", "build_handle", "parse_handle"]
 
 
+_HANDLE = re.compile(r"([^\0]*)/([^/\0]*)/([0-9a-f]{1,64})")
+
+
 def build_handle(token: str) -> str:
     """A handle names the machine, its boot, and the runner's token."""
     here = read_machine()
@@ -28,9 +32,9 @@ def build_handle(token: str) -> str:
 
 
 def parse_handle(handle: str) -> tuple[str, str, str]:
-    """(machine, boot, token) of a handle."""
-    machine, boot, token = handle.rsplit("/", 2)
-    return machine, boot, token
+    """(machine, boot, token) of a handle; three empty words of what is none."""
+    found = _HANDLE.fullmatch(handle)
+    return (found[1], found[2], found[3]) if found else ("", "", "")
 
 
 class _Runner(subprocess.Popen[bytes]):
@@ -170,7 +174,7 @@ def _name_batches(batches: Sequence[str]) -> str:
 def _poll_one(handle: str) -> str:
     machine, boot, token = parse_handle(handle)
     here = read_machine()
-    if machine != here.machine:
+    if machine != here.machine or not token:
         return UNKNOWN
     if boot != here.boot:
         return ENDED

@@ -105,6 +105,9 @@ class RayExecutor(EngineExecutor):
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         super().__init__(options)
+        self.check_mappings("runtime_env", "resources")
+        resources = dict(self.options.get("resources") or {})
+        self.check_amounts({"num_cpus": self.options.get("num_cpus", 1), **resources})
         self.watched: list[Handle] = []
         self.ending: tuple[int | None, str] = (0, "")  # as `read_ending` told it last
         self.asked_s, self.workers = 0.0, 0
@@ -116,10 +119,7 @@ class RayExecutor(EngineExecutor):
                 "the executor 'ray' needs a package that is not here: ray",
                 "pip install 'umpteen[ray]'",
             )
-        self.check_mappings("runtime_env", "resources")
-        resources = dict(self.options.get("resources") or {})
-        self.check_amounts({"num_cpus": self.options.get("num_cpus", 1), **resources})
-        for name in resources:
+        for name in self.options.get("resources") or {}:
             if name in _OWN_RESOURCES or name.startswith("bundle"):
                 raise SettingsError(
                     f"{name!r} is none of the custom resources of 'ray'",

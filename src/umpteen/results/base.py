@@ -16,12 +16,14 @@ __all__ = [
     "CANCEL",
     "CLOSED",
     "FOLLOW",
+    "HANDED",
     "JOB",
     "LOCK",
     "OPTIONS_SUFFIX",
     "OUTPUTS",
     "OWN_FOLDER",
     "STATUS_BYTES",
+    "TASKS",
     "Appender",
     "Content",
     "Glance",
@@ -54,6 +56,7 @@ JOB = ".umpteen/job.json"
 CANCEL = ".umpteen/cancel"
 LOCK = ".umpteen/lock"
 FOLLOW = ".umpteen/follow"
+HANDED, TASKS = ".umpteen/handed", ".umpteen/tasks"
 OPTIONS_SUFFIX = ".options.json"  # of what its owner alone may read, as is job.json
 OUTPUTS = ("stdout", "stderr", "status_code", "status", "results")  # of an attempt, in its folder
 CLOSED = "closed"  # in the records folder of a batch
@@ -84,22 +87,22 @@ class LiveKey(NamedTuple):
 
 def tasks_key(hand_in: int) -> str:
     """The tasks that a hand-in added, changed or dropped."""
-    return f".umpteen/tasks/{hand_in}.jsonl"
+    return f"{TASKS}/{hand_in}.jsonl"
 
 
 def handed_key(hand_in: int) -> str:
     """What a hand-in gave to which executor."""
-    return f".umpteen/handed/{hand_in}.json"
+    return f"{HANDED}/{hand_in}.json"
 
 
 def options_key(hand_in: int) -> str:
     """The options of the executor that a hand-in went to."""
-    return f".umpteen/handed/{hand_in}{OPTIONS_SUFFIX}"
+    return f"{HANDED}/{hand_in}{OPTIONS_SUFFIX}"
 
 
 def handles_key(hand_in: int) -> str:
     """What the executor answered to a hand-in."""
-    return f".umpteen/handed/{hand_in}.handles.json"
+    return f"{HANDED}/{hand_in}.handles.json"
 
 
 def batch_key(batch: str) -> str:
@@ -241,6 +244,13 @@ class Store(abc.ABC):
     @abc.abstractmethod
     def read(self, key: str, offset: int = 0, size: int = -1) -> bytes | None:
         """At most `size` bytes of the file from `offset` on; None if there is no such file."""
+
+    def read_own(self, key: str) -> tuple[bytes | None, bool]:
+        """`read` of a whole file, and whether nobody but this user can have written it.
+
+        False where the store does not tell who has written what.
+        """
+        return self.read(key), False
 
     @abc.abstractmethod
     def read_tail(self, key: str, size: int) -> bytes | None:

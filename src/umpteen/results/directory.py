@@ -17,9 +17,11 @@ from contextlib import AbstractContextManager
 
 from umpteen.errors import StoreError
 from umpteen.results.base import (
+    HANDED,
     JOB,
     OPTIONS_SUFFIX,
     STATUS_BYTES,
+    TASKS,
     Appender,
     Content,
     Glance,
@@ -38,6 +40,7 @@ from umpteen.results.beneath import (
 __all__ = ["DirectoryStore", "RecordsFile", "written_whole"]
 
 _CHUNK = 1 << 20
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -98,6 +101,17 @@ class DirectoryStore(Store):
                     return file.read(size)
             except (FileNotFoundError, NotADirectoryError):
                 return None
+
+    def read_own(self, key: str) -> tuple[bytes | None, bool]:
+        """The file, and whether it is this user's, and others may not write to it."""
+        with self._explained("read", key):
+            try:
+                with self._open(key) as file:
+                    found = os.fstat(file.fileno())
+                    is_own = found.st_uid == os.geteuid() and not found.st_mode & _OTHERS_WRITE
+                    return file.read(), is_own
+            except (FileNotFoundError, NotADirectoryError):
+                return None, False
 
     def read_tail(self, key: str, size: int) -> bytes | None:
         """The last `size` bytes of the file, or all of it; None if there is no such file."""
@@ -271,8 +285,9 @@ def written_whole(path: str) -> Iterator[str]:
 def _write_beside(folder: int, name: str, key: str, content: Content) -> str:
     """A temporary file beside the one it is for, which has that content; its name."""
     temporary = f"{name}.{os.urandom(4).hex()}.new"
-    # Settings may name what others must not see.
-    mode = 0o600 if key.endswith((JOB, OPTIONS_SUFFIX)) else 0o666
+    # Settings may name what others must not see, and hand-ins what is done in our name.
+    mode = 0o644 if key.startswith((HANDED, TASKS)) else 0o666
+    mode = 0o600 if key.endswith((JOB, OPTIONS_SUFFIX)) else mode
     fd = os.open(temporary, _NEW, mode, dir_fd=folder)
     try:
         try:
@@ -296,7 +311,8 @@ def _is_there(name: str, folder: int) -> bool:
 def _create_without_links(folder: int, name: str, temporary: str) -> bool:
     """For file systems that have no hard links: exclusive, but not put whole."""
     try:
-        target = os.open(name, _NEW, 0o666, dir_fd=folder)
+        mode = stat.S_IMODE(os.lstat(temporary, dir_fd=folder).st_mode)
+        target = os.open(name, _NEW, mode, dir_fd=folder)
     except FileExistsError:
         return False
     source = open_beside(folder, temporary, temporary)
