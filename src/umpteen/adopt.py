@@ -16,10 +16,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from umpteen.errors import InputError
-from umpteen.forms import FormError, load_json, table_of, text, whole
+from umpteen.forms import FormError, get, load_json, table_of, text, token, whole
 from umpteen.identity import build_id, identify
 from umpteen.job_files import damaged
 from umpteen.lease import local_lock, name_hand_in
+from umpteen.names import find_malformed_name
 from umpteen.past import Past, list_handed, read_past
 from umpteen.process import read_machine
 from umpteen.records import format_ranges, list_starts, read_start
@@ -78,8 +79,9 @@ def adopt_batch(path: str, batch_id: str = "") -> Adopted:
         return Adopted(open_store(folder), [os.path.basename(path)[: -len(".json")]])
     content, parsed = _read(path)
     store = open_store(parsed["remote_output_path"])
-    if "split" not in parsed.get("umpteen", {"split": ""}):
-        return Adopted(store, [str(parsed["umpteen"]["batch"])])
+    if "split" not in _read_own(path, parsed):
+        return Adopted(store, [_read_own(path, parsed)["batch"]])
+    _refuse_places(path, store.address, parsed)
     first = batch_id or build_batch_id(content)
     _put_job(store, parsed)
     with local_lock(name_hand_in(identify(store))):
@@ -139,6 +141,29 @@ def _find_done(runs: Sequence[_Run], past: Mapping[int, Past], known: _Known) ->
     }
 
 
+def _read_own(path: str, parsed: dict[str, Any]) -> dict[str, Any]:
+    """What a file has under `umpteen`: the batch that it is, or no more than its split."""
+    own = parsed.get("umpteen", {"split": ""})
+    try:
+        if "split" not in table_of(own):
+            get(own, "batch", token)
+    except FormError as error:
+        raise InputError(f"'umpteen' names no batch: {error}", file=path, field="umpteen") from None
+    return table_of(own)
+
+
+def _refuse_places(path: str, top: str, parsed: dict[str, Any]) -> None:
+    """Raises InputError where outputs would lie at the root, or a run's have no task's name."""
+    field = "remote_output_path"
+    if top == "/":
+        raise InputError(f"{field} cannot be the root folder itself", file=path, field=field)
+    outputs = (run_output(parsed[field], run, n) for n, run in enumerate(parsed["runs"]))
+    places = (parse_address(output) for output in outputs)
+    below = [place[len(top) + 1 :] for place in places if place.startswith(f"{top}/")]
+    if bad := find_malformed_name(below):
+        raise InputError(bad.message, bad.hint, file=path, field=field)
+
+
 def _read(path: str) -> tuple[bytes, dict[str, Any]]:
     try:
         with open(path, "rb") as file:
@@ -151,6 +176,8 @@ def _read(path: str) -> tuple[bytes, dict[str, Any]]:
         raise InputError(error.msg, file=path, line=error.lineno, column=error.colno) from error
     except UnicodeDecodeError as error:
         raise InputError("this is not UTF-8 text", file=path) from error
+    except (ValueError, RecursionError) as error:
+        raise InputError("this is no JSON that can be read", file=path) from error
     if not isinstance(parsed, dict):
         raise InputError("a batch file is an object with 'runs'", file=path)
     _check(path, parsed)
@@ -171,6 +198,9 @@ def _check(path: str, parsed: dict[str, Any]) -> None:
     for number, run in enumerate(runs):
         if not isinstance(run, dict) or not isinstance(run.get("cmd"), str):
             raise InputError(f"run {number} has no cmd", file=path, field="cmd")
+        for field in ("remote_output_path", "local_results_dir"):
+            if not isinstance(run.get(field, ""), (str, type(None))):
+                raise InputError(f"{field} of run {number} is no text", file=path, field=field)
         output = run_output(parsed["remote_output_path"], run, number)
         if output in outputs:
             raise InputError(

@@ -36,7 +36,7 @@ from umpteen.task import OUTCOMES
 
 __all__ = ["read_batch_file"]
 
-_MOST_SLOTS = 2**31
+_MOST_SLOTS = 2**31  # an older version took any number
 _DIGEST = re.compile(r"[0-9a-f]{16,128}")
 
 

@@ -56,7 +56,7 @@ from umpteen.plan import Chosen, Plan, build_plan, takes_behind
 from umpteen.process import usable_cores
 from umpteen.registry import forget, register
 from umpteen.removal import Removed, measure_job, remove_job, remove_rest
-from umpteen.results.base import HANDED, JOB, Store, parse_numbers
+from umpteen.results.base import HANDED, JOB, LOCK, Store, parse_numbers
 from umpteen.results.opening import is_remote, open_store, parse_address, read_patience
 from umpteen.settings import DEFAULTS, Settings
 from umpteen.status import JobStatus, build_status, estimate_left_s
@@ -286,11 +286,11 @@ def submit(
 def _job_folder(history: History, job: Job) -> Iterator[None]:
     """The job is in its store from now on; a new one only where it comes to be handed in."""
     store, is_new = history.store, not history.job
-    leases_folder()  # refuses what is not ours before anything is made
     with store.patient():
         open_job_folder(store, job)
-    register(job.name, store.address, job.settings.submitted_from)
     try:
+        leases_folder()  # refuses what is not ours, before anybody is waited for
+        register(job.name, store.address, job.settings.submitted_from)
         yield
     except (UmpteenError, KeyboardInterrupt):
         if is_new:
@@ -300,12 +300,10 @@ def _job_folder(history: History, job: Job) -> Iterator[None]:
 
 
 def _take_back(store: Store) -> None:
-    """Remove a job that was never handed in."""
-    with hand_in_lock(store) as lock:
-        if parse_numbers(store.list(HANDED), ".json"):
-            return
-        lock.check()
-        store.delete(JOB)
+    """Remove a job that was never handed in, and that nobody is handing in."""
+    if store.read(LOCK) is not None or parse_numbers(store.list(HANDED), ".json"):
+        return
+    store.delete(JOB)
     forget(store.address)
     if not is_remote(store.address):
         remove_rest(store.address)
@@ -456,7 +454,7 @@ def plan_rerun(name: str, chosen: Rerun | None = None) -> Plan:
     history = open_history(name)
     settings = _read_settings(history, detach=False)
     job, rerun, only = _choose_rerun(history, settings, chosen or Rerun())
-    living = Liveness().list_living(history)
+    living = Liveness(by_path=True).list_living(history)
     return build_plan(job, history, living, rerun, only, follow=True)
 
 

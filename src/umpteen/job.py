@@ -107,7 +107,7 @@ class Job(msgspec.Struct, frozen=True):
 
 def check_job_name(name: str) -> str:
     """The name itself; raises InputError where it cannot name a folder of results."""
-    if name in ("", ".", "..") or _BAD_JOB_NAME.search(name):
+    if name in ("", ".", "..", ".umpteen") or _BAD_JOB_NAME.search(name):
         raise InputError(
             f"{name!r} cannot be a job's name: it would leave the results directory"
             if name.split("/", maxsplit=1)[0] in ("", ".", "..")
