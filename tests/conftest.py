@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 
 from tests.support.command import Umpteen
 from tests.support.dask import DaskCluster
+from tests.support.ftp import Ftp, FtpServer
 from tests.support.proxy import FaultProxy
 from tests.support.ray import RayCluster
 from tests.support.s3 import PROGRAMS, S3, S3Server
@@ -155,3 +157,16 @@ def sfs(sfs_server: SfsServer, monkeypatch: pytest.MonkeyPatch) -> Sfs:
     for name, value in place.environment.items():
         monkeypatch.setenv(name, value)
     return place
+
+
+@pytest.fixture(scope="session")
+def ftp_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FtpServer]:
+    """A real FTP server, for all tests of a run."""
+    with FtpServer(tmp_path_factory.mktemp("ftp")) as server:
+        yield server
+
+
+@pytest.fixture
+def ftp(ftp_server: FtpServer) -> Ftp:
+    """An empty folder on a real FTP server."""
+    return ftp_server.make_folder(f"f{uuid.uuid4().hex[:12]}")

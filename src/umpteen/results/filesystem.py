@@ -13,8 +13,9 @@ import importlib.util
 import inspect
 import itertools
 import os
+import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Callable
 
 from umpteen.errors import SettingsError
@@ -49,11 +50,16 @@ _SLOWEST_BYTES_S = 50_000
 _PASSING = {"ClientConnectionError", "ClientPayloadError", "ServerDisconnectedError"}
 _PASSING |= {"ServiceRequestError", "ServiceResponseError", "IncompleteReadError"}
 _PASSING |= {"ConnectionError", "Timeout", "ChunkedEncodingError", "RetryError"}  # of requests
+_PASSING |= {"error_temp", "error_proto"}  # of ftplib
 _WRITES = {"pipe_file": 0, "put_file": 1, "rm_file": 0}  # which argument the file is
 _LIMITS_S = {"get_file": None, "find": 600.0}  # of what may be long
 _MAKE_PLACE = "make it, or name another"
 _NO_FILE = frozenset({errno.ENOENT, errno.ENOTDIR})
+_FTP_REFUSED = ("550", "553")  # it may be missing, and we may not be allowed to
 _MEMORY = threading.Lock()
+# Where one thing at a time can be done. Files in memory are one object for all who read them,
+# their position too; FTP has one connection for all that is asked.
+_ALONE: dict[str, Callable[[], Any]] = {"memory": lambda: _MEMORY, "ftp": threading.Lock}
 
 
 def known_schemes() -> set[str]:
@@ -100,10 +106,10 @@ class FilesystemPlace(Place):
             "skip_instance_cache": True,
         }
         self.root = str(self.kind._strip_protocol(address)).rstrip("/")  # noqa: SLF001
-        self.is_memory = scheme == "memory"
+        self.alone: Any = _ALONE.get(scheme, contextlib.nullcontext)()
         self.exclusive = {name for name in _WRITES if _keeps_apart(self.kind, name)}
         is_tried = "pipe_file" in self.exclusive
-        self.is_exclusive = True if self.is_memory else (None if is_tried else False)
+        self.is_exclusive = True if scheme == "memory" else (None if is_tried else False)
         self.reads_parts = not self.kind.async_impl and self.kind.cat_file is _fsspec().cat_file
         self.writing: dict[str, asyncio.Future[Any]] = {}
         self.opening: asyncio.Lock | None = None
@@ -167,6 +173,12 @@ class FilesystemPlace(Place):
             return _read_size(await self._do("info", path))
         except FileNotFoundError:
             return None
+
+    async def _is_file(self, path: str) -> bool:
+        try:
+            return bool(_look_up(await self._do("info", path), "type") == "file")
+        except FileNotFoundError:
+            return False
 
     async def download(self, key: str, path: str) -> bool:
         """Copy a file to this machine, put whole; False if there is no such file."""
@@ -239,18 +251,20 @@ class FilesystemPlace(Place):
         """Remove a file, if it is there."""
 
         async def remove() -> None:
-            with contextlib.suppress(FileNotFoundError):
+            try:
                 await self._do("rm_file", self._path(key))
+            except FileNotFoundError:
+                if await self._size(self._path(key)) is not None:
+                    raise
 
         await self.tried(remove)
 
     async def move(self, source: str, target: str) -> None:
         """Copy all of it, then remove the old; nothing if it is not there."""
-        names = [name for name, _ in await self.walk(source)]
-        pairs = [(f"{source}/{name}", f"{target}/{name}") for name in names]
-        is_file = not pairs and await self.tried(lambda: self._size(self._path(source))) is not None
-        if is_file:
-            pairs = [(source, target)]
+        pairs = [(source, target)]
+        if not await self.tried(lambda: self._is_file(self._path(source))):
+            names = [name for name, _ in await self.walk(source)]
+            pairs = [(f"{source}/{name}", f"{target}/{name}") for name in names]
         await gather(self._copy, pairs)
         await self.remove_many([old for old, _ in pairs])
 
@@ -262,8 +276,19 @@ class FilesystemPlace(Place):
                 folder = self._path(target).rpartition("/")[0]
                 await self._do("makedirs", folder, exist_ok=True)
                 await self._do("cp_file", self._path(source), self._path(target))
+            except NotImplementedError:
+                with tempfile.TemporaryDirectory(prefix="umpteen-") as folder:
+                    here = f"{folder}/copy"
+                    await self._get_file(self._path(source), here)
+                    body = Body(b"", here, _measure(here))
+                    await self.send(target, body, mark="")
 
         await self.tried(copy)
+
+    async def recover(self, error: Exception) -> None:  # noqa: ARG002 -- any may have broken it
+        """Have another connection made where the library makes one only when it is opened."""
+        if self.opened is not None and not self.opened.async_impl:
+            self.opened = None
 
     async def close(self) -> None:
         """Let go of connections."""
@@ -305,6 +330,9 @@ class FilesystemPlace(Place):
                 asked = self._do_in_turn(path, functools.partial(self._do_alone, call))
             return await asyncio.wait_for(asked, _LIMITS_S.get(name, limit_s))
         except Exception as error:
+            cause = error.__cause__
+            if isinstance(cause, Exception) and self.judge(cause).is_transient:
+                raise cause from None  # some take any trouble for a file that is not there
             if isinstance(error, (FileNotFoundError, FileExistsError)):
                 raise
             if _is_missing(error):
@@ -327,14 +355,8 @@ class FilesystemPlace(Place):
         return await asyncio.shield(answer)
 
     def _do_alone(self, call: Callable[[], Any]) -> Any:
-        with self._alone():
+        with self.alone:
             return call()
-
-    @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Files in memory are one object for all who read them, their position too."""
-        with _MEMORY if self.is_memory else contextlib.nullcontext():
-            yield
 
     async def _open(self) -> Any:
         if self.opening is None:
@@ -432,4 +454,5 @@ def _read_status(error: Exception) -> int:
 
 def _is_missing(error: Exception) -> bool:
     """Whether the library says, in its own way, that there is no such file."""
-    return getattr(error, "errno", None) in _NO_FILE or _read_status(error) == 404
+    is_ftp = type(error).__name__ == "error_perm" and str(error).startswith(_FTP_REFUSED)
+    return getattr(error, "errno", None) in _NO_FILE or _read_status(error) == 404 or is_ftp

@@ -155,9 +155,10 @@ def _parse_remote(scheme: str, rest: str) -> str:
 def _check_scheme(scheme: str) -> None:
     from umpteen.results.filesystem import known_schemes
 
-    valid = known_schemes().union(_USUAL)
-    if scheme not in valid:
-        raise SettingsError(f"results at {scheme}:// are not known", nearest_hint(scheme, valid))
+    known = known_schemes()
+    if known and scheme not in known:  # a runner may look before it can see any package
+        hint = nearest_hint(scheme, known.union(_USUAL))
+        raise SettingsError(f"results at {scheme}:// are not known", hint)
 
 
 def _read_options() -> dict[str, Any]:
