@@ -79,12 +79,12 @@ class Syncer:
     def __init__(self) -> None:
         self.thread: threading.Thread | None = None
         self.marks: list[tuple[Appender, int]] = []
-        self.failed = False
+        self.error: StoreError | None = None  # of the newest, where that failed
 
     def begin(self, marks: list[tuple[Appender, int]]) -> None:
         """Start to sync all that was written so far, if nothing is being synced."""
         if self.thread is None:
-            self.marks = marks
+            self.marks, self.error = marks, None
             self.thread = threading.Thread(target=self._sync, daemon=True)
             self.thread.start()
 
@@ -94,8 +94,10 @@ class Syncer:
                 file.flush()
             if self.marks[0][0].fd >= 0:
                 sync_filesystem(self.marks[0][0].fd)
-        except (OSError, StoreError):
-            self.failed = True
+        except StoreError as error:
+            self.error = error
+        except OSError as error:
+            self.error = StoreError(f"{error.strerror}: {error.filename or 'the disk'}")
 
     def take(self, *, wait: bool) -> list[tuple[Appender, int]]:
         """How far each file is on the disk by now; empty while that is not known."""
@@ -104,8 +106,7 @@ class Syncer:
         self.thread.join()
         self.thread = None
         marks, self.marks = self.marks, []
-        failed, self.failed = self.failed, False
-        return [] if failed else marks
+        return [] if self.error else marks
 
 
 def is_unsynced(file: Appender) -> bool:

@@ -59,7 +59,8 @@ class Parcel:
 class Delivery:
     """Threads that put parcels; `bell` is a descriptor to read from when some have arrived.
 
-    trouble: what keeps parcels from arriving, since `trouble_s`; None while nothing does.
+    trouble: what keeps parcels from arriving, and `hint` what to do about it, since `trouble_s`;
+    None while nothing does.
     """
 
     def __init__(self, store: Store) -> None:
@@ -74,6 +75,7 @@ class Delivery:
         os.set_blocking(self.bell, False)
         os.set_blocking(self._ring, False)
         self.trouble = ""
+        self.hint: str | None = None
         self.trouble_s: float | None = None
         self.is_stopped = False
         self.count = 0  # that have arrived
@@ -209,7 +211,7 @@ class Delivery:
         for parcel in parcels:
             parcel.is_alone = True
         with self.changed:
-            self.trouble = str(error)
+            self.trouble, self.hint = str(error), error.hint
             self.trouble_s = self.trouble_s or time.monotonic()
             self.waiting.extendleft(reversed(parcels))
             self._release(parcels)

@@ -42,6 +42,7 @@ __all__ = [
     "Lease",
     "SlotEntry",
     "end_leftovers",
+    "find_kept",
     "find_lease",
     "find_runner",
     "find_trouble",
@@ -53,7 +54,6 @@ __all__ = [
     "lock_file",
     "name_hand_in",
     "read_last_slots",
-    "take_kept",
 ]
 
 KEPT = "kept.jsonl"
@@ -470,37 +470,51 @@ def _wind_down(token: str, folder: str) -> None:
 
 
 class Kept(NamedTuple):
-    """A success that a runner of this machine could not put: its record, and its outputs here."""
+    """A success that a runner of this machine could not record.
+
+    boot: of the machine at that time. folder: where its outputs are on this machine, if they
+    have not been brought to the store. below: where they belong, relative to the task's folder.
+    """
 
     attempt: int
     digest: str
     record: bytes
+    boot: str
     folder: str
+    below: str
 
 
-def take_kept(store: Identity, token: str) -> dict[int, Kept]:
-    """By task index, what dead runners of a store kept; nobody else than `token` gets it."""
+def find_kept(store: Identity) -> dict[int, Kept]:
+    """By task index, the newest of what dead runners of a store kept on this machine."""
     found: dict[int, Kept] = {}
     for other, folder in _list_leases():
-        if not store.fits(_read(folder, "info.json")) or is_held(other):
+        lease = _read(folder, "info.json")
+        is_of_another = store.id and lease.get("id", store.id) != store.id  # removed, and made anew
+        if not store.fits(lease) or is_of_another or is_held(other):
             continue
-        taken = os.path.join(folder, f"taken-{token}.jsonl")
-        with contextlib.suppress(OSError):
-            os.rename(os.path.join(folder, KEPT), taken)
-            with open(taken, "rb") as file:
-                found.update(_parse_kept(file.read(), os.path.join(folder, SPOOL)))
+        with contextlib.suppress(OSError), open(os.path.join(folder, KEPT), "rb") as file:
+            for index, kept in _parse_kept(file.read(), folder, str(lease.get("boot"))):
+                if index not in found or _is_better(kept, found[index]):
+                    found[index] = kept
     return found
 
 
-def _parse_kept(content: bytes, spool: str) -> Iterator[tuple[int, Kept]]:
+def _is_better(kept: Kept, other: Kept) -> bool:
+    if kept.attempt != other.attempt:
+        return kept.attempt > other.attempt
+    return os.path.isdir(kept.folder)
+
+
+def _parse_kept(content: bytes, lease: str, boot: str) -> Iterator[tuple[int, Kept]]:
     for line in content.splitlines():
-        with contextlib.suppress(ValueError, KeyError):
+        with contextlib.suppress(ValueError, KeyError, TypeError):
             record = json.loads(line)
             # One with a reason is of a task whose files are not complete.
             if record["state"] == TaskState.SUCCEEDED.value and not record.get("reason"):
-                folder = spool_folder(spool, record["task"], record["attempt"])
-                kept = Kept(record["attempt"], record["digest"], line, folder)
-                yield record["task"], kept
+                index, attempt = int(record["task"]), int(record["attempt"])
+                folder = spool_folder(os.path.join(lease, SPOOL), index, attempt)
+                below = str(record.get("outputs", ""))
+                yield index, Kept(attempt, str(record["digest"]), line, boot, folder, below)
 
 
 def _bury(folder: str) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from umpteen.delivery import Delivery, Parcel
@@ -42,15 +41,11 @@ class Outcome(NamedTuple):
 class Outgoing:
     """The outputs of one runner's attempts that are on their way.
 
-    kept: by task index, what dead runners kept on this machine. delivery: there once something
-    was sent.
+    delivery: there once something was sent.
     """
 
-    def __init__(
-        self, opener: Opener, lease: Lease, lanes: Lanes, others: Others, kept: Mapping[int, Kept]
-    ) -> None:
+    def __init__(self, opener: Opener, lease: Lease, lanes: Lanes, others: Others) -> None:
         self.opener, self.lease, self.lanes, self.others = opener, lease, lanes, others
-        self.kept = kept
         self.delivery: Delivery | None = None
 
     # --- what goes out ------------------------------------------------------------------
@@ -78,22 +73,26 @@ class Outgoing:
         return []
 
     def send_kept(self, ordinal: int, opened: OpenBatch) -> list[Outcome]:
-        """Send what succeeded before and could not be put; as `send`, for a batch just opened."""
+        """Send what dead runners kept here; the outcomes whose outputs are in their place."""
         outcomes = []
-        for position in opened.todo[:] if self.kept else ():
-            index = opened.view.indices[position]
-            kept = self.kept.get(index)
-            if kept is None or kept.attempt <= opened.attempts.get(index, 0):
-                continue
-            if kept.digest != opened.view.digest(position):
-                continue
-            with contextlib.suppress(OSError):
-                os.makedirs(self.lease.spool, exist_ok=True)
-                os.rename(kept.folder, spool_folder(self.lease.spool, index, kept.attempt))
-                opened.todo.remove(position)
-                outcome = Outcome((ordinal, position), _SUCCEEDED, kept.record, comes_back=False)
+        for position, kept in opened.kept.items():
+            outcome = Outcome((ordinal, position), _SUCCEEDED, kept.record, comes_back=False)
+            if not os.path.isdir(kept.folder):
+                outcomes.append(outcome)
+            elif self._take_over(opened.view.indices[position], kept):
                 outcomes += self.send(outcome, opened)
+            else:
+                opened.todo.append(position)
         return outcomes
+
+    def _take_over(self, index: int, kept: Kept) -> bool:
+        """Have the outputs in our own spool; whether that could be done."""
+        try:
+            os.makedirs(self.lease.spool, exist_ok=True)
+            os.rename(kept.folder, spool_folder(self.lease.spool, index, kept.attempt))
+        except OSError:
+            return False
+        return True
 
     def _begin_delivery(self) -> Delivery:
         delivery = Delivery(self.opener.store)
@@ -151,6 +150,11 @@ class Outgoing:
     def trouble(self) -> str:
         """What keeps them from arriving; empty where nothing does."""
         return self.delivery.trouble if self.delivery else ""
+
+    @property
+    def hint(self) -> str | None:
+        """What to do about that."""
+        return self.delivery.hint if self.delivery else None
 
     @property
     def trouble_s(self) -> float | None:

@@ -8,6 +8,7 @@ library alone.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import time
 from collections.abc import Iterable
@@ -15,6 +16,7 @@ from collections.abc import Iterable
 from umpteen.beside import Syncer, is_unsynced
 from umpteen.lanes import Lanes
 from umpteen.lease import KEPT
+from umpteen.process import sync_filesystem
 from umpteen.records import build_line
 from umpteen.results.base import Appender
 
@@ -31,6 +33,7 @@ class Recorder:
     def __init__(self, address: str, lanes: Lanes, patience_s: float) -> None:
         self.address, self.lanes, self.patience_s = address, lanes, patience_s
         self.trouble = ""
+        self.hint: str | None = None
         self.trouble_s: float | None = None
         self._files: list[Appender] = []  # all that are not closed
         self._in_use: list[Appender] = []  # those of batches that are open
@@ -110,10 +113,11 @@ class Recorder:
         file.close()
         return False
 
-    def keep(self, lines: Iterable[bytes], trouble: str = "") -> None:
+    def keep(self, lines: Iterable[bytes], trouble: str = "", hint: str | None = None) -> None:
         """Have records stay on this machine, of outputs that stay there; why, where it is known."""
         self._kept += lines
-        self.trouble = trouble or self.trouble
+        if trouble:
+            self.trouble, self.hint = trouble, hint
 
     def leave_kept(self, folder: str) -> str:
         """Write what the store did not take into a folder here; a sentence of it, "" for none."""
@@ -123,6 +127,20 @@ class Recorder:
         path = os.path.join(folder, KEPT)
         with contextlib.suppress(OSError), open(path, "ab") as kept:
             kept.write(b"".join(self._kept))
-        count = sum(lines.count(10) for lines in self._kept)
-        trouble = f"the results store cannot be written: {self.trouble}"
-        return f"{trouble}; {count} outcomes are kept in {path}"
+            kept.flush()
+            sync_filesystem(kept.fileno())  # what is beside it, too
+        self._hear_syncer()
+        said = "the results store cannot be written" + (f": {self.trouble}" if self.trouble else "")
+        count = sum(_is_outcome(line) for lines in self._kept for line in lines.splitlines())
+        if not count:
+            return said
+        return f"{said}; {count} outcome{'s are' if count > 1 else ' is'} kept in {path}"
+
+    def _hear_syncer(self) -> None:
+        """Why records could not be put, where nothing else was refused."""
+        if not self.trouble and (error := self._syncer.error):
+            self.trouble, self.hint = str(error), error.hint
+
+
+def _is_outcome(line: bytes) -> bool:
+    return b'"task":' in line and "task" in json.loads(line)

@@ -33,7 +33,7 @@ from umpteen.foreign import ForeignBatches
 from umpteen.intake import Intake
 from umpteen.lane import CANCEL_ALL, DEADLINE, END_KINDLY, GO_ON, KILL
 from umpteen.lanes import Lanes
-from umpteen.lease import KEPT, SPOOL, Kept, Lease, end_leftovers, leases_folder, take_kept
+from umpteen.lease import KEPT, SPOOL, Kept, Lease, end_leftovers, find_kept, leases_folder
 from umpteen.machine import read_capacity
 from umpteen.open_batches import OpenBatches
 from umpteen.others import Marks, Others
@@ -152,7 +152,7 @@ class _Runner:
             folder = os.path.join(leases_folder(), dead)
             if not os.path.exists(os.path.join(folder, KEPT)):
                 shutil.rmtree(os.path.join(folder, SPOOL), ignore_errors=True)
-        return take_kept(self.work.store, self.token)
+        return find_kept(self.work.store)
 
     def _be_asked(self, number: int, *_: object) -> None:
         is_ending = self.lanes.stopping
@@ -176,12 +176,13 @@ class _Runner:
     def _begin(self, store: Store, options: Options, kept: dict[int, Kept]) -> None:
         """Make what the work is shared among; here is told who knows whom."""
         lease, lanes = self.lease, self.lanes
-        opener = Opener(self.work.store, store, self.token, read_machine(), options.take_over, {})
+        here = read_machine()
+        opener = Opener(self.work.store, store, self.token, here, options.take_over, {}, kept)
         self.recorder = Recorder(store.address, lanes, self.patience_s)
         self.others = Others(opener, lease)
         foreign = ForeignBatches(opener, self.began_s + self.patience_s)
         self.batches = OpenBatches(opener, lanes, self.recorder, self.others, foreign)
-        self.outgoing = Outgoing(opener, lease, lanes, self.others, kept)
+        self.outgoing = Outgoing(opener, lease, lanes, self.others)
         self.recalls = Recalls(self.batches, self.outgoing, lanes)
         echo = functools.partial(echo_outputs, lease.spool) if options.echo else None
         self.attempts = Attempts(self.batches, self.outgoing, self.recalls, lanes.kills, echo)
@@ -354,7 +355,8 @@ class _Runner:
         """Have what did not arrive kept on this machine."""
         if self.outgoing.delivery:
             self.attempts.take_arrived()
-            self.recorder.keep(self.outgoing.stop(), self.outgoing.trouble)
+            left = self.outgoing.stop()
+            self.recorder.keep(left, self.outgoing.trouble, self.outgoing.hint)
 
     def _wait_for_stores(self) -> None:
         is_hopeless = self.is_urgent or self._are_outputs_lost(time.monotonic())
@@ -376,7 +378,7 @@ class _Runner:
         """Leave outcomes that the store did not take on this machine, and say where."""
         said = self.recorder.leave_kept(self.lease.folder)
         if said:
-            _complain(said)
+            _complain(said, self.recorder.hint)
         return bool(said)
 
     def _say_left(self) -> str:
@@ -403,7 +405,7 @@ class _Runner:
 
 
 def _complain(message: str, hint: str | None = None) -> None:
-    hint = hint or "make room or give access, then run it again"
+    hint = hint or "make room or give access, then run the same command again"
     print(f"error: {message}\n\nhint: {hint}", file=sys.stderr)
 
 

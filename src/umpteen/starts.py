@@ -10,7 +10,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from umpteen.batch_file import read_batch_file
@@ -19,7 +19,7 @@ from umpteen.forms import MOST_TASKS
 from umpteen.identity import Identity, describe_place, is_another
 from umpteen.job_files import parse_running, read_cancel_mark
 from umpteen.lane import BatchView
-from umpteen.lease import is_alive, read_last_slots
+from umpteen.lease import Kept, is_alive, read_last_slots
 from umpteen.process import Machine
 from umpteen.records import (
     Start,
@@ -54,6 +54,7 @@ __all__ = ["OpenBatch", "Opener", "read_batch"]
 
 _EARLIER_S = 15.0  # how long an earlier start elsewhere is waited for
 _NOT_YET = 0xFF
+_CODE_BYTES = 32  # more than any exit code has
 
 
 def read_batch(store: Store, batch: str) -> BatchView:
@@ -71,6 +72,7 @@ class OpenBatch:
     by task index, how many there were. fenced: outputs go below `attempts/`. finals: by task
     index, the state it came to in an earlier start. tries: by task index, records of attempts
     that another is to follow. own_attempts: indices of those that this start tried before.
+    kept: by position, successes that a dead runner could not record, to be recorded now.
     labels: by task index, number and runner of its newest attempt before. unsure: indices of
     tasks of which an earlier attempt may have left outputs that no record tells of. is_orphan:
     whether it ends because what the engine had it watched by is gone.
@@ -80,6 +82,7 @@ class OpenBatch:
         self.view, self.key, self.file = view, key, file
         self.todo: list[int] = []
         self.alone: list[int] = []
+        self.kept: dict[int, Kept] = {}
         self.attempts: dict[int, int] = {}
         self.fenced = False
         self.finals: dict[int, int] = {}
@@ -124,7 +127,11 @@ class OpenBatch:
 
 
 class Opener(NamedTuple):
-    """Opens batches of one store for one runner. begun: those whose records file is there."""
+    """Opens batches of one store for one runner.
+
+    begun: those whose records file is there. kept: by task index, what dead runners of this
+    machine could not record.
+    """
 
     identity: Identity
     store: Store
@@ -132,6 +139,7 @@ class Opener(NamedTuple):
     here: Machine
     take_over: bool
     begun: dict[str, tuple[RecordsKey, Appender]]
+    kept: Mapping[int, Kept] = {}
 
     def open(self, batch: str) -> OpenBatch | None:
         """The batch to go on with; None where it must not start, or somebody is at it.
@@ -172,7 +180,45 @@ class Opener(NamedTuple):
         self._choose(opened, starts)
         if read_cancel_mark(store).has_batch(batch):
             self.record_cancelled(opened)
+        elif self.kept:
+            opened.kept = self._find_kept(opened)
+            opened.todo = [position for position in opened.todo if position not in opened.kept]
         return opened
+
+    def _find_kept(self, opened: OpenBatch) -> dict[int, Kept]:
+        """By position, the successes of dead runners whose outputs are here, or in their place."""
+        found: dict[int, Kept] = {}
+        for position in opened.todo:
+            index = opened.view.indices[position]
+            kept = self.kept.get(index)
+            is_newer = kept is not None and kept.attempt > opened.attempts.get(index, 0)
+            if kept and is_newer and kept.digest == opened.view.digest(position):
+                found[position] = kept
+        arrived = [p for p, kept in found.items() if not os.path.isdir(kept.folder)]
+        for position in set(arrived).difference(self._list_complete(opened.view, found, arrived)):
+            del found[position]
+        return found
+
+    def _list_complete(
+        self, view: BatchView, kept: Mapping[int, Kept], positions: Sequence[int]
+    ) -> Iterator[int]:
+        """Those of which the exit code, which is put last, is there.
+
+        What the disk of this machine had before it started anew may be gone since.
+        """
+        opened: dict[str, Store] = {}
+        asked: dict[Store, list[tuple[int, str]]] = {}
+        for position in positions:
+            if not self.store.is_lasting and kept[position].boot != self.here.boot:
+                continue
+            store, folder = find_output(self.store, view.output(position), opened)
+            parts = (folder, kept[position].below, view.status_file)
+            asked.setdefault(store, []).append((position, "/".join(filter(None, parts))))
+        for store, places in asked.items():
+            codes = store.read_many([(key, 0, _CODE_BYTES) for _, key in places])
+            yield from (place[0] for place, code in zip(places, codes) if code == b"0")
+        for store in opened.values():
+            store.close()
 
     def record_cancelled(
         self, opened: OpenBatch, reason: str = "", only: Container[int] | None = None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable
@@ -14,6 +16,8 @@ from tests.support.command import Umpteen
 from tests.support.store import list_records
 from tests.support.sweep import find_runners
 from tests.support.wait import wait_until
+from umpteen.lease import leases_folder
+from umpteen.process import read_machine
 
 # Says that it is an hour earlier from the moment on at which the file is there.
 _SHIFT = r"""
@@ -103,6 +107,48 @@ def test_disk_made_read_only_in_the_middle_and_back(umpteen: Umpteen, own_disk: 
     _, said = running.communicate(timeout=90)
     assert running.returncode == 0, said
     assert states(store) == ["succeeded"] * 22
+
+
+def take_records_away(umpteen: Umpteen, boot: str = "") -> None:
+    """What a runner leaves whose disk took outputs and then no records."""
+    (records,) = (umpteen.store() / ".umpteen/records/1").glob("*.jsonl")
+    job = json.loads((umpteen.store() / ".umpteen/job.json").read_text())
+    lines = records.read_text().splitlines(keepends=True)
+    records.write_text("".join(line for line in lines if '"event":"start"' in line))
+    lease = Path(leases_folder()) / records.stem.partition("-")[2]
+    lease.mkdir(mode=0o700, parents=True)
+    info = {"address": str(umpteen.store()), "boot": boot or read_machine().boot, "time": 1}
+    (lease / "info.json").write_text(json.dumps({**info, "id": job["id"]}))
+    (lease / "lock").touch()
+    (lease / "kept.jsonl").write_text("".join(line for line in lines if '"task":' in line))
+
+
+def test_successes_that_were_not_recorded_are_where_their_files_are_complete(
+    umpteen: Umpteen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UMPTEEN_LEASES", str(umpteen.leases))
+    command = ("run", "echo {n} >> ran; exit $(( {n} == 4 ))", "n=1..4", "--name", "job")
+    umpteen(*command)
+    take_records_away(umpteen)
+    (umpteen.store() / "n=2/status_code").unlink()
+    done = umpteen(*command)
+    assert done.returncode == 1, done.stderr
+    assert "3 succeeded, 1 failed" in done.stderr
+    assert sorted((umpteen.folder / "ran").read_text().split()) == list("122344")
+
+
+@pytest.mark.parametrize("other", ["boot", "store"])
+def test_successes_of_another_time_are_not_taken_for_those_of_now(
+    umpteen: Umpteen, other: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UMPTEEN_LEASES", str(umpteen.leases))
+    command = ("run", "echo {n} >> ran", "n=1..2", "--name", "job")
+    umpteen(*command)
+    take_records_away(umpteen, boot="earlier" if other == "boot" else "")
+    if other == "store":
+        shutil.rmtree(umpteen.store() / ".umpteen")
+    assert umpteen(*command).returncode == 0
+    assert sorted((umpteen.folder / "ran").read_text().split()) == list("1122")
 
 
 def test_thousand_slots(umpteen: Umpteen) -> None:

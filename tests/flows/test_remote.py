@@ -20,7 +20,7 @@ import pytest
 
 from tests.support.command import Umpteen
 from tests.support.far import run_far_point
-from tests.support.proxy import FaultProxy
+from tests.support.proxy import Answer, FaultProxy, Request, refusal
 from tests.support.s3 import S3
 from tests.support.sftp import Sftp
 from tests.support.sweep import TARGETS, Point, find_runners, list_processes
@@ -539,10 +539,15 @@ def test_task_whose_results_the_store_refuses_fails_alone(far: Place) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "code"), [(403, "ExpiredToken"), (404, "NoSuchBucket"), (403, "QuotaExceeded")]
+    ("status", "code", "hint"),
+    [
+        (403, "ExpiredToken", "renew your credentials"),
+        (404, "NoSuchBucket", "make the bucket"),
+        (403, "QuotaExceeded", "make room or ask"),
+    ],
 )
 def test_outcomes_that_cannot_be_put_are_kept_and_said(
-    far: Place, s3_proxy: FaultProxy, status: int, code: str
+    far: Place, s3_proxy: FaultProxy, status: int, code: str, hint: str
 ) -> None:
     watcher = far.umpteen.start(
         "run", f"echo {{n}} >> ran; {WAITS}", "n=1..6", "--name", "job", "--results", far.address,
@@ -555,7 +560,10 @@ def test_outcomes_that_cannot_be_put_are_kept_and_said(
     kept = wait_until(lambda: list(far.umpteen.leases.glob("*/kept.jsonl")), 60)
     s3_proxy.errors = 0.0
     _, said = watcher.communicate(timeout=120)
-    assert len(kept[0].read_text().splitlines()) >= 2
+    outcomes = [line for line in kept[0].read_text().splitlines() if "task" in json.loads(line)]
+    assert len(outcomes) >= 2
+    assert f"{len(outcomes)} outcomes are kept in {kept[0]}" in said
+    assert f"hint: {hint}" in said
     assert list(kept[0].parent.glob("spool/*/stdout"))
     done = far.run(f"echo {{n}} >> ran; {WAITS}", "n=1..6")
     assert done.returncode == 0, said + done.stderr
@@ -564,6 +572,66 @@ def test_outcomes_that_cannot_be_put_are_kept_and_said(
     assert {far.open().read(f"n={n}/stdout") for n in range(1, 7)} == {
         b"%d\n" % n for n in range(1, 7)
     }
+
+
+def test_outputs_that_arrived_before_the_store_refused_are_not_made_again(
+    far: Place, s3_proxy: FaultProxy
+) -> None:
+    command, runs = "echo {n} >> ran; echo {n}", "n=1..6"
+
+    def refuse(request: Request) -> Answer | None:
+        is_record = request.method == "PUT" and "/records/" in request.path
+        return refusal(400, "ExpiredToken") if is_record and is_begun() else None
+
+    def is_begun() -> bool:
+        return (far.umpteen.folder / "ran").exists()
+
+    s3_proxy.rule = refuse
+    done = far.run(command, runs, env={"UMPTEEN_STORE_PATIENCE_S": "1"})
+    assert done.returncode == 3
+    assert "the credentials have expired; 6 outcomes are kept" in done.stderr
+    assert "hint: renew your credentials" in done.stderr
+    assert not list(far.umpteen.leases.glob("*/spool/*/stdout"))
+    s3_proxy.rule = None
+    far.open().delete("n=6/status_code")  # of one it is not to be known that all is there
+    assert far("run", command, runs, "--only", "n=2", "--name", "job", "--results", far.address)
+    done = far.run(command, runs)
+    assert done.returncode == 0, done.stderr
+    assert far.states() == {"succeeded": 6}
+    assert sorted((far.umpteen.folder / "ran").read_text().split()) == list("1234566")
+
+
+def test_outcomes_are_kept_for_whoever_comes_to_the_store(far: Place, s3_proxy: FaultProxy) -> None:
+    command, runs = f"echo {{n}} >> ran; {WAITS}", "n=1..4"
+    watcher = far.umpteen.start(
+        "run", command, runs, "--name", "job", "--results", far.address, "--slots", "4",
+        env={OPTIONS_VARIABLE: json.dumps(far.options), "UMPTEEN_STORE_PATIENCE_S": "1"},
+    )  # fmt: skip
+    wait_until((far.umpteen.folder / "began.4").exists)
+    s3_proxy.errors, s3_proxy.status, s3_proxy.code = 1.0, 400, "ExpiredToken"
+    far.umpteen.write("go", "")
+    watcher.communicate(timeout=120)
+    s3_proxy.errors = 0.0
+    env = {OPTIONS_VARIABLE: json.dumps(far.options), "UMPTEEN_STORE_PATIENCE_S": "1"}
+    codes: list[int] = []
+
+    def refuse(request: Request) -> Answer | None:
+        asked.append(request.path)
+        is_late = sum("/batches/" in path for path in asked) > 1  # at first slots are asked for
+        return refusal(400, "ExpiredToken") if is_late and not codes else None
+
+    asked: list[str] = []
+    s3_proxy.rule = refuse
+    for token in ("a" * 12, "b" * 12):  # a runner that cannot read the batch, and one that can
+        runner = [*build_runner_command(), f"--token={token}", far.address, "1"]
+        done = subprocess.run(
+            runner, env={**far.umpteen.environment, **env, RUNNER_VARIABLE: token},
+            capture_output=True, timeout=60, check=False, cwd=far.umpteen.folder,
+        )  # fmt: skip
+        codes.append(done.returncode)
+    assert codes == [3, 0]
+    assert far.states() == {"succeeded": 4}
+    assert sorted((far.umpteen.folder / "ran").read_text().split()) == list("1234")
 
 
 def test_outcomes_on_their_way_are_kept_where_a_lane_is_killed(
