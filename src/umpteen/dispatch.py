@@ -36,7 +36,14 @@ from umpteen.errors import (
 )
 from umpteen.executors.base import LOCAL, Executor, Tell, find_short_name, open_executor
 from umpteen.graph import build_graph
-from umpteen.hand_in import HandInLock, hand_in, hand_in_lock, open_job_folder, put_syncs
+from umpteen.hand_in import (
+    HandInLock,
+    hand_in,
+    hand_in_lock,
+    measure_syncs,
+    open_job_folder,
+    put_syncs,
+)
 from umpteen.history import SKIPPED, History
 from umpteen.job import Job, Task, Terms
 from umpteen.lease import end_leftovers, leases_folder
@@ -188,9 +195,10 @@ def _is_utf8(text: str) -> bool:
 def plan_run(job: Job, rerun: str = "default", only: Chosen | None = None) -> tuple[Plan, History]:
     """What `submit` would do, and the history it goes by; nothing is written."""
     history = _read_history(job)
-    return build_plan(
-        job, history, Liveness(by_path=True).list_living(history), rerun, only
-    ), history
+    executor = open_executor(job.settings.executor, job.settings.executor_options)
+    job = measure_syncs(history.store, job, is_far=executor.abilities.is_engine)
+    living = Liveness(by_path=True).list_living(history)
+    return build_plan(job, history, living, rerun, only), history
 
 
 def _read_history(job: Job) -> History:
@@ -231,6 +239,7 @@ class Submission:
         succeeded = history.counts()["succeeded"]
         self.done, self.dropped = (plan.done, len(plan.dropped)) if plan else (succeeded, 0)
         self.left_failed = plan.left_failed if plan else 0
+        self.other_code = plan.other_code if plan else 0
         self.left_behind = sorted(plan.left_behind) if plan else []
         self.source_digest = plan.job.source_digest if plan else ""
         self.deaths, self.waiting = 0, -1
@@ -345,7 +354,7 @@ def _hand_in(
     submission = Submission(job.settings, history, executor, batches, plan)
     submission.liveness = liveness
     submission.follow, submission.takes_behind = follow, takes_behind(rerun)
-    if only is not None or rerun not in ("default", "all", "rest", "left"):
+    if only is not None or rerun not in ("default", "all", "code", "rest", "left"):
         submission.only = _only_of(plan)
     return submission
 

@@ -156,6 +156,7 @@ class History:
         self.dropped: set[int] = set()
         self.stale: set[int] = set()
         self.batch_of: array[int] = array("i")
+        self.gone: set[int] = set()  # done, as recorded, but without what was left
         self._made_by = array("i")  # by number of a batch
         self._restored_by: dict[int, int] = {}
         self.strange: dict[int, str] = {}  # by hand-in, a file that others may have written
@@ -265,7 +266,15 @@ class History:
         for part in batch.indices:
             self.states[part.start : part.stop] = bytes(len(part))
             self.batch_of[part.start : part.stop] = array("i", [batch.number]) * len(part)
+            self.gone.difference_update(part)
             self.stale.difference_update(part)
+
+    def overrule(self, index: int, state: int) -> None:
+        """Have a task count for what it left, not for what is recorded. state: 0 for gone."""
+        self.states[index] = state
+        if not state:
+            self.batch_of[index] = -1  # free to be handed in
+            self.gone.add(index)
 
     def _read_handle(self, number: int) -> None:
         content = self._read_handed(number, handles_key(number))

@@ -26,25 +26,28 @@ __all__ = [
     "Plan",
     "build_plan",
     "build_settings",
+    "find_other_code",
+    "list_code",
     "takes_behind",
 ]
 
-RERUN_CHOICES = ("default", "all", "failed", "changed", "behind", "none")
+RERUN_CHOICES = ("default", "all", "failed", "changed", "behind", "code", "none")
 
 _FAILURES = frozenset({"failed", "timed_out", "cancelled", "skipped"})
 
 # Which of a task's conditions make it run, by what --rerun says.
 _RERUN = {
-    "default": {"new", "unfinished", "changed", "behind", *_FAILURES},
-    "all": {"new", "unfinished", "changed", "behind", "succeeded", *_FAILURES},
+    "default": {"new", "unfinished", "gone", "changed", "behind", *_FAILURES},
+    "all": {"new", "unfinished", "gone", "changed", "behind", "succeeded", *_FAILURES},
+    "code": {"new", "unfinished", "gone", "changed", "behind", "code", *_FAILURES},
     "failed": {*_FAILURES},
     "changed": {"changed"},
     "behind": {"behind"},
     "none": {"new"},
     "retry": {"behind", *_FAILURES},
     # What is left of a job that this process ran: nothing a second time.
-    "rest": {"new", "unfinished", "changed", "behind"},
-    "left": {"new", "unfinished", "changed"},
+    "rest": {"new", "unfinished", "gone", "changed", "behind"},
+    "left": {"new", "unfinished", "gone", "changed"},
 }
 
 
@@ -65,12 +68,13 @@ class Plan(msgspec.Struct):
     """What a hand-in would do.
 
     to_run: indices in order. why: how many of them are `new`, `unfinished`, `changed`, `succeeded`,
+    `gone` (their outputs are), `code` (done with other code than is synced now),
     `behind`, `failed`, `timed_out`, `cancelled`, `skipped`, or `needed` by others. updates: tasks of which what counts for no
     digest changed. restored: tasks that were dropped and are as they were. again: lost batches that go in as they are. closed: batches that
     must never start again. running: tasks that a living batch has. done: tasks left alone.
     behind: tasks that succeeded before what they are after did and run again, each with one that
     it is after; left_behind: those of them that are left alone; left_failed: how many are that
-    did not succeed.
+    did not succeed. other_code: how many of those done were done with other code.
     """
 
     job: Job
@@ -88,6 +92,7 @@ class Plan(msgspec.Struct):
     behind: dict[int, int]
     left_behind: dict[int, int]
     left_failed: int
+    other_code: int
     is_plain: bool
     before: int
     by_index: Callable[[int], Task]
@@ -130,6 +135,7 @@ def build_plan(
     changed = {change.index for change in found.changes}
     dropped = [] if job.is_part else _list_dropped(indices, history)
     chosen = _Chooser(history, living, _RERUN[rerun], changed)
+    chosen.other_code = find_other_code(history, job.settings.synced)
     if rerun == "none":
         chosen.find_started(indices)
     to_run, why, running = chosen.choose(indices, found.tasks, only)
@@ -155,7 +161,8 @@ def build_plan(
         job=job, added=found.added, changes=found.changes, updates=found.updates,
         dropped=dropped, restored=found.restored, to_run=to_run, why=why, again=again, closed=closed, running=running,
         done=chosen.done, behind=behind, left_behind=left,
-        left_failed=chosen.left_failed, is_plain=found.is_plain,
+        left_failed=chosen.left_failed, other_code=chosen.count_other_code(indices, to_run),
+        is_plain=found.is_plain,
         before=history.count, by_index=_index_tasks(found.tasks, indices, found.is_plain),
         indices=indices, graph=graph, history=history,
     )  # fmt: skip
@@ -429,6 +436,7 @@ class _Chooser:
         self.history, self.wanted, self.changed = history, wanted, changed
         self.living = {history.batches[name].number for name in living}
         self.started: set[int] | None = None
+        self.other_code: frozenset[int] = frozenset()
         self.left_failed = self.done = 0
 
     def find_started(self, indices: Sequence[int]) -> None:
@@ -463,6 +471,20 @@ class _Chooser:
                 self.done += 1
         return to_run, why, running
 
+    def count_other_code(self, indices: Sequence[int], to_run: Sequence[int]) -> int:
+        """How many of those that are done and left alone were done with other code."""
+        history = self.history
+        if not self.other_code:
+            return 0
+        runs = set(to_run)
+        return sum(
+            index < history.count
+            and history.states[index] == SUCCEEDED
+            and history.batch_of[index] in self.other_code
+            and index not in runs
+            for index in indices
+        )
+
     def find_behind(
         self, graph: Graph, found: _Found, runs: set[int], loose: Loose
     ) -> dict[int, int]:
@@ -473,12 +495,13 @@ class _Chooser:
 
     def is_open(self, index: int) -> bool:
         """Whether a task has come to no end, and nobody is at it."""
-        return self._judge(index) in ("new", "unfinished", "changed")
+        return self._judge(index) in ("new", "unfinished", "gone", "changed")
 
     def _all_succeeded(self, indices: Sequence[int]) -> bool:
         states = self.history.states
         return (
             "succeeded" not in self.wanted
+            and not ("code" in self.wanted and self.other_code)
             and not self.changed
             and isinstance(indices, range)
             and len(indices) <= len(states)
@@ -494,7 +517,10 @@ class _Chooser:
         if index in self.changed:
             return "changed"
         if state == SUCCEEDED:
-            return "succeeded"
+            is_other = "code" in self.wanted and self.history.batch_of[index] in self.other_code
+            return "code" if is_other else "succeeded"
+        if index in self.history.gone:
+            return "gone"
         if IS_FINAL[state]:
             return STATES[state]
         if self.history.batch_of[index] < 0 or (
@@ -546,6 +572,21 @@ def _is_spoilt(history: History, batch: BatchHistory) -> bool:
     """Whether a batch has tasks that were dropped, or was cancelled: as it is it cannot run."""
     is_cancelled = batch.batch.isdigit() and int(batch.batch) <= history.cancelled_upto
     return is_cancelled or any(not history.dropped.isdisjoint(part) for part in batch.indices)
+
+
+def find_other_code(history: History, synced: Sequence[Sequence[Any]]) -> frozenset[int]:
+    """Numbers of the batches that had other folders synced than these, as their digests tell."""
+    now = sorted(digest for digest, *_ in synced)
+    return frozenset(
+        batch.number
+        for batch in history.batches.values()
+        if now and (before := list_code(batch)) and sorted(before) != now
+    )
+
+
+def list_code(batch: BatchHistory) -> list[str]:
+    """The digests of what was synced for a batch."""
+    return [str(digest) for digest, *_ in batch.settings.get("synced") or ()]
 
 
 def build_settings(job: Job) -> dict[str, Any]:

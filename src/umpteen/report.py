@@ -218,15 +218,22 @@ def render_goes_on(status: JobStatus, job: str) -> list[str]:
 
 
 def render_plan(
-    done: int, running: int, why: Mapping[str, int], former: int = 0, left_behind: int = 0
+    done: int,
+    running: int,
+    why: Mapping[str, int],
+    former: int = 0,
+    left_behind: int = 0,
+    other_code: int = 0,
 ) -> str:
     """What of a job that ran before is run now: `97 done before, 20 new`.
 
     former: how many are running as they were before they changed. left_behind: how many are
-    behind what they are after, and left alone.
+    behind what they are after, and left alone. other_code: how many of those done were done with
+    other code.
     """
     words = [
         (done, "done before"),
+        (other_code, "of these with other code"),
         (running, "being run already"),
         (former, "of these changed and run again after that"),
         (why.get("failed", 0), "failed before and run again"),
@@ -236,6 +243,8 @@ def render_plan(
         (why.get("changed", 0), "changed"),
         (why.get("unfinished", 0), "not finished before"),
         (why.get("succeeded", 0), "succeeded before and run again"),
+        (why.get("gone", 0), "done before without their outputs now"),
+        (why.get("code", 0), "done before with other code"),
         (why.get("behind", 0), "behind what they are after"),
         (left_behind, "behind what they are after and left alone"),
         (why.get("new", 0), "new"),
@@ -245,6 +254,7 @@ def render_plan(
 
 
 def _as_one(word: str) -> str:
+    word = word.replace("their outputs", "its outputs")
     return word.replace("they are after", "it is after")
 
 
@@ -516,6 +526,12 @@ def render_dry_run(plan: Plan) -> list[str]:
     lines = [f"would run {count:,} of {plan.total:,} tasks: {reasons}"]
     if plan.done:
         lines.append(f"  done      {plan.done:,} are done and left alone")
+    if plan.other_code:
+        it = "it" if plan.other_code == 1 else "them"
+        lines.append(
+            f"  code      {plan.other_code:,} of these with other code than is synced now; "
+            f"--rerun code runs {it} again"
+        )
     if plan.dropped:
         lines.append(f"  dropped   {len(plan.dropped):,} that it had before are no longer in it")
     if plan.running:
@@ -559,6 +575,7 @@ def plan_to_dict(plan: Plan) -> dict[str, Any]:
         "total": plan.total,
         "run": plan.why,
         "done": plan.done,
+        "other_code": plan.other_code,
         "running": plan.running,
         "behind": _name_tasks(plan, plan.behind),
         "left": {"failed": plan.left_failed, "behind": _name_tasks(plan, plan.left_behind)},

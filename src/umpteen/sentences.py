@@ -45,6 +45,9 @@ def render_why(why: Why, job: str = "", width: int = 0) -> list[str]:
         lines.append(f"  missing   {why.missing}")
     if why.instead:
         lines.append(f"  instead   it left {why.instead}: that is what to write in `expect`")
+    if why.code:
+        since = f"; since then {', '.join(why.code_since)} was synced" if why.code_since else ""
+        lines.append(f"  code      {', '.join(why.code)}{since}")
     lines += [f"  lacks     it needs {what}" for what in why.lacks]
     if len(why.attempts) > 1 or (why.attempts and why.state == "waiting"):
         lines += [f"  attempt   {_say_attempt(attempt)}" for attempt in why.attempts]

@@ -17,8 +17,9 @@ from umpteen.history import SUCCEEDED, BatchHistory, History
 from umpteen.job import Task, Terms
 from umpteen.job_files import RunningTask, parse_running
 from umpteen.machine import Capacity, in_mb, list_lacks, read_capacity
+from umpteen.plan import list_code
 from umpteen.records import list_starts, read_start
-from umpteen.results.base import running_key
+from umpteen.results.base import running_key, synced_key
 from umpteen.results.opening import parse_address
 from umpteen.task import (
     IS_FINAL,
@@ -74,7 +75,8 @@ class Why(msgspec.Struct, frozen=True):
     whether somebody is at its batch. behind: how many tasks were skipped because of it. missing:
     where a file was looked for that it should have left. instead: what to write for that in
     `expect`, where it is among its results. newer: a task that it is after and that came to its end
-    since it succeeded, or is itself behind such a one (`is_newer_behind`).
+    since it succeeded, or is itself behind such a one (`is_newer_behind`). code: digests of what
+    was synced for its batch; code_since: of what was synced after that, where it is not the same.
     """
 
     job: str
@@ -100,6 +102,8 @@ class Why(msgspec.Struct, frozen=True):
     instead: str = ""
     newer: str = ""
     is_newer_behind: bool = False
+    code: list[str] = []
+    code_since: list[str] = []
 
 
 def build_why(history: History, index: int, living: set[str]) -> Why:
@@ -150,6 +154,8 @@ def build_why(history: History, index: int, living: set[str]) -> Why:
         instead=instead,
         newer=tasks[newer].name if newer >= 0 else "",
         is_newer_behind=is_newer_behind,
+        code=list_code(batch) if batch else [],
+        code_since=_list_code_since(history, batch),
     )
 
 
@@ -246,6 +252,19 @@ def _read_attempts(
                     record = Record(index, "", number, "running", start_s=start_s, slot=slot)
                     found[index].append(Attempt(record, key.token, host, is_lost=True))
     return found
+
+
+def _list_code_since(history: History, batch: BatchHistory | None) -> list[str]:
+    """As the newest batch had it; else what is in the store, and no batch was made with."""
+    own = list_code(batch) if batch else []
+    if not own:
+        return []
+    made_with = [list_code(each) for each in history.batches.values()]
+    if sorted(made_with[-1]) != sorted(own):
+        return made_with[-1]
+    folder, _, ending = synced_key("").rpartition("/")
+    there = {name.removesuffix(ending) for name in history.store.list(folder)}
+    return sorted(there.difference(*made_with))
 
 
 def _find_batch(history: History, index: int) -> BatchHistory | None:

@@ -281,9 +281,16 @@ def _head(submission: Submission, status: JobStatus, *, is_left: bool = False) -
         former = min(submission.left_over, submission.running)
         left_behind = len(submission.left_behind)
         again = render_plan(
-            submission.done, submission.running, submission.why, former, left_behind
+            submission.done,
+            submission.running,
+            submission.why,
+            former,
+            left_behind,
+            submission.other_code,
         )
         lines.append(f"  {again or 'nothing to run'}")
+    if submission.other_code:
+        lines.append("  code      --rerun code runs again what was done with other code")
     if submission.dropped:
         lines.append(f"  {submission.dropped:,} that it had before are no longer in it")
     return lines
