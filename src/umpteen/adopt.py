@@ -8,6 +8,7 @@ in the part that travels because a machine may have nothing but the runner and s
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -15,11 +16,11 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from umpteen.errors import InputError
+from umpteen.errors import InputError, StoreError
 from umpteen.forms import FormError, get, load_json, table_of, text, token, whole
-from umpteen.identity import build_id, identify
+from umpteen.hand_in_lock import HandInLock, OwnFiles, hand_in_lock
+from umpteen.identity import build_id
 from umpteen.job_files import damaged
-from umpteen.lease import local_lock, name_hand_in
 from umpteen.names import find_malformed_name
 from umpteen.past import Past, list_handed, read_past
 from umpteen.process import read_machine
@@ -84,11 +85,11 @@ def adopt_batch(path: str, batch_id: str = "") -> Adopted:
     _refuse_places(path, store.address, parsed)
     first = batch_id or build_batch_id(content)
     _put_job(store, parsed)
-    with local_lock(name_hand_in(identify(store))):
-        return _adopt(store, first, parsed)
+    with hand_in_lock(store) as lock:
+        return _adopt(store, lock, first, parsed)
 
 
-def _adopt(store: Store, first: str, parsed: dict[str, Any]) -> Adopted:
+def _adopt(store: Store, lock: HandInLock, first: str, parsed: dict[str, Any]) -> Adopted:
     """`first` is its batch; once that has ended, another that has what is not done."""
     handed = list_handed(store)
     there = {each.batch for each in handed}
@@ -105,6 +106,7 @@ def _adopt(store: Store, first: str, parsed: dict[str, Any]) -> Adopted:
     if len(done) == len(runs):
         return Adopted(store, [], f"{note}; nothing to do")
     slots = _count_slots(parsed)
+    lock.check()
     _write(store, following, slots, [run for run in runs if run.task not in done], past, known)
     return Adopted(store, [following], note and f"{note} and left alone")
 
@@ -246,7 +248,7 @@ class _Known:
 
 def _read_known(store: Store) -> _Known:
     known = _Known()
-    keys = list(map(tasks_key, parse_numbers(store.list(".umpteen/handed"), ".json")))
+    keys = list(_list_task_keys(store))
     for key, content in zip(keys, store.read_many([(key, 0, -1) for key in keys])):
         try:
             for line in (content or b"").splitlines():
@@ -254,6 +256,22 @@ def _read_known(store: Store) -> _Known:
         except FormError as error:
             raise damaged(store.path(key), error) from error
     return known
+
+
+def _list_task_keys(store: Store) -> Iterator[str]:
+    """The tasks of each hand-in."""
+    marked = {name.split(".")[0] for name in store.list(".umpteen/tasks") if name.count(".") == 2}
+    for number in parse_numbers(store.list(".umpteen/handed"), ".json"):
+        yield tasks_key(number, _read_segment(store, number) if str(number) in marked else "")
+
+
+def _read_segment(store: Store, number: int) -> str:
+    """The mark in the names of a hand-in's own files."""
+    try:
+        found = table_of(load_json(store.read(handed_key(number)) or b"{}")).get("segment")
+        return token(found) if found else ""
+    except FormError as error:
+        raise damaged(store.path(handed_key(number)), error) from error
 
 
 def _learn(known: _Known, store: Store, line: dict[str, Any]) -> None:
@@ -329,9 +347,12 @@ def _write(
     runs = sorted(runs)
     lines = list(_build_lines(runs, known))
     ranges = format_ranges(run.task for run in runs)
-    for key in (tasks_key(number), batch_key(batch)):
-        store.delete(key)  # of a start that was killed before it handed in
-    store.create(tasks_key(number), b"".join(_encode(line) + b"\n" for line in lines))
+    mark = os.urandom(6).hex()
+    files = OwnFiles(store, mark)
+    files.put(
+        functools.partial(tasks_key, number),
+        lambda: b"".join(_encode(line) + b"\n" for line in lines),
+    )
     content = {
         "nprocs": slots,
         "remote_output_path": top,
@@ -350,8 +371,19 @@ def _write(
             },
         },
     }
-    store.create(batch_key(batch), _encode(content))
-    store.create(handed_key(number), _encode(_build_hand_in(number, batch, ranges, lines)))
+    store.replace(
+        batch_key(batch), _encode(content)
+    )  # maybe of a start that was killed before it handed in
+    handed = _build_hand_in(number, batch, ranges, lines)
+    if not store.create(
+        handed_key(number), _encode({**handed, "mark": mark, "segment": files.segment})
+    ):
+        files.take_back()
+        raise StoreError(
+            f"{store.path(handed_key(number))} was written by somebody else at the same time",
+            "run the same command again",
+        )
+    files.put_as_before()
 
 
 def _build_lines(runs: Sequence[_Run], known: _Known) -> Iterator[dict[str, Any]]:
@@ -377,7 +409,6 @@ def _build_hand_in(
         "hand_in": number,
         "time": round(time.time(), 3),
         "executor": "",
-        "mark": os.urandom(6).hex(),
         "tasks": len(lines) - len(changed),
         "changed": format_ranges(changed),
         "batches": [{"batch": batch, "indices": ranges}],

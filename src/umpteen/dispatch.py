@@ -36,14 +36,8 @@ from umpteen.errors import (
 )
 from umpteen.executors.base import LOCAL, Executor, Tell, find_short_name, open_executor
 from umpteen.graph import build_graph
-from umpteen.hand_in import (
-    HandInLock,
-    hand_in,
-    hand_in_lock,
-    measure_syncs,
-    open_job_folder,
-    put_syncs,
-)
+from umpteen.hand_in import hand_in, measure_syncs, open_job_folder, put_syncs
+from umpteen.hand_in_lock import HandInLock, hand_in_lock
 from umpteen.history import SKIPPED, History
 from umpteen.job import Job, Task, Terms
 from umpteen.lease import end_leftovers, leases_folder

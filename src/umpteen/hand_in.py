@@ -1,15 +1,16 @@
 """Handing in: a plan becomes files of the store, and batches that an executor has.
 
-One process at a time: a lock file in the store, and a lock of this machine that the kernel
-frees when its holder dies. The order of the writes is what a killed hand-in is mended by.
+One process at a time, see `hand_in_lock`. The order of the writes is what a killed hand-in is
+mended by; that of two who hand in all the same one fails, nothing that somebody else put is
+ever removed or replaced.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -22,17 +23,15 @@ from umpteen.cut import Cut
 from umpteen.errors import StoreError
 from umpteen.executors.base import Executor, Load, Order
 from umpteen.forms import parse_ranges
+from umpteen.hand_in_lock import HandInLock, OwnFiles
 from umpteen.handed_files import HandedBatch, HandIn
 from umpteen.history import History
-from umpteen.identity import build_id, identify
+from umpteen.identity import build_id
 from umpteen.job import Job
-from umpteen.lease import leases_folder, local_lock, name_hand_in
 from umpteen.plan import Plan, build_settings
-from umpteen.process import read_machine
 from umpteen.records import format_ranges
 from umpteen.results.base import (
     JOB,
-    LOCK,
     Content,
     Store,
     batch_key,
@@ -49,128 +48,10 @@ from umpteen.results.owners import refuse_strangers
 from umpteen.staging import measure, pack
 from umpteen.task import FORMAT_VERSION
 
-__all__ = [
-    "HandInLock",
-    "describe_owner",
-    "hand_in",
-    "hand_in_lock",
-    "measure_syncs",
-    "open_job_folder",
-    "put_syncs",
-]
+__all__ = ["hand_in", "measure_syncs", "open_job_folder", "put_syncs"]
 
 _UNSTORED = ("sources", "results_options")
-_RENEW_S, _TAKE_OVER_S, _POLL_S = 10.0, 60.0, 0.2
-_RENEW_AGAIN_S = 1.0
-_SETTLE_S = 2.0
 _AGAIN = "run the same command again"
-
-
-class HandInLock:
-    """The lock of a store as its holder has it; renewed in a thread of its own."""
-
-    def __init__(self, store: Store, own: dict[str, Any]) -> None:
-        self.store, self.own = store, own
-        self.stopped = threading.Event()
-        self.renewer = threading.Thread(target=self._renew, daemon=True)
-        self.renewer.start()
-
-    def check(self) -> None:
-        """Raises StoreError where another has the lock by now: then nothing may be written."""
-        if not self._is_own():
-            raise StoreError(
-                f"{self.store.path(LOCK)} was taken over by somebody else, who hands in now",
-                _AGAIN,
-                path=self.store.path(LOCK),
-            )
-
-    def release(self) -> None:
-        """Let others hand in; where the store does not take that, they wait a while."""
-        self.stopped.set()
-        self.renewer.join()
-        with contextlib.suppress(StoreError):
-            if self._is_own():
-                self.store.delete(LOCK)
-
-    def _renew(self) -> None:
-        wait_s = _RENEW_S
-        while not self.stopped.wait(wait_s):
-            try:
-                if not self._is_own():
-                    return
-                self.store.replace(LOCK, _encode(self.own))
-                wait_s = _RENEW_S
-            except StoreError:  # it is stale when others have seen it unchanged for long
-                wait_s = _RENEW_AGAIN_S
-
-    def _is_own(self) -> bool:
-        return bool(_decode(self.store.read(LOCK)).get("token") == self.own["token"])
-
-
-@contextlib.contextmanager
-def hand_in_lock(store: Store) -> Iterator[HandInLock]:
-    """Be the only process that hands in to this store; waits until that is so.
-
-    A holder on another machine that has not renewed its lock for 60 s, by our clock, is
-    taken to be dead; one on this machine as soon as the kernel freed its lock. Raises StoreError
-    where the store is somebody else's.
-    """
-    if not is_remote(store.address):
-        refuse_strangers(store.address)
-    with local_lock(name_hand_in(identify(store))), store.patient():
-        lock = HandInLock(store, _take(store))
-        try:
-            yield lock
-        finally:
-            lock.release()
-
-
-def _take(store: Store) -> dict[str, Any]:
-    owner = describe_owner()
-    own = {"token": os.urandom(8).hex(), **owner}
-    seen, seen_s = b"", time.monotonic()
-    while not _put_lock(store, own):
-        held = store.read(LOCK) or b""
-        if held != seen:
-            seen, seen_s = held, time.monotonic()
-        if owner.items() <= _decode(held).items() or time.monotonic() - seen_s > _TAKE_OVER_S:
-            store.delete(LOCK)
-        else:
-            time.sleep(_POLL_S)
-    return own
-
-
-def describe_owner() -> dict[str, str]:
-    """Whom the local lock is for: where all of this is equal, it tells whether a holder lives.
-
-    Containers of one image have one machine id; and other folders of leases have other locks.
-    """
-    here, leases = read_machine(), os.stat(leases_folder())
-    holder = f"{os.getuid()} {leases.st_dev}:{leases.st_ino}"
-    return {"machine": here.machine, "host": here.host, "boot": here.boot, "holder": holder}
-
-
-def _put_lock(store: Store, own: dict[str, Any]) -> bool:
-    """Where two may succeed at once, the one whose lock is there a while later has it."""
-    content = _encode(own)
-    if not store.create(LOCK, content):
-        return False
-    if store.has_exclusive_create:
-        return True
-    time.sleep(_SETTLE_S)
-    return store.read(LOCK) == content
-
-
-def _encode(own: dict[str, Any]) -> bytes:
-    return msgspec.json.encode({**own, "time": time.time()})
-
-
-def _decode(held: bytes | None) -> dict[str, Any]:
-    """What a lock says; nothing where there is none, or none of ours."""
-    try:
-        return msgspec.json.decode(held or b"{}", type=dict[str, Any])
-    except msgspec.DecodeError:
-        return {}
 
 
 def open_job_folder(store: Store, job: Job) -> None:
@@ -295,18 +176,26 @@ def hand_in(
     first = numbers[-1] + 1 if numbers else 1
     again = [HandedBatch(batch.batch, _ranges(history, batch.batch)) for batch in plan.again]
     made = [NewBatch(handed, (), _list_needs(plan, handed)) for handed in again]
-    with _tasks_put_beside(store, number, plan):
+    mark = os.urandom(6).hex()
+    files = OwnFiles(store, mark)
+    with _tasks_put_beside(files, number, plan):
         for new, content in build_batches(plan, store.address, first, attempts, time.time(), cut):
             _create(store, batch_key(new.handed.batch), content)
             made.append(new)
     lock.check()
     if options := plan.job.settings.executor_options:
-        store.replace(options_key(number), msgspec.json.encode(options))
+        files.put(functools.partial(options_key, number), lambda: msgspec.json.encode(options))
     workers = cut.workers if cut else 0
     described = _describe(plan, history, executor.name, workers, [new.handed for new in made])
-    _create(store, handed_key(number), msgspec.json.encode(described))
+    described = msgspec.structs.replace(described, mark=mark, segment=files.segment)
+    try:
+        _create(store, handed_key(number), msgspec.json.encode(described))
+    except StoreError:
+        files.take_back()
+        raise
+    files.put_as_before()
     if made:
-        handles = executor.submit(_load(plan, history, described.mark, made))
+        handles = executor.submit(_load(plan, history, mark, made))
         store.create(handles_key(number), msgspec.json.encode(handles))
     return [new.handed.batch for new in made]
 
@@ -333,16 +222,13 @@ def _list_needs(plan: Plan, handed: HandedBatch) -> list[int]:
 
 
 @contextlib.contextmanager
-def _tasks_put_beside(store: Store, number: int, plan: Plan) -> Iterator[None]:
-    """Have `tasks/K.jsonl` written while the caller does other things; it is there at the end.
-
-    A segment left by a hand-in that was killed before it was handed in counts for nothing.
-    """
+def _tasks_put_beside(files: OwnFiles, number: int, plan: Plan) -> Iterator[None]:
+    """Have `tasks/K.jsonl` written while the caller does other things; it is there at the end."""
     if not (plan.added or plan.changes or plan.updates or plan.dropped):  # what is restored, too
         yield
         return
-    store.delete(tasks_key(number))
-    writing = Beside(lambda: _create(store, tasks_key(number), build_task_lines(plan)))
+    name = functools.partial(tasks_key, number)
+    writing = Beside(lambda: files.put(name, lambda: build_task_lines(plan)))
     try:
         yield
     finally:
@@ -375,7 +261,7 @@ def _describe(
         workers=workers,
         graph=plan.graph is not None,
         leaves_behind=bool(plan.left_behind),
-        mark=os.urandom(6).hex(),
+        mark="",
         tasks=len(plan.added),
         batches=handed,
         changed=format_ranges(sorted(change.index for change in plan.changes)),

@@ -71,7 +71,8 @@ class HandIn(msgspec.Struct, frozen=True, omit_defaults=True):
     source_digest; is_plain: whether the k-th task of that source is index k, by its own name.
     workers: how many batches an engine was taken to run at once. graph: whether tasks of the job
     were after others. leaves_behind: whether some that were behind those were left alone. place: where the
-    store was, as `describe_place` has it.
+    store was, as `describe_place` has it. segment: the mark that its own files have in their
+    names, where others' were in the way.
     """
 
     hand_in: _Count
@@ -89,6 +90,7 @@ class HandIn(msgspec.Struct, frozen=True, omit_defaults=True):
     graph: bool = False
     leaves_behind: bool = False
     place: str = ""
+    segment: str = ""
     settings: dict[str, Any] = {}
 
 
@@ -132,6 +134,8 @@ def parse_hand_in(content: bytes, number_of_it: int, before: int) -> HandIn:
     text(found.place, what="'place'")
     if found.mark:
         token(found.mark, what="'mark'")
+    if found.segment:
+        token(found.segment, what="'segment'")
     for ranges in (found.changed, found.dropped, found.restored):
         parse_ranges(ranges, count)
     for handed in found.batches:
@@ -148,7 +152,7 @@ def check_count(store: Store, hand_in: HandIn, before: int) -> None:
     """
     if hand_in.tasks and before + hand_in.tasks > _BELIEVED:
         last = hand_in.tasks * _LEAST_LINE - 1
-        if not store.read(tasks_key(hand_in.hand_in), last, 1):
+        if not store.read(tasks_key(hand_in.hand_in, hand_in.segment), last, 1):
             raise FormError(f"it says that {hand_in.tasks} tasks were added, and there are fewer")
 
 

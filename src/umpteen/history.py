@@ -421,11 +421,17 @@ class History:
             known = {"cwd": "submitted_from"}
             given.update({known.get(key, key): value for key, value in newest.settings.items()})
             given.update(executor=newest.executor, executor_options={})
-            key = options_key(newest.hand_in)
-            content = self._read_handed(newest.hand_in, key)
-            with self._read_as(key):
-                given["executor_options"] = parse_table(content or b"{}")
+            given["executor_options"] = self._read_options(newest)
         return given
+
+    def _read_options(self, hand_in: HandIn) -> dict[str, Any]:
+        """Its executor's own."""
+        for mark in [hand_in.segment, ""] if hand_in.segment else [""]:
+            key = options_key(hand_in.hand_in, mark)
+            if content := self._read_handed(hand_in.hand_in, key):
+                with self._read_as(key):
+                    return parse_table(content)
+        return {}
 
     # --- asking -------------------------------------------------------------------------
 
@@ -523,7 +529,7 @@ class History:
         """What each hand-in added and changed: as much as it says."""
         count = 0
         for hand_in in self.hand_ins:
-            key = tasks_key(hand_in.hand_in)
+            key = tasks_key(hand_in.hand_in, hand_in.segment)
             with self._read_as(key):
                 lines = parse_task_lines(self._read_handed(hand_in.hand_in, key) or b"")
                 added = sum(line.index is None for line in lines)

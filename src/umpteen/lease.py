@@ -53,6 +53,7 @@ __all__ = [
     "local_lock",
     "lock_file",
     "name_hand_in",
+    "passing_lock",
     "read_last_slots",
 ]
 
@@ -403,6 +404,17 @@ def local_lock(name: str) -> Iterator[None]:
     """Hold a lock that processes of this user on this machine share; waits until it is free."""
     with lock_file(os.path.join(leases_folder(), name + ".lock")):
         yield
+
+
+@contextlib.contextmanager
+def passing_lock(name: str) -> Iterator[None]:
+    """The same for what there are many of: no file of it stays."""
+    path = os.path.join(leases_folder(), name + ".lock")
+    with lock_file(path):
+        try:
+            yield
+        finally:
+            os.unlink(path)
 
 
 @contextlib.contextmanager

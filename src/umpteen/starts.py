@@ -19,7 +19,7 @@ from umpteen.forms import MOST_TASKS
 from umpteen.identity import Identity, describe_place, is_another
 from umpteen.job_files import parse_running, read_cancel_mark
 from umpteen.lane import BatchView
-from umpteen.lease import Kept, is_alive, read_last_slots
+from umpteen.lease import Kept, is_alive, passing_lock, read_last_slots
 from umpteen.process import Machine
 from umpteen.records import (
     Start,
@@ -158,25 +158,24 @@ class Opener(NamedTuple):
         if store.read(closed_key(batch)) is not None:
             return None
         view = read_batch(store, batch)
-        begun = self.begun.get(batch)
-        keys = [key for key in list_starts(store, batch) if not begun or key < begun[0]]
-        starts = [read_start(store, batch, key, self.here) for key in keys]
-        if self._is_run_here(starts):
-            return None
-        if begun is None:
-            key = RecordsKey(keys[-1].start + 1 if keys else 1, self.token)
-            begun = self.begun[batch] = key, store.open_records(records_key(batch, key))
-            begun[1].append(build_line(self._build_start(view)))
-        key, file = begun
-        file.flush()
+        # One at a time on this machine: each sees those before it that have begun.
+        with passing_lock(f"start-{self.identity.digest}-{batch}"):
+            begun = self.begun.get(batch)
+            keys = [key for key in list_starts(store, batch) if not begun or key < begun[0]]
+            starts = [read_start(store, batch, key, self.here) for key in keys]
+            if self._is_run_here(starts):
+                return None
+            if begun is None:
+                key = RecordsKey(keys[-1].start + 1 if keys else 1, self.token)
+                begun = self.begun[batch] = key, store.open_records(records_key(batch, key))
+                begun[1].append(build_line(self._build_start(view)))
+            key, file = begun
+            file.flush()
+        self._clear_running(batch, starts)
         opened = OpenBatch(view, key, file)
         if any(self.may_live(start) for start in starts):
             opened.fenced = True
             starts = self._wait_for_earlier(batch, keys)
-        if self._gives_way(batch, key):
-            opened.file.append(build_line(opened.build_end()))
-            opened.file.close()
-            return None
         self._choose(opened, starts)
         if read_cancel_mark(store).has_batch(batch):
             self.record_cancelled(opened)
@@ -323,12 +322,12 @@ class Opener(NamedTuple):
                 return starts
             time.sleep(0.5)
 
-    def _gives_way(self, batch: str, own: RecordsKey) -> bool:
-        """Whether another start that comes before ours began here at the same time."""
-        return any(
-            key.start == own.start and key.token < own.token and is_alive(key.token)
-            for key in list_starts(self.store, batch)
-        )
+    def _clear_running(self, batch: str, starts: Sequence[Start]) -> None:
+        """Remove what dead starts said last of what they run."""
+        for start in starts:
+            if not start.ended and self._lives(start) is False:
+                with contextlib.suppress(StoreError):
+                    self.store.delete(running_key(batch, start.key))
 
     def _choose(self, opened: OpenBatch, starts: Sequence[Start]) -> None:
         """What is left to do after what earlier starts recorded."""

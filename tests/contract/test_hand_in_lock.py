@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from collections.abc import Iterator
@@ -11,15 +12,25 @@ import pytest
 
 from tests.support.proxy import FaultProxy
 from tests.support.s3 import S3
+from tests.support.store import read_tree
 from tests.support.wait import wait_until
-from umpteen import hand_in as hand_ins
+from umpteen import hand_in_lock as locks
 from umpteen.errors import StoreError
 from umpteen.executors.local import LocalExecutor
-from umpteen.hand_in import HandInLock, describe_owner, hand_in, hand_in_lock, open_job_folder
+from umpteen.hand_in import hand_in, open_job_folder
+from umpteen.hand_in_lock import HandInLock, describe_owner, hand_in_lock
 from umpteen.history import History
 from umpteen.job import Job, Task
 from umpteen.plan import Plan, build_plan
-from umpteen.results.base import LOCK, Store, batch_key, handed_key, tasks_key
+from umpteen.results.base import (
+    LOCK,
+    Content,
+    Store,
+    batch_key,
+    handed_key,
+    options_key,
+    tasks_key,
+)
 from umpteen.results.directory import DirectoryStore
 from umpteen.results.opening import open_store
 from umpteen.settings import Setting, merge_settings
@@ -30,7 +41,7 @@ OTHERS = b'{"token":"of another"}'
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("UMPTEEN_LEASES", str(tmp_path / "leases"))
-    monkeypatch.setattr(hand_ins, "_RENEW_S", 0.1)
+    monkeypatch.setattr(locks, "_RENEW_S", 0.1)
 
 
 @pytest.fixture
@@ -119,11 +130,15 @@ class Started(LocalExecutor):
         return {}
 
 
-def plan_job(store: Store) -> tuple[Plan, History]:
+def plan_job(store: Store, *names: str) -> tuple[Plan, History]:
     settings = merge_settings(
-        {"address": Setting(store.address, "test"), "slots": Setting(1, "test")}
+        {
+            "address": Setting(store.address, "test"),
+            "slots": Setting(1, "test"),
+            "executor_options": Setting({"of": list(names)}, "test"),
+        }
     )
-    job = Job("job", [Task("true", "a")], settings)
+    job = Job("job", [Task("true", name) for name in names or ["a"]], settings)
     open_job_folder(store, job)
     history = History(store)
     history.refresh()
@@ -168,3 +183,68 @@ def test_hand_in_without_its_lock_writes_nothing(tmp_path: Path) -> None:
             hand_in(plan, history, executor, {}, lock)
     assert executor.given == 0
     assert store.list(".umpteen/batches") == []
+
+
+class Overtaken(DirectoryStore):
+    """A folder where somebody else takes the lock and hands in, right before our n-th change."""
+
+    def __init__(self, address: str, place: int) -> None:
+        super().__init__(address)
+        self.left = place
+        self.written: dict[str, bytes] = {}
+
+    def create(self, key: str, content: Content) -> bool:
+        self.be_overtaken(key)
+        return super().create(key, content)
+
+    def replace(self, key: str, content: Content) -> None:
+        self.be_overtaken(key)
+        super().replace(key, content)
+
+    def delete(self, key: str) -> None:
+        self.be_overtaken(key)
+        super().delete(key)
+
+    def be_overtaken(self, key: str) -> None:
+        self.left -= key != LOCK
+        if self.left != 0 or self.written:
+            return
+        before = read_tree(Path(self.address))
+        other = DirectoryStore(self.address)
+        other.replace(LOCK, OTHERS)
+        lock = HandInLock(other, {"token": "of another"})
+        plan, history = plan_job(other, "b", "c")
+        with contextlib.suppress(StoreError):  # of one that is handed in by now
+            hand_in(plan, history, Started({}), {}, lock)
+        lock.release()
+        after = read_tree(Path(self.address))
+        self.written = {path: after[path] for path in after.keys() - before.keys()}
+
+
+@pytest.mark.parametrize("is_left", [False, True])
+@pytest.mark.parametrize("place", range(1, 8))
+def test_hand_in_that_loses_leaves_what_another_wrote(
+    tmp_path: Path, place: int, is_left: bool
+) -> None:
+    plain = DirectoryStore(str(tmp_path / "store"))
+    plan, _ = plan_job(plain, "a")
+    if is_left:  # by one that was killed before it handed in
+        plain.create(tasks_key(1), b'{"command":"false","name":"z"}\n')
+        plain.create(options_key(1), b'{"of":["z"]}')
+    store, executor = Overtaken(plain.address, place), Started({})
+    history = History(store)
+    history.refresh()
+    with hand_in_lock(plain) as lock:
+        lock.store = store
+        with contextlib.suppress(StoreError):
+            hand_in(plan, history, executor, {}, lock)
+    is_ours = bool(executor.given)
+    found = History(plain)
+    found.refresh()
+    names = [["b", "c"]] * bool(store.written) + [["a"]] * is_ours
+    assert names
+    read = [task.name for task in found.read_tasks()]
+    assert read in ([*names[0]], [name for some in names for name in some], ["a", "b", "c"])
+    assert found.read_settings()["executor_options"]["of"] in names
+    now = read_tree(tmp_path / "store")
+    assert {path: now.get(path) for path in store.written} == store.written

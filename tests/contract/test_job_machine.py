@@ -28,7 +28,8 @@ from hypothesis.stateful import (
 
 from umpteen.batches import Past
 from umpteen.executors.base import Abilities, Executor, Load
-from umpteen.hand_in import hand_in, hand_in_lock, open_job_folder
+from umpteen.hand_in import hand_in, open_job_folder
+from umpteen.hand_in_lock import hand_in_lock
 from umpteen.history import History
 from umpteen.identity import identify
 from umpteen.job import Job, Task

@@ -85,9 +85,13 @@ class LiveKey(NamedTuple):
     token: str
 
 
-def tasks_key(hand_in: int) -> str:
-    """The tasks that a hand-in added, changed or dropped."""
-    return f"{TASKS}/{hand_in}.jsonl"
+def tasks_key(hand_in: int, mark: str = "") -> str:
+    """The tasks that a hand-in added, changed or dropped; with a mark where others' are there."""
+    return f"{TASKS}/{_number(hand_in, mark)}.jsonl"
+
+
+def _number(hand_in: int, mark: str) -> str:
+    return f"{hand_in}.{mark}" if mark else str(hand_in)
 
 
 def handed_key(hand_in: int) -> str:
@@ -95,9 +99,9 @@ def handed_key(hand_in: int) -> str:
     return f"{HANDED}/{hand_in}.json"
 
 
-def options_key(hand_in: int) -> str:
-    """The options of the executor that a hand-in went to."""
-    return f"{HANDED}/{hand_in}{OPTIONS_SUFFIX}"
+def options_key(hand_in: int, mark: str = "") -> str:
+    """The options of the executor that a hand-in went to; the mark as for its tasks."""
+    return f"{HANDED}/{_number(hand_in, mark)}{OPTIONS_SUFFIX}"
 
 
 def handles_key(hand_in: int) -> str:
