@@ -44,6 +44,7 @@ from umpteen.formats.placeholders import refuse_placeholders
 from umpteen.formats.terms import parse_memory, parse_retries, show_value
 from umpteen.job import Job as PlannedJob
 from umpteen.plan import RERUN_CHOICES
+from umpteen.results.opening import working_folder
 from umpteen.sentences import render_why
 from umpteen.settings import Setting
 from umpteen.status import JobStatus, describe_end
@@ -291,7 +292,7 @@ def _read(
     else:
         hint = "give a Job, a Task, a list of tasks, the path of a job file, or a command"
         raise InputError(f"{type(job).__name__!r} is no job", hint)
-    return dispatch.settle(planned, os.getcwd())
+    return dispatch.settle(planned, working_folder())
 
 
 def _fill(command: str, values: Mapping[str, Any]) -> Task:

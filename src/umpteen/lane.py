@@ -29,6 +29,7 @@ from umpteen.process import (
     Spawner,
     boot_ticks,
     end_group,
+    explain_shortage,
     is_plain,
     list_marked,
     read_machine,
@@ -92,6 +93,7 @@ _TOO_MUCH_OUTPUT = (TaskState.FAILED.value, REASON_OUTPUT_LIMIT)
 _STORE_TROUBLE = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.ESTALE}
 )
+_WORD_MOST = 32 * os.sysconf("SC_PAGESIZE")  # bytes that Linux takes as one word or variable
 _RETRY_S = 1.0
 _ANSWERS_AT_ONCE = 150  # below PIPE_BUF together
 _ORPHAN_GRACE_S = 2.0
@@ -662,9 +664,12 @@ class _Lane:
             reason, exit_code = "the command holds a NUL character", 126
         elif cwd is not None and error.filename == cwd:
             reason, exit_code = f"cannot run in {cwd}: {error.strerror}", 126
+        elif error.errno == errno.E2BIG:
+            reason, exit_code = f"cannot start: {_say_too_long(command, launch)}", 126
         else:
             word = command if isinstance(command, str) else command[0]
-            reason = f"cannot start {word[:200]}: {error.strerror}"
+            short = explain_shortage(OSError(error.errno, ""))
+            reason = f"cannot start {word[:200]}: {short or error.strerror}"
             exit_code = 127 if error.errno == errno.ENOENT else 126
         os.write(launch.stderr, f"umpteen: {reason}\n".encode("utf-8", "surrogateescape"))
         task.reaped = (exit_code, None, 0.0)
@@ -860,6 +865,18 @@ def _has_match(folder: str, pattern: str) -> bool:
     # Not root_dir, which Python 3.9 does not have.
     found = glob.iglob(os.path.join(glob.escape(folder), pattern), recursive=True)
     return next(found, None) is not None
+
+
+def _say_too_long(command: str | list[str], launch: Launch) -> str:
+    """What of a command and its environment is longer than the system takes."""
+    for entry in launch.env:
+        if len(entry) >= _WORD_MOST:
+            name = os.fsdecode(entry.partition(b"=")[0])
+            return f"the variable {name} is longer than {_WORD_MOST >> 10} KiB"
+    words = [command] if isinstance(command, str) else command
+    if any(len(os.fsencode(word)) >= _WORD_MOST for word in words):
+        return f"the command is longer than {_WORD_MOST >> 10} KiB: put it into a file"
+    return "the command and its environment are longer together than this system takes"
 
 
 def _is_over_limit(task: _Running) -> bool:

@@ -18,7 +18,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Callable, NamedTuple
 
-from umpteen.errors import EXIT_INTERRUPTED
+from umpteen.errors import EXIT_INTERRUPTED, BackendError
 
 __all__ = [
     "ChildWatcher",
@@ -31,6 +31,7 @@ __all__ = [
     "build_python_command",
     "build_runner_command",
     "end_group",
+    "explain_shortage",
     "is_plain",
     "is_running",
     "is_stopped",
@@ -173,6 +174,20 @@ def build_python_command(module: str, *flags: str) -> list[str]:
         f"    sys.exit({EXIT_INTERRUPTED})\n"
     )
     return [sys.executable, *flags, *safe, "-c", program]
+
+
+def explain_shortage(error: Exception) -> BackendError | None:
+    """What to say where the system lets this user start no more; None where it is another error.
+
+    Python raises a RuntimeError for threads, which only its text tells from others.
+    """
+    is_fork = isinstance(error, OSError) and error.errno == errno.EAGAIN and not error.filename
+    if is_fork or (isinstance(error, RuntimeError) and "can't start new thread" in str(error)):
+        return BackendError(
+            "the system lets this user start no more processes and threads",
+            "end others, or raise the limit: ulimit -u shows it",
+        )
+    return None
 
 
 def boot_ticks() -> int:

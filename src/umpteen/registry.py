@@ -44,8 +44,10 @@ class Entry(NamedTuple):
 
 
 def _folder() -> str:
-    base = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
-    return os.path.join(base, "umpteen", "jobs")
+    """Where jobs are remembered; a place that cannot be, where this user has no home."""
+    given = os.environ.get("XDG_DATA_HOME", "")
+    base = given if os.path.isabs(given) else os.path.expanduser("~/.local/share")
+    return os.path.join(base if os.path.isabs(base) else os.devnull, "umpteen", "jobs")
 
 
 def register(name: str, address: str, folder: str = "") -> None:
@@ -115,7 +117,8 @@ def list_entries() -> list[Entry]:
         if is_remote(entry.address) or os.path.exists(os.path.join(entry.address, JOB)):
             entries[entry.address] = entry
         elif os.path.isdir(os.path.dirname(entry.address)):  # gone, and not only unmounted
-            os.unlink(path)
+            with contextlib.suppress(OSError):
+                os.unlink(path)
     return sorted(entries.values(), key=lambda entry: -entry.seen_s)
 
 
@@ -129,8 +132,8 @@ def _list_files(folder: str) -> list[str]:
 def _list_beside() -> list[Entry]:
     """Jobs in this folder's own umpteen-results."""
     found = []
-    root = os.path.abspath(_RESULTS_FOLDER)
     try:
+        root = os.path.abspath(_RESULTS_FOLDER)
         names = os.listdir(root)
     except OSError:
         return []

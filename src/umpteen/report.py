@@ -122,8 +122,10 @@ def render_bar(status: JobStatus, width: int) -> str:
 
 def shorten_path(path: str) -> str:
     """The path from here where it is below here, else as it is."""
-    here = os.getcwd().rstrip("/") + "/"
-    return path.removeprefix(here)
+    try:
+        return path.removeprefix(os.getcwd().rstrip("/") + "/")
+    except FileNotFoundError:  # we are in a folder that was removed
+        return path
 
 
 class Progress(NamedTuple):

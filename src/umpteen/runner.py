@@ -38,7 +38,13 @@ from umpteen.machine import read_capacity
 from umpteen.open_batches import OpenBatches
 from umpteen.others import Marks, Others
 from umpteen.outgoing import Outgoing
-from umpteen.process import become_subreaper, build_runner_command, read_machine, reap_strangers
+from umpteen.process import (
+    become_subreaper,
+    build_runner_command,
+    explain_shortage,
+    read_machine,
+    reap_strangers,
+)
 from umpteen.recalls import Recalls
 from umpteen.recorder import Recorder
 from umpteen.results.base import Store, scratch_folder
@@ -75,11 +81,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.token != token or not token:
             _start_over_with_token(options.token or os.urandom(6).hex())
         return _run(options, token)
-    except UmpteenError as error:
-        print(f"error: {error}", file=sys.stderr)
-        if error.hint:
-            print(f"\nhint: {error.hint}", file=sys.stderr)
-        return error.exit_code
+    except Exception as error:
+        told = error if isinstance(error, UmpteenError) else explain_shortage(error)
+        if told is None:
+            sys.excepthook(*sys.exc_info())
+            return RUNNER_CRASHED
+        hint = f"\n\nhint: {told.hint}" if told.hint else ""
+        print(f"error: {told}{hint}", file=sys.stderr)
+        return told.exit_code
 
 
 def _start_over_with_token(token: str) -> None:

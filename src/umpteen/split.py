@@ -45,7 +45,7 @@ from umpteen.lease import local_lock
 from umpteen.outcomes import read_exit_codes
 from umpteen.results.base import Store
 from umpteen.results.directory import written_whole
-from umpteen.results.opening import is_remote, open_store, parse_address
+from umpteen.results.opening import is_remote, make_absolute, open_store, parse_address
 from umpteen.staging import Packed, measure, pack
 
 __all__ = ["Order", "Outcome", "Sent", "Split", "open_batch", "sort_runs", "split"]
@@ -131,7 +131,7 @@ def split(order: Order, on_progress: Progress) -> Split:
     _check_folder(order)
     nprocs = _choose_nprocs(order, batch)
     changes = _choose_changes(order, recipe)
-    folder = os.path.abspath(order.folder)
+    folder = make_absolute(order.folder)
     base = _choose_base(order, recipe, top)
     archives = [_place(sync, recipe, base) for sync in _list_syncs(order)]
     _check_archives(archives, base)

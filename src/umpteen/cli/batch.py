@@ -11,7 +11,7 @@ import click
 import msgspec
 
 from umpteen.adopt import DEFAULT_SLOTS, build_batch_id
-from umpteen.errors import InputError, SettingsError
+from umpteen.errors import InputError, SettingsError, StoreError
 from umpteen.formats import read_job
 from umpteen.job import Job
 from umpteen.process import build_runner_command
@@ -63,11 +63,21 @@ def _place(file: str, job: Job) -> list[str]:
     try:
         msgspec.json.decode(content)
     except msgspec.DecodeError:
-        handle, path = tempfile.mkstemp(suffix=".json", prefix="umpteen-batch-")
-        with os.fdopen(handle, "wb") as written:
-            written.write(msgspec.json.encode(_build_batch(job)))
+        path = _write_temporary(msgspec.json.encode(_build_batch(job)))
         return [path, f"--batch-id={build_batch_id(content)}"]
     return [file]
+
+
+def _write_temporary(content: bytes) -> str:
+    """The path of a new file. Raises StoreError where no place for one can be written."""
+    try:
+        handle, path = tempfile.mkstemp(suffix=".json", prefix="umpteen-batch-")
+        with os.fdopen(handle, "wb") as written:
+            written.write(content)
+    except OSError as error:
+        reason = f"no temporary file can be written: {error.strerror}"
+        raise StoreError(reason, "set TMPDIR to a folder that you may write to") from error
+    return path
 
 
 def _build_batch(job: Job) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from umpteen.cli.options import job_argument
 from umpteen.errors import SettingsError, StoreError
 from umpteen.export import Table, read_table
 from umpteen.lookup import open_history
+from umpteen.results.opening import make_absolute
 
 __all__ = ["export_command"]
 
@@ -46,6 +47,7 @@ def export_command(name: str, *, as_csv: bool, as_json: bool, output: str | None
     if output is not None and os.path.isdir(output):
         hint = f"give a file in it: --output {os.path.join(output, 'job.csv')}"
         raise SettingsError(f"--output: {output!r} is a folder", hint)
+    make_absolute(output or "/")  # refuses what nobody can find again
     table = read_table(open_history(name), are_typed=as_json)
     if output is None:
         file = io.TextIOWrapper(sys.stdout.buffer, "utf-8", newline="")

@@ -160,11 +160,17 @@ def run_program(arguments: Sequence[str]) -> int:
     except UmpteenError as error:
         return _show_error(error, arguments, is_debug=is_debug)
     except Exception as error:
-        unexpected = UmpteenError(
-            f"unexpected: {type(error).__name__}: {error}", "--debug shows where; please report it"
-        )
-        return _show_error(unexpected, arguments, is_debug=is_debug)
+        return _show_error(_explain(error), arguments, is_debug=is_debug)
     return returned if isinstance(returned, int) else 0
+
+
+def _explain(error: Exception) -> UmpteenError:
+    """What nobody has foreseen where it came about."""
+    from umpteen.process import explain_shortage
+
+    said = f"unexpected: {type(error).__name__}: {error}"
+    hint = "--debug shows where; please report it"
+    return explain_shortage(error) or UmpteenError(said, hint)
 
 
 def _translate(error: click.ClickException, arguments: Sequence[str]) -> UmpteenError:

@@ -17,6 +17,7 @@ from umpteen.history import History
 from umpteen.lookup import open_history
 from umpteen.pulling import Pulled, list_task_files, pull
 from umpteen.report import render_size, shorten_path
+from umpteen.results.opening import make_absolute
 from umpteen.task import STATES
 
 __all__ = ["results_command"]
@@ -58,6 +59,7 @@ def results_command(
     if dest is None and (include or exclude):
         raise SettingsError("--include and --exclude are for copies", "say where to: DEST")
     if dest is not None:
+        make_absolute(dest)  # refuses what nobody can find again
         return _pull(history, dest, include, exclude, as_json=as_json)
     return _list(history, as_json=as_json)
 

@@ -27,6 +27,7 @@ from umpteen.formats import read_job
 from umpteen.formats.syncs import parse_sync
 from umpteen.job import Job, Retry
 from umpteen.plan import RERUN_CHOICES, Chosen
+from umpteen.results.opening import working_folder
 from umpteen.settings import Setting
 from umpteen.where import Where
 
@@ -123,7 +124,7 @@ def _read(arguments: tuple[str, ...], options: dict[str, Any]) -> Job:
         name=name,
         stdin=sys.stdin.buffer,
     )
-    job = settle(job, os.getcwd())
+    job = settle(job, working_folder())
     return detach(job) if options["detach"] else job
 
 

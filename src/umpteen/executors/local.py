@@ -15,7 +15,7 @@ from typing import IO, Any
 from umpteen.errors import BackendError, SettingsError
 from umpteen.executors.base import ENDED, LOCAL, RUNNING, UNKNOWN, Abilities, Executor, Load
 from umpteen.lease import Lease, find_runner, is_alive
-from umpteen.process import build_runner_command, read_machine
+from umpteen.process import build_runner_command, explain_shortage, read_machine
 from umpteen.records import format_ranges
 from umpteen.task import RUNNER_VARIABLE
 
@@ -104,7 +104,8 @@ class LocalExecutor(Executor):
             )
         except OSError as error:
             lease.remove()
-            raise BackendError(f"cannot start a runner: {error.strerror}") from error
+            refused = BackendError(f"cannot start a runner: {error.strerror}")
+            raise (explain_shortage(error) or refused) from error
         os.close(lease.lock)
         self.handle = build_handle(token)
         return dict.fromkeys(load.batches, self.handle)

@@ -20,9 +20,11 @@ __all__ = [
     "OPTIONS_VARIABLE",
     "find_output",
     "is_remote",
+    "make_absolute",
     "open_store",
     "parse_address",
     "read_patience",
+    "working_folder",
 ]
 
 OPTIONS_VARIABLE = "UMPTEEN_RESULTS_OPTIONS"
@@ -64,7 +66,22 @@ def parse_address(address: str) -> str:
             raise SettingsError(
                 "a file:// address needs an absolute path", "write file:///folder/name"
             )
-    return os.path.abspath(os.path.expanduser(address))
+    return make_absolute(os.path.expanduser(address))
+
+
+def make_absolute(path: str) -> str:
+    """The path from the root. Raises SettingsError for one of a folder that is not there any more."""
+    return os.path.abspath(path if os.path.isabs(path) else os.path.join(working_folder(), path))
+
+
+def working_folder() -> str:
+    """The folder that we are in. Raises SettingsError where it was removed."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        raise SettingsError(
+            "the folder you are in no longer exists", "change to one that does: cd"
+        ) from None
 
 
 def open_store(address: str, options: dict[str, Any] | None = None) -> Store:
