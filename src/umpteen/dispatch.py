@@ -160,6 +160,30 @@ def _refuse_impossible(tasks: Sequence[Task]) -> None:
             )
 
 
+def _refuse_too_wide(plan: Plan, executor: Executor) -> None:
+    """Raises InputError where a task that runs needs more cores than a worker of an engine has.
+
+    The engine is asked only where a task says that it needs several.
+    """
+    if not executor.abilities.is_engine:
+        return
+    cpus, index = max(((_count_cpus(plan.by_index(i)), -i) for i in plan.to_run), default=(1, 0))
+    if cpus == 1:
+        return
+    slots = plan.job.settings.slots
+    most = executor.count_cores(slots)
+    if 0 < most < cpus:
+        name = plan.by_index(-index).name or str(-index)
+        raise InputError(
+            f"task {name!r} needs {cpus} cpus; a worker of {executor.name} has at most {most}",
+            f"{executor.hint_cores(slots, cpus)}, or write --cpus {most} for all tasks",
+        )
+
+
+def _count_cpus(task: Task) -> int:
+    return (task.terms.cpus or 1) if task.terms is not None else 1
+
+
 def _hint_lack(what: str, most: int) -> str:
     """What to do where a task needs more than there is. most: what there is."""
     if what == "gpus":
@@ -189,10 +213,13 @@ def _is_utf8(text: str) -> bool:
 def plan_run(job: Job, rerun: str = "default", only: Chosen | None = None) -> tuple[Plan, History]:
     """What `submit` would do, and the history it goes by; nothing is written."""
     history = _read_history(job)
-    executor = open_executor(job.settings.executor, job.settings.executor_options)
+    executor = _open_executor(job.settings)
     job = measure_syncs(history.store, job, is_far=executor.abilities.is_engine)
     living = Liveness(by_path=True).list_living(history)
-    return build_plan(job, history, living, rerun, only), history
+    plan = build_plan(job, history, living, rerun, only)
+    with contextlib.suppress(BackendError):  # nobody is to be there for that
+        _refuse_too_wide(plan, executor)
+    return plan, history
 
 
 def _read_history(job: Job) -> History:
@@ -276,7 +303,7 @@ def submit(
     StoreError where the store cannot be written, BackendError where the executor does not take it.
     """
     history = _read_history(job)  # refuses what cannot be before anything is written
-    executor = open_executor(job.settings.executor, job.settings.executor_options)
+    executor = _open_executor(job.settings)
     with _job_folder(history, job):
         with history.store.patient():
             job = put_syncs(history.store, job, is_far=executor.abilities.is_engine)
@@ -312,6 +339,10 @@ def _take_back(store: Store) -> None:
         remove_rest(store.address)
 
 
+def _open_executor(settings: Settings) -> Executor:
+    return open_executor(settings.executor, settings.executor_options)
+
+
 def _open_store(settings: Settings) -> Store:
     return open_store(settings.address, settings.results_options or None)
 
@@ -340,6 +371,7 @@ def _hand_in(
     plan = build_plan(job, history, living, rerun, only, follow=follow)
     batches = []
     if not plan.is_empty:
+        _refuse_too_wide(plan, executor)
         before = _read_before(plan)
         cut = _cut(plan, executor, before)
         batches = hand_in(plan, history, executor, _list_past(plan, before), lock, cut)
@@ -364,7 +396,9 @@ def _cut(plan: Plan, executor: Executor, before: Mapping[int, Tried]) -> Cut | N
     able = executor.abilities
     if not able.is_engine:
         return None
-    workers = executor.count_workers(plan.job.settings.slots)
+    tasks = plan.job.tasks
+    cpus = 1 if any(task.terms is None for task in tasks) else min(map(_count_cpus, tasks))
+    workers = executor.count_workers(plan.job.settings.slots, cpus)
     newest = {index: records[-1][1] for index, records in before.items() if records}
     seconds = {i: record.seconds for i, record in newest.items() if record.exit_code is not None}
     cut = cut_for_engine(plan, workers, able.batches_most, seconds, able.start_up_s)
@@ -458,7 +492,10 @@ def plan_rerun(name: str, chosen: Rerun | None = None) -> Plan:
     settings = _read_settings(history, detach=False)
     job, rerun, only = _choose_rerun(history, settings, chosen or Rerun())
     living = Liveness(by_path=True).list_living(history)
-    return build_plan(job, history, living, rerun, only, follow=True)
+    plan = build_plan(job, history, living, rerun, only, follow=True)
+    with contextlib.suppress(BackendError):  # nobody is to be there for that
+        _refuse_too_wide(plan, _open_executor(settings))
+    return plan
 
 
 def _choose_rerun(history: History, settings: Settings, chosen: Rerun) -> tuple[Job, str, Chosen]:

@@ -34,7 +34,7 @@ from umpteen.intake import Intake
 from umpteen.lane import CANCEL_ALL, DEADLINE, END_KINDLY, GO_ON, KILL
 from umpteen.lanes import Lanes
 from umpteen.lease import KEPT, SPOOL, Kept, Lease, end_leftovers, find_kept, leases_folder
-from umpteen.machine import read_capacity
+from umpteen.machine import Capacity, read_capacity
 from umpteen.open_batches import OpenBatches
 from umpteen.others import Marks, Others
 from umpteen.outgoing import Outgoing
@@ -110,7 +110,10 @@ def _run(options: Options, token: str) -> int:
         lease = Lease.adopt(token, options.lease_fd)
     else:
         lease = Lease.create(token, work.store, work.slots)
-    return _Runner(work, token, lease).run(options)
+    capacity = read_capacity()
+    if options.cpus:
+        capacity = capacity._replace(cpus=options.cpus)
+    return _Runner(work, token, lease, capacity).run(options)
 
 
 class _Runner:
@@ -123,11 +126,11 @@ class _Runner:
     intake: Intake
     feed: Feed
 
-    def __init__(self, work: Work, token: str, lease: Lease) -> None:
+    def __init__(self, work: Work, token: str, lease: Lease, capacity: Capacity) -> None:
         self.work, self.token, self.lease = work, token, lease
         # Lanes work in folders alone.
         self.folder = DirectoryStore(lease.spool if is_remote(work.address) else work.address)
-        self.lanes = Lanes(work, token, lease, self.folder, read_capacity())
+        self.lanes = Lanes(work, token, lease, self.folder, capacity)
         self.patience_s = read_patience()
         self.asked = b""  # what signals and the watching process order
         self.stops = Stops()

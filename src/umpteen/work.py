@@ -47,6 +47,7 @@ class Options:
             int(found.get(name, "-1")) for name in ("--lease-fd", "--watch-fd")
         )
         self.slots = int(found.get("--slots", "0"))
+        self.cpus = int(found.get("--cpus", "0"))  # that an engine gave us, 0 for the machine's
         self.orphan_grace_s = float(found.get("--orphan-grace", "inf"))
         self.take_over, self.strict = "--take-over" in found, "--strict" in found
         self.echo = "--echo" in found
@@ -70,7 +71,7 @@ _USAGE = """usage: umpteen batch ADDRESS BATCHES | FILE  [--strict] [--take-over
   --take-over      end an earlier start that lives
   --echo           copy what tasks print to stdout and stderr, as each ends"""
 _OPTIONS = [
-    "help", "batch-id=", "token=", "lease-fd=", "watch-fd=", "slots=", "orphan-grace=",
+    "help", "batch-id=", "token=", "lease-fd=", "watch-fd=", "slots=", "cpus=", "orphan-grace=",
     "store=", "take-over", "strict", "echo",
 ]  # fmt: skip
 

@@ -267,6 +267,77 @@ def test_slots_give_a_batch_that_waits_to_a_worker_that_is_free(
     assert (umpteen.store() / "1/stdout").read_text() == "w1\n"
 
 
+# Takes as many files of its worker as it needs cores, and fails where these are too many.
+TAKE = """
+[ $WORKER = w0 ] && threads=1 || threads=2
+for n in $(seq {0}); do mktemp $WORKER.core.XXXXXX >> $UMPTEEN_RESULTS_DIR/cores; done
+ls -d $WORKER.core.* | wc -l | {{ read taken; [ $taken -le $threads ] || exit 9; }} || exit
+sleep 0.2
+rm $(cat $UMPTEEN_RESULTS_DIR/cores)
+"""
+
+
+def test_tasks_share_no_cores_of_a_worker_against_their_cpus(
+    umpteen: Umpteen, dask_cluster: DaskCluster
+) -> None:
+    wide = [{"command": TAKE.format(2), "cpus": 2, "tags": ["wide"]} for _ in range(4)]
+    plain = [{"command": TAKE.format(1)} for _ in range(6)]
+    write_job(umpteen, dask_cluster, *wide[:2], *plain, *wide[2:], batch_size=1)
+    done = umpteen("run", "job.json")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "hint"),
+    [([], "start workers with --nthreads 99"), (["--slots", "2"], "start workers on machines")],
+)
+def test_task_that_no_worker_has_the_cores_for_is_refused_before_anything_runs(
+    umpteen: Umpteen, dask_cluster: DaskCluster, flags: list[str], hint: str
+) -> None:
+    write_job(umpteen, dask_cluster, "touch ran", {"name": "big", "command": "true", "cpus": 99})
+    for more in ([], ["--dry-run"]):
+        done = umpteen("run", "job.json", *flags, *more)
+        assert done.returncode == 2, done.stderr
+        assert "task 'big' needs 99 cpus; a worker of dask has at most" in done.stderr
+        assert f"hint: {hint}" in done.stderr
+        assert not umpteen.store().exists()
+
+
+def test_task_that_a_cluster_to_be_made_has_no_cores_for_is_refused(umpteen: Umpteen) -> None:
+    kwargs = {"n_workers": 1, "threads_per_worker": 1}
+    options = {"cluster_class": "LocalCluster", "cluster_kwargs": kwargs}
+    write_job(umpteen, options, {"command": "true", "cpus": 2})
+    done = umpteen("run", "job.json")
+    assert done.returncode == 2, done.stderr
+    assert "hint: write threads_per_worker: 2 in cluster_kwargs" in done.stderr
+
+
+def test_wide_task_goes_to_the_worker_that_has_its_cores(
+    umpteen: Umpteen, own_cluster: DaskCluster
+) -> None:
+    own_cluster.start()
+    own_cluster.add_worker()
+    own_cluster.add_worker(threads=5)  # more than this machine may have: the worker counts
+    write_job(umpteen, own_cluster, *[{"command": "echo $WORKER", "cpus": 5}] * 3, batch_size=1)
+    done = umpteen("run", "job.json")
+    assert done.returncode == 0, done.stderr
+    assert "3 tasks, 1 at a time on dask" in done.stderr
+    assert [(umpteen.store() / f"{n}/stdout").read_text() for n in range(3)] == ["w1\n"] * 3
+
+
+@pytest.mark.slow
+def test_wide_task_that_only_narrow_workers_are_there_for_fails_with_the_reason(
+    umpteen: Umpteen, own_cluster: DaskCluster
+) -> None:
+    own_cluster.start()
+    write_job(umpteen, own_cluster, "true", {"command": "true", "cpus": 3}, batch_size=1)
+    running = umpteen.start("run", "job.json")
+    wait_until(lambda: list(umpteen.store().glob(".umpteen/handed/*.handles.json")))
+    own_cluster.add_worker()
+    assert "needs 3 cpus, and this machine has 1" in finish(running, 1, 120)
+    assert states(umpteen) == {"succeeded": 1, "failed": 1}
+
+
 def test_tasks_wait_for_those_of_other_batches_on_other_workers(
     umpteen: Umpteen, dask_cluster: DaskCluster
 ) -> None:

@@ -244,6 +244,26 @@ def test_ray_tasks_get_what_they_need(umpteen: Umpteen, ray_cluster: RayCluster)
     assert re.fullmatch(r"[01] 2 green 4\n", umpteen("logs", "job", "0").stdout)
 
 
+def test_ray_task_that_no_machine_has_the_cpus_for_is_refused_before_anything_runs(
+    umpteen: Umpteen, on_ray: list[str]
+) -> None:
+    for more in ([], ["--dry-run"]):
+        done = umpteen("run", "touch ran", "--name", "job", "--cpus", "4", *on_ray, *more)
+        assert done.returncode == 2, done.stderr
+        assert "needs 4 cpus; a worker of ray has at most 3" in done.stderr
+        assert "hint: start machines with 4 CPUs" in done.stderr
+    assert not umpteen.store().exists()
+
+
+def test_ray_tasks_share_no_cpus_of_a_batch_against_their_own(
+    umpteen: Umpteen, on_ray: list[str]
+) -> None:
+    hold = "mkdir held || exit 9; sleep 0.2; rmdir held; echo {n}"
+    flags = ("--slots", "2", "--cpus", "2", "--name", "job")
+    done = umpteen("run", hold, "n=1..4", *flags, *on_ray)
+    assert done.returncode == 0, done.stderr
+
+
 def test_ray_without_room_ends_at_the_limit_and_says_why(
     umpteen: Umpteen, ray_cluster: RayCluster
 ) -> None:

@@ -140,13 +140,27 @@ class Executor(abc.ABC):
         """Have nothing begin of batches that are cancelled as a whole, and hasten those that have."""
         self.hasten(handles)
 
-    def count_workers(self, slots: int) -> int:
-        """How many batches of so many slots (0: one slot of a worker) may run at once; 0: unknown.
+    def count_workers(self, slots: int, cpus: int = 1) -> int:
+        """How many batches of so many slots (0: one slot of a worker), with tasks that need so
+        many cores, may run at once; 0: unknown.
 
         Raises BackendError where there is nobody to ask, before anything is handed in.
         """
+        del slots, cpus
+        return 0
+
+    def count_cores(self, slots: int) -> int:
+        """The most cores that a task may have in a batch of so many slots; 0: unknown.
+
+        Raises BackendError where there is nobody to ask.
+        """
         del slots
         return 0
+
+    def hint_cores(self, slots: int, cpus: int) -> str:
+        """What to do for such a batch to have so many cores."""
+        del slots
+        return f"have workers with {cpus} cores"
 
     def explain(self, handles: Sequence[str]) -> str:
         """Why nothing of this runs, in words; empty where that is not known, or something does.

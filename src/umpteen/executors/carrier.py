@@ -19,13 +19,16 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import zipfile
+from typing import Any
 
 __all__ = ["hasten", "run_batch"]
 
 ORPHAN_GRACE_S = 3
 _MOST_DEATHS = 5  # of runners in a row
 _BUSY_S = 5.0  # how long another batch of this worker is waited for before others may have ours
+_WIDER_S, _WIDER_TRIES = 1.0, 30  # for how long a worker with more cores is looked for
 _SAID_BYTES = 2000
 # Nothing of the folder that a worker is in comes before the standard library.
 _PROGRAM = """import sys
@@ -37,31 +40,86 @@ _OLDEST = (3, 9)
 
 DIGEST, RUNNER = "", ""
 _running: dict[int, str] = {}  # pids of runners, and the marks of their hand-ins
-_exclusive = threading.Lock()
+
+
+class _Cores:
+    """Those of one worker of Dask, which batches take in the order in which they come."""
+
+    def __init__(self, count: int) -> None:
+        self.count, self.taken = count, 0
+        self.line: list[object] = []
+        self.changed = threading.Condition()
+
+    def take(self, count: int, within_s: float) -> bool:
+        """Whether so many were free within that time."""
+        me = object()
+        with self.changed:
+            self.line.append(me)
+            is_free = self.changed.wait_for(
+                lambda: self.line[0] is me and self.taken + count <= self.count, within_s
+            )
+            self.line.remove(me)
+            self.taken += count if is_free else 0
+            self.changed.notify_all()
+        return is_free
+
+    def give_back(self, count: int) -> None:
+        """They are free again."""
+        with self.changed:
+            self.taken -= count
+            self.changed.notify_all()
+
+
+_cores: dict[str, _Cores] = {}  # by address of the worker: some share a process
 
 
 def run_batch(order: str) -> str:
     """Run the batch that an order (JSON) names; how that ended, as JSON.
 
-    order: address, store (the word it is known by), batch, mark, slots, environment, is_exclusive. The answer has `code`, of the
+    order: address, store (the word it is known by), batch, mark, slots, cpus, environment, cores
+    (how many of a worker of Dask it takes, 0 for all; absent where the engine itself sees to
+    that). The answer has `code`, of the
     last runner; `said`, what it complained of; `host`. Raises Dask's Reschedule where this worker
-    has another batch that does not share it.
+    has not as many for it.
     """
     asked = json.loads(order)
     if sys.version_info < _OLDEST:
         version = ".".join(map(str, sys.version_info[:2]))
         hint = "start workers with Python 3.9 or newer"
         return _answer(2, f"error: a worker has Python {version}\n\nhint: {hint}")
-    if not asked["is_exclusive"]:
-        return _run(asked)
-    if not _exclusive.acquire(timeout=_BUSY_S):
-        import distributed
+    return _run(asked) if asked.get("cores") is None else _run_shared(asked)
 
+
+def _run_shared(asked: dict[str, Any]) -> str:
+    """On a worker of Dask, beside as many other batches as its cores are enough for."""
+    import distributed
+
+    worker = distributed.get_worker()
+    cores = _cores.setdefault(worker.address, _Cores(worker.state.nthreads))
+    if asked["cores"] > cores.count and _find_wider(worker, asked["cores"]):
+        raise distributed.Reschedule
+    count = min(asked["cores"] or cores.count, cores.count)
+    if not cores.take(count, _BUSY_S):
         raise distributed.Reschedule  # another worker may be free by now
     try:
-        return _run(asked)
+        return _run({**asked, "cpus": min(asked["cpus"], cores.count)})
     finally:
-        _exclusive.release()
+        cores.give_back(count)
+
+
+def _find_wider(worker: Any, cores: int) -> bool:
+    """Whether another worker has as many cores; one that does not come back soon has not.
+
+    Without one the runner is to say of each task that needs them that they are not there.
+    """
+    import distributed
+
+    for _ in range(_WIDER_TRIES):
+        time.sleep(_WIDER_S)
+        told = distributed.utils.sync(worker.loop, worker.scheduler.identity)
+        if any(other["nthreads"] >= cores for other in told["workers"].values()):
+            return True
+    return False
 
 
 def hasten(marks: list[str]) -> None:
@@ -99,7 +157,8 @@ def _run_once(asked: dict[str, object], place: str) -> tuple[int, str]:
     command = [
         sys.executable, "-S", "-E", *_SAFE, "-c", _PROGRAM.format(place),
         str(asked["address"]), str(asked["batch"]),
-        f"--token={token}", f"--slots={asked['slots']}", f"--store={asked['store']}", "--take-over",
+        f"--token={token}", f"--slots={asked['slots']}", f"--cpus={asked['cpus']}",
+        f"--store={asked['store']}", "--take-over",
         "--watch-fd=0", f"--orphan-grace={ORPHAN_GRACE_S}",
     ]  # fmt: skip
     environment = {**os.environ, **dict(asked["environment"]), "UMPTEEN_RUNNER": token}  # type: ignore[call-overload]

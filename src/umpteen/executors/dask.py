@@ -49,6 +49,7 @@ __all__ = ["DaskExecutor"]
 
 _PREFIX = "umpteen"
 _ANSWER_S, _HASTEN_S, _CLUSTER_S = 8.0, 3.0, 600.0
+_COUNT_CORES = "len(__import__('os').sched_getaffinity(0))"
 _STATES = {
     "released": QUEUED, "waiting": QUEUED, "no-worker": QUEUED, "queued": QUEUED,
     "processing": RUNNING, "memory": ENDED, "erred": ENDED, "forgotten": ENDED, None: ENDED,
@@ -67,8 +68,17 @@ def build_key(handle: Handle) -> Key:
 
 
 def _build_call(load: Load, order: Order) -> str:
-    told = build_order(load, order, is_exclusive=load.slots > 1)
+    cores = count_cores(load.slots, order.cpus)
+    told = build_order(load, order, cpus=cores, cores=cores)
     return f"__import__({build_carrier().name!r}).run_batch({told!r})"
+
+
+def count_cores(slots: int, cpus: int) -> int:
+    """How many of its worker's a batch takes; 0 for all, with as many as its machine has.
+
+    One of so many slots has its worker for itself; else it runs one command at a time.
+    """
+    return 0 if slots > 1 else max(1, cpus)
 
 
 def build_resources(wanted: Mapping[str, float], gpus: int) -> dict[str, float]:
@@ -126,12 +136,25 @@ class DaskExecutor(EngineExecutor):
         handles = {batch: Handle(scheduler, load.mark, batch) for batch in load.batches}
         client, resources = connect(scheduler), self.options.get("resources") or {}
         with explained(scheduler):
+            threads = client.nthreads()
+        self._refuse_narrow(threads, load)
+        with explained(scheduler):
             _upload(client)
-            futures = _map(client, load, handles, resources)
+            futures = _map(client, load, handles, resources, threads)
             _confirm(client, list(map(build_key, handles.values())))
         self.answers, self.waits_since_s = _Answers(client, futures), None
         self.wanted = build_resources(resources, max(order.gpus for order in load.orders))
         return {batch: str(handle) for batch, handle in handles.items()}
+
+    def _refuse_narrow(self, threads: Mapping[str, int], load: Load) -> None:
+        """Raises BackendError where no worker has the cores for a batch, as of a cluster just made."""
+        wanted = max(count_cores(load.slots, order.cpus) for order in load.orders)
+        most = max(threads.values(), default=wanted)
+        if wanted > most:
+            hint = self.hint_cores(load.slots, wanted)
+            raise BackendError(
+                f"a task needs {wanted} cpus; a worker of dask has at most {most}", hint
+            )
 
     def _make_cluster(self, store: Identity) -> str:
         spec, keywords = self.options["cluster_class"], self.options.get("cluster_kwargs") or {}
@@ -156,18 +179,38 @@ class DaskExecutor(EngineExecutor):
                 _withdraw(connect(scheduler), list(map(build_key, some)))
                 _hasten(connect(scheduler), sorted({handle.mark for handle in some}))
 
-    def count_workers(self, slots: int) -> int:
+    def count_workers(self, slots: int, cpus: int = 1) -> int:
         """Threads of the workers that are there, or workers where one batch takes a whole one."""
+        threads = self._list_threads()
+        return len(threads) if slots else sum(count // max(1, cpus) for count in threads)
+
+    def count_cores(self, slots: int) -> int:
+        """The threads of the widest worker, or the cores of its machine where it has all of it."""
         scheduler = self._find_given()
-        if not scheduler:
-            kwargs = self.options.get("cluster_kwargs") or {}
-            workers = kwargs.get("n_workers") or 0
-            threads = 1 if slots else kwargs.get("threads_per_worker") or 1
-            return workers * threads if isinstance(workers * threads, int) else 0
+        if not scheduler or slots <= 1:
+            return max(self._list_threads(), default=0) if slots <= 1 else 0
         client = connect(scheduler)
-        with explained(scheduler):
-            found = client.nthreads()
-        return len(found) if slots else sum(found.values())
+        return max(_ask_workers(client, _COUNT_CORES).values(), default=0)
+
+    def hint_cores(self, slots: int, cpus: int) -> str:
+        """What to do for such a batch to have so many cores."""
+        if slots > 1:
+            return f"start workers on machines with {cpus} cores"
+        if self._find_given():
+            return f"start workers with --nthreads {cpus}"
+        return f"write threads_per_worker: {cpus} in cluster_kwargs"
+
+    def _list_threads(self) -> list[int]:
+        """Of each worker that is there, or will be as the options say."""
+        scheduler = self._find_given()
+        if scheduler:
+            client = connect(scheduler)
+            with explained(scheduler):
+                return list(client.nthreads().values())
+        kwargs = self.options.get("cluster_kwargs") or {}
+        workers, threads = kwargs.get("n_workers") or 0, kwargs.get("threads_per_worker") or 1
+        is_told = isinstance(workers, int) and isinstance(threads, int)
+        return [threads] * workers if is_told else []
 
     def explain(self, handles: Sequence[str]) -> str:
         """What batches wait for that are with the scheduler."""
@@ -260,17 +303,32 @@ def _upload(client: Client) -> None:
     client.register_plugin(plugin, name=carrier.name)
 
 
+def _restrict(threads: Mapping[str, int], cores: int) -> dict[str, Any]:
+    """Where a batch is to go: to workers that have the cores, as long as there are any."""
+    wide = [address for address, count in threads.items() if count >= cores]
+    is_all = len(wide) == len(threads)
+    return {} if is_all or not wide else {"workers": wide, "allow_other_workers": True}
+
+
 def _map(
-    client: Client, load: Load, handles: Mapping[str, Handle], resources: Mapping[str, float]
+    client: Client,
+    load: Load,
+    handles: Mapping[str, Handle],
+    resources: Mapping[str, float],
+    threads: Mapping[str, int],
 ) -> dict[str, Future]:
-    """Submit batches in their order, each after those that it waits for."""
+    """Submit batches in their order, each after those that it waits for.
+
+    threads: of each worker.
+    """
     from distributed import client as dask_client
 
     keep: Any = dask_client.fire_and_forget
     earlier = _hold_earlier(client, load)
     keys = {batch: build_key(handle) for batch, handle in handles.items()}
     futures: dict[str, Future] = {}
-    for gpus, group in itertools.groupby(load.orders, key=lambda order: order.gpus):
+    needs = itertools.groupby(load.orders, key=lambda order: (order.gpus, order.cpus))
+    for (gpus, cpus), group in needs:
         orders = list(group)
         waited = [
             [
@@ -287,6 +345,7 @@ def _map(
             key=[keys[order.batch] for order in orders],
             resources=build_resources(resources, gpus) or None,
             pure=False,
+            **_restrict(threads, count_cores(load.slots, cpus)),
         )
         keep(found)
         futures.update(zip((order.batch for order in orders), found, strict=True))
@@ -323,16 +382,22 @@ def _confirm(client: Client, keys: Sequence[Key]) -> None:
 
 
 def _hasten(client: Client, marks: Sequence[str]) -> None:
-    """Ask workers, but wait for none that hangs: runners look at the mark by themselves, too."""
+    """Runners look at the mark by themselves, too."""
+    _ask_workers(client, f"__import__({build_carrier().name!r}).hasten({marks!r})")
+
+
+def _ask_workers(client: Client, call: str) -> dict[str, Any]:
+    """What each worker answers, but none that hangs is waited for."""
+    answers: dict[str, Any] = {}
 
     def ask() -> None:
         with contextlib.suppress(Exception):
-            call = f"__import__({build_carrier().name!r}).hasten({marks!r})"
-            client.run(eval, call, on_error="ignore")
+            answers.update(client.run(eval, call, on_error="ignore"))
 
     asking = threading.Thread(target=ask, daemon=True)
     asking.start()
     asking.join(_HASTEN_S)
+    return dict(answers)
 
 
 def _future(key: Key, client: Client) -> Future:

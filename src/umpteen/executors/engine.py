@@ -57,15 +57,20 @@ def parse_handle(text: str) -> Handle:
     return Handle(place, mark, batch)
 
 
-def build_order(load: Load, order: Order, *, is_exclusive: bool) -> str:
-    """What the carrier is told of a batch. is_exclusive: whether it has its worker for itself."""
+def build_order(load: Load, order: Order, *, cpus: int, cores: int | None = None) -> str:
+    """What the carrier is told of a batch.
+
+    cpus: what its tasks may use together, 0 for all of the machine. cores: what it takes of its
+    worker, 0 for all; None where the engine sees to that.
+    """
     told = {
         "address": load.address,
         "store": load.store.id,
         "batch": order.batch,
         "mark": load.mark,
         "slots": max(1, load.slots),
-        "is_exclusive": is_exclusive,
+        "cpus": cpus,
+        "cores": cores,
         "environment": dict(load.environment),
     }
     return json.dumps(told)

@@ -54,7 +54,7 @@ _VERSIONS = re.compile(r"(?:Ray|Python): (\S+)")
 def build_needs(options: Mapping[str, Any], slots: int, order: Order) -> dict[str, Any]:
     """What a batch takes of a machine, in Ray's words."""
     needs: dict[str, Any] = {
-        "num_cpus": options.get("num_cpus", max(1, slots, order.cpus)),
+        "num_cpus": max(options.get("num_cpus", max(1, slots)), order.cpus),
         "num_gpus": order.gpus,
         "memory": order.memory,
         "resources": dict(options.get("resources") or {}),
@@ -76,15 +76,18 @@ def build_environment(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _build_hand_in(load: Load, options: Mapping[str, Any], workers: int) -> str:
     """What the actor is told. workers: how many batches may run at once, 0 where nobody knows."""
-    orders = [
-        {
-            "batch": order.batch,
-            "after": list(order.after),
-            "needs": build_needs(options, load.slots, order),
-            "order": build_order(load, order, is_exclusive=False),  # a worker has one at a time
-        }
-        for order in load.orders
-    ]
+    orders = []
+    for order in load.orders:
+        needs = build_needs(options, load.slots, order)
+        cpus = int(needs["num_cpus"]) if order.cpus else 0
+        orders.append(
+            {
+                "batch": order.batch,
+                "after": list(order.after),
+                "needs": needs,
+                "order": build_order(load, order, cpus=cpus),
+            }
+        )
     earlier = {batch: parse_handle(text)[1:] for batch, text in load.earlier.items()}
     told = {"carrier": build_carrier(), "orders": orders, "earlier": earlier, "workers": workers}
     return json.dumps(told)
@@ -164,11 +167,25 @@ class RayExecutor(EngineExecutor):
         """Let no more of these begin, and have runners look at the mark now."""
         _tell_owners("cancel", handles)
 
-    def count_workers(self, slots: int) -> int:
+    def count_workers(self, slots: int, cpus: int = 1) -> int:
         """How often what a batch takes is there, machine by machine."""
         nodes = self._connect().ask("list_nodes")
-        self.workers = count_room(nodes, build_needs(self.options, slots, Order("")))
+        needs = build_needs(self.options, slots, Order("", cpus=cpus))
+        self.workers = count_room(nodes, needs)
         return self.workers
+
+    def count_cores(self, slots: int) -> int:
+        """CPUs of the machine that has the most; not known where others are to be waited for."""
+        del slots
+        if "worker_timeout" in self.options:
+            return 0
+        nodes = self._connect().ask("list_nodes")
+        return int(max((node.get("CPU", 0) for node in nodes), default=0))
+
+    def hint_cores(self, slots: int, cpus: int) -> str:
+        """What to do for such a batch to have so many cores."""
+        del slots
+        return f"start machines with {cpus} CPUs (worker_timeout: 10m waits for them so long)"
 
     def explain(self, handles: Sequence[str]) -> str:
         """What batches wait for that are with the cluster."""
