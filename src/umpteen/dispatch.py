@@ -56,8 +56,8 @@ from umpteen.machine import in_mb, list_lacks, read_capacity
 from umpteen.plan import Chosen, Plan, build_plan, takes_behind
 from umpteen.process import usable_cores
 from umpteen.registry import forget, register
-from umpteen.removal import Removed, measure_job, remove_job, remove_rest
-from umpteen.results.base import HANDED, JOB, LOCK, Store, parse_numbers
+from umpteen.removal import Measured, Removed, measure_job, remove_job, remove_rest
+from umpteen.results.base import HANDED, JOB, LOCK, REMOVING, Store, parse_numbers
 from umpteen.results.opening import is_remote, open_store, parse_address, read_patience
 from umpteen.settings import DEFAULTS, Settings
 from umpteen.status import JobStatus, build_status, estimate_left_s
@@ -336,7 +336,7 @@ def _take_back(store: Store) -> None:
     store.delete(JOB)
     forget(store.address)
     if not is_remote(store.address):
-        remove_rest(store.address)
+        remove_rest(store, ())
 
 
 def _open_executor(settings: Settings) -> Executor:
@@ -359,6 +359,7 @@ def _hand_in(
     follow: bool = False,
 ) -> Submission:
     """`history` was read with the lock held, as was what `job` has of it."""
+    _refuse_removed(history)
     executor = open_executor(job.settings.executor, job.settings.executor_options)
     executor.check()
     executor.tell = tell or executor.tell
@@ -919,8 +920,8 @@ class Removal(NamedTuple):
     folders: list[str]
     outside: int
 
-    def measure(self) -> int:
-        """The bytes of it."""
+    def measure(self) -> Measured:
+        """How many tasks have outputs that would be removed, and the bytes of all of it."""
         return measure_job(self.history.store, self.folders)
 
 
@@ -937,6 +938,12 @@ def plan_removal(name: str) -> Removal:
         else:
             outside += 1
     return Removal(history.job.get("name", name), name, history, folders, outside)
+
+
+def _refuse_removed(history: History) -> None:
+    if history.job.get(REMOVING):
+        hint = f"{write_verb('rm', history.store.address)} goes on with that"
+        raise InputError(f"{history.job['name']!r} is being removed", hint)
 
 
 def _refuse_running(history: History, given: str) -> None:
@@ -957,7 +964,7 @@ def remove(removal: Removal) -> Removed:
         end_leftovers(history.identity)
         lock.check()
         removed = remove_job(history.store, removal.folders)
-    remove_rest(history.store.address)
+    remove_rest(history.store, removal.folders)
     forget(history.store.address)
     return removed
 

@@ -50,6 +50,7 @@ from umpteen.records import (
 from umpteen.results.base import (
     CLOSED,
     JOB,
+    REMOVING,
     RecordsKey,
     Store,
     batch_key,
@@ -181,6 +182,8 @@ class History:
         if not self.job:
             self._read_job()
             self.place = describe_place(self.here, find_place(self.store.address))
+        if self.job.get(REMOVING) == "rest":  # of which nothing can be told any more
+            return
         self._read_hand_ins()
         self._read_cancel_mark()
         self._read_batches(self.list_open())

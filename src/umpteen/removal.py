@@ -1,120 +1,216 @@
 """Removes what umpteen wrote of a job, and nothing else.
 
 Goes from folder to folder by open descriptors that never follow a symbolic link, so nothing
-outside the store's own folder can be reached.
+outside the store's own folder can be reached, whatever its files say. What is removed is marked
+first, so that a removal that was cut short is known as such, and is gone on with.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
-import shutil
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from umpteen.errors import StoreError
-from umpteen.results.base import JOB, LOCK, OUTPUTS, OWN_FOLDER, Store
+from umpteen.job_files import parse_job, read_form
+from umpteen.results.base import JOB, LOCK, OUTPUTS, OWN_FOLDER, REMOVING, Store
+from umpteen.results.beneath import Found, folder_below, folder_of, remove_below, walk_below
 from umpteen.results.opening import is_remote
+from umpteen.results.owners import own_ids
 
-__all__ = ["Removed", "measure_job", "remove_job", "remove_rest"]
+__all__ = ["Measured", "Removed", "measure_job", "remove_job", "remove_rest"]
 
 _OF_A_TASK = (*OUTPUTS, "attempts")
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Measured(NamedTuple):
+    """Of what would be removed: how many tasks have outputs, and the bytes of all."""
+
+    tasks: int
+    size_bytes: int
 
 
 class Removed(NamedTuple):
-    """How many tasks' outputs were removed, and how many files were left that are not ours."""
+    """How many tasks' outputs were removed, and how many files of others were left.
+
+    left: those in tasks' folders. is_empty: whether nothing else is at the address, where that
+    is known.
+    """
 
     tasks: int
     left: int
+    is_empty: bool = True
 
 
-def measure_job(store: Store, names: Sequence[str]) -> int:
-    """The bytes of what `remove_job` would remove."""
-    if is_remote(store.address):
-        ours = _build_test(names)
-        return sum(size for path, size in store.walk("") if ours(path))
-    return _measure_folder(store.address, names)
+def measure_job(store: Store, names: Sequence[str]) -> Measured:
+    """Of what `remove_job` would remove."""
+    return (_measure_far if is_remote(store.address) else _measure_folder)(store, names)
 
 
-def _measure_folder(address: str, names: Sequence[str]) -> int:
-    with _open_address(address) as top:
-        total = 0 if top is None else _measure(OWN_FOLDER, top)
-        for name in names if top is not None else ():
-            with _open_below(top, name) as folder:
-                if folder is not None:
-                    total += sum(_measure(entry, folder) for entry in _OF_A_TASK)
-    return total
+def _measure_far(store: Store, names: Sequence[str]) -> Measured:
+    find = _build_finder(names)
+    ours = [(found, size) for path, size in store.walk("") if (found := find(path)) is not None]
+    return Measured(len({task for task, _ in ours if task}), sum(size for _, size in ours))
+
+
+def _measure_folder(store: Store, names: Sequence[str]) -> Measured:
+    tasks = 0
+    size = sum(found.size for found in walk_below(store.address, OWN_FOLDER))
+    for name in names:
+        with _opened(store.address, name) as folder:
+            entries = _list_outputs(folder)
+            tasks += bool(entries)
+            for entry in entries:
+                size += _measure(store.address, f"{name}/{entry}", folder)
+    return Measured(tasks, size)
+
+
+def _measure(top: str, key: str, folder: int | None) -> int:
+    """Bytes of a file, or of all files below a folder; links are not followed."""
+    found = os.lstat(key.rpartition("/")[2], dir_fd=folder)
+    if not stat.S_ISDIR(found.st_mode):
+        return found.st_size
+    return sum(each.size for each in walk_below(top, key))
 
 
 def remove_job(store: Store, names: Sequence[str]) -> Removed:
     """Remove the outputs of these tasks, then what is known of the job, but for its lock.
 
     names: folders of tasks below the address. A run that is killed in between is a job still,
-    and can be removed again. Raises StoreError.
+    is said to be on its way out, and can be removed again. Raises StoreError.
     """
-    return (_remove_far if is_remote(store.address) else _remove_folder)(store, names)
+    _mark(store, "outputs")
+    remove = _remove_far if is_remote(store.address) else _remove_folder
+    return remove(store, names)
+
+
+def _mark(store: Store, stage: str) -> None:
+    """Have the job say what is being removed: `outputs`, or the `rest`, which is not read any more."""
+    job = read_form(store, JOB, parse_job)
+    if job is not None and job.get(REMOVING) != "rest":
+        store.replace(JOB, json.dumps({**job, REMOVING: stage}).encode())
 
 
 def _remove_folder(store: Store, names: Sequence[str]) -> Removed:
-    address = store.address
-    tasks = left = 0
-    with _explained(address), _open_address(address) as top:
-        if top is None:
-            return Removed(0, 0)
+    top = store.address
+    tasks = 0
+    with _explained(top):
         for name in names:
-            with _open_below(top, name) as folder:
-                if folder is None:
-                    continue
-                tasks += 1
-                for entry in _OF_A_TASK:
-                    _remove(entry, folder)
-            _remove_empty(name, top)
-        left = sum(_count(name, top) for name in {name.split("/")[0] for name in names})
-        with _open_below(top, OWN_FOLDER) as own:
-            if own is not None:
-                last = [os.path.basename(JOB), os.path.basename(LOCK)]
-                for entry in [e for e in os.listdir(own) if e not in last] + last[:1]:
-                    _remove(entry, own)
+            with _opened(top, name) as folder:
+                own = own_ids() | ({os.fstat(folder).st_uid} if folder is not None else set())
+                entries = _list_outputs(folder)
+            tasks += bool(entries)
+            for entry in entries:
+                _remove_own(top, f"{name}/{entry}", own)
+            _remove_empty(top, name)
+        left = sum(_count(top, name) for name in {name.split("/")[0] for name in names})
+        _mark(store, "rest")
+        last = [os.path.basename(JOB), os.path.basename(LOCK)]
+        entries = [entry for entry in store.list(OWN_FOLDER) if entry not in last]
+        for entry in [*entries, *last[:1]]:
+            remove_below(top, f"{OWN_FOLDER}/{entry}")
     return Removed(tasks, left)
 
 
+@contextlib.contextmanager
+def _opened(top: str, folder: str) -> Iterator[int | None]:
+    """A folder below another; None where there is none, or the way leads through a link."""
+    with contextlib.ExitStack() as stack:
+        opened = None
+        with contextlib.suppress(OSError):
+            opened = stack.enter_context(folder_below(top, folder))
+        yield opened
+
+
+def _list_outputs(folder: int | None) -> list[str]:
+    names = set(os.listdir(folder)) if folder is not None else set[str]()
+    return [name for name in _OF_A_TASK if name in names]
+
+
+def _remove_own(top: str, key: str, own: set[int]) -> None:
+    """It and all below it, but for files of users that are none of `own`."""
+    with folder_of(top, key) as (folder, name):
+        found = os.lstat(name, dir_fd=folder)
+    if not stat.S_ISDIR(found.st_mode):
+        below = [Found("", found.st_mode, found.st_size, "", found.st_uid)]
+    else:
+        below = walk_below(top, key)
+    if all(each.owner in own for each in below):
+        remove_below(top, key)
+        return
+    for each in below:
+        if each.owner in own:
+            remove_below(top, f"{key}/{each.path}")
+            _remove_empty(top, f"{key}/{each.path}".rpartition("/")[0])
+
+
+def _remove_empty(top: str, folder: str) -> None:
+    """The folder, and those above it below `top`, as far as they are empty."""
+    while folder:
+        try:
+            with folder_of(top, folder) as (above, name):
+                os.rmdir(name, dir_fd=above)
+        except OSError:
+            return
+        folder = folder.rpartition("/")[0]
+
+
+def _count(top: str, name: str) -> int:
+    """How many files there are below a folder, links and the like among them."""
+    try:
+        with folder_of(top, name) as (folder, last):
+            is_folder = stat.S_ISDIR(os.lstat(last, dir_fd=folder).st_mode)
+    except OSError:
+        return 0
+    return len(walk_below(top, name)) if is_folder else 1
+
+
 def _remove_far(store: Store, names: Sequence[str]) -> Removed:
-    """Where there are no folders: by the names of all files."""
-    ours = _build_test(names)
-    paths = [path for path, _ in store.walk("") if path != LOCK]
-    found = [path for path in paths if ours(path)]
-    store.delete_many([path for path in found if path != JOB])
+    """Where there may be no folders: by the names of all files."""
+    find = _build_finder(names)
+    paths = [path for path, _ in store.walk("") if path not in (LOCK, JOB)]
+    tasks = {path: find(path) for path in paths}
+    store.delete_many([path for path in paths if tasks[path]])
+    _mark(store, "rest")
+    store.delete_many([path for path in paths if tasks[path] == ""])
     store.delete(JOB)
     tops = {name.split("/")[0] for name in names}
-    left = sum(not ours(path) and path.split("/")[0] in tops for path in paths)
-    folders = {path.rpartition("/")[0] for path in found}
-    return Removed(len(folders.intersection(names)), left)
+    others = [path for path in paths if tasks[path] is None]
+    left = sum(path.split("/")[0] in tops for path in others)
+    return Removed(len({task for task in tasks.values() if task}), left, not others)
 
 
-def _build_test(names: Sequence[str]) -> Callable[[str], bool]:
-    """Whether a file is the job's own, or of what its tasks left."""
+def _build_finder(names: Sequence[str]) -> Callable[[str], str | None]:
+    """The task whose output a path is, empty for the job's own; None for what is not ours."""
     known = set(names)
 
-    def is_ours(path: str) -> bool:
+    def find(path: str) -> str | None:
         parts = path.split("/")
         if parts[0] == OWN_FOLDER:
-            return True
+            return ""
         above = ("/".join(parts[:end]) for end in range(1, len(parts)) if parts[end] in _OF_A_TASK)
-        return any(folder in known for folder in above)
+        return next((folder for folder in above if folder in known), None)
 
-    return is_ours
+    return find
 
 
-def remove_rest(address: str) -> None:
+def remove_rest(store: Store, names: Sequence[str]) -> None:
     """Remove the folders that are empty by now: where the lock was, and the store's own.
 
     An address that is a symbolic link stays.
     """
-    with contextlib.suppress(OSError):
-        os.rmdir(os.path.join(address, OWN_FOLDER))
-        os.rmdir(address)
+    if not is_remote(store.address):
+        with contextlib.suppress(OSError):
+            os.rmdir(os.path.join(store.address, OWN_FOLDER))
+            os.rmdir(store.address)
+        return
+    find = _build_finder(names)
+    split = [name.split("/") for name in names]
+    above = {"/".join(parts[:end]) for parts in split for end in range(1, len(parts) + 1)}
+    store.remove_empty(lambda path: path in above or find(path) is not None)
 
 
 @contextlib.contextmanager
@@ -125,84 +221,3 @@ def _explained(address: str) -> Iterator[None]:
         what = error.filename or address
         message = f"could not remove {what} in {address}: {error.strerror}"
         raise StoreError(message, path=address) from error
-
-
-@contextlib.contextmanager
-def _open_address(address: str) -> Iterator[int | None]:
-    """The store's folder, which alone may be reached through a link."""
-    try:
-        top = os.open(address, _FOLDER & ~os.O_NOFOLLOW)
-    except (FileNotFoundError, NotADirectoryError):
-        yield None
-        return
-    try:
-        yield top
-    finally:
-        os.close(top)
-
-
-@contextlib.contextmanager
-def _open_below(top: int | None, path: str) -> Iterator[int | None]:
-    """A folder below another; None where there is none, or the way leads through a link."""
-    opened: list[int] = []
-    try:
-        at = top
-        for part in path.split("/"):
-            at = os.open(part, _FOLDER, dir_fd=at)
-            opened.append(at)
-    except OSError:
-        at = None
-    try:
-        yield at
-    finally:
-        for fd in opened:
-            os.close(fd)
-
-
-def _remove(name: str, folder: int) -> None:
-    """A file, a link (never what it points to), or a folder with all that is in it."""
-    try:
-        is_folder = stat.S_ISDIR(os.lstat(name, dir_fd=folder).st_mode)
-        shutil.rmtree(name, dir_fd=folder) if is_folder else os.unlink(name, dir_fd=folder)
-    except FileNotFoundError:
-        return
-
-
-def _remove_empty(path: str, top: int) -> None:
-    """The folder, and those above it below `top`, as far as they are empty."""
-    parts = path.split("/")
-    for count in range(len(parts), 0, -1):
-        with _open_below(top, "/".join(parts[: count - 1])) if count > 1 else _same(top) as above:
-            try:
-                os.rmdir(parts[count - 1], dir_fd=above)
-            except OSError:
-                return
-
-
-@contextlib.contextmanager
-def _same(folder: int) -> Iterator[int]:
-    yield folder
-
-
-def _measure(name: str, folder: int) -> int:
-    """Bytes of a file, or of all files below a folder; links are not followed."""
-    try:
-        found = os.lstat(name, dir_fd=folder)
-    except OSError:
-        return 0
-    if not stat.S_ISDIR(found.st_mode):
-        return found.st_size
-    with _open_below(folder, name) as below:
-        return 0 if below is None else sum(_measure(entry, below) for entry in os.listdir(below))
-
-
-def _count(name: str, folder: int) -> int:
-    """How many files there are below a folder, links and the like among them."""
-    try:
-        is_folder = stat.S_ISDIR(os.lstat(name, dir_fd=folder).st_mode)
-    except OSError:
-        return 0
-    if not is_folder:
-        return 1
-    with _open_below(folder, name) as below:
-        return 0 if below is None else sum(_count(entry, below) for entry in os.listdir(below))

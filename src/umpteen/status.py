@@ -16,6 +16,7 @@ from umpteen.executors.base import LOCAL, QUEUED, RUNNING
 from umpteen.handed_files import HandIn
 from umpteen.history import History
 from umpteen.lease import find_trouble
+from umpteen.results.base import REMOVING
 from umpteen.task import Record, tell_end
 
 __all__ = [
@@ -59,7 +60,7 @@ class JobStatus(msgspec.Struct, frozen=True):
     """One look at a job.
 
     state: `running`, `succeeded`, `failed` (some tasks did not succeed), `empty` (it has none),
-    `unfinished` (nobody is at it) or `unknown` (only another machine can tell; `run` finds out within 60 s). counts: by state, `running` among them. seconds: of work, all tasks
+    `unfinished` (nobody is at it), `removing` (a removal of it was cut short, or goes on) or `unknown` (only another machine can tell; `run` finds out within 60 s). counts: by state, `running` among them. seconds: of work, all tasks
     together. slots: tasks at once, 0 where nobody knows. left_s: a range for what is left. rate: tasks that end in a second. started_s and last_end_s: since 1970.
     """
 
@@ -116,7 +117,7 @@ def build_status(history: History, living: set[str]) -> JobStatus:
         name=history.job.get("name", ""),
         address=history.store.address,
         executor=newest.executor if newest else "",
-        state=_judge(counts, total, is_living=bool(living)),
+        state=_judge(counts, total, is_living=bool(living), is_going=REMOVING in history.job),
         total=total,
         counts=counts,
         running=sorted(running, key=lambda task: task.start_s),
@@ -140,9 +141,11 @@ def _find_trouble(history: History, living: set[str]) -> str:
     return next((text for text in [*told, *history.troubles.values()] if text), "")
 
 
-def _judge(counts: Mapping[str, int], total: int, *, is_living: bool) -> str:
+def _judge(counts: Mapping[str, int], total: int, *, is_living: bool, is_going: bool) -> str:
     if is_living:
         return "running"
+    if is_going:
+        return "removing"
     if not total:
         return "empty"
     if counts["waiting"] + counts["running"]:

@@ -16,7 +16,8 @@ from umpteen.adopt import adopt_batch, read_address
 from umpteen.errors import EXIT_SUCCEEDED, SettingsError, StoreError, UmpteenError
 from umpteen.forms import parse_ranges
 from umpteen.identity import Identity, find_place, identify, parse_id
-from umpteen.results.base import JOB, Store
+from umpteen.job_files import parse_job, read_form
+from umpteen.results.base import JOB, REMOVING, Store
 from umpteen.results.opening import is_remote, open_store, parse_address
 from umpteen.results.owners import refuse_strangers
 from umpteen.starts import read_batch
@@ -120,12 +121,16 @@ def _read_work(options: Options) -> Work:
 
 def check_job(store: Store) -> None:
     """Raises StoreError where there is no job, as from a machine that sees another disk."""
-    if store.read(JOB) is None:
+    job = read_form(store, JOB, parse_job)
+    if job is None:
         raise StoreError(
             f"this machine sees no job at {store.address}",
             "use a path that is shared by all machines, or an object store",
             path=store.address,
         )
+    if job.get(REMOVING):
+        message = f"the job at {store.address} is being removed"
+        raise StoreError(message, "umpteen rm goes on with that", path=store.address)
 
 
 def _ask_child(options: Options) -> Work:

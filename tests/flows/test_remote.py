@@ -164,11 +164,40 @@ def test_results_are_pulled_and_only_what_is_missing_again(place: Place) -> None
 
 def test_job_is_removed_with_nothing_else(place: Place) -> None:
     place.run("echo {n} > $RESULTS_DIR/f", "n=1..3")
+    place.run("echo {n} > $RESULTS_DIR/f", "n=2..3", "--rerun", "all")  # so that some are dropped
     store = place.open()
     store.replace("n=1/mine", b"not umpteen's")
+    store.replace("other/mine", b"not umpteen's")
     done = place("rm", "job", "--yes")
     assert done.returncode == 0, done.stderr
-    assert [path for path, _ in store.walk("")] == ["n=1/mine"]
+    assert "job: removed, 3 tasks had outputs\n" in done.stderr
+    assert "left      1 file that umpteen did not write\n" in done.stderr
+    assert f"left      it is not empty: {place.address}\n" in done.stderr
+    assert {path for path, _ in store.walk("")} == {"n=1/mine", "other/mine"}
+
+
+def test_job_that_is_removed_leaves_no_empty_folders(umpteen: Umpteen, sftp: Sftp) -> None:
+    place = Place(umpteen, sftp.address, sftp.options)
+    for _ in range(2):  # so that there are earlier attempts
+        place.run("mkdir $RESULTS_DIR/d; echo {n} > $RESULTS_DIR/d/f", "n=1..3", "--rerun", "all")
+    folder = Path(sftp.folder)
+    (folder / "outside/results/empty").mkdir(parents=True)
+    (folder / "job/n=1/link").symlink_to(folder / "outside")
+    (folder / "job/theirs").mkdir()
+    done = place("rm", "job", "--yes")
+    assert done.returncode == 0, done.stderr
+    left = {str(path.relative_to(folder)) for path in folder.rglob("*")}
+    assert {path for path in left if path.startswith(("job", "outside"))} == {
+        "job", "job/n=1", "job/n=1/link", "job/theirs",
+        "outside", "outside/results", "outside/results/empty",
+    }  # fmt: skip
+    assert "left      1 file that umpteen did not write\n" in done.stderr
+    (folder / "job/n=1/link").unlink()
+    (folder / "job/n=1").rmdir()
+    (folder / "job/theirs").rmdir()
+    place.run("echo {n}", "n=1..3")
+    assert place("rm", "job", "--yes").returncode == 0
+    assert not (folder / "job").exists()
 
 
 def test_folder_is_synced_once_and_its_digest_known(place: Place) -> None:

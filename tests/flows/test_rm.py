@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,7 @@ def test_rm_asks_at_a_terminal(umpteen: Umpteen) -> None:
     run(umpteen)
     code, said = answer(umpteen, b"n\n")
     assert code == 1
-    assert said.startswith("Remove job: 3 tasks, ")
+    assert said.startswith("Remove job: 3 tasks with outputs, ")
     assert " in umpteen-results/job? [y/N]: " in said
     assert umpteen("status", "job").returncode == 0
     assert answer(umpteen, b"y\n")[0] == 0
@@ -97,7 +98,7 @@ def test_rm_follows_no_link_out_of_the_job(umpteen: Umpteen) -> None:
 
     assert done.returncode == 0
     assert (read_tree(outside), read_tree(umpteen.folder / "moved")) == before
-    assert "left      1 files that umpteen did not write" in done.stderr
+    assert "left      1 file that umpteen did not write" in done.stderr
     assert [path.name for path in umpteen.store().iterdir()] == ["n=2"]
 
 
@@ -140,7 +141,7 @@ def test_rm_leaves_what_umpteen_did_not_write(umpteen: Umpteen, place: str) -> N
     address = str(Path(umpteen.folder, place))
     done = umpteen("rm", address, "--yes")
     assert done.returncode == 0, done.stderr
-    assert "left      1 files that umpteen did not write" in done.stderr
+    assert "left      1 file that umpteen did not write" in done.stderr
     assert sorted(path.name for path in own.iterdir()) == ["main.py"]
     left = {path.name for path in Path(address).iterdir()}
     assert left >= {"src", "notes"}
@@ -163,3 +164,74 @@ def test_rm_of_a_job_that_is_run_again_begins_anew(umpteen: Umpteen) -> None:
     run(umpteen)
     status = json.loads(umpteen("status", "job", "--json").stdout)
     assert status["counts"]["succeeded"] == 3
+
+
+def test_rm_asks_for_all_that_it_will_remove(umpteen: Umpteen) -> None:
+    run(umpteen)
+    umpteen("run", "echo hi", "n=3..4", "--name", "job", "-q")  # which drops two
+    said = answer(umpteen, b"y\n")[1]
+    assert said.startswith("Remove job: 4 tasks with outputs, ")
+    assert "job: removed, 4 tasks had outputs\n" in said
+
+
+KILLED = """
+import os, sys
+left = int(sys.argv.pop(1))
+def killing(call):
+    def wrapped(*args, **named):
+        global left
+        left -= 1
+        if not left:
+            os._exit(9)
+        return call(*args, **named)
+    return wrapped
+os.unlink, os.rmdir = killing(os.unlink), killing(os.rmdir)
+from umpteen.cli.main import main
+main()
+"""
+
+
+@pytest.mark.parametrize("at", [3, 5, 9, 14, 20, 24, 27, 30, 33])
+def test_rm_that_was_killed_is_known_and_gone_on_with(umpteen: Umpteen, at: int) -> None:
+    run(umpteen)
+    killed = [sys.executable, "-c", KILLED, str(at), "rm", "job", "--yes"]
+    subprocess.run(killed, cwd=umpteen.folder, env=umpteen.environment, timeout=60, check=False)
+    assert umpteen.store().exists()
+    status = umpteen("status", "job", "--json")
+    assert json.loads(status.stdout)["state"] == "removing"
+    assert "umpteen rm job" in umpteen("status", "job").stdout
+    again = umpteen("run", "echo hi", "n=1..3", "--name", "job")
+    assert again.returncode == 2
+    assert "'job' is being removed" in again.stderr
+    done = umpteen("rm", "job", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert not umpteen.store().exists()
+
+
+@pytest.mark.parametrize("name", ["../thesis", "n=1/../../../thesis", "ABSOLUTE", "./n=1", ""])
+def test_rm_reaches_nothing_above_the_store_whatever_its_files_say(
+    umpteen: Umpteen, name: str
+) -> None:
+    run(umpteen)
+    for folder in ("umpteen-results/thesis", "thesis"):
+        (umpteen.folder / folder / "results").mkdir(parents=True)
+        (umpteen.folder / folder / "stdout").write_text("mine")
+    tasks = umpteen.store() / ".umpteen/tasks/1.jsonl"
+    name = name.replace("ABSOLUTE", str(umpteen.folder / "thesis"))
+    tasks.write_text(tasks.read_text().replace("n=1", name))
+    umpteen("rm", "job", "--yes")
+    for folder in ("umpteen-results/thesis", "thesis"):
+        assert (umpteen.folder / folder / "stdout").read_text() == "mine"
+        assert (umpteen.folder / folder / "results").is_dir()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_rm_leaves_what_another_user_put_among_the_results(umpteen: Umpteen) -> None:
+    run(umpteen)
+    theirs = umpteen.store() / "n=1/results/theirs"
+    theirs.write_text("theirs")
+    os.chown(theirs, 4242, 4242)
+    done = umpteen("rm", "job", "--yes")
+    assert "left      1 file that umpteen did not write" in done.stderr
+    left = [path for path in umpteen.store().rglob("*") if path.is_file()]
+    assert left == [theirs]

@@ -140,7 +140,7 @@ def test_walk_says_what_each_is_and_follows_nothing(top: Path) -> None:
     assert {path: each.link for path, each in found.items()} == {
         "file": "", "link": "../../outside", "pipe": ""
     }  # fmt: skip
-    assert found["file"] == Found("file", (top / "a/file").lstat().st_mode, 7)
+    assert found["file"] == Found("file", (top / "a/file").lstat().st_mode, 7, "", os.getuid())
     assert walk_below(str(top), "none") == []
 
 

@@ -37,15 +37,15 @@ def rm_command(name: str, *, yes: bool) -> int:
         return EXIT_SOME_FAILED
     removed = remove(removal)
     address = removal.history.store.address
-    click.echo(f"{removal.name}: removed, {_count_tasks(removed.tasks)} had outputs", err=True)
+    click.echo(f"{removal.name}: removed, {_count(removed.tasks, 'task')} had outputs", err=True)
     if removal.outside:
-        click.echo(
-            f"  left      {removal.outside:,} {'task has' if removal.outside == 1 else 'tasks have'} outputs elsewhere",
-            err=True,
-        )
+        has = "has" if removal.outside == 1 else "have"
+        outside = f"{_count(removal.outside, 'task')} {has} outputs elsewhere"
+        click.echo(f"  left      {outside}", err=True)
     if removed.left:
-        click.echo(f"  left      {removed.left:,} files that umpteen did not write", err=True)
-    if os.path.isdir(address):
+        files = f"{_count(removed.left, 'file')} that umpteen did not write"
+        click.echo(f"  left      {files}", err=True)
+    if os.path.isdir(address) or not removed.is_empty:
         what = "the link" if os.path.islink(address) else "it is not empty:"
         click.echo(f"  left      {what} {shorten_path(address)}", err=True)
     return EXIT_SUCCEEDED
@@ -56,10 +56,11 @@ def _ask(removal: Removal, job: str) -> bool:
     if not sys.stdin.isatty():
         again = write_verb("rm", job, flags="--yes")
         raise SettingsError("rm asks before it removes, and there is no terminal", again)
-    tasks = len(removal.history.states) - len(removal.history.dropped)
-    size, where = render_size(removal.measure()), shorten_path(removal.history.store.address)
-    return click.confirm(f"Remove {removal.name}: {tasks:,} tasks, {size} in {where}?", err=True)
+    tasks, size_bytes = removal.measure()
+    size, where = render_size(size_bytes), shorten_path(removal.history.store.address)
+    what = f"{_count(tasks, 'task')} with outputs, {size} in {where}"
+    return click.confirm(f"Remove {removal.name}: {what}?", err=True)
 
 
-def _count_tasks(count: int) -> str:
-    return "1 task" if count == 1 else f"{count:,} tasks"
+def _count(count: int, what: str) -> str:
+    return f"{count:,} {what}{'s' * (count != 1)}"

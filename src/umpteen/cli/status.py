@@ -73,6 +73,8 @@ def status_command(name: str, failures: int, *, as_json: bool) -> int:
     if status.trouble:
         click.echo(f"  trouble   {status.trouble}")
     again = write_verb("collect", name)
+    if status.state == "removing":
+        click.echo(f"  again     {write_verb('rm', name)}   goes on with its removal")
     if status.state == "unknown":
         click.echo(f"  again     {again}   finds out within 60 s whether it is run")
     if status.state == "unfinished":

@@ -9,7 +9,7 @@ from __future__ import annotations
 import abc
 import contextlib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, Union
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "OPTIONS_SUFFIX",
     "OUTPUTS",
     "OWN_FOLDER",
+    "REMOVING",
     "STATUS_BYTES",
     "TASKS",
     "Appender",
@@ -58,6 +59,7 @@ LOCK = ".umpteen/lock"
 FOLLOW = ".umpteen/follow"
 HANDED, TASKS = ".umpteen/handed", ".umpteen/tasks"
 OPTIONS_SUFFIX = ".options.json"  # of what its owner alone may read, as is job.json
+REMOVING = "removing"  # in `job.json`: which part of the job is being removed
 OUTPUTS = ("stdout", "stderr", "status_code", "status", "results")  # of an attempt, in its folder
 CLOSED = "closed"  # in the records folder of a batch
 
@@ -311,6 +313,12 @@ class Store(abc.ABC):
         """Remove files, those that are there."""
         for key in keys:
             self.delete(key)
+
+    def remove_empty(self, is_ours: Callable[[str], bool]) -> None:  # noqa: B027 -- most have none
+        """Remove the folders, by what their keys are, that are empty, and the store's own one.
+
+        What is a folder only by the names of files is gone with them.
+        """
 
     @abc.abstractmethod
     def walk(self, folder: str) -> list[tuple[str, int]]:

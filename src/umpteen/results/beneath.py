@@ -45,12 +45,16 @@ class NotPlainError(OSError):
 
 
 class Found(NamedTuple):
-    """What is below a folder and is no folder. link: what it points to, where it is a link."""
+    """What is below a folder and is no folder.
+
+    link: what it points to, where it is a link. owner: the id of its user.
+    """
 
     path: str
     mode: int
     size: int
     link: str = ""
+    owner: int = -1
 
 
 def describe_kind(mode: int) -> str:
@@ -172,7 +176,8 @@ def _look_into(folder: int, prefix: str, found: list[Found]) -> list[str]:
                     continue
                 status = entry.stat(follow_symlinks=False)
                 link = os.readlink(entry.name, dir_fd=folder) if entry.is_symlink() else ""
-                found.append(Found(prefix + entry.name, status.st_mode, status.st_size, link))
+                owner, path = status.st_uid, prefix + entry.name
+                found.append(Found(path, status.st_mode, status.st_size, link, owner))
     return below
 
 

@@ -184,6 +184,9 @@ class Place(abc.ABC):
         """Remove files, those that are there."""
         await gather(self.remove, ((key,) for key in keys))
 
+    async def remove_empty(self, is_ours: Callable[[str], bool]) -> None:  # noqa: B027 -- most have none
+        """Remove the folders, by what their keys are, that are empty, and the top one."""
+
     @abc.abstractmethod
     async def move(self, source: str, target: str) -> None:
         """Give a file, or a folder with all below it, another key; nothing if it is not there."""

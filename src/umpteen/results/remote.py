@@ -149,6 +149,10 @@ class RemoteStore(Store):
         """Remove files, those that are there."""
         self._run(self._delete_many(keys))
 
+    def remove_empty(self, is_ours: Callable[[str], bool]) -> None:
+        """Remove the folders that are empty, and the store's own one, where the place has some."""
+        self._run(self._named("remove", "", self.place.remove_empty(is_ours)))
+
     def walk(self, folder: str) -> list[tuple[str, int]]:
         """Every file below a folder, in no order: its path relative to that, and its bytes.
 

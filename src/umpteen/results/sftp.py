@@ -13,7 +13,7 @@ import re
 import socket
 import stat
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from typing import Any, Callable
 
 from umpteen.errors import SettingsError
 from umpteen.results.base import JOB
@@ -169,6 +169,31 @@ class SftpPlace(Place):
                     await channel.remove(self._path(key))
 
         await self.tried(remove)
+
+    async def remove_empty(self, is_ours: Callable[[str], bool]) -> None:
+        """Remove the folders that are empty, the deepest first. No link is followed."""
+        levels = [[""]]
+        while levels[-1]:
+            listed = await gather(self.entries, ((folder,) for folder in levels[-1]))
+            below = [
+                f"{folder}/{entry.name}".strip("/")
+                for folder, entries in zip(levels[-1], listed)
+                for entry in entries
+                if entry.is_folder
+            ]
+            levels.append([path for path in below if is_ours(path)])
+        for level in reversed(levels):
+            await gather(self._remove_folder, ((folder,) for folder in level))
+
+    async def _remove_folder(self, folder: str) -> None:
+        """If it is empty."""
+        from asyncssh.sftp import SFTPError
+
+        async with self._channel() as channel:
+            with contextlib.suppress(
+                SFTPError
+            ):  # of every kind, as servers differ in what they say
+                await channel.rmdir(self._path(folder))
 
     async def move(self, source: str, target: str) -> None:
         """Rename it; nothing if it is not there."""
