@@ -104,7 +104,7 @@ def _adopt(store: Store, lock: HandInLock, first: str, parsed: dict[str, Any]) -
     done = _find_done(runs, past, known) if newest else set()
     note = _tell_done(len(done)) if done else ""
     if len(done) == len(runs):
-        return Adopted(store, [], f"{note}; nothing to do")
+        return Adopted(store, [], f"{note or 'there are no runs'}; nothing to do")
     slots = _count_slots(parsed)
     lock.check()
     _write(store, following, slots, [run for run in runs if run.task not in done], past, known)
@@ -194,7 +194,7 @@ def _check(path: str, parsed: dict[str, Any]) -> None:
         message = f"nprocs is {slots!r}, not from 1 to {SLOTS_MOST}"
         raise InputError(message, file=path, field="nprocs")
     runs = parsed.get("runs")
-    if not isinstance(runs, list) or not runs:
+    if not isinstance(runs, list):
         raise InputError("there are no runs", file=path, field="runs")
     outputs: dict[str, int] = {}
     for number, run in enumerate(runs):
@@ -221,11 +221,15 @@ def run_output(top: str, run: dict[str, Any], number: int) -> str:
 
 
 class _Run(NamedTuple):
-    """One of a file's runs. task: its index, which may be new. output: a whole address."""
+    """One of a file's runs. task: its index, which may be new. output: a whole address.
+
+    written: the same as the file has it, or as `sc` makes it of the file's words.
+    """
 
     task: int
     name: str
     output: str
+    written: str
     content: dict[str, Any]
 
 
@@ -293,7 +297,9 @@ def _list_runs(top: str, parsed: dict[str, Any], known: _Known) -> list[_Run]:
     taken = set(known.names)
     count = known.count
     for number, run in enumerate(parsed["runs"]):
-        output = parse_address(run_output(parsed["remote_output_path"], run, number))
+        top_written = parsed["remote_output_path"]
+        output = parse_address(run_output(top_written, run, number))
+        written = run.get("remote_output_path") or os.path.join(top_written, str(number))
         index = known.indices.get(output)
         if index is None:
             name = _choose_name(top, output, number, count, taken)
@@ -301,7 +307,7 @@ def _list_runs(top: str, parsed: dict[str, Any], known: _Known) -> list[_Run]:
             taken.add(name)
         else:
             name = known.names[index]
-        runs.append(_Run(index, name, output, run))
+        runs.append(_Run(index, name, output, written, run))
     return runs
 
 
@@ -364,6 +370,11 @@ def _write(
             "hand_in": number,
             "indices": ranges,
             "names": [run.name for run in runs],
+            "written": {
+                str(place): run.written
+                for place, run in enumerate(runs)
+                if run.written != run.output
+            },
             "attempts": {
                 str(place): [past[run.task].attempt, past[run.task].runner]
                 for place, run in enumerate(runs)
@@ -388,7 +399,7 @@ def _write(
 
 def _build_lines(runs: Sequence[_Run], known: _Known) -> Iterator[dict[str, Any]]:
     """Tasks that are new, in the order of their indices, and those that are not what they were."""
-    for index, name, output, content in runs:
+    for index, name, output, _, content in runs:
         line = {"command": content["cmd"], "name": name, "output": output}
         if index >= known.count:
             yield line

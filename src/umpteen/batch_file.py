@@ -70,6 +70,9 @@ def _parse(batch: str, content: bytes) -> dict[str, Any]:
         place(position, len(runs))
         _check_extra(table_of(extra))
     _check_extra(table_of(own.get("common", {})))
+    for position, written in table_of(own.get("written", {})).items():
+        place(position, len(runs))
+        text(written, what="'written'")
     for position, before in table_of(own.get("attempts", {})).items():
         place(position, len(runs))
         _check_before(before)

@@ -8,11 +8,13 @@ decides nothing about the job: which task is next, and what is recorded, is the 
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import errno
 import gc
 import glob
 import os
+import re
 import shutil
 import signal
 import stat
@@ -98,6 +100,8 @@ _RETRY_S = 1.0
 _ANSWERS_AT_ONCE = 150  # below PIPE_BUF together
 _ORPHAN_GRACE_S = 2.0
 _SIZES_S = 0.25  # how often the outputs of tasks with a limit are looked at
+_RESULTS = b"RESULTS_DIR"
+_MADE_UP = re.compile(r"/tmp/[0-9a-f]{32}/?")  # by a split, of `sc` or ours
 _FRESH = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _UNFINISHED = ".new"  # of a folder below `attempts/` into which not all has been moved yet
 _MOST_KNOWN = 10_000
@@ -112,6 +116,7 @@ class BatchView:
         self.batch: str = own["batch"]
         self.slots: int = content["nprocs"]
         self.runs: list[dict[str, Any]] = content["runs"]
+        self._folders: collections.Counter[str] | None = None
         self.names: list[str] = own["names"]
         self.indices = [index for part in parse_ranges(own["indices"]) for index in part]
         self.extras: dict[str, dict[str, Any]] = own.get("extras", {})
@@ -124,6 +129,8 @@ class BatchView:
         self.base = cwd if os.path.isdir(cwd) else ""  # where relative paths begin
         self.cwd = self.base or self.find_synced()
         self.deadline_s: float | None = own.get("deadline_s")
+        # Of a file from elsewhere: addresses of outputs as they stand there, where they differ.
+        self.written: dict[str, str] | None = own.get("written")
         self.has_graph: bool = own.get("graph", False)
         self.after: list[int] = own.get("after", [])
         self.barriers: list[dict[str, str]] = own.get("barriers", [])
@@ -151,6 +158,19 @@ class BatchView:
         extra = self.terms_of(position)
         command = extra.get("argv") or self.runs[position]["cmd"]
         return build_digest(command, extra.get("env"), extra.get("cwd"))
+
+    def is_made_up(self, folder: str) -> bool:
+        """Whether a folder for results is one that a split chose, and of one run alone.
+
+        Nobody can look for such a folder later; one that somebody chose stays.
+        """
+        if not _MADE_UP.fullmatch(folder):
+            return False
+        if self._folders is None:
+            self._folders = collections.Counter(
+                str(run.get("local_results_dir")).rstrip("/") for run in self.runs
+            )
+        return self._folders[folder.rstrip("/")] == 1
 
     def output(self, position: int) -> str:
         """The address of the folder of a task's outputs."""
@@ -272,6 +292,7 @@ class _Lane:
         ours = {line.split(b"=")[0] for line in build_environment("", "", 0, 0, 0, "", "")}
         ours.add(OPTIONS_VARIABLE.encode())  # may have secrets
         self.inherited = [b"%s=%s" % pair for pair in os.environb.items() if pair[0] not in ours]
+        self.their_results = os.environb.get(_RESULTS)  # what our caller calls so
         # Who owns the store, too: an engine's worker may be another user than who handed in.
         self.own = own_ids() | _list_owner(setup.store.address)
         self.known = {setup.store.address}  # folders that tasks' folders may be made in
@@ -562,8 +583,8 @@ class _Lane:
     def _choose_results(self, task: _Running) -> None:
         given = task.batch.runs[task.position].get("local_results_dir")
         if given:
-            task.results = os.path.abspath(given)
-            task.made_results = not os.path.isdir(task.results)
+            task.results = os.path.abspath(os.path.join(task.cwd or "", given))
+            task.made_results = task.batch.is_made_up(given) and not os.path.isdir(task.results)
             os.makedirs(task.results, exist_ok=True)
         else:
             if not self.slot_results:
@@ -614,6 +635,8 @@ class _Lane:
             task.results,
             task.output,
         )
+        if task.batch.written is not None or task.results != self.slot_results.get(task.slot):
+            variables = self._keep_words(task, variables)
         if task.batch.synced:
             folder = os.fsencode(task.batch.find_synced() or "")
             variables.append(b"UMPTEEN_SYNCED=" + folder)
@@ -623,6 +646,20 @@ class _Lane:
         names = {line.split(b"=", 1)[0] for line in declared}
         kept = (e for e in self.inherited + variables if e.split(b"=", 1)[0] not in names)
         return [*kept, *declared]
+
+    def _keep_words(self, task: _Running, variables: list[bytes]) -> list[bytes]:
+        """What a file from elsewhere says is handed on in its own words, a slash at the end too."""
+        run, written = task.batch.runs[task.position], task.batch.written
+        said: dict[bytes, bytes] = {}
+        if given := run.get("local_results_dir"):
+            said[b"SATURN_RUN_LOCAL_RESULTS_DIR"] = os.fsencode(given)
+        if written is not None:
+            output = written.get(str(task.position), task.output)
+            said[b"SATURN_RUN_REMOTE_OUTPUT_PATH"] = os.fsencode(output)
+        if written is not None and self.their_results is not None:
+            said[_RESULTS] = self.their_results
+        kept = (line for line in variables if line.split(b"=", 1)[0] not in said)
+        return [*kept, *(b"%s=%s" % pair for pair in said.items())]
 
     def _spawn_directly_or_by_shell(
         self, command: str | list[str], path: str, launch: Launch
@@ -905,13 +942,25 @@ def _move_folder(source: str, target: str) -> None:
 
 def _copy_folder(source: str, target: str) -> None:
     """What is neither a file nor a link nor a folder has nothing that could be copied."""
-    shutil.copytree(source, target, symlinks=True, dirs_exist_ok=True, ignore=_list_special)
+    try:
+        shutil.copytree(source, target, symlinks=True, dirs_exist_ok=True, ignore=_list_special)
+    except shutil.Error as error:
+        # What another run, which has the same folder, removed meanwhile is no loss of ours.
+        if left := [each for each in error.args[0] if os.path.lexists(each[0])]:
+            raise shutil.Error(left) from error
 
 
 def _list_special(folder: str, names: Sequence[str]) -> list[str]:
-    modes = {name: os.lstat(os.path.join(folder, name)).st_mode for name in names}
-    plain = (stat.S_ISREG, stat.S_ISDIR, stat.S_ISLNK)
-    return [name for name, mode in modes.items() if not any(test(mode) for test in plain)]
+    return [name for name in names if _is_special(os.path.join(folder, name))]
+
+
+def _is_special(path: str) -> bool:
+    """Whether it is there, and neither a file nor a folder nor a link."""
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return False
+    return not any(test(mode) for test in (stat.S_ISREG, stat.S_ISDIR, stat.S_ISLNK))
 
 
 def _explain(error: OSError) -> str:

@@ -178,8 +178,6 @@ def open_batch(file: str, top: str | None) -> tuple[BatchFile, str]:
             file=file,
             field="umpteen",
         )
-    if not batch.runs:
-        raise batch.build_error("has no runs", "runs")
     if not (top or batch.top):
         hint = "give it at the top of the file, or --remote-output-path"
         raise batch.build_error("has no 'remote_output_path'", "remote_output_path", hint=hint)

@@ -206,12 +206,12 @@ def build_environment(
     """The variables a task finds beside those it inherits (store.md, section 8), as `KEY=value`.
 
     results_dir: the folder on this machine that it writes results to. output: the address
-    of the folder of all its outputs.
+    of the folder of all its outputs. Programs written for `sc` expect a slash behind the former.
     """
     text = (
         f"UMPTEEN_JOB={job}\0UMPTEEN_TASK={task}\0UMPTEEN_TASK_INDEX={index}\0"
         f"UMPTEEN_ATTEMPT={attempt}\0UMPTEEN_SLOT={slot}\0SATURN_RUN_LOCAL_RANK={slot}\0"
-        f"UMPTEEN_RESULTS_DIR={results_dir}\0SATURN_RUN_LOCAL_RESULTS_DIR={results_dir}\0"
+        f"UMPTEEN_RESULTS_DIR={results_dir}\0SATURN_RUN_LOCAL_RESULTS_DIR={results_dir}/\0"
         f"RESULTS_DIR={results_dir}\0UMPTEEN_OUTPUT={output}\0"
         f"SATURN_RUN_REMOTE_OUTPUT_PATH={output}"
     )

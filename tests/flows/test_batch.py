@@ -6,10 +6,12 @@ import json
 import os
 import shutil
 import signal
+import uuid
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.support.command import Umpteen
 from tests.support.store import list_records, read_tree
@@ -245,18 +247,87 @@ def test_batch_of_a_store_copied_elsewhere_is_that_stores_batch(umpteen: Umpteen
     assert not (umpteen.store() / ".umpteen/batches/2.json").exists()
 
 
-def test_batch_local_results_dir_is_copied_then_deleted(umpteen: Umpteen, tmp_path: Path) -> None:
-    local = tmp_path / "local"
-    run = {
-        "cmd": "mkdir $SATURN_RUN_LOCAL_RESULTS_DIR/a; pwd > $SATURN_RUN_LOCAL_RESULTS_DIR/a/b",
-        "remote_output_path": "out/x",
-        "local_results_dir": f"{local}/",
-    }
-    umpteen.write("b.json", json.dumps({"remote_output_path": "out", "runs": [run]}))
-    done = umpteen("batch", "b.json")
+def write_runs(umpteen: Umpteen, runs: list[dict[str, Any]], form: str = "json") -> str:
+    """A batch file of these runs for `out/`; its name."""
+    content = {"nprocs": 2, "remote_output_path": "out/", "runs": runs}
+    dump = json.dumps if form == "json" else yaml.safe_dump
+    umpteen.write(f"batch.{form}", dump(content))
+    return f"batch.{form}"
+
+
+WORDS = "printenv SATURN_RUN_LOCAL_RESULTS_DIR SATURN_RUN_REMOTE_OUTPUT_PATH RESULTS_DIR"
+
+
+@pytest.mark.parametrize("form", ["json", "yaml"])
+@pytest.mark.parametrize("local", ["local/x/", "./local", "{folder}/local//", "é l/"])
+@pytest.mark.parametrize("output", ["out/a/", "./out/a", "file://{folder}/out/a/", "{folder}/b//"])
+def test_commands_find_what_the_file_says_as_it_says_it(
+    umpteen: Umpteen, form: str, local: str, output: str
+) -> None:
+    local, output = (word.format(folder=umpteen.folder) for word in (local, output))
+    run = {"cmd": WORDS, "remote_output_path": output, "local_results_dir": local}
+    done = umpteen("batch", write_runs(umpteen, [run], form), env={"RESULTS_DIR": "/nfs/mine/"})
+    assert done.stdout.splitlines() == [local, output, "/nfs/mine/"], done.stderr
+
+
+def test_commands_find_a_slash_where_the_file_says_nothing(umpteen: Umpteen) -> None:
+    command = f"{WORDS}; echo precious > ${{SATURN_RUN_LOCAL_RESULTS_DIR}}data.csv"
+    done = umpteen("batch", write_runs(umpteen, [{"cmd": command}]))
+    local, output, own = done.stdout.splitlines()
+    assert (local, output) == (f"{own}/", "out/0")
+    assert (umpteen.folder / "out/0/results/data.csv").read_text() == "precious\n"
+
+
+def test_a_chosen_folder_for_results_stays_for_later_runs(umpteen: Umpteen) -> None:
+    runs = [
+        {"cmd": "mkdir $SATURN_RUN_LOCAL_RESULTS_DIR/d; echo 1 > $SATURN_RUN_LOCAL_RESULTS_DIR/d/a",
+         "local_results_dir": "l0/"},
+        {"cmd": "until [ -e out/0/status_code ]; do sleep 0.02; done; cat l0/d/a"},
+    ]  # fmt: skip
+    done = umpteen("batch", write_runs(umpteen, runs))
+    assert (done.stdout, done.stderr) == ("1\n", "")
+    assert (umpteen.folder / "out/0/results/d/a").read_text() == "1\n"
+
+
+@pytest.mark.parametrize("is_made_up", [True, False])
+def test_a_folder_for_results_that_two_runs_share_loses_nothing(
+    umpteen: Umpteen, tmp_path: Path, is_made_up: bool
+) -> None:
+    made_up = Path(f"/tmp/{uuid.uuid4().hex}")
+    local = made_up if is_made_up else tmp_path / "local"
+    writes = "echo {0} > $SATURN_RUN_LOCAL_RESULTS_DIR/{0}"
+    waits = "until [ -e {} ]; do sleep 0.02; done"
+    second = [writes.format("b1"), waits.format("out/0/status_code"), writes.format("b2")]
+    runs = [
+        {"cmd": f"{waits.format(local / 'b1')}; {writes.format('a')}"},
+        {"cmd": " && ".join(second)},
+    ]
+    for run, spelling in zip(runs, (f"{local}/", str(local)), strict=True):
+        run["local_results_dir"] = spelling
+    try:
+        done = umpteen("batch", write_runs(umpteen, runs), "--strict")
+        kept = sorted(os.listdir(umpteen.folder / "out/1/results"))
+    finally:
+        shutil.rmtree(made_up, ignore_errors=True)
     assert done.returncode == 0, done.stderr
-    assert (umpteen.folder / "out/x/results/a/b").read_text() == f"{umpteen.folder}\n"
+    assert kept == ["a", "b1", "b2"]
+    assert sorted(os.listdir(umpteen.folder / "out/0/results")) == ["a", "b1"]
+
+
+def test_a_folder_for_results_that_a_split_made_up_is_removed(umpteen: Umpteen) -> None:
+    local = Path(f"/tmp/{uuid.uuid4().hex}")
+    run = {"cmd": "echo 1 > $SATURN_RUN_LOCAL_RESULTS_DIR/a", "local_results_dir": f"{local}/"}
+    assert umpteen("batch", write_runs(umpteen, [run]), "--strict").returncode == 0
+    assert (umpteen.folder / "out/0/results/a").read_text() == "1\n"
     assert not local.exists()
+
+
+@pytest.mark.parametrize("form", ["json", "yaml"])
+def test_a_batch_without_runs_is_done(umpteen: Umpteen, form: str) -> None:
+    done = umpteen("batch", write_runs(umpteen, [], form))
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "nothing to do" in done.stderr
+    assert umpteen("summarize-batch", f"batch.{form}").returncode == 0
 
 
 @pytest.mark.parametrize("slots", [3, 5])

@@ -205,7 +205,7 @@ def test_run_task_sees_every_variable(umpteen: Umpteen) -> None:
         "UMPTEEN_SLOT": "0",
         "UMPTEEN_OUTPUT": str(store / "a/b"),
         "UMPTEEN_RUNNER": list_records(store)[0]["token"],
-        "SATURN_RUN_LOCAL_RESULTS_DIR": results,
+        "SATURN_RUN_LOCAL_RESULTS_DIR": f"{results}/",
         "SATURN_RUN_REMOTE_OUTPUT_PATH": str(store / "a/b"),
         "SATURN_RUN_LOCAL_RANK": "0",
         "RESULTS_DIR": results,

@@ -611,6 +611,14 @@ def test_line_20_status_codes_are_found_on_s3(umpteen: Umpteen, s3: S3) -> None:
     assert place in read_spec(umpteen)["start_script"]
 
 
+def test_a_batch_without_runs_is_a_recipe_without_commands(umpteen: Umpteen) -> None:
+    write_batch(umpteen)
+    umpteen.write("c/0.json", "of an earlier split")
+    assert split(umpteen)["runs"] == 0
+    assert read_spec(umpteen)["command"] == []
+    assert list_chunks(umpteen) == []
+
+
 def test_line_21_summary_is_a_table(umpteen: Umpteen) -> None:
     for name, content in {"0": "0", "1": "7", "3": "0"}.items():
         finish(umpteen, name, content)
@@ -807,7 +815,6 @@ REFUSED = {
     "no slots as a flag": (RECIPE, "{" + RUNS, ["--nprocs", "0"], ["--nprocs"]),
     "batch size 0": (RECIPE, "{" + RUNS, ["--batch-size", "0"], ["--batch-size"]),
     "no place": (RECIPE, '{"nprocs": 1, ' + RUNS, [], ["batch.json", "remote_output_path"]),
-    "no runs": (RECIPE, '{"nprocs": 1, "runs": []}', [], ["batch.json, line 1", "no runs"]),
     "no key for runs": (RECIPE, '{"nprocs": 1}', [], ["batch.json", "no 'runs'"]),
     "cut off": (RECIPE, '{"nprocs": 1,\n"runs": [{"cmd": "tr', [], ["batch.json, line 2"]),
     "unknown key of a run": (

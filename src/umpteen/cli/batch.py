@@ -13,13 +13,17 @@ import msgspec
 from umpteen.adopt import DEFAULT_SLOTS, build_batch_id
 from umpteen.errors import InputError, SettingsError, StoreError
 from umpteen.formats import read_job
+from umpteen.formats.reading import open_document
+from umpteen.formats.sc import read_batch
 from umpteen.job import Job
 from umpteen.process import build_runner_command
 from umpteen.registry import register
 from umpteen.results.opening import parse_address
-from umpteen.task import RUNNER_VARIABLE, shell_command, write_verb
+from umpteen.task import RUNNER_VARIABLE, write_verb
 
 __all__ = ["batch_command"]
+
+_RUN_KEYS = ("cmd", "remote_output_path", "local_results_dir")
 
 
 @click.command(
@@ -44,7 +48,7 @@ def batch_command(file: str, *, strict: bool, take_over: bool, echo: bool, quiet
     """
     if not os.path.exists(file):
         raise InputError(f"no such file: {file!r}", "give a batch file, such as 0.json")
-    job = read_job([file])
+    job = read_job([file], may_be_empty=True)
     if not job.is_part:
         raise InputError(f"{file} is no batch file: it has no 'runs'", write_verb("run", file))
     with contextlib.suppress(SettingsError):  # an address that the runner will refuse
@@ -63,7 +67,7 @@ def _place(file: str, job: Job) -> list[str]:
     try:
         msgspec.json.decode(content)
     except msgspec.DecodeError:
-        path = _write_temporary(msgspec.json.encode(_build_batch(job)))
+        path = _write_temporary(msgspec.json.encode(_build_batch(file, job)))
         return [path, f"--batch-id={build_batch_id(content)}"]
     return [file]
 
@@ -80,14 +84,13 @@ def _write_temporary(content: bytes) -> str:
     return path
 
 
-def _build_batch(job: Job) -> dict[str, Any]:
-    top = job.settings.address.rstrip("/")
-    runs = [
-        {
-            "cmd": shell_command(task.command),
-            "remote_output_path": task.output or f"{top}/{task.name or number}",
-            **({"local_results_dir": task.results_dir} if task.results_dir else {}),
-        }
-        for number, task in enumerate(job.tasks)
-    ]
-    return {"nprocs": job.settings.slots or DEFAULT_SLOTS, "remote_output_path": top, "runs": runs}
+def _build_batch(file: str, job: Job) -> dict[str, Any]:
+    """What the file says, in its own words."""
+    batch = read_batch(open_document(file, "runs", ""))
+    return {
+        "nprocs": job.settings.slots or DEFAULT_SLOTS,
+        "remote_output_path": batch.top or job.settings.address,
+        "runs": [
+            {key: value for key in _RUN_KEYS if (value := getattr(run, key))} for run in batch.runs
+        ],
+    }

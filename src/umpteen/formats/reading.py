@@ -61,18 +61,20 @@ def read_job(
     flags: Mapping[str, Setting] = {},
     name: str | None = None,
     stdin: BinaryIO | None = None,
+    may_be_empty: bool = False,
 ) -> Job:
     """The job that the arguments of `umpteen run` describe.
 
     arguments: a job file, a run file and a tasks file, `-`, or a command with `key=values`.
     tables: files of rows for the command, one after the other. flags: by the names of settings.DEFAULTS, and
     `timeout_s`, `env`, `cwd`, and `retries`, `cpus`, `memory`, `gpus` and `output_limit` as
-    Terms has them, for all tasks. Raises InputError.
+    Terms has them, for all tasks. may_be_empty: a batch file may have no runs, as a program may
+    have made it that found nothing to do. Raises InputError.
     """
     task_flags = {key: flag.value for key, flag in flags.items() if key not in DEFAULTS}
     _check_arguments(arguments)
     inputs = _open_inputs(stdin, [*arguments, *tables, task_flags])
-    draft, run = _tell_apart(_read_drafts(arguments, tables, inputs))
+    draft, run = _tell_apart(_read_drafts(arguments, tables, inputs), may_be_empty)
     chosen = check_job_name(name) if name is not None else _choose_name(draft, run, arguments[0])
     hint = "tables are looked for beside the job file"
     read = functools.partial(inputs.open, folder=draft.source.folder, hint=hint)
@@ -235,7 +237,7 @@ def _first_line(data: bytes) -> bytes:
     return match[0] if match else b""
 
 
-def _tell_apart(drafts: Sequence[Draft]) -> tuple[Draft, Draft | None]:
+def _tell_apart(drafts: Sequence[Draft], may_be_empty: bool) -> tuple[Draft, Draft | None]:
     """The draft with the tasks, and the one with settings alone."""
     with_tasks = [draft for draft in drafts if draft.entries is not None]
     if len(with_tasks) > 1:
@@ -243,7 +245,7 @@ def _tell_apart(drafts: Sequence[Draft]) -> tuple[Draft, Draft | None]:
         raise InputError(
             f"{names} both have tasks", "give one of them, or a run file and a tasks file"
         )
-    if not with_tasks or not with_tasks[0].entries:
+    if not with_tasks or not (with_tasks[0].entries or (may_be_empty and with_tasks[0].is_part)):
         named = (with_tasks or drafts)[0].source.name
         raise InputError(f"{named} has no tasks", "give it tasks, or a tasks file beside it")
     draft = with_tasks[0]
