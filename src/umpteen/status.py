@@ -17,18 +17,25 @@ from umpteen.handed_files import HandIn
 from umpteen.history import History
 from umpteen.lease import find_trouble
 from umpteen.results.base import REMOVING
-from umpteen.task import Record, tell_end
+from umpteen.task import STATES, Record, tell_end
 
 __all__ = [
+    "DAMAGED",
+    "UNREACHABLE",
+    "UNREAD",
+    "UNREADABLE",
     "Failure",
     "JobStatus",
     "RunningTask",
     "build_status",
+    "build_unread",
     "describe_end",
     "estimate_left_s",
     "is_failure",
     "list_living",
 ]
+
+UNREACHABLE, UNREADABLE, DAMAGED = UNREAD = "unreachable", "unreadable", "damaged"
 
 _RATE_WINDOW_S = 30.0
 _LEAST_BUSY = 0.01
@@ -60,7 +67,8 @@ class JobStatus(msgspec.Struct, frozen=True):
     """One look at a job.
 
     state: `running`, `succeeded`, `failed` (some tasks did not succeed), `empty` (it has none),
-    `unfinished` (nobody is at it), `removing` (a removal of it was cut short, or goes on) or `unknown` (only another machine can tell; `run` finds out within 60 s). counts: by state, `running` among them. seconds: of work, all tasks
+    `unfinished` (nobody is at it), `removing` (a removal of it was cut short, or goes on) or `unknown` (only another machine can tell; `run` finds out within 60 s).
+    In a list of jobs also `unreachable` (no answer), `unreadable` or `damaged`; `trouble` says why. counts: by state, `running` among them. seconds: of work, all tasks
     together. slots: tasks at once, 0 where nobody knows. left_s: a range for what is left. rate: tasks that end in a second. started_s and last_end_s: since 1970.
     """
 
@@ -126,6 +134,24 @@ def build_status(history: History, living: set[str]) -> JobStatus:
         started_s=history.job.get("created", 0.0),
         last_end_s=history.last_end_s,
         trouble=_find_trouble(history, living),
+    )
+
+
+def build_unread(name: str, address: str, state: str, trouble: str) -> JobStatus:
+    """The status of a job of which nothing can be read; state: one of UNREAD."""
+    return JobStatus(
+        name=name,
+        address=address,
+        executor="",
+        state=state,
+        total=0,
+        counts=dict.fromkeys(STATES, 0),
+        running=[],
+        slots=0,
+        seconds=0.0,
+        started_s=0.0,
+        last_end_s=0.0,
+        trouble=trouble,
     )
 
 

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
+import time
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from tests.support.command import Umpteen
+from tests.support.proxy import FaultProxy
+from tests.support.s3 import S3
+from tests.support.server import find_port
+from umpteen.results.opening import OPTIONS_VARIABLE
 
 
 def test_ls_without_jobs_says_how_to_start_one(umpteen: Umpteen) -> None:
@@ -85,6 +95,80 @@ def test_ls_store_that_cannot_be_read_hides_no_other(umpteen: Umpteen) -> None:
     umpteen("run", "true", "--name", "bad")
     (umpteen.store("bad") / ".umpteen/job.json").write_text("{")
     done = umpteen("ls", "--json")
-    assert done.returncode == 0, done.stderr
-    assert [job["name"] for job in json.loads(done.stdout)] == ["good"]
-    assert "bad: " in done.stderr
+    assert done.returncode == 3, done.stderr
+    listed = {job["name"]: (job["state"], job["trouble"]) for job in json.loads(done.stdout)}
+    assert listed["good"] == ("succeeded", "")
+    assert listed["bad"][0] == "damaged"
+    assert "job.json is damaged" in listed["bad"][1]
+    done = umpteen("ls")
+    assert done.returncode == 3
+    (row,) = (line.split() for line in done.stdout.splitlines() if line.startswith("bad"))
+    assert row[1:8] == [*"------", "damaged:"]
+
+
+@pytest.fixture
+def silent() -> Iterator[int]:
+    """A port that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0), backlog=200) as server:
+        yield server.getsockname()[1]
+
+
+def remember(umpteen: Umpteen, name: str, address: str) -> None:
+    """As if this user had opened the job."""
+    entry = {"name": name, "address": address, "seen_s": 1}
+    umpteen.write(str(umpteen.home / f"data/umpteen/jobs/{name}.json"), json.dumps(entry))
+
+
+def ask_where(port: int) -> dict[str, str]:
+    return {
+        "AWS_ACCESS_KEY_ID": "a",
+        "AWS_SECRET_ACCESS_KEY": "b",
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+    }
+
+
+@pytest.mark.parametrize("does_accept", [True, False])
+def test_ls_jobs_that_do_not_answer_are_rows_within_one_limit(
+    umpteen: Umpteen, silent: int, *, does_accept: bool
+) -> None:
+    for number in range(30):
+        remember(umpteen, f"far{number}", f"s3://lab/far{number}")
+    remember(umpteen, "host", f"sftp://nobody@127.0.0.1:{silent}/job")
+    umpteen("run", "true", "--name", "near")
+    env = ask_where(silent if does_accept else find_port())
+    began_s = time.monotonic()
+    listing = umpteen.start("ls", env=env)
+    assert listing.stdout
+    assert listing.stdout.readline().startswith("name")
+    assert listing.stdout.readline().split()[-1] == "succeeded"  # before others are waited for
+    assert time.monotonic() - began_s < 5
+    rows, said = listing.communicate(timeout=60)
+    assert time.monotonic() - began_s < 20  # some seconds, on a machine that is busy
+    assert (listing.returncode, said) == (3, "")
+    assert len(rows.splitlines()) == 31
+    assert all(" unreachable: " in row for row in rows.splitlines())
+    listed = json.loads(umpteen("ls", "--json", env=env).stdout)
+    assert Counter(job["state"] for job in listed) == {"succeeded": 1, "unreachable": 31}
+    assert all(job["trouble"] for job in listed if job["state"] == "unreachable")
+
+
+def test_ls_with_far_jobs_alone_never_says_that_there_are_none(
+    umpteen: Umpteen, silent: int
+) -> None:
+    remember(umpteen, "far", "s3://lab/far")
+    done = umpteen("ls", env=ask_where(silent))
+    assert (done.returncode, done.stderr) == (3, "")
+    assert done.stdout.splitlines()[1].split()[:1] == ["far"]
+
+
+def test_ls_of_an_endpoint_that_answers_waits_for_all_of_its_jobs(
+    umpteen: Umpteen, s3: S3, s3_proxy: FaultProxy
+) -> None:
+    env = {OPTIONS_VARIABLE: json.dumps(s3.through(s3_proxy.port))}
+    for name in ("a", "b"):
+        umpteen("run", "true", "--name", name, "--results", f"s3://{s3.bucket}/{name}", env=env)
+    remember(umpteen, "denied", "s3://no-such-bucket/denied")
+    s3_proxy.latency_s = 0.7  # so that one takes longer than an endpoint may be silent
+    listed = json.loads(umpteen("ls", "--json", env=env).stdout)
+    states = {job["name"]: job["state"] for job in listed}
+    assert states == {"a": "succeeded", "b": "succeeded", "denied": "unreadable"}

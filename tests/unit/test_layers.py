@@ -22,7 +22,7 @@ LEVELS = [
     "runner feed intake attempts recalls outgoing open_batches foreign others recorder lanes lane lease starts tickets adopt hand_in_lock delivery live work beside agent staging unpack zipapp keeper verify executors executors.base executors.engine executors.dask_connection",
     "executors.* hand_in status registry why cancelling outcomes",
     "lookup",
-    "dispatch report pulling split",
+    "dispatch job_list report pulling split",
     "export sentences web web.*",
     "cli cli.*",
     "api __main__",

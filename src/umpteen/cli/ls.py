@@ -5,20 +5,18 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from collections.abc import Sequence
 
 import click
 
-from umpteen.errors import UmpteenError
-from umpteen.history import History
-from umpteen.lookup import read_status
-from umpteen.registry import Entry, list_entries
+from umpteen.errors import StoreError
+from umpteen.job_list import Pending, read_far, read_near
+from umpteen.registry import list_entries
 from umpteen.report import cut_middle, render_ago, render_table, shorten_path, status_to_dict
-from umpteen.results.opening import is_remote, open_store
-from umpteen.status import JobStatus
+from umpteen.status import UNREAD, JobStatus
 
 __all__ = ["ls_command"]
 
-_AT_ONCE = 16
 _LEAST = 12  # columns that a path keeps
 
 
@@ -32,32 +30,51 @@ Examples:
 )
 @click.option("--json", "as_json", is_flag=True, help="As a JSON array.")
 def ls_command(*, as_json: bool) -> int:
-    """List the jobs that were opened by this user, the newest first, wherever they are."""
-    found = _read_all(list_entries())
-    found.sort(key=lambda status: -status.started_s)
+    """List the jobs that were opened by this user: those on this machine, then those far away,
+    the newest first.
+
+    Where a job cannot be read its row says why, and the exit code is 3.
+    """
+    near, pending = read_near(list_entries())
+    near.sort(key=_order)
     if as_json:
+        found = sorted([*near, *read_far(pending)], key=_order)
         click.echo(json.dumps([status_to_dict(status) for status in found]))
-        return 0
-    if not found:
+    elif near or pending:
+        found = _show(near, pending)
+    else:
         click.echo("no jobs yet: umpteen run … starts one", err=True)
         return 0
+    return StoreError.exit_code if any(status.state in UNREAD for status in found) else 0
+
+
+def _order(status: JobStatus) -> float:
+    return -status.started_s
+
+
+def _show(near: list[JobStatus], pending: Sequence[Pending]) -> list[JobStatus]:
+    """Print the table, the jobs on this machine before others are waited for; all of them."""
+    head, *lines = _render([*near, *(each.silent for each in pending)])
+    for line in [head, *lines[: len(near)]]:
+        click.echo(line)
+    sys.stdout.flush()
+    if not pending:
+        return near
+    far = sorted(read_far(pending), key=_order)
+    for line in _render([*near, *far])[1 + len(near) :]:
+        click.echo(line)
+    return [*near, *far]
+
+
+def _render(found: Sequence[JobStatus]) -> list[str]:
+    """The head, and a row for each."""
     head = ["name", "executor", "tasks", "done", "failed", "running", "started", "state"]
     names = [status.name for status in found]
     has_twins = len(set(names)) < len(names)  # told apart by where they are
     head += ["results"] * has_twins
     paths = [shorten_path(status.address) for status in found]
     rows = [
-        [
-            status.name,
-            status.executor,
-            f"{status.total:,}",
-            f"{status.counts['succeeded']:,}",
-            f"{status.not_succeeded:,}",
-            f"{status.counts['running']:,}",
-            render_ago(status.started_s),
-            status.state,
-            *([path] if has_twins else []),
-        ]
+        [*_cells(status), *([path] if has_twins else [])]
         for status, path in zip(found, paths, strict=True)
     ]
     lines = render_table(head, rows, right="llrrrr")
@@ -67,27 +84,19 @@ def ls_command(*, as_json: bool) -> int:
         for row in rows:
             row[-1] = cut_middle(row[-1], max(spare, _LEAST))
         lines = render_table(head, rows, right="llrrrr")
-    for line in lines:
-        click.echo(line)
-    return 0
+    return lines
 
 
-def _read_all(entries: list[Entry]) -> list[JobStatus]:
-    """All at once where some are far: one that does not answer is not to keep the others."""
-    if not any(is_remote(entry.address) for entry in entries):
-        return list(filter(None, map(_read, entries)))
-    from concurrent.futures import ThreadPoolExecutor
-
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        return list(filter(None, pool.map(_read, entries)))
-
-
-def _read(entry: Entry) -> JobStatus | None:
-    """The status, or None for a store that cannot be read: it shall not hide the others."""
-    try:
-        history = History(open_store(entry.address))
-        history.refresh()
-        return read_status(history)
-    except UmpteenError as error:
-        click.echo(f"{entry.name}: {error}", err=True)
-        return None
+def _cells(status: JobStatus) -> list[str]:
+    if status.state in UNREAD:
+        return [status.name, *"------", f"{status.state}: {status.trouble}"]
+    return [
+        status.name,
+        status.executor,
+        f"{status.total:,}",
+        f"{status.counts['succeeded']:,}",
+        f"{status.not_succeeded:,}",
+        f"{status.counts['running']:,}",
+        render_ago(status.started_s),
+        status.state,
+    ]

@@ -230,9 +230,13 @@ class Appender(abc.ABC):
 
 
 class Store(abc.ABC):
-    """What every results store can do; errors are StoreError, naming what was being done."""
+    """What every results store can do; errors are StoreError, naming what was being done.
+
+    heard_s: when it last answered, on the monotonic clock, where that may take long.
+    """
 
     address: str
+    heard_s = float("-inf")
     # Whether what was put there survives a power loss of this machine.
     is_lasting = False
     # Whether a thousand files in many folders are one request.
@@ -345,3 +349,6 @@ class Store(abc.ABC):
 
     def close(self) -> None:  # noqa: B027 -- most have nothing to close
         """Let go of connections; the store is not used any more."""
+
+    def abandon(self) -> None:  # noqa: B027 -- most have nothing to close
+        """Do not even close it at the end of the program: it may still be waited for."""

@@ -84,11 +84,14 @@ def working_folder() -> str:
         ) from None
 
 
-def open_store(address: str, options: dict[str, Any] | None = None) -> Store:
+def open_store(
+    address: str, options: dict[str, Any] | None = None, patience_s: float | None = None
+) -> Store:
     """The store at an address; nothing is made there yet. Raises SettingsError.
 
     options: what the file system of another place is opened with, else what the environment
-    variable UMPTEEN_RESULTS_OPTIONS has, as JSON.
+    variable UMPTEEN_RESULTS_OPTIONS has, as JSON. patience_s: for how long trouble there is
+    borne with, else what `read_patience` says.
     """
     address = parse_address(address)
     if not is_remote(address):
@@ -100,7 +103,7 @@ def open_store(address: str, options: dict[str, Any] | None = None) -> Store:
     from umpteen.results.remote import RemoteStore
 
     options = _read_options() if options is None else options
-    return RemoteStore(address, options, read_patience())
+    return RemoteStore(address, options, read_patience() if patience_s is None else patience_s)
 
 
 def read_patience() -> float:

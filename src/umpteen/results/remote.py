@@ -199,6 +199,10 @@ class RemoteStore(Store):
         """Let go of connections; the store is not used any more."""
         self.closing()
 
+    def abandon(self) -> None:
+        """Do not even close it at the end of the program: it may still be waited for."""
+        self.closing.detach()
+
     # --- in the event loop --------------------------------------------------------------
 
     async def _list(self, folder: str) -> _Names:
@@ -310,7 +314,9 @@ class RemoteStore(Store):
     async def _named(self, doing: str, key: str, asking: Coroutine[Any, Any, Answer]) -> Answer:
         """What it gives; an error says what was being done with which file."""
         try:
-            return await asking
+            answer = await asking
+            self.heard_s = time.monotonic()
+            return answer
         except PlaceError as error:
             trouble = error.trouble
             cause: BaseException | None = error.__cause__

@@ -1,0 +1,172 @@
+"""How every job of this user stands, for a list of them: no job keeps another from being shown.
+
+Those on this machine are read at once. Those that others have to be asked for are asked all
+together, and an endpoint that says nothing for a few seconds is waited for no longer.
+"""
+
+from __future__ import annotations
+
+import collections
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from umpteen.errors import StoreError
+from umpteen.executors.base import LOCAL
+from umpteen.history import History
+from umpteen.lookup import read_status
+from umpteen.registry import Entry
+from umpteen.results.base import Store
+from umpteen.results.opening import is_remote, open_store
+from umpteen.status import (
+    DAMAGED,
+    UNREACHABLE,
+    UNREADABLE,
+    JobStatus,
+    build_status,
+    build_unread,
+)
+
+__all__ = ["Pending", "read_far", "read_near"]
+
+_LIMIT_S = 5.0  # for which an endpoint may be silent
+_SILENT = f"no answer within {_LIMIT_S:.0f} s"
+_AT_ONCE = 8  # of one endpoint: an SSH server takes no more new connections than ten
+# Whatever bucket it is, they are all behind one endpoint.
+_ONE_ENDPOINT = ("s3", "gs", "sfs")
+
+
+class Pending(NamedTuple):
+    """A job for which somebody else is to be asked.
+
+    endpoint: who that is. silent: what is shown where there is no answer. stores: those that are
+    being read.
+    """
+
+    endpoint: str
+    read: Callable[[], JobStatus]
+    silent: JobStatus
+    stores: Sequence[Store] = ()
+
+
+def read_near(entries: Iterable[Entry]) -> tuple[list[JobStatus], list[Pending]]:
+    """The jobs that this machine knows all of, and those for which others are to be asked."""
+    read: list[JobStatus] = []
+    pending: list[Pending] = []
+    for entry in entries:
+        found = _defer(entry) if is_remote(entry.address) else _read_folder(entry)
+        if isinstance(found, Pending):
+            pending.append(found)
+        else:
+            read.append(found)
+    return read, pending
+
+
+def _defer(entry: Entry) -> Pending:
+    stores: list[Store] = []
+
+    def read() -> JobStatus:
+        try:
+            stores.append(open_store(entry.address, patience_s=_LIMIT_S))
+            history = History(stores[0])
+            history.refresh()
+            return read_status(history)
+        except Exception as error:
+            return _build_failed(entry, error)
+
+    silent = build_unread(entry.name, entry.address, UNREACHABLE, _SILENT)
+    return Pending(_find_endpoint(entry.address), read, silent, stores)
+
+
+def _find_endpoint(address: str) -> str:
+    scheme, _, rest = address.partition("://")
+    return scheme if scheme in _ONE_ENDPOINT else f"{scheme}://{rest.partition('/')[0]}"
+
+
+def _read_folder(entry: Entry) -> JobStatus | Pending:
+    """How it stands, where nobody has to be asked for batches that may be under way."""
+    try:
+        history = History(open_store(entry.address))
+        history.refresh()
+        asked = {batch.executor for batch in history.list_open()} - {"", LOCAL}
+        if not asked:
+            return read_status(history)
+        silent = build_status(history, set())
+    except Exception as error:
+        return _build_failed(entry, error)
+
+    def read() -> JobStatus:
+        try:
+            return read_status(history)
+        except Exception as error:
+            return _build_failed(entry, error)
+
+    silent = msgspec.structs.replace(silent, state="unknown", trouble=_SILENT)
+    return Pending(entry.address, read, silent)
+
+
+def _build_failed(entry: Entry, error: Exception) -> JobStatus:
+    """Why nothing could be read: whatever is wrong with one job, the others are there."""
+    state = UNREADABLE
+    if isinstance(error, StoreError):
+        state = DAMAGED if error.damaged else UNREACHABLE if error.transient else UNREADABLE
+    return build_unread(entry.name, entry.address, state, str(error) or type(error).__name__)
+
+
+def read_far(pending: Sequence[Pending]) -> list[JobStatus]:
+    """How they stand, in order."""
+    by_endpoint: dict[str, list[int]] = collections.defaultdict(list)
+    for number, each in enumerate(pending):
+        by_endpoint[each.endpoint].append(number)
+    asked = [_Endpoint({n: pending[n] for n in numbers}) for numbers in by_endpoint.values()]
+    found: dict[int, JobStatus] = {}
+    for endpoint in asked:
+        found.update(endpoint.wait())
+    return [found.get(number, each.silent) for number, each in enumerate(pending)]
+
+
+class _Endpoint:
+    """The jobs of one endpoint while it is asked, in threads that nobody has to wait for."""
+
+    def __init__(self, jobs: Mapping[int, Pending]) -> None:
+        self.jobs = jobs
+        self.waiting = collections.deque(jobs)
+        self.found: dict[int, JobStatus] = {}
+        self.answered_s = time.monotonic()
+        self.changed = threading.Condition()
+        for _ in range(min(_AT_ONCE, len(jobs))):
+            threading.Thread(target=self._work, daemon=True).start()
+
+    def _work(self) -> None:
+        while True:
+            with self.changed:
+                if not self.waiting:
+                    return
+                number = self.waiting.popleft()
+            status = self.jobs[number].read()
+            with self.changed:
+                self.found[number] = status
+                if status.state != UNREACHABLE:
+                    self.answered_s = time.monotonic()
+                self.changed.notify_all()
+
+    def wait(self) -> dict[int, JobStatus]:
+        """What was answered, once that is all, or nothing was for too long."""
+        with self.changed:
+            while len(self.found) < len(self.jobs):
+                heard_s = (store.heard_s for job in self.jobs.values() for store in job.stores)
+                left_s = max([self.answered_s, *heard_s]) + _LIMIT_S - time.monotonic()
+                if left_s <= 0:
+                    self._give_up()
+                    break
+                self.changed.wait(left_s)
+            return dict(self.found)
+
+    def _give_up(self) -> None:
+        self.waiting.clear()
+        for job in self.jobs.values():
+            for store in job.stores:
+                store.abandon()
