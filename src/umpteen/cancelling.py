@@ -13,7 +13,7 @@ import msgspec
 from umpteen.errors import InputError
 from umpteen.history import History
 from umpteen.job_files import read_cancel_mark
-from umpteen.lease import end_leftovers
+from umpteen.leftovers import clear_dead
 from umpteen.process import read_machine
 from umpteen.records import build_line
 from umpteen.results.base import CANCEL
@@ -92,7 +92,7 @@ def record_cancelled(history: History, batches: set[str], chosen: set[int]) -> N
     The caller holds the hand-in lock. Raises StoreError.
     """
     store = history.store
-    end_leftovers(history.identity)
+    clear_dead(history.identity)
     opener = Opener(
         history.identity, store, os.urandom(6).hex(), read_machine(), take_over=False, begun={}
     )

@@ -40,7 +40,8 @@ from umpteen.hand_in import hand_in, measure_syncs, open_job_folder, put_syncs
 from umpteen.hand_in_lock import HandInLock, hand_in_lock
 from umpteen.history import SKIPPED, History
 from umpteen.job import Job, Task, Terms
-from umpteen.lease import end_leftovers, leases_folder
+from umpteen.lease import leases_folder
+from umpteen.leftovers import clear_dead
 from umpteen.lookup import (
     UNKNOWN_S,
     Liveness,
@@ -562,7 +563,7 @@ def cancel(name: str, tasks: Sequence[str] = ()) -> Submission:
     meant = _list_meant(history, tasks, living)
     submission.cancelling = [index for index in meant if is_open(history, index)]
     submission.done = sum(IS_FINAL[history.states[index]] for index in meant)
-    end_leftovers(history.identity)
+    clear_dead(history.identity)
     if submission.cancelling:
         with hand_in_lock(history.store) as lock:
             history.refresh()
@@ -961,7 +962,7 @@ def remove(removal: Removal) -> Removed:
     with hand_in_lock(history.store) as lock:
         history.refresh()
         _refuse_running(history, removal.given)
-        end_leftovers(history.identity)
+        clear_dead(history.identity)
         lock.check()
         removed = remove_job(history.store, removal.folders)
     remove_rest(history.store, removal.folders)

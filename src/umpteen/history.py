@@ -27,7 +27,15 @@ from umpteen.handed_files import (
     parse_table,
     parse_task_lines,
 )
-from umpteen.identity import Identity, describe_place, find_place, is_another, parse_id
+from umpteen.identity import (
+    LOST_HINT,
+    Identity,
+    describe_place,
+    find_place,
+    is_another,
+    parse_id,
+    tell_loss,
+)
 from umpteen.job import Task
 from umpteen.job_files import (
     RunningTask,
@@ -148,7 +156,7 @@ class History:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.here: Machine = read_machine()
-        self.place = ""
+        self.place = self._folder = ""
         self.job: dict[str, Any] = {}
         self.hand_ins: list[HandIn] = []
         self.batches: dict[str, BatchHistory] = {}
@@ -181,7 +189,10 @@ class History:
         """
         if not self.job:
             self._read_job()
-            self.place = describe_place(self.here, find_place(self.store.address))
+            self._folder = find_place(self.store.address)
+            self.place = describe_place(self.here, self._folder)
+        elif lost := tell_loss(self.store.address, self._folder):
+            raise StoreError(lost, LOST_HINT, path=self.store.address, damaged=True)
         if self.job.get(REMOVING) == "rest":  # of which nothing can be told any more
             return
         self._read_hand_ins()

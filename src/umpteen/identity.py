@@ -20,6 +20,7 @@ from umpteen.results.base import JOB, OWN_FOLDER, Store
 from umpteen.results.opening import is_remote
 
 __all__ = [
+    "LOST_HINT",
     "Identity",
     "build_id",
     "describe_place",
@@ -28,7 +29,10 @@ __all__ = [
     "is_another",
     "parse_id",
     "read_id",
+    "tell_loss",
 ]
+
+LOST_HINT = "what was recorded is in it: umpteen collect goes on with the folder where it is now"
 
 _ID = re.compile("[0-9a-f]{16}")
 
@@ -94,6 +98,23 @@ def find_place(address: str) -> str:
     except OSError:
         return ""
     return f"{found.st_dev}:{found.st_ino}" if _has_lasting_inodes(found.st_dev) else ""
+
+
+def tell_loss(address: str, place: str) -> str:
+    """Why an address no longer leads to the folder that was at `place`; empty where it does.
+
+    What cannot be looked at just now may be there again.
+    """
+    try:
+        found = os.stat(f"{address}/{OWN_FOLDER}") if place else None
+    except (FileNotFoundError, NotADirectoryError):
+        return f"{address} was moved or removed"
+    except OSError:
+        return ""
+    if found is None or f"{found.st_dev}:{found.st_ino}" == place:
+        return ""
+    is_job = os.path.exists(f"{address}/{JOB}")
+    return f"{address} was {'replaced by another folder' if is_job else 'moved or removed'}"
 
 
 def describe_place(here: Machine, place: str) -> str:

@@ -24,6 +24,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Callable, NamedTuple
 
 from umpteen.forms import parse_ranges
+from umpteen.identity import tell_loss
 from umpteen.lease import Lease, SlotEntry
 from umpteen.process import (
     ChildWatcher,
@@ -186,12 +187,14 @@ class BatchView:
 class LaneSetup(NamedTuple):
     """What a lane is given: its slots, its ends of the pipes, and how batches are read.
 
-    store: a folder of this machine, where it is not the job's own. spool: a folder for outputs
+    store: a folder of this machine, where it is not the job's own. place: of the job's own, as
+    `find_place` has it. spool: a folder for outputs
     that go elsewhere than to a folder.
     """
 
     slots: Sequence[int]
     store: Store
+    place: str
     spool: str
     token: str
     lease: Lease
@@ -500,6 +503,8 @@ class _Lane:
 
     def _make_above(self, top: str, folder: str) -> None:
         """Make the folder of tasks' folders, or find that it is ours, and the way to it below `top`."""
+        if top == self.setup.store.address and tell_loss(top, self.setup.place):
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), top)  # none is made anew
         os.makedirs(top, exist_ok=True)
         parts = folder[len(top) + 1 :].split("/") if folder != top else []
         for count in range(1, len(parts) + 1):
@@ -587,8 +592,6 @@ class _Lane:
             task.made_results = task.batch.is_made_up(given) and not os.path.isdir(task.results)
             os.makedirs(task.results, exist_ok=True)
         else:
-            if not self.slot_results:
-                self._make_above(self.setup.store.address, self.scratch)
             if task.slot not in self.slot_results:
                 self.slot_results[task.slot] = self._new_results(task.slot)
             task.results = self.slot_results[task.slot]
@@ -596,7 +599,12 @@ class _Lane:
     def _new_results(self, slot: int) -> str:
         """An empty folder; that it is as old as can be tells at a glance that it still is."""
         folder = f"{self.scratch}/{slot}"
-        os.makedirs(folder, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            try:
+                os.mkdir(folder)
+            except FileNotFoundError:
+                self._make_above(self.setup.store.address, self.scratch)
+                os.mkdir(folder)
         os.utime(folder, (0, 0))
         return folder
 

@@ -84,6 +84,7 @@ class Lanes:
                 setup = LaneSetup(
                     slots=range(number, slots, count),
                     store=self.folder,
+                    place=self.work.store.place,
                     spool=self.lease.spool,
                     token=self.token,
                     lease=self.lease,

@@ -18,7 +18,7 @@ import stat
 import struct
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, Callable, NamedTuple
 
 from umpteen.errors import StoreError
 from umpteen.identity import Identity
@@ -450,10 +450,14 @@ def _is_at(path: str, fd: int) -> bool:
 # --- what dead ones left --------------------------------------------------------------------
 
 
-def end_leftovers(store: Identity) -> list[str]:
+def _keep_all(_: str, __: str) -> None:
+    return None
+
+
+def end_leftovers(store: Identity, clear: Callable[[str, str], None] = _keep_all) -> list[str]:
     """End what dead runners of a store left running here; their tokens.
 
-    Ended is what carries a dead runner's token in its environment, or is in the session of
+    clear: called with the token and the lease's folder of each, once nothing of it runs. Ended is what carries a dead runner's token in its environment, or is in the session of
     a task in its table. Nobody else's process is touched.
     """
     dead = []
@@ -466,6 +470,7 @@ def end_leftovers(store: Identity) -> list[str]:
             if told.get("boot") == boot:
                 _wind_down(token, folder)
                 _end_all_of(token, folder)
+            clear(token, folder)
             _bury(folder)
             dead.append(token)
     _forget_old()

@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import shutil
 import signal
 import sys
 import time
@@ -30,10 +29,12 @@ from umpteen.errors import (
 )
 from umpteen.feed import Feed
 from umpteen.foreign import ForeignBatches
+from umpteen.identity import LOST_HINT, tell_loss
 from umpteen.intake import Intake
 from umpteen.lane import CANCEL_ALL, DEADLINE, END_KINDLY, GO_ON, KILL
 from umpteen.lanes import Lanes
-from umpteen.lease import KEPT, SPOOL, Kept, Lease, end_leftovers, find_kept, leases_folder
+from umpteen.lease import Kept, Lease, find_kept
+from umpteen.leftovers import clear_dead
 from umpteen.machine import Capacity, read_capacity
 from umpteen.open_batches import OpenBatches
 from umpteen.others import Marks, Others
@@ -132,6 +133,7 @@ class _Runner:
         self.folder = DirectoryStore(lease.spool if is_remote(work.address) else work.address)
         self.lanes = Lanes(work, token, lease, self.folder, capacity)
         self.patience_s = read_patience()
+        self.lost = ""  # why the address no longer leads to the store
         self.asked = b""  # what signals and the watching process order
         self.stops = Stops()
         self.is_urgent = self.is_cancelled = self.is_shown = False
@@ -145,26 +147,17 @@ class _Runner:
         self.orphan_grace_s = options.orphan_grace_s
         become_subreaper()
         signal.signal(signal.SIGUSR1, self._be_told_to_look)  # as early as may be: it would kill
-        kept = self._clear_dead()
+        clear_dead(self.work.store)
+        kept = find_kept(self.work.store)
         self.lease.open_slots(self.work.batches)
         for number in STOP_SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
                 signal.signal(number, self._be_asked)
         self.lanes.fork()
         self.lease.tell_processes(self.work.batches, list(self.lanes.controls))
-        self._begin(self._open_store(), options, kept)
+        self._begin(self._open_store(is_here=options.lease_fd >= 0), options, kept)
         self._work(options.watch_fd)
         return self._finish(options)
-
-    def _clear_dead(self) -> dict[int, Kept]:
-        """End what dead runners of this job left here; what they kept. Nobody needs the rest."""
-        for dead in end_leftovers(self.work.store):
-            with contextlib.suppress(OSError):
-                remove_below(self.folder.address, scratch_folder(dead))
-            folder = os.path.join(leases_folder(), dead)
-            if not os.path.exists(os.path.join(folder, KEPT)):
-                shutil.rmtree(os.path.join(folder, SPOOL), ignore_errors=True)
-        return find_kept(self.work.store)
 
     def _be_asked(self, number: int, *_: object) -> None:
         is_ending = self.lanes.stopping
@@ -175,14 +168,10 @@ class _Runner:
     def _be_told_to_look(self, *_: object) -> None:
         self.look_at_s = 0.0
 
-    def _open_store(self) -> Store:
-        try:
-            store = open_store(self.work.address)
-            with store.patient():
-                check_job(store)
-        except UmpteenError:
-            self.lease.remove()
-            raise
+    def _open_store(self, *, is_here: bool) -> Store:
+        store = open_store(self.work.address)
+        with store.patient():
+            check_job(store, is_here=is_here)
         return store
 
     def _begin(self, store: Store, options: Options, kept: dict[int, Kept]) -> None:
@@ -241,8 +230,16 @@ class _Runner:
     def _take_done(self) -> bool:
         """Record all that the lanes told since; False once every lane has closed its end."""
         lines, is_open = self.lanes.read_told()
-        self.attempts.take(lines)
+        if lines and not self._has_lost_its_store():  # what came since is not in it
+            self.attempts.take(lines)
         return is_open
+
+    def _has_lost_its_store(self) -> bool:
+        """Whether its address leads elsewhere by now: then all is ended."""
+        if not self.lost and (lost := tell_loss(self.work.address, self.work.store.place)):
+            self.lost = lost
+            self.lanes.stop(END_KINDLY)
+        return bool(self.lost)
 
     # --- what is ordered ----------------------------------------------------------------
 
@@ -298,6 +295,8 @@ class _Runner:
 
     def _keep_up(self, now: float) -> None:
         """What is done every few seconds."""
+        if self._has_lost_its_store():
+            return
         batches, others = self.batches, self.others
         if now >= self.look_at_s:
             self.look_at_s = now + _LOOK_S
@@ -356,6 +355,9 @@ class _Runner:
         for ordinal in list(self.batches.open):
             self.batches.end(ordinal)
         self._wait_for_stores()
+        if self.lost:  # whoever finds the store clears the rest
+            _complain(self.lost, LOST_HINT)
+            return StoreError.exit_code
         self._remove_scratch()
         if self._leave_kept():
             return StoreError.exit_code

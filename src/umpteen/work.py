@@ -15,7 +15,7 @@ from typing import NamedTuple
 from umpteen.adopt import adopt_batch, read_address
 from umpteen.errors import EXIT_SUCCEEDED, SettingsError, StoreError, UmpteenError
 from umpteen.forms import parse_ranges
-from umpteen.identity import Identity, find_place, identify, parse_id
+from umpteen.identity import LOST_HINT, Identity, find_place, identify, parse_id
 from umpteen.job_files import parse_job, read_form
 from umpteen.results.base import JOB, REMOVING, Store
 from umpteen.results.opening import is_remote, open_store, parse_address
@@ -119,10 +119,15 @@ def _read_work(options: Options) -> Work:
         return Work(identify(store), batches, slots, note)
 
 
-def check_job(store: Store) -> None:
-    """Raises StoreError where there is no job, as from a machine that sees another disk."""
+def check_job(store: Store, *, is_here: bool = False) -> None:
+    """Raises StoreError where there is no job, as from a machine that sees another disk.
+
+    is_here: whether this machine put it there.
+    """
     job = read_form(store, JOB, parse_job)
     if job is None:
+        if is_here:
+            raise StoreError(f"{store.address} was moved or removed", LOST_HINT, path=store.address)
         raise StoreError(
             f"this machine sees no job at {store.address}",
             "use a path that is shared by all machines, or an object store",

@@ -19,7 +19,7 @@ __all__ = ["TRAVELS", "Carrier", "Zipapp", "build_carrier", "build_zipapp"]
 # Modules of this package that the runner is made of: standard library alone, Python 3.9.
 TRAVELS = (
     "_version adopt attempts batch_file beside delivery errors feed foreign forms hand_in_lock identity"
-    " intake job_files lane lanes lease live machine names open_batches others outgoing past process recalls"
+    " intake job_files lane lanes lease leftovers live machine names open_batches others outgoing past process recalls"
     " recorder records retries runner starts status_codes stops streams task tickets unpack work"
     " results results.base results.beneath results.directory results.filesystem results.opening"
     " results.owners results.place results.remote results.s3 results.segments results.sftp"

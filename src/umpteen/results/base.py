@@ -23,6 +23,7 @@ __all__ = [
     "OUTPUTS",
     "OWN_FOLDER",
     "REMOVING",
+    "RUNNING",
     "STATUS_BYTES",
     "TASKS",
     "Appender",
@@ -42,6 +43,7 @@ __all__ = [
     "parse_live_key",
     "parse_numbers",
     "parse_records_key",
+    "parse_running_key",
     "records_folder",
     "records_key",
     "running_folder",
@@ -58,6 +60,7 @@ CANCEL = ".umpteen/cancel"
 LOCK = ".umpteen/lock"
 FOLLOW = ".umpteen/follow"
 HANDED, TASKS = ".umpteen/handed", ".umpteen/tasks"
+RUNNING = ".umpteen/running"
 OPTIONS_SUFFIX = ".options.json"  # of what its owner alone may read, as is job.json
 REMOVING = "removing"  # in `job.json`: which part of the job is being removed
 OUTPUTS = ("stdout", "stderr", "status_code", "status", "results")  # of an attempt, in its folder
@@ -139,12 +142,17 @@ def closed_key(batch: str) -> str:
 
 def running_folder(batch: str) -> str:
     """What is happening in the starts of a batch."""
-    return f".umpteen/running/{batch}"
+    return f"{RUNNING}/{batch}"
 
 
 def running_key(batch: str, key: RecordsKey) -> str:
     """What is happening in one start of a batch."""
-    return f".umpteen/running/{batch}/{key.start}-{key.token}.json"
+    return f"{RUNNING}/{batch}/{key.start}-{key.token}.json"
+
+
+def parse_running_key(name: str) -> RecordsKey | None:
+    """The start that a file of a running folder is of; None for other files."""
+    return parse_records_key(f"{name}l") if name.endswith(".json") else None
 
 
 def scratch_folder(token: str) -> str:
