@@ -157,6 +157,7 @@ def run(
     gpus: int | None = None,
     only: str | None = None,
     rerun: str = "default",
+    verify: bool = False,
     progress: bool = True,
 ) -> OpenJob:
     """Run what is not done of a job, and wait until all of it has ended.
@@ -165,13 +166,13 @@ def run(
     command's placeholders, by name. executor: where it runs, as in a job file, such as
     `{"dask": {"scheduler_address": "tcp://…"}}`. timeout (`90` is seconds, `"15m"`), memory (`"4G"`), retries,
     cpus and gpus are those of every task. only: an expression for the tasks that have their turn;
-    rerun: as the flag. A task that fails raises nothing: look at `ok`. Raises InputError and
+    rerun: as the flag. verify: whether what is done has to have what it left, too. A task that fails raises nothing: look at `ok`. Raises InputError and
     SettingsError for what cannot be, StoreError where results cannot be written.
     """
     flags = _collect_flags(slots, results, timeout, memory, retries, cpus, gpus)
     flags.update(_choose_executor(executor))
     planned = _read(job, values, name, flags)
-    return _watch(_hand_in(planned, only, rerun), progress=progress)
+    return _watch(_hand_in(planned, only, rerun, is_verified=verify), progress=progress)
 
 
 @_hinted()
@@ -190,12 +191,14 @@ def submit(
     gpus: int | None = None,
     only: str | None = None,
     rerun: str = "default",
+    verify: bool = False,
 ) -> OpenJob:
     """As `run`, but come back at once: the job goes on without this process."""
     flags = _collect_flags(slots, results, timeout, memory, retries, cpus, gpus)
     flags.update(_choose_executor(executor))
     planned = dispatch.detach(_read(job, values, name, flags))
-    return OpenJob(_hand_in(planned, only, rerun).history.store.address)
+    submission = _hand_in(planned, only, rerun, is_verified=verify)
+    return OpenJob(submission.history.store.address)
 
 
 @_hinted()
@@ -386,13 +389,15 @@ def _to_plain(value: Any) -> Any:
     raise InputError(f"a job cannot hold {value!r}", "give a text or a number")
 
 
-def _hand_in(job: PlannedJob, only: str | None, rerun: str) -> dispatch.Submission:
+def _hand_in(
+    job: PlannedJob, only: str | None, rerun: str, *, is_verified: bool
+) -> dispatch.Submission:
     if rerun not in RERUN_CHOICES:
         hint = nearest_hint(str(rerun), RERUN_CHOICES)
         raise InputError(f"there is no rerun={rerun!r}", hint, field="rerun")
     where = None if only is None else compile_where(str(only), PLAN_FIELDS)
     chosen = None if where is None else dispatch.choose_where(where, job)
-    return dispatch.submit(job, rerun, only=chosen)
+    return dispatch.submit(job, rerun, only=chosen, is_verified=is_verified)
 
 
 def _watch(submission: dispatch.Submission, *, progress: bool) -> OpenJob:
@@ -488,8 +493,12 @@ class OpenJob:
         return f"OpenJob({self.name!r}, {status.state!r}, {status.total} tasks)"
 
     @_hinted()
-    def status(self) -> JobStatus:
-        """How it stands now."""
+    def status(self, *, verify: bool = False) -> JobStatus:
+        """How it stands now. verify: whether what is done has to have what it left, too."""
+        if verify:
+            history = lookup.open_history(self.address)
+            lookup.read_gone(history)
+            return lookup.read_status(history)
         self.history.refresh()
         return lookup.read_status(self.history)
 

@@ -63,6 +63,7 @@ from umpteen.results.opening import is_remote, open_store, parse_address, read_p
 from umpteen.settings import DEFAULTS, Settings
 from umpteen.status import JobStatus, build_status, estimate_left_s
 from umpteen.task import IS_FINAL, SLOTS_MOST, Record, write_verb
+from umpteen.verify import forget_missing, verify
 from umpteen.where import Where
 from umpteen.why import Why, build_why
 
@@ -211,16 +212,40 @@ def _is_utf8(text: str) -> bool:
     return True
 
 
-def plan_run(job: Job, rerun: str = "default", only: Chosen | None = None) -> tuple[Plan, History]:
+def plan_run(
+    job: Job,
+    rerun: str = "default",
+    only: Chosen | None = None,
+    *,
+    is_verified: bool = False,
+) -> tuple[Plan, History]:
     """What `submit` would do, and the history it goes by; nothing is written."""
     history = _read_history(job)
     executor = _open_executor(job.settings)
     job = measure_syncs(history.store, job, is_far=executor.abilities.is_engine)
     living = Liveness(by_path=True).list_living(history)
-    plan = build_plan(job, history, living, rerun, only)
+    if is_verified:
+        verify(history, living)
+    plan = _plan(job, history, living, rerun, only)
     with contextlib.suppress(BackendError):  # nobody is to be there for that
         _refuse_too_wide(plan, executor)
     return plan, history
+
+
+def _plan(
+    job: Job,
+    history: History,
+    living: set[str],
+    rerun: str,
+    only: Chosen | None,
+    *,
+    follow: bool = False,
+) -> Plan:
+    """As `build_plan`; what others need and has not left all that it should runs again with them."""
+    while True:
+        plan = build_plan(job, history, living, rerun, only, follow=follow)
+        if not forget_missing(history, plan.by_index, plan.list_needed()):
+            return plan
 
 
 def _read_history(job: Job) -> History:
@@ -296,11 +321,16 @@ class Submission:
 
 
 def submit(
-    job: Job, rerun: str = "default", only: Chosen | None = None, tell: Tell | None = None
+    job: Job,
+    rerun: str = "default",
+    only: Chosen | None = None,
+    tell: Tell | None = None,
+    *,
+    is_verified: bool = False,
 ) -> Submission:
     """Hand in what is to run of a settled job.
 
-    tell: called with what to show while that takes long; what it raises ends it. Raises
+    is_verified: whether what is done has to have left what it should. tell: called with what to show while that takes long; what it raises ends it. Raises
     StoreError where the store cannot be written, BackendError where the executor does not take it.
     """
     history = _read_history(job)  # refuses what cannot be before anything is written
@@ -310,7 +340,7 @@ def submit(
             job = put_syncs(history.store, job, is_far=executor.abilities.is_engine)
         with hand_in_lock(history.store) as lock:
             history.refresh()
-            return _hand_in(job, history, lock, rerun, only, tell=tell)
+            return _hand_in(job, history, lock, rerun, only, tell=tell, is_verified=is_verified)
 
 
 @contextlib.contextmanager
@@ -358,6 +388,7 @@ def _hand_in(
     tell: Tell | None = None,
     *,
     follow: bool = False,
+    is_verified: bool = False,
 ) -> Submission:
     """`history` was read with the lock held, as was what `job` has of it."""
     _refuse_removed(history)
@@ -370,7 +401,9 @@ def _hand_in(
         history.refresh()
     if record_marked(history, living):
         history = _read_history(job)
-    plan = build_plan(job, history, living, rerun, only, follow=follow)
+    if is_verified:
+        verify(history, living)
+    plan = _plan(job, history, living, rerun, only, follow=follow)
     batches = []
     if not plan.is_empty:
         _refuse_too_wide(plan, executor)
@@ -494,7 +527,7 @@ def plan_rerun(name: str, chosen: Rerun | None = None) -> Plan:
     settings = _read_settings(history, detach=False)
     job, rerun, only = _choose_rerun(history, settings, chosen or Rerun())
     living = Liveness(by_path=True).list_living(history)
-    plan = build_plan(job, history, living, rerun, only, follow=True)
+    plan = _plan(job, history, living, rerun, only, follow=True)
     with contextlib.suppress(BackendError):  # nobody is to be there for that
         _refuse_too_wide(plan, _open_executor(settings))
     return plan

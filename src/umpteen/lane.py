@@ -71,6 +71,7 @@ __all__ = [
     "TICKET",
     "BatchView",
     "LaneSetup",
+    "is_left",
     "run_lane",
 ]
 
@@ -899,11 +900,16 @@ def _find_missing(task: _Running) -> str:
     for path in task.batch.terms_of(task.position).get("expect", ()):
         is_result = path.startswith("results/")
         folder = task.folder if is_result else task.cwd or os.getcwd()
-        if not os.path.lexists(os.path.join(folder, path)) and not (
-            any(sign in path for sign in "*?[") and _has_match(folder, path)
-        ):
+        if not is_left(folder, path):
             return str(path)
     return ""
+
+
+def is_left(folder: str, path: str) -> bool:
+    """Whether there is a file, or one like a pattern, in a folder."""
+    if os.path.lexists(os.path.join(folder, path)):
+        return True
+    return any(sign in path for sign in "*?[") and _has_match(folder, path)
 
 
 def _has_match(folder: str, pattern: str) -> bool:

@@ -32,6 +32,7 @@ from umpteen.results.base import Store, attempt_folder
 from umpteen.results.opening import find_output, is_remote, open_store, parse_address
 from umpteen.status import JobStatus, build_status, list_living
 from umpteen.task import STATES, Record
+from umpteen.verify import verify
 
 __all__ = [
     "UNKNOWN_S",
@@ -44,6 +45,7 @@ __all__ = [
     "list_handles",
     "open_history",
     "read_facts",
+    "read_gone",
     "read_status",
 ]
 
@@ -60,6 +62,19 @@ def open_history(name: str) -> History:
     history.refresh()
     register(history.job.get("name", name), address)
     return history
+
+
+def read_gone(history: History) -> list[str]:
+    """The names of tasks that are done, as recorded, but whose outputs are not as they were left.
+
+    From now on they count in `history` for what is there.
+    """
+    tasks = history.read_tasks()
+    for task in tasks:
+        if task.output:
+            _check_output(history, task)
+    lost = verify(history, Liveness().list_living(history))
+    return [tasks[index].name for index in sorted(lost)]
 
 
 def read_status(history: History, *, by_path: bool = False) -> JobStatus:
@@ -282,7 +297,13 @@ def _find_output(history: History, task: Task) -> tuple[Store, str]:
     """Raises StoreError for a place elsewhere that somebody else may have named."""
     if not task.output:
         return history.store, task.name
-    address = parse_address(task.output)
+    _check_output(history, task)
+    return find_output(history.store, task.output)
+
+
+def _check_output(history: History, task: Task) -> None:
+    """Raises StoreError for a place elsewhere that somebody else may have named."""
+    address = parse_address(task.output or "")
     own = history.store.address
     is_near = address.startswith(f"{own}/") or not (is_remote(own) or is_remote(address))
     if not is_near and (found := find_stranger(history)):
@@ -291,7 +312,6 @@ def _find_output(history: History, task: Task) -> tuple[Store, str]:
             f"{found} may be somebody else's",
             "look there by other means, if you trust who says so",
         )
-    return find_output(history.store, task.output)
 
 
 def find_names(history: History, names: Sequence[str], tasks: Sequence[str]) -> Iterator[str]:

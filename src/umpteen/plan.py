@@ -112,6 +112,21 @@ class Plan(msgspec.Struct):
             self.to_run or self.again or self.changes or self.dropped or self.restored or self.added
         )
 
+    def list_needed(self) -> list[int]:
+        """Tasks that are done, and that what runs is after; those alone that must leave files."""
+        graph = self.graph
+        if graph is None or not any(t.terms and t.terms.expect for t in self.job.tasks):
+            return []
+        runs = set(self.to_run)
+        seen = {FREE}  # barriers, each of which may have ten thousand tasks behind it
+        needed: set[int] = set()
+        for position, index in enumerate(self.indices):
+            behind = graph.behind[position]
+            if index in runs and behind not in seen:
+                seen.add(behind)
+                needed.update(self.indices[earlier] for earlier in graph.before(position))
+        return sorted(needed - runs)
+
 
 Chosen = Callable[[int, Task], bool]
 

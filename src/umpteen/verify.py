@@ -7,14 +7,22 @@ both say so. Writes nothing, and reads of records no more than what is in doubt.
 from __future__ import annotations
 
 import collections
-from collections.abc import Sequence
+import fnmatch
+import os
+from collections.abc import Callable, Collection, Iterable, Sequence
 
+from umpteen.executors.base import LOCAL
 from umpteen.history import SUCCEEDED, History
+from umpteen.job import Task
+from umpteen.lane import is_left
+from umpteen.results.opening import is_remote, open_store, parse_address
 from umpteen.status_codes import STATUS_CODE, Left, find_left, has_left, judge
-from umpteen.task import NUMBER_OF, Record
+from umpteen.task import IS_FINAL, NUMBER_OF, Record
 
-__all__ = ["read_codes"]
+__all__ = ["forget_missing", "read_codes", "verify"]
 
+_RESULTS = "results/"
+_FAILED = NUMBER_OF["failed"]
 _JUDGED = frozenset(NUMBER_OF[state] for state in ("failed", "timed_out"))
 
 
@@ -80,3 +88,93 @@ def _look_aside(
     for position, left in zip(aside, find_left(list(aside.values())), strict=True):
         lefts[position] = left
     return lefts
+
+
+def verify(history: History, living: Collection[str] = ()) -> list[int]:
+    """Have each task count for what is in its folder, where that is not what is recorded.
+
+    living: batches that somebody is at, whose tasks are left alone until they have ended. The
+    indices of those that were done and are not. Raises StoreError and SettingsError.
+    """
+    tasks = history.read_tasks()
+    at = {history.batches[name].number for name in living}
+    indices = [
+        index
+        for index in range(history.count)
+        if index not in history.dropped
+        and (IS_FINAL[history.states[index]] or history.batch_of[index] not in at)
+    ]
+    places = [_find_place(history, tasks[index]) for index in indices]
+    lost = []
+    for index, code in zip(indices, read_codes(history, indices, places), strict=True):
+        was_done = history.states[index] == SUCCEEDED
+        if was_done and code != 0:
+            history.overrule(index, _FAILED if code else 0)
+            lost.append(index)
+        elif not was_done and code == 0:
+            history.overrule(index, SUCCEEDED)
+    return [*lost, *forget_missing(history, tasks.__getitem__, indices)]
+
+
+def forget_missing(
+    history: History, find: Callable[[int], Task], indices: Iterable[int]
+) -> list[int]:
+    """Have those of some tasks that are done count for gone which did not leave all they should.
+
+    find: gives a task by its index. Their indices. Raises StoreError and SettingsError.
+    """
+    missing = [
+        index
+        for index in indices
+        if index < history.count
+        and history.states[index] == SUCCEEDED
+        and _is_missing(history, find(index), index)
+    ]
+    for index in missing:
+        history.overrule(index, 0)
+    return missing
+
+
+def _find_place(history: History, task: Task) -> str:
+    if task.output:
+        return parse_address(task.output).rstrip("/")
+    return f"{history.store.address}/{task.name}"
+
+
+def _is_missing(history: History, task: Task, index: int) -> bool:
+    """Whether a file is not there that a task should have left."""
+    expected = task.terms.expect if task.terms else None
+    if not expected:
+        return False
+    results = [path for path in expected if path.startswith(_RESULTS)]
+    others = [path for path in expected if not path.startswith(_RESULTS)]
+    base = _find_base(history, task, index) if others else ""
+    if base and not all(is_left(base, path) for path in others):
+        return True
+    return bool(results) and not _has_results(history, task, results)
+
+
+def _find_base(history: History, task: Task, index: int) -> str:
+    """The folder of this machine that a task ran in; empty where it ran elsewhere."""
+    number = history.batch_of[index]
+    batch = list(history.batches.values())[number] if number >= 0 else None
+    if batch is None or batch.executor not in ("", LOCAL):
+        return ""
+    folder = str(batch.settings.get("cwd", ""))
+    folder = os.path.join(folder, os.path.expanduser(task.cwd or ""))
+    return folder if folder and os.path.isdir(folder) else ""
+
+
+def _has_results(history: History, task: Task, expected: Sequence[str]) -> bool:
+    place = _find_place(history, task)
+    if not is_remote(place):
+        return all(is_left(place, path) for path in expected)
+    store = open_store(place)
+    try:
+        there = [_RESULTS + name for name, _ in store.walk(_RESULTS.rstrip("/"))]
+    finally:
+        store.close()
+    return all(
+        any(fnmatch.fnmatchcase(name, path) or name.startswith(f"{path}/") for name in there)
+        for path in expected
+    )

@@ -19,9 +19,9 @@ LEVELS = [
     # which plans are made from, reads them.
     "job settings process records job_files batch_file names ignores retries machine graph where identity results results.*",
     "formats formats.* handed_files history estimate behind plan cut batches removal status_codes past",
-    "runner feed intake attempts recalls outgoing open_batches foreign others recorder lanes lane lease leftovers starts tickets adopt hand_in_lock delivery live work beside agent staging unpack zipapp keeper verify executors executors.base executors.engine executors.dask_connection",
-    "executors.* hand_in status registry why cancelling outcomes",
-    "lookup",
+    "runner feed intake attempts recalls outgoing open_batches foreign others recorder lanes lane lease leftovers starts tickets adopt hand_in_lock delivery live work beside agent staging unpack zipapp keeper executors executors.base executors.engine executors.dask_connection",
+    "executors.* hand_in status registry why cancelling verify",
+    "lookup outcomes",
     "dispatch job_list report pulling split",
     "export sentences web web.*",
     "cli cli.*",

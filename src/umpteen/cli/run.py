@@ -77,6 +77,7 @@ Examples:
 )
 @click.option("--only", callback=read_where, metavar="EXPR", help="Tasks such as lr<0.1 or tag=a.")
 @click.option("--sync", multiple=True, metavar="SRC[:DEST]", help="Have a folder where tasks run.")
+@click.option("--verify", is_flag=True, help="Done is what still has what it left, too.")
 @click.option("--dry-run", is_flag=True, help="Only say what would run, and why.")
 @click.option("--detach", is_flag=True, help="Come back at once; the job needs no terminal.")
 @watch_options
@@ -95,11 +96,13 @@ def run_command(job: tuple[str, ...], *, quiet: bool, as_json: bool, **options: 
     read = _read(job, options)
     only = _choose(options["only"], read)
     if options["dry_run"]:
-        plan, _ = plan_run(read, options["rerun"], only=only)
+        plan, _ = plan_run(read, options["rerun"], only=only, is_verified=options["verify"])
         return show_plan(plan, as_json=as_json)
     with stop_signals(is_last=True) as stop:
         tell = Waiting(stop, is_shown=not (quiet or as_json)).tell
-        submission = submit(read, options["rerun"], only=only, tell=tell)
+        submission = submit(
+            read, options["rerun"], only=only, tell=tell, is_verified=options["verify"]
+        )
         del read, only  # a million tasks take room, and the store has them
         if options["detach"] and not submission.is_idle:
             job_name = call_job(submission.history)

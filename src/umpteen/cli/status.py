@@ -12,7 +12,7 @@ import click
 from umpteen.cli.options import job_argument
 from umpteen.dispatch import exit_code
 from umpteen.history import History
-from umpteen.lookup import open_history, read_status
+from umpteen.lookup import open_history, read_gone, read_status
 from umpteen.report import (
     Folds,
     choose_failures,
@@ -28,7 +28,7 @@ from umpteen.task import Record, write_verb
 
 __all__ = ["status_command"]
 
-_SHOWN = 10
+_SHOWN, _SHOWN_GONE = 10, 5
 
 
 @click.command(
@@ -47,13 +47,15 @@ Examples:
     help="How many failures to list.",
     show_default=True,
 )
+@click.option("--verify", is_flag=True, help="Done is what still has what it left, too.")
 @click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
-def status_command(name: str, failures: int, *, as_json: bool) -> int:
+def status_command(name: str, failures: int, *, verify: bool, as_json: bool) -> int:
     """Show how the job NAME (or the one at an address) stands.
 
     Exit code: 0 if every task succeeded, else 1.
     """
     history = open_history(name)
+    gone = read_gone(history) if verify else []
     status = read_status(history)
     ended = history.read_failures()
     if as_json:
@@ -64,7 +66,8 @@ def status_command(name: str, failures: int, *, as_json: bool) -> int:
             {"index": task.index, "slot": task.slot, "start_s": task.start_s}
             for task in status.running
         ]
-        click.echo(json.dumps({**status_to_dict(status), "failures": listed, "running": running}))
+        shown_status = {**status_to_dict(status), "failures": listed, "running": running}
+        click.echo(json.dumps({**shown_status, "gone": gone} if verify else shown_status))
         return exit_code(status)
     click.echo(f"{status.name}: {status.state}, {render_counts(status)}")
     click.echo(f"  results   {shorten_path(status.address)}")
@@ -77,11 +80,24 @@ def status_command(name: str, failures: int, *, as_json: bool) -> int:
         click.echo(f"  again     {write_verb('rm', name)}   goes on with its removal")
     if status.state == "unknown":
         click.echo(f"  again     {again}   finds out within 60 s whether it is run")
-    if status.state == "unfinished":
+    if status.state == "unfinished" and status.counts["waiting"] > len(gone):
         click.echo(f"  again     {again}   goes on with it")
+    if gone:
+        _show_gone(name, gone)
     if failures:
         _show_failures(history, name, ended, failures)
     return exit_code(status)
+
+
+def _show_gone(job: str, gone: Sequence[str]) -> None:
+    """Tasks that were done: their names, and what runs them again."""
+    few = ", ".join(gone[:_SHOWN_GONE])
+    more = ", …" if len(gone) > _SHOWN_GONE else ""
+    click.echo(f"  gone      {len(gone):,} were done, and have not what they left: {few}{more}")
+    if more:
+        click.echo("  again     the command that ran it, with --verify")
+    else:
+        click.echo(f"  again     {write_verb('retry', job, *gone)}")
 
 
 def _show_failures(
