@@ -26,7 +26,7 @@ from umpteen.past import Past, list_handed, read_past
 from umpteen.process import read_machine
 from umpteen.records import format_ranges, list_starts, read_start
 from umpteen.results.base import JOB, Store, batch_key, handed_key, parse_numbers, tasks_key
-from umpteen.results.opening import open_store, parse_address
+from umpteen.results.opening import check_job_address, open_store, parse_address
 from umpteen.status_codes import find_left, judge
 from umpteen.task import FORMAT_VERSION, IS_FINAL, SLOTS_MOST
 
@@ -82,6 +82,7 @@ def adopt_batch(path: str, batch_id: str = "") -> Adopted:
     store = open_store(parsed["remote_output_path"])
     if "split" not in _read_own(path, parsed):
         return Adopted(store, [_read_own(path, parsed)["batch"]])
+    check_job_address(store.address)
     _refuse_places(path, store.address, parsed)
     first = batch_id or build_batch_id(content)
     _put_job(store, parsed)

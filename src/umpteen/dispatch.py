@@ -59,7 +59,13 @@ from umpteen.process import usable_cores
 from umpteen.registry import forget, register
 from umpteen.removal import Measured, Removed, measure_job, remove_job, remove_rest
 from umpteen.results.base import HANDED, JOB, LOCK, REMOVING, Store, parse_numbers
-from umpteen.results.opening import is_remote, open_store, parse_address, read_patience
+from umpteen.results.opening import (
+    check_job_address,
+    is_remote,
+    open_store,
+    parse_address,
+    read_patience,
+)
 from umpteen.settings import DEFAULTS, Settings
 from umpteen.status import JobStatus, build_status, estimate_left_s
 from umpteen.task import IS_FINAL, SLOTS_MOST, Record, write_verb
@@ -118,6 +124,7 @@ def settle(job: Job, folder: str) -> Job:
         message = f"the address of the results has {unknown[0]}, which nothing stands for"
         raise SettingsError(message, "{name} is the job's name; nothing else is filled in")
     address = open_store(place, settings.results_options or None).address
+    check_job_address(address)
     if address == "/":
         hint = "write a folder below it: --results /data/{name}"
         raise SettingsError("results cannot lie in the root folder itself", hint)

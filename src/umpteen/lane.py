@@ -778,6 +778,8 @@ class _Lane:
         assert task.reaped is not None
         exit_code = task.reaped[0]
         self._keep_results(task)
+        if task.batch.written is not None and not task.is_spooled:
+            os.makedirs(f"{task.folder}/results", exist_ok=True)  # as programs expect of `sc`
         if task.limit is not None and _is_over_limit(task):
             task.ending = task.ending or _TOO_MUCH_OUTPUT
             for name in ("stdout", "stderr"):

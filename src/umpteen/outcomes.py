@@ -8,7 +8,6 @@ Writes nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from urllib.parse import unquote
 
 from umpteen.formats.sc import Run
 from umpteen.history import History
@@ -52,8 +51,7 @@ class _Spelling:
             folder = self._folders[written] = parse_address(written).rstrip("/") + "/"
         if folder == written:
             return address
-        name = address[start:]
-        return folder + (unquote(name) if written[:5].lower() == "file:" else name)
+        return folder + address[start:]
 
 
 def _read_records(

@@ -164,7 +164,13 @@ def find_address(name: str) -> str:
         hint = nearest_hint(name, names)
         hint = "" if hint.startswith("valid") else hint + " "
         hint += "umpteen ls shows all"
-    raise InputError(f"no job named {name!r} here or in the registry", hint)
+    raise InputError(f"no job named {name!r} in {_list_looked_at(name)}", hint)
+
+
+def _list_looked_at(name: str) -> str:
+    """Where a job was looked for, in words."""
+    places = [f"./{_RESULTS_FOLDER}", f"the registry, {_folder()}"]
+    return " or ".join([f"{name} itself", *places] if "/" in name else places)
 
 
 def find_addresses(name: str) -> list[str]:

@@ -460,3 +460,16 @@ def test_command_that_begins_like_a_flag_is_none_of_the_shells(umpteen: Umpteen)
     assert (
         umpteen("status", "a", "--json").stdout.count('"index": 1,') == 0
     )  # only the first failed
+
+
+@pytest.mark.parametrize("address", ["memory://x/y", "sfs://org", "http://127.0.0.1:1/x"])
+@pytest.mark.parametrize("verb", ["run", "batch"])
+def test_an_address_that_can_hold_no_job_is_refused(
+    umpteen: Umpteen, address: str, verb: str
+) -> None:
+    umpteen.write("b.json", json.dumps({"remote_output_path": address, "runs": [{"cmd": "true"}]}))
+    done = umpteen(
+        verb, "b.json", env={"SATURN_BASE_URL": "http://127.0.0.1:1", "SATURN_TOKEN": "t"}
+    )
+    expect_refusal(done, address.partition("://")[0])
+    assert not umpteen.leases.exists() or not list(umpteen.leases.rglob("runner.json"))

@@ -322,6 +322,11 @@ def test_a_folder_for_results_that_a_split_made_up_is_removed(umpteen: Umpteen) 
     assert not local.exists()
 
 
+def test_a_run_that_left_no_results_has_an_empty_folder_for_them(umpteen: Umpteen) -> None:
+    umpteen("batch", write_runs(umpteen, [{"cmd": "true"}, {"cmd": "exit 3"}]))
+    assert [os.listdir(umpteen.folder / f"out/{n}/results") for n in range(2)] == [[], []]
+
+
 @pytest.mark.parametrize("form", ["json", "yaml"])
 def test_a_batch_without_runs_is_done(umpteen: Umpteen, form: str) -> None:
     done = umpteen("batch", write_runs(umpteen, [], form))

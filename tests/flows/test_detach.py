@@ -201,8 +201,9 @@ def test_collect_of_an_unknown_job_names_the_nearest(umpteen: Umpteen) -> None:
     umpteen("run", "true", "--name", "sweep")
     done = umpteen("collect", "swep")
     assert done.returncode == 2
+    registry = umpteen.home / "data/umpteen/jobs"
     assert done.stderr == (
-        "error: no job named 'swep' here or in the registry\n\n"
+        f"error: no job named 'swep' in ./umpteen-results or the registry, {registry}\n\n"
         "hint: did you mean 'sweep'? umpteen ls shows all\n"
     )
 

@@ -699,6 +699,21 @@ def test_line_26_any_spelling_of_a_place_is_known(umpteen: Umpteen, written: str
     assert read_commands(umpteen) == ["b"]
 
 
+@pytest.mark.parametrize("scheme", ["file://", ""])
+def test_a_percent_sign_in_an_address_is_one(umpteen: Umpteen, scheme: str) -> None:
+    top = f"{scheme}{umpteen.folder}/out"
+    runs = [{"cmd": f"echo {n}", "remote_output_path": f"{top}/{n}"} for n in ("a b", "a%20b", "%")]
+    write_batch(umpteen, remote_output_path=top, runs=runs)
+    split(umpteen)
+    assert umpteen("batch", "c/0.json", "--strict").returncode == 0
+    for name in ("a b", "a%20b", "%"):
+        assert (umpteen.folder / "out" / name / "stdout").read_text() == f"{name}\n"
+    finish(umpteen, "a%20b", "3")
+    shutil.rmtree(umpteen.folder / "out/.umpteen")
+    assert split(umpteen, "--skip-completed")["counts"]["failed"] == 1
+    assert read_commands(umpteen) == ["echo a%20b"]
+
+
 def test_line_27_runs_deeper_or_elsewhere_are_known(umpteen: Umpteen, tmp_path: Path) -> None:
     places = ["out/x/y", "out/x/z", f"{tmp_path}/elsewhere/a", "out/q", "memory/1"]
     for place in places[:3]:

@@ -223,8 +223,9 @@ def test_status_of_a_misspelt_job_names_the_nearest(umpteen: Umpteen) -> None:
     umpteen("run", "true", "--name", "sweep")
     done = umpteen("status", "swep")
     assert done.returncode == 2
+    registry = umpteen.home / "data/umpteen/jobs"
     assert done.stderr == (
-        "error: no job named 'swep' here or in the registry\n\n"
+        f"error: no job named 'swep' in ./umpteen-results or the registry, {registry}\n\n"
         "hint: did you mean 'sweep'? umpteen ls shows all\n"
     )
 
@@ -232,7 +233,8 @@ def test_status_of_a_misspelt_job_names_the_nearest(umpteen: Umpteen) -> None:
 def test_status_error_with_json_is_json(umpteen: Umpteen) -> None:
     done = umpteen("status", "nowhere", "--json")
     assert done.returncode == 2
-    assert json.loads(done.stdout)["message"] == "no job named 'nowhere' here or in the registry"
+    message: str = json.loads(done.stdout)["message"]
+    assert message.startswith("no job named 'nowhere' in ./umpteen-results or the registry, /")
 
 
 @pytest.mark.parametrize("file", ["job.json", "handed/1.json"])

@@ -23,7 +23,7 @@ from umpteen.results.opening import (
     ("address", "expected"),
     [
         ("/a//b/../c/", "/a/c"),
-        ("file:///a%20b", "/a b"),
+        ("file:///a%20b", "/a%20b"),
         ("FILE:///a", "/a"),
         ("S3://Bucket/a//b/", "s3://Bucket/a/b"),
         ("s3a://bucket/", "s3://bucket"),
@@ -81,6 +81,8 @@ def test_address_of_a_folder_is_absolute() -> None:
         ("s3:bucket/a", "no '//'"),
         ("SFTP:/host/a", "no '//'"),
         ("file:/a", "no '//'"),
+        ("http://host/a", "nothing can be kept"),
+        ("zip://a/b", "nothing can be kept"),
         ("abfs://box/a?sig=hidden", "'?'"),
         ("sftp://user:hidden@host/a", "password"),
         ("s3://AKIA:hidden@bucket/a", "password"),

