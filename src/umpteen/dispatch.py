@@ -33,6 +33,7 @@ from umpteen.errors import (
     SettingsError,
     StoreError,
     UmpteenError,
+    find_last_word,
 )
 from umpteen.executors.base import LOCAL, Executor, Tell, find_short_name, open_executor
 from umpteen.graph import build_graph
@@ -920,12 +921,18 @@ def _is_over(submission: Submission) -> bool:
         submission.deaths = submission.deaths + 1 if waiting == submission.waiting else 1
         submission.waiting = waiting
         if submission.deaths >= _MOST_DEATHS:
+            why = find_last_word(complaint) or _tell_signal(returned)
             raise BackendError(
-                f"the runner died {submission.deaths} times", "run it again to go on",
+                f"the runner died {submission.deaths} times: {why}", "run it again to go on",
                 returned=returned, last_lines=complaint or None,
             )  # fmt: skip
     has_deadline = bool(submission.settings.deadline_s) and bool(submission.batches)
     return has_deadline or is_cancelled(submission.history)
+
+
+def _tell_signal(returned: int) -> str:
+    """How a runner ended that said nothing."""
+    return f"exit code {returned}" if returned >= 0 else f"killed by signal {-returned}"
 
 
 class _Pace:

@@ -140,6 +140,11 @@ class BatchHistory:
         return f"{opened['machine']}/{opened['boot']}/{self.token}" if opened else ""
 
     @property
+    def runner(self) -> str:
+        """The token of the local runner that it was handed to last, else of its newest start's."""
+        return self.handle.rpartition("/")[2] or self.token
+
+    @property
     def token(self) -> str:
         """The runner of its newest start."""
         return self.starts[-1].key.token if self.starts else ""

@@ -20,7 +20,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO, Callable, NamedTuple
 
-from umpteen.errors import StoreError
+from umpteen.errors import StoreError, find_last_word
 from umpteen.identity import Identity
 from umpteen.process import (
     is_running,
@@ -42,6 +42,7 @@ __all__ = [
     "Lease",
     "SlotEntry",
     "end_leftovers",
+    "find_death",
     "find_kept",
     "find_lease",
     "find_runner",
@@ -71,6 +72,7 @@ _STARTING = 1  # a slot whose task is about to have a pid
 _END_LIMIT_S = 20.0
 _WIND_DOWN_S = 4.0  # more than lanes without a runner give their tasks
 _FORGET_S = 30 * 86400
+_SAID_BYTES = 4096
 _HINT = "set UMPTEEN_LEASES to a folder on a local disk that has room and that you may write to"
 
 
@@ -351,6 +353,19 @@ def find_runner(token: str) -> int | None:
     if not is_alive(token):
         return None
     return _read(_find(token), "runner.json").get("pid")
+
+
+def find_death(token: str) -> str:
+    """Why a runner of this machine is no more, in its own last words; empty where it said nothing."""
+    if is_held(token):
+        return ""
+    try:
+        with open(_find(token) + "/complaints", "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _SAID_BYTES))
+            word = find_last_word(file.read().decode(errors="replace"))
+    except OSError:
+        return ""
+    return f"its runner has ended: {word}" if word else ""
 
 
 def find_trouble(token: str) -> str:

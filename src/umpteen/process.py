@@ -18,7 +18,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Callable, NamedTuple
 
-from umpteen.errors import EXIT_INTERRUPTED, BackendError
+from umpteen.errors import EXIT_INTERRUPTED, RUNNER_CRASHED, BackendError
 
 __all__ = [
     "ChildWatcher",
@@ -172,6 +172,9 @@ def build_python_command(module: str, *flags: str) -> list[str]:
         "    sys.exit(main())\n"
         "except KeyboardInterrupt:\n"
         f"    sys.exit({EXIT_INTERRUPTED})\n"
+        "except Exception:\n"
+        "    sys.excepthook(*sys.exc_info())\n"
+        f"    sys.exit({RUNNER_CRASHED})\n"
     )
     return [sys.executable, *flags, *safe, "-c", program]
 

@@ -15,7 +15,7 @@ from umpteen.estimate import estimate_range
 from umpteen.executors.base import LOCAL, QUEUED, RUNNING
 from umpteen.handed_files import HandIn
 from umpteen.history import History
-from umpteen.lease import find_trouble
+from umpteen.lease import find_death, find_trouble
 from umpteen.results.base import REMOVING
 from umpteen.task import STATES, Record, tell_end
 
@@ -164,6 +164,9 @@ def _find_trouble(history: History, living: set[str]) -> str:
     """What keeps the job from going on: as its runners here say, else as the store says."""
     tokens = {history.batches[name].token for name in living} - {""}
     told = [find_trouble(token) for token in sorted(tokens)]
+    if not living:
+        runners = {batch.runner for batch in history.list_open() if history.unfinished(batch)}
+        told = [find_death(token) for token in sorted(runners - {""})]
     return next((text for text in [*told, *history.troubles.values()] if text), "")
 
 

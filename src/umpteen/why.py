@@ -16,6 +16,7 @@ from umpteen.graph import Graph, build_graph
 from umpteen.history import SUCCEEDED, BatchHistory, History
 from umpteen.job import Task, Terms
 from umpteen.job_files import RunningTask, parse_running
+from umpteen.lease import find_death
 from umpteen.machine import Capacity, in_mb, list_lacks, read_capacity
 from umpteen.plan import list_code
 from umpteen.records import list_starts, read_start
@@ -74,7 +75,7 @@ class Why(msgspec.Struct, frozen=True):
     that came to their end first. lacks: what it needs and this machine does not have. is_alive:
     whether somebody is at its batch. behind: how many tasks were skipped because of it. missing:
     where a file was looked for that it should have left. instead: what to write for that in
-    `expect`, where it is among its results. newer: a task that it is after and that came to its end
+    `expect`, where it is among its results. death: why its runner is no more. newer: a task that it is after and that came to its end
     since it succeeded, or is itself behind such a one (`is_newer_behind`). code: digests of what
     was synced for its batch; code_since: of what was synced after that, where it is not the same.
     """
@@ -100,6 +101,7 @@ class Why(msgspec.Struct, frozen=True):
     behind: int
     missing: str = ""
     instead: str = ""
+    death: str = ""
     newer: str = ""
     is_newer_behind: bool = False
     code: list[str] = []
@@ -152,6 +154,7 @@ def build_why(history: History, index: int, living: set[str]) -> Why:
         behind=blame.count_behind(index),
         missing=missing,
         instead=instead,
+        death=_find_death(batch, living),
         newer=tasks[newer].name if newer >= 0 else "",
         is_newer_behind=is_newer_behind,
         code=list_code(batch) if batch else [],
@@ -265,6 +268,11 @@ def _list_code_since(history: History, batch: BatchHistory | None) -> list[str]:
     folder, _, ending = synced_key("").rpartition("/")
     there = {name.removesuffix(ending) for name in history.store.list(folder)}
     return sorted(there.difference(*made_with))
+
+
+def _find_death(batch: BatchHistory | None, living: set[str]) -> str:
+    is_dead = batch is not None and batch.batch not in living
+    return find_death(batch.runner) if batch is not None and is_dead else ""
 
 
 def _find_batch(history: History, index: int) -> BatchHistory | None:

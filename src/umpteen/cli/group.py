@@ -260,7 +260,7 @@ def _show_error(error: UmpteenError, arguments: Sequence[str], *, is_debug: bool
             sys.stdout.write(json.dumps(shown) + "\n")
             sys.stdout.flush()
     else:
-        if isinstance(error, BackendError) and error.last_lines:
+        if is_debug and isinstance(error, BackendError) and error.last_lines:
             sys.stderr.write(error.last_lines + "\n")
         hint = f"\n\nhint: {error.hint}" if error.hint else ""
         sys.stderr.write(f"error: {error}{hint}\n")

@@ -179,8 +179,8 @@ def _run_once(asked: dict[str, object], place: str) -> tuple[int, str]:
             del _running[runner.pid]
             if runner.stdin:
                 runner.stdin.close()
-        complaints.seek(0)
-        return code, complaints.read(_SAID_BYTES).decode(errors="replace").strip()
+        complaints.seek(max(0, os.fstat(complaints.fileno()).st_size - _SAID_BYTES))
+        return code, complaints.read().decode(errors="replace").strip()
 
 
 def _name_folder() -> str:
