@@ -498,6 +498,10 @@ class History:
             batch for batch in self.batches.values() if not batch.has_ended and not batch.is_closed
         ]
 
+    def is_begun_here(self, batch: BatchHistory) -> bool:
+        """Whether its newest start is one of this machine, and said nothing of its end."""
+        return batch.lease.startswith(f"{self.here.machine}/{self.here.boot}/")
+
     def list_running(self, batch: BatchHistory) -> list[RunningTask]:
         """The tasks of a batch that run, as its newest start told last."""
         folder = running_folder(batch.batch)

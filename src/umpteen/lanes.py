@@ -191,6 +191,9 @@ class Lanes:
         self.close_tickets()
         self.stopping = True
         self.order(order)
+        for pid in self.controls:  # one that a signal has stopped could not obey
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
 
     def leave(self) -> None:
         """Start nothing more, and let what runs come to its end."""

@@ -376,7 +376,10 @@ def find_trouble(token: str) -> str:
     told = _read(folder, "runner.json")
     runner, lane = _find_stopped([told.get("pid", 0)]), _find_stopped(told.get("lanes", ()))
     if lane and _has_lost_its_runner(folder):
-        return _LOST.format(pid=lane)
+        return (
+            "its runner was killed, and a part of it is stopped by a signal: the next run, or"
+            f" umpteen cancel, ends that; so does kill -CONT {lane}"
+        )
     if stopped := runner or lane:
         part = "its runner" if runner else "a part of its runner"
         return f"{part} was stopped by a signal; kill -CONT {stopped} lets it go on"
@@ -385,12 +388,6 @@ def find_trouble(token: str) -> str:
             return file.read()
     except OSError:
         return ""
-
-
-_LOST = (
-    "its runner was killed, and a part of it stopped by a signal: the next run, or umpteen cancel,"
-    " ends that; so does kill -CONT {pid}"
-)
 
 
 def _find_stopped(pids: Sequence[int]) -> int:

@@ -161,8 +161,12 @@ def _count_slots(newest: HandIn) -> int:
 
 
 def _find_trouble(history: History, living: set[str]) -> str:
-    """What keeps the job from going on: as its runners here say, else as the store says."""
+    """What keeps the job from going on: as its runners here say, else as the store says.
+
+    Those that were killed are among them, as a part of one may be left that was stopped.
+    """
     tokens = {history.batches[name].token for name in living} - {""}
+    tokens.update(batch.token for batch in history.list_open() if history.is_begun_here(batch))
     told = [find_trouble(token) for token in sorted(tokens)]
     if not living:
         runners = {batch.runner for batch in history.list_open() if history.unfinished(batch)}

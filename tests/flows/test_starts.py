@@ -121,3 +121,12 @@ def test_batch_under_the_cancel_mark_is_recorded_as_cancelled(
     assert umpteen("batch", store / ".umpteen/batches/1.json", *flags).returncode == code
     assert not (umpteen.folder / "ran").exists()
     assert [e["state"] for e in read_events(store) if "task" in e] == ["cancelled"]
+
+
+@pytest.mark.parametrize("slots", ["1", "3"])
+def test_task_that_kills_its_lane_at_once_fails_alone(umpteen: Umpteen, slots: str) -> None:
+    command = "case {n} in 2) kill -9 $PPID; sleep 1;; esac"
+    done = umpteen("run", command, "n=1..4", "--name", "job", "--slots", slots)
+    assert done.returncode == 1, done.stderr
+    assert "killed its runner" in done.stderr
+    assert "3 succeeded, 1 failed" in done.stderr
