@@ -68,6 +68,7 @@ _NAME = re.compile("[0-9a-z-]+")
 # Nothing else that lies beside leases is ever removed.
 _OURS = re.compile(r"[0-9a-f]{12}(\.new)?|(hand-in|place|split|start)-.+\.lock|(keeper|runner)-.+")
 _SLOT = struct.Struct("<IIIIQd")
+_LAST_WORDS = 4096
 _STARTING = 1  # a slot whose task is about to have a pid
 _END_LIMIT_S = 20.0
 _WIND_DOWN_S = 4.0  # more than lanes without a runner give their tasks
@@ -207,10 +208,11 @@ class Lease:
             raise _refuse(f"cannot write {path}", error) from error
 
     def open_complaints(self) -> BinaryIO:
-        """A new file for the runner's stderr. Raises StoreError."""
+        """A new file for the runner's stderr, with room for its last words. Raises StoreError."""
         path = self.folder + "/complaints"
         try:
-            return open(path, "w+b")
+            _reserve(path, _LAST_WORDS)
+            return open(path, "r+b")
         except OSError as error:
             self.remove()
             raise _refuse(f"cannot make {path}", error) from error

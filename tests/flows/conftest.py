@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -36,6 +36,26 @@ def own_cluster(tmp_path: Path) -> Iterator[DaskCluster]:
     cluster = DaskCluster(tmp_path / "dask", environment)
     yield cluster
     cluster.stop()
+
+
+@pytest.fixture
+def own_pages(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """`own_pages(3)` is a disk of its own with room for three pages."""
+    made: list[Path] = []
+
+    def make(pages: int) -> Path:
+        disk = tmp_path / f"disk{len(made)}"
+        disk.mkdir()
+        size = pages * os.sysconf("SC_PAGE_SIZE")
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(disk)]
+        if subprocess.run(command, capture_output=True, check=False).returncode:
+            pytest.skip("needs root, for a disk of its own")
+        made.append(disk)
+        return disk
+
+    yield make
+    for disk in made:
+        subprocess.run(["umount", "--lazy", disk], check=True)
 
 
 @pytest.fixture

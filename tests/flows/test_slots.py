@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -46,3 +49,29 @@ def test_slots_that_are_not_used_make_no_folders(umpteen: Umpteen) -> None:
     done = umpteen("run", command, "--slots", "3000", "--name", "job", timeout_s=30)
     assert done.returncode == 0, done.stderr
     assert int(umpteen("logs", "job", "0").stdout) == 3  # scratch, the runner's, the slot's
+
+
+@pytest.mark.parametrize("pages", range(1, 8))
+def test_disk_of_leases_that_is_full_runs_nothing_or_all(
+    umpteen: Umpteen, own_pages: Callable[[int], Path], pages: int
+) -> None:
+    leases = {"UMPTEEN_LEASES": str(own_pages(pages))}
+    done = umpteen("run", "echo {n}", "n=1..6", "--slots", "2", "--name", "job", env=leases)
+    if done.returncode == 0:
+        assert "6 succeeded" in done.stderr
+        return
+    assert done.returncode == 3, done.stderr
+    assert "No space left on device" in done.stderr
+    assert "UMPTEEN_LEASES" in done.stderr
+    assert not list(umpteen.store().glob("n=*"))
+
+
+def test_disk_of_leases_that_is_read_only_is_refused(
+    umpteen: Umpteen, own_pages: Callable[[int], Path]
+) -> None:
+    disk = own_pages(8)
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    done = umpteen("run", "true", "--name", "job", env={"UMPTEEN_LEASES": str(disk)})
+    assert done.returncode == 3, done.stderr
+    assert "Read-only file system" in done.stderr
+    assert "UMPTEEN_LEASES" in done.stderr

@@ -165,7 +165,8 @@ class LocalExecutor(Executor):
         if returned is None or not self._stderr:
             return returned, ""
         self._stderr.seek(0)
-        return returned, self._stderr.read().decode(errors="replace").strip()
+        said, _, _ = self._stderr.read().partition(b"\0")  # the rest is room that was kept for it
+        return returned, said.decode(errors="replace").strip()
 
 
 def _name_batches(batches: Sequence[str]) -> str:
