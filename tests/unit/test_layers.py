@@ -18,7 +18,7 @@ LEVELS = [
     # The stores stand beside `results.base`: they know words and leaves only, and `history`,
     # which plans are made from, reads them.
     "job settings process records job_files batch_file names ignores retries machine graph where identity results results.*",
-    "formats formats.* handed_files history estimate behind plan cut batches removal status_codes past",
+    "formats formats.* handed_files history estimate behind plan cut batches landing removal status_codes past",
     "runner feed intake attempts recalls outgoing open_batches foreign others recorder lanes lane lease leftovers starts tickets adopt hand_in_lock delivery live work beside agent staging unpack zipapp keeper executors executors.base executors.engine executors.dask_connection",
     "executors.* hand_in status registry why cancelling verify",
     "lookup outcomes",

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import click
 
 from umpteen.cli.options import job_argument
-from umpteen.errors import EXIT_SUCCEEDED, SettingsError
+from umpteen.errors import EXIT_SOME_FAILED, EXIT_SUCCEEDED, SettingsError
 from umpteen.history import History
 from umpteen.lookup import open_history
-from umpteen.pulling import Pulled, list_task_files, pull
+from umpteen.pulling import LeftOut, Pulled, list_task_files, pull
 from umpteen.report import render_size, shorten_path
 from umpteen.results.opening import make_absolute
 from umpteen.task import STATES
@@ -25,6 +26,17 @@ __all__ = ["results_command"]
 _SHOW_S = 1.0
 _RESULTS = "results/"
 _SHOWN = 3
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_KINDS = {
+    "outputs": "of which nothing can be looked at",
+    "name": "with a name that leads out of DEST",
+    "link": "that lead out of a task's results",
+    "special": "that cannot be copied",
+    "unreadable": "that could not be read",
+    "gone": "that went away meanwhile",
+    "in the way": "in whose place is something else (--force replaces files)",
+}
+_NEVER_COPIED = ("link", "special")
 
 
 @click.command(
@@ -40,6 +52,7 @@ Examples:
 @click.argument("dest", required=False, type=click.Path(file_okay=False))
 @click.option("--include", multiple=True, metavar="GLOB", help="Only such files; may be repeated.")
 @click.option("--exclude", multiple=True, metavar="GLOB", help="No such files; may be repeated.")
+@click.option("--force", is_flag=True, help="Replace files in DEST that were not pulled, too.")
 @click.option("--json", "as_json", is_flag=True, help="One object a task: name, state, files.")
 def results_command(
     name: str,
@@ -47,53 +60,51 @@ def results_command(
     *,
     include: tuple[str, ...],
     exclude: tuple[str, ...],
+    force: bool,
     as_json: bool,
 ) -> int:
     """List the result files of the job NAME, one path a line; with DEST, copy its outputs there.
 
     All that tasks left is copied to DEST/TASK, also from where it is in no folder. A GLOB
     without a / is for the last part of a path, such as '*.csv', else for all of it, such as
-    'seed=1*/results/*'. Called again it copies only what is missing or has changed.
+    'seed=1*/results/*'. Called again it copies only what is missing or has changed. What cannot be
+    copied is named at the end: links that lead out of a task's results, pipes and the like, and
+    what would replace a file in DEST that was not pulled; exit code 1 for such a file.
     """
     history = open_history(name)
-    if dest is None and (include or exclude):
-        raise SettingsError("--include and --exclude are for copies", "say where to: DEST")
+    if dest is None and (include or exclude or force):
+        raise SettingsError("--include, --exclude and --force are for copies", "say where to: DEST")
     if dest is not None:
         make_absolute(dest)  # refuses what nobody can find again
-        return _pull(history, dest, include, exclude, as_json=as_json)
+        pulls = pull(history, dest, include, exclude, force=force)
+        return _show_pull(pulls, dest, as_json=as_json)
     return _list(history, as_json=as_json)
 
 
-def _pull(
-    history: History,
-    dest: str,
-    include: tuple[str, ...],
-    exclude: tuple[str, ...],
-    *,
-    as_json: bool,
-) -> int:
-    pulled, shown_s = Pulled(0, 0, 0), time.monotonic()
-    complaints: list[str] = []
-    for pulled in pull(history, dest, include, exclude, complaints):
+def _show_pull(pulls: Iterable[Pulled], dest: str, *, as_json: bool) -> int:
+    pulled, shown_s = Pulled(0, 0, 0, []), time.monotonic()
+    for pulled in pulls:
         if time.monotonic() - shown_s > _SHOW_S and not as_json:
             shown_s = time.monotonic()
             size = render_size(pulled.size_bytes)
-            sys.stderr.write(f"{pulled.files:,} files, {size} so far\n")
+            sys.stderr.write(f"{_count(pulled.files)}, {size} so far\n")
     if as_json:
-        click.echo(json.dumps(pulled._asdict()))
+        left_out = [each._asdict() for each in pulled.left_out]
+        click.echo(json.dumps({**pulled._asdict(), "left_out": left_out}))
     else:
         kept = f", {pulled.kept:,} of them were there" if pulled.kept else ""
         size = render_size(pulled.size_bytes)
-        click.echo(f"{pulled.files:,} files, {size} in {shorten_path(dest)}{kept}", err=True)
-    _complain(complaints)
-    return EXIT_SUCCEEDED
+        click.echo(f"{_count(pulled.files)}, {size} in {shorten_path(dest)}{kept}", err=True)
+        _show_left_out(pulled.left_out)
+    is_lacking = any(each.kind not in _NEVER_COPIED for each in pulled.left_out)
+    return EXIT_SOME_FAILED if is_lacking else EXIT_SUCCEEDED
 
 
 def _list(history: History, *, as_json: bool) -> int:
     count = total = 0
-    complaints: list[str] = []
-    for index, task, outputs, found in list_task_files(history, complaints):
-        files = [path[len(_RESULTS) :] for path, _ in found if path.startswith(_RESULTS)]
+    left_out: list[LeftOut] = []
+    for index, task, outputs, found in list_task_files(history, left_out):
+        files = [each.path[len(_RESULTS) :] for each in found if each.path.startswith(_RESULTS)]
         total += 1
         count += bool(files)
         if as_json:
@@ -112,13 +123,20 @@ def _list(history: History, *, as_json: bool) -> int:
     if not as_json:
         where = shorten_path(history.store.address)
         click.echo(f"{count:,} of {total:,} tasks left results in {where}", err=True)
-    _complain(complaints)
+        _show_left_out(left_out)
     return EXIT_SUCCEEDED
 
 
-def _complain(complaints: Sequence[str]) -> None:
-    """Say what was left out, the first few in full."""
-    for complaint in complaints[:_SHOWN]:
-        click.echo(f"left out: {complaint}", err=True)
-    if (more := len(complaints) - _SHOWN) > 0:
-        click.echo(f"left out: {more:,} more", err=True)
+def _show_left_out(left_out: Sequence[LeftOut]) -> None:
+    """A line for each kind, with the first few in full."""
+    for kind, what in _KINDS.items():
+        found = [each for each in left_out if each.kind == kind]
+        if not found:
+            continue
+        shown = [_CONTROL.sub("?", f"{each.path} {each.why}") for each in found[:_SHOWN]]
+        more = f", and {len(found) - _SHOWN:,} more" if len(found) > _SHOWN else ""
+        click.echo(f"  left out  {len(found):,} {what}: {', '.join(shown)}{more}", err=True)
+
+
+def _count(files: int) -> str:
+    return "1 file" if files == 1 else f"{files:,} files"
