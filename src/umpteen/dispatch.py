@@ -914,7 +914,8 @@ def _is_over(submission: Submission) -> bool:
     returned, complaint = submission.executor.read_ending()
     if returned in _REFUSED:
         message, _, hint = complaint.removeprefix("error: ").partition("\n\nhint: ")
-        kind = StoreError if returned == StoreError.exit_code else SettingsError
+        # Never wrong use: the job has been handed in.
+        kind = StoreError if returned == StoreError.exit_code else BackendError
         raise kind(message or "the runner gave up on the store", hint or None)
     if returned:
         waiting = submission.history.counts()["waiting"]

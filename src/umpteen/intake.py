@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import time
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -89,6 +90,7 @@ class Intake:
         batch = self.opener.open(name)
         if batch is not None:
             self._unpack(batch.view)
+            _refuse_lost(batch)
         return Opened(ordinal, name, batch, read_cancel_mark(self.store))
 
     def _bear(self, error: StoreError) -> None:
@@ -148,3 +150,16 @@ class Intake:
             ordinal, name = self.unopened.pop()
             if (batch := self.opener.open(name)) is not None:
                 yield ordinal, batch
+
+
+def _refuse_lost(batch: OpenBatch) -> None:
+    """Raises StoreError where commands would run in another folder than was meant."""
+    view = batch.view
+    is_there = not view.submitted_from or os.path.isdir(view.submitted_from)
+    if is_there or view.synced or all(map(view.has_own_folder, [*batch.alone, *batch.todo])):
+        return
+    raise StoreError(
+        f"the folder that the job was handed in from, {view.submitted_from}, is not there",
+        "bring it along with --sync, or give the tasks a cwd that is there",
+        damaged=True,  # as it will not come by itself
+    )

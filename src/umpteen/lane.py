@@ -103,6 +103,8 @@ _ANSWERS_AT_ONCE = 150  # below PIPE_BUF together
 _ORPHAN_GRACE_S = 2.0
 _SIZES_S = 0.25  # how often the outputs of tasks with a limit are looked at
 _RESULTS = b"RESULTS_DIR"
+# Of an engine's worker: names of variables by which the engine limits threads, with commas between.
+_THREADS_VARIABLE = "UMPTEEN_WORKER_THREADS"
 _MADE_UP = re.compile(r"/tmp/[0-9a-f]{32}/?")  # by a split, of `sc` or ours
 _FRESH = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _UNFINISHED = ".new"  # of a folder below `attempts/` into which not all has been moved yet
@@ -127,6 +129,7 @@ class BatchView:
         self.status_file: str = own.get("status_file", "status_code")
         self.grace_s: float = own.get("grace_s", 10.0)
         cwd: str = own.get("cwd") or ""
+        self.submitted_from = cwd
         self.synced: list[tuple[str, str | None, str]] = own.get("synced", [])
         self.base = cwd if os.path.isdir(cwd) else ""  # where relative paths begin
         self.cwd = self.base or self.find_synced()
@@ -154,6 +157,10 @@ class BatchView:
     def terms_of(self, position: int) -> dict[str, Any]:
         """What a task has beside its command and its place."""
         return self.extras.get(str(position), self.common) if self.extras else self.common
+
+    def has_own_folder(self, position: int) -> bool:
+        """Whether a task says where it runs, wherever the job was handed in from."""
+        return os.path.isabs(os.path.expanduser(self.terms_of(position).get("cwd") or ""))
 
     def digest(self, position: int) -> str:
         """What a task is known by."""
@@ -295,6 +302,8 @@ class _Lane:
         self.path = os.environ.get("PATH", os.defpath)
         ours = {line.split(b"=")[0] for line in build_environment("", "", 0, 0, 0, "", "")}
         ours.add(OPTIONS_VARIABLE.encode())  # may have secrets
+        ours.add(_THREADS_VARIABLE.encode())
+        self.limits = list(filter(None, os.environ.get(_THREADS_VARIABLE, "").split(",")))
         self.inherited = [b"%s=%s" % pair for pair in os.environb.items() if pair[0] not in ours]
         self.their_results = os.environb.get(_RESULTS)  # what our caller calls so
         # Who owns the store, too: an engine's worker may be another user than who handed in.
@@ -458,6 +467,8 @@ class _Lane:
             task.limit = extra.get("output_limit")
         task.cwd = cwd
         task.digest = build_digest(command, env, written_cwd)
+        if self.limits and (cpus := extra.get("cpus")):
+            env = {**dict.fromkeys(self.limits, str(cpus)), **(env or {})}
         if task.devices:
             gpus = [gpu for place, gpu in enumerate(self.setup.gpus) if task.devices >> place & 1]
             env = {"CUDA_VISIBLE_DEVICES": ",".join(gpus), **(env or {})}

@@ -19,6 +19,8 @@ import pytest
 from tests.support.command import Umpteen
 from tests.support.dask import DaskCluster
 from tests.support.engines import KILL
+from tests.support.ray import make_python
+from tests.support.s3 import S3
 from tests.support.store import list_records, read_record
 from tests.support.sweep import list_processes
 from tests.support.wait import wait_until
@@ -431,6 +433,87 @@ def test_full_disk_of_a_worker_is_said(
     assert done.returncode == 3, done.stderr
     assert "No space left on device" in done.stderr
     assert str(disk) in done.stderr
+
+
+@pytest.mark.root
+def test_folder_that_is_not_on_a_worker_is_refused_unless_the_job_says_where_to_run(
+    umpteen: Umpteen, own_cluster: DaskCluster, tmp_path: Path
+) -> None:
+    here = tmp_path / "mine/work"
+    here.mkdir(parents=True)
+    (here / "data").write_text("x")
+    own_cluster.hidden = [tmp_path / "mine"]
+    own_cluster.start()
+    own_cluster.add_worker()
+    flags = ["--executor", "dask", "--scheduler-address", own_cluster.address]
+    flags += ["--results", str(tmp_path / "shared/{name}")]
+    done = umpteen("run", "touch ran; pwd", "n=1..3", "--name", "job", *flags, cwd=here)
+    assert done.returncode == 3
+    assert f"worker {socket.gethostname()} (tcp://" in done.stderr
+    assert f"handed in from, {here}, is not there" in done.stderr
+    assert "--sync" in done.stderr
+    assert not list(tmp_path.glob("shared/job/n=*"))
+    done = umpteen("run", "pwd", "--name", "cwd", "--cwd", tmp_path, *flags, cwd=here)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "shared/cwd/0/stdout").read_text() == f"{tmp_path}\n"
+    done = umpteen("run", "cat data", "--name", "sync", "--sync", ".", *flags, cwd=here)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "shared/sync/0/stdout").read_text() == "x"
+
+
+def test_python_of_a_worker_that_is_gone_is_named(
+    umpteen: Umpteen, own_cluster: DaskCluster, tmp_path: Path
+) -> None:
+    own_cluster.python = str(tmp_path / "python")
+    Path(own_cluster.python).symlink_to(sys.executable)
+    env = {"PYTHONPATH": next(path for path in sys.path if path.endswith("site-packages"))}
+    own_cluster.environment |= env
+    own_cluster.start()
+    own_cluster.add_worker()
+    Path(own_cluster.python).unlink()
+    write_job(umpteen, own_cluster, "true")
+    done = umpteen("run", "job.json")
+    assert done.returncode == 3
+    assert f"worker {socket.gethostname()} (tcp://" in done.stderr
+    assert f"cannot start Python, {own_cluster.python}: No such file" in done.stderr
+
+
+def test_what_a_worker_lacks_for_the_store_is_said_to_be_of_it(
+    umpteen: Umpteen, own_cluster: DaskCluster, s3: S3, tmp_path: Path
+) -> None:
+    own_cluster.python = str(make_python(tmp_path / "python"))
+    (s3fs,) = (tmp_path / "python").glob("lib/python*/site-packages/s3fs")
+    there = s3fs.readlink()
+    s3fs.unlink()
+    nothing = {"AWS_EC2_METADATA_DISABLED": "true", "AWS_ENDPOINT_URL": s3.endpoint}
+    own_cluster.environment |= {**nothing, "HOME": str(tmp_path)}
+    own_cluster.start()
+    own_cluster.add_worker()
+    write_job(umpteen, own_cluster, "true", results=s3.address)
+    env = {**nothing, "AWS_ACCESS_KEY_ID": s3.key, "AWS_SECRET_ACCESS_KEY": s3.secret}
+    worker = f"worker {socket.gethostname()} (tcp://"
+    done = umpteen("run", "job.json", env=env)
+    assert (done.returncode, worker in done.stderr) == (3, True), done.stderr
+    assert "results at s3:// need the package s3fs" in done.stderr
+    assert f"{own_cluster.python} -m pip install s3fs" in done.stderr
+    s3fs.symlink_to(there)
+    done = umpteen("run", "job.json", env=env)
+    assert (done.returncode, worker in done.stderr) == (3, True), done.stderr
+    assert "no credentials were found" in done.stderr
+
+
+def test_threads_that_dask_limits_are_those_that_a_task_states(
+    umpteen: Umpteen, own_cluster: DaskCluster
+) -> None:
+    own_cluster.start()
+    own_cluster.add_worker(threads=2, nanny=True)
+    show = "echo $OMP_NUM_THREADS $MKL_NUM_THREADS"
+    own = {"command": show, "cpus": 2, "env": {"OMP_NUM_THREADS": "7"}}
+    write_job(umpteen, own_cluster, show, {"command": show, "cpus": 2}, own)
+    done = umpteen("run", "job.json")
+    assert done.returncode == 0, done.stderr
+    printed = [(umpteen.store() / f"{n}/stdout").read_text().strip() for n in range(3)]
+    assert printed == ["1 1", "2 2", "7 2"]
 
 
 # --- from the client ----------------------------------------------------------------------------

@@ -86,7 +86,7 @@ def run_batch(order: str) -> str:
     if sys.version_info < _OLDEST:
         version = ".".join(map(str, sys.version_info[:2]))
         hint = "start workers with Python 3.9 or newer"
-        return _answer(2, f"error: a worker has Python {version}\n\nhint: {hint}")
+        return _answer(3, f"error: it has Python {version}\n\nhint: {hint}")
     return _run(asked) if asked.get("cores") is None else _run_shared(asked)
 
 
@@ -137,9 +137,18 @@ def _run(asked: dict[str, object]) -> str:
         name = tempfile.gettempdir()
         code, said = _try_runners(asked, place)
     except OSError as error:
-        name, host = error.filename or name, socket.gethostname()
-        return _answer(3, f"error: a worker on {host} cannot write {name}: {error.strerror}")
-    return _answer(code, said)
+        name = error.filename or name
+        return _answer(3, f"error: cannot write {name}: {error.strerror}")
+    except _NoStartError as error:
+        return _answer(
+            3, f"error: cannot start Python, {sys.executable or 'which it does not know'}: {error}"
+        )
+    # Wrong use is ours: the job has been handed in by now.
+    return _answer(3 if code == 2 else code, said)
+
+
+class _NoStartError(Exception):
+    """The runner could not be started."""
 
 
 def _try_runners(asked: dict[str, object], place: str) -> tuple[int, str]:
@@ -161,17 +170,25 @@ def _run_once(asked: dict[str, object], place: str) -> tuple[int, str]:
         f"--store={asked['store']}", "--take-over",
         "--watch-fd=0", f"--orphan-grace={ORPHAN_GRACE_S}",
     ]  # fmt: skip
-    environment = {**os.environ, **dict(asked["environment"]), "UMPTEEN_RUNNER": token}  # type: ignore[call-overload]
+    environment = {
+        **os.environ,
+        **dict(asked["environment"]),  # type: ignore[call-overload]
+        "UMPTEEN_RUNNER": token,
+        "UMPTEEN_WORKER_THREADS": ",".join(_list_limits(asked)),
+    }
     with tempfile.TemporaryFile() as complaints:
         # Its end of the pipe closes when this process dies, however that comes about.
-        runner = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=complaints,
-            env=environment,
-            start_new_session=True,
-        )
+        try:
+            runner = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=complaints,
+                env=environment,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise _NoStartError(error.strerror) from error
         _running[runner.pid] = str(asked["mark"])
         try:
             code = runner.wait()
@@ -213,5 +230,38 @@ def _is_whole(place: str) -> bool:
     return os.path.exists(f"{place}/umpteen/runner.py")
 
 
+def _list_limits(asked: dict[str, Any]) -> list[str]:
+    """Variables by which the engine, and nobody else, limits the threads of what a worker runs."""
+    with contextlib.suppress(Exception):  # as versions of engines differ
+        if "distributed" in sys.modules:
+            import dask
+            import distributed
+
+            set_by_nanny = dask.config.get("distributed.nanny.pre-spawn-environ")
+            has_nanny = distributed.get_worker().nanny is not None
+            told = set_by_nanny.items() if has_nanny else ()
+        else:
+            told = [("OMP_NUM_THREADS", asked["cpus"])]  # those of its batch, where tasks say them
+        return [
+            n for n, value in told if n.endswith("_THREADS") and os.environ.get(n) == str(value)
+        ]
+    return []
+
+
+def _name_worker() -> str:
+    """The host and, as the engine knows it, the address of this worker."""
+    host = socket.gethostname()
+    with contextlib.suppress(Exception):
+        if "distributed" in sys.modules:
+            import distributed
+
+            return f"{host} ({distributed.get_worker().address})"
+        return f"{host} ({sys.modules['ray'].util.get_node_ip_address()})"
+    return host
+
+
 def _answer(code: int, said: str) -> str:
+    """code: the runner's; what it complained of is said to be of this worker."""
+    if code and said.startswith("error: "):
+        said = f"error: worker {_name_worker()}: {said[len('error: ') :]}"
     return json.dumps({"code": code, "said": said, "host": socket.gethostname()})

@@ -13,6 +13,7 @@ import importlib.util
 import inspect
 import itertools
 import os
+import sys
 import tempfile
 import threading
 from collections.abc import Mapping
@@ -77,8 +78,14 @@ def need_package(scheme: str) -> None:
     if not (importlib.util.find_spec("fsspec") and importlib.util.find_spec(package)):
         raise SettingsError(
             f"results at {scheme}:// need the package {package}",
-            f"pip install 'umpteen[{extra}]'" if extra else f"pip install {package}",
+            _hint_install(package, extra),
         )
+
+
+def _hint_install(package: str, extra: str) -> str:
+    if sys.flags.no_site:  # a runner, on a machine that needs nothing else of ours
+        return f"{sys.executable} -m pip install {package}"
+    return f"pip install 'umpteen[{extra}]'" if extra else f"pip install {package}"
 
 
 def open_loop() -> asyncio.AbstractEventLoop:
