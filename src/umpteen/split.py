@@ -16,7 +16,8 @@ import re
 import shlex
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import msgspec
@@ -44,8 +45,13 @@ from umpteen.formats.syncs import Sync
 from umpteen.lease import local_lock
 from umpteen.outcomes import read_exit_codes
 from umpteen.results.base import Store
-from umpteen.results.directory import written_whole
-from umpteen.results.opening import is_remote, make_absolute, open_store, parse_address
+from umpteen.results.opening import (
+    check_job_address,
+    is_remote,
+    make_absolute,
+    open_store,
+    parse_address,
+)
 from umpteen.staging import Packed, measure, pack
 
 __all__ = ["Order", "Outcome", "Sent", "Split", "open_batch", "sort_runs", "split"]
@@ -53,6 +59,7 @@ __all__ = ["Order", "Outcome", "Sent", "Split", "open_batch", "sort_runs", "spli
 RECIPE = "recipe.yaml"
 _BATCHES_PER_SLOT = 3
 _ARCHIVE = "data.tar.gz"
+_ENDS_BYTES = 8
 _OWN_PLACE = ".umpteen/split"  # below the results, where no other place is said
 _CHUNK = re.compile(r"\d+\.json")
 _TEMPORARY = ".umpteen-split-"
@@ -124,7 +131,7 @@ def split(order: Order, on_progress: Progress) -> Split:
     """Do what was asked for.
 
     Raises InputError and SettingsError before anything is written, StoreError where archives
-    cannot be sent: the recipe is then the old one, and so are the archives that it names.
+    cannot be sent: chunks and recipe are then the old ones.
     """
     recipe = read_recipe(open_document(order.recipe, "spec", _RECIPE_HINT))
     batch, top = open_batch(order.batch, order.top)
@@ -141,27 +148,35 @@ def split(order: Order, on_progress: Progress) -> Split:
     runs = _choose_runs(order, batch, outcome)
     size = order.batch_size or _BATCHES_PER_SLOT * nprocs
     store = open_store(base)
+    check_job_address(parse_address(top))
     os.makedirs(folder, exist_ok=True)
     lock = hashlib.blake2b(os.fsencode(os.path.realpath(folder)), digest_size=8).hexdigest()
-    with local_lock(f"split-{lock}"), contextlib.closing(store), store.patient():
+    with (
+        local_lock(f"split-{lock}"),
+        contextlib.closing(store),
+        store.patient(),
+        _make_temporary(folder) as made,
+    ):
         sent = [
             _send(store, archive, found, folder, base, on_progress)
             for archive, found in zip(archives[:-1], measured, strict=True)
         ]
-        chunks = _write_chunks(folder, runs, size, top, nprocs)
-        own = _measure(archives[-1], folder, base, on_progress)
+        chunks = _write_chunks(made, runs, size, top, nprocs)
+        commands = archives[-1]._replace(instead=_list_instead(folder, made))
+        own = _measure(commands, folder, base, on_progress)
         _check_complete(folder, own, chunks)
-        sent.append(_send(store, archives[-1], own, folder, base, on_progress))
-    remote = archives[-1].dest
-    changes["command"] = [
-        f"{order.command} {shlex.quote(f'{remote}/{number}.json')}" for number in range(chunks)
-    ]
-    changes["start_script"] = join_script(
-        recipe.get_text("start_script"), [Download(each.url, each.dest) for each in sent]
-    )
+        sent.append(_send(store, commands, own, folder, base, on_progress))
+        changes["command"] = [
+            f"{order.command} {shlex.quote(f'{commands.dest}/{number}.json')}"
+            for number in range(chunks)
+        ]
+        changes["start_script"] = join_script(
+            recipe.get_text("start_script"), [Download(each.url, each.dest) for each in sent]
+        )
+        with open(f"{made}/{RECIPE}", "x", encoding="utf-8") as file:
+            file.write(rewrite_recipe(recipe, changes))
+        _put_in_place(folder, made)
     path = os.path.join(folder, RECIPE)
-    with written_whole(path) as temporary, open(temporary, "x", encoding="utf-8") as file:
-        file.write(rewrite_recipe(recipe, changes))
     return Split(path, folder, nprocs, size, len(runs), chunks, outcome, sent)
 
 
@@ -264,29 +279,49 @@ def _choose_runs(order: Order, batch: BatchFile, outcome: Outcome | None) -> lis
 # --- chunks ---------------------------------------------------------------------------------
 
 
-def _write_chunks(folder: str, runs: Sequence[Run], size: int, top: str, nprocs: int) -> int:
-    """Put chunks in place of those that are there; how many there are.
-
-    The old ones go when all new ones are written, and before the first of them comes: whoever
-    is killed in between leaves too few chunks, never some of two splits.
-    """
+@contextlib.contextmanager
+def _make_temporary(folder: str) -> Iterator[str]:
+    """A folder in it for what is not complete yet, gone afterwards; those of the killed go now."""
     for name in os.listdir(folder):
-        if name.startswith(_TEMPORARY):  # of one that was killed
+        if name.startswith(_TEMPORARY):
             shutil.rmtree(f"{folder}/{name}", ignore_errors=True)
     temporary = tempfile.mkdtemp(prefix=_TEMPORARY, dir=folder)
-    own = os.urandom(8).hex()  # a chunk is another one, however equal it is to one before
     try:
-        for number, start in enumerate(range(0, len(runs), size)):
-            with open(f"{temporary}/{number}.json", "xb") as file:
-                file.write(encode_chunk(runs[start : start + size], top, nprocs, own))
-        written = os.listdir(temporary)
-        for name in filter(_CHUNK.fullmatch, os.listdir(folder)):
-            os.unlink(f"{folder}/{name}")
-        for name in written:
-            os.rename(f"{temporary}/{name}", f"{folder}/{name}")
+        yield temporary
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return len(written)
+
+
+def _write_chunks(folder: str, runs: Sequence[Run], size: int, top: str, nprocs: int) -> int:
+    """Put chunks into an empty folder; how many there are."""
+    own = os.urandom(8).hex()  # a chunk is another one, however equal it is to one before
+    for number, start in enumerate(range(0, len(runs), size)):
+        with open(f"{folder}/{number}.json", "xb") as file:
+            file.write(encode_chunk(runs[start : start + size], top, nprocs, own))
+    return len(os.listdir(folder))
+
+
+def _list_instead(folder: str, made: str) -> dict[str, str | None]:
+    """What the folder will hold once what was made is in place."""
+    old = dict.fromkeys([os.path.basename(made), *_list_chunks(folder)])
+    return {**old, **{name: f"{made}/{name}" for name in os.listdir(made)}}
+
+
+def _put_in_place(folder: str, made: str) -> None:
+    """Put new chunks and the recipe in place of those that are there.
+
+    The old chunks go first and the recipe follows: whoever is killed in between leaves too few
+    chunks, never some of two splits, nor new ones with the old recipe.
+    """
+    for name in _list_chunks(folder):
+        os.unlink(f"{folder}/{name}")
+    os.replace(f"{made}/{RECIPE}", f"{folder}/{RECIPE}")
+    for name in os.listdir(made):
+        os.rename(f"{made}/{name}", f"{folder}/{name}")
+
+
+def _list_chunks(folder: str) -> list[str]:
+    return [name for name in os.listdir(folder) if _CHUNK.fullmatch(name)]
 
 
 def _check_complete(folder: str, packed: Packed, chunks: int) -> None:
@@ -308,6 +343,7 @@ class _Archive(NamedTuple):
     dest: str
     key: str
     url: str
+    instead: Mapping[str, str | None] = MappingProxyType({})  # as `measure` has it
 
 
 def _list_syncs(order: Order) -> list[Sync]:
@@ -347,6 +383,8 @@ def _measure(archive: _Archive, folder: str, base: str, on_progress: Progress) -
     return measure(
         archive.source,
         exclude=_list_excluded(archive, folder, base),
+        instead=archive.instead,
+        keeps_links=True,  # `tar` unpacks them there
         on_progress=functools.partial(on_progress, archive.source),
     )
 
@@ -360,18 +398,35 @@ def _send(
     on_progress: Progress,
 ) -> Sent:
     """Put an archive where it is fetched, unless it is there."""
-    key, digest_key = archive.key, f"{archive.key}.digest"
-    above, _, name = key.rpartition("/")
-    digest = packed.digest.encode()
-    is_new = name not in store.list(above) or store.read(digest_key) != digest
+    key, note_key = archive.key, f"{archive.key}.digest"
+    ends, note = store.read_many([(key, -_ENDS_BYTES, -1), (note_key, 0, -1)])
+    is_new = not ends or note != _write_note(packed, ends)
     if is_new:
-        store.delete(digest_key)  # so that one of us who is killed leaves no wrong one
+        store.delete(note_key)  # so that one of us who is killed leaves no wrong one
         parts = pack(
             archive.source,
             packed.digest,
             exclude=_list_excluded(archive, folder, base),
+            instead=archive.instead,
+            keeps_links=True,
             on_progress=functools.partial(on_progress, archive.source),
         )
-        store.replace(key, parts)
-        store.replace(digest_key, digest)
+        written = bytearray()
+        store.replace(key, _keep_end(parts, written))
+        store.replace(note_key, _write_note(packed, bytes(written)))
     return Sent(archive.source, archive.dest, archive.url, packed, is_new)
+
+
+def _write_note(packed: Packed, ends: bytes) -> bytes:
+    """What is kept beside an archive: its digest, and how it ends, which no other one does.
+
+    The last bytes of a gzip file are a checksum and the length of what is in it, so that one
+    that another tool has put there since is told from ours by a read of them.
+    """
+    return f"{packed.digest} {ends.hex()}".encode()
+
+
+def _keep_end(parts: Iterable[bytes], ends: bytearray) -> Iterator[bytes]:
+    for part in parts:
+        ends[:] = (bytes(ends) + part[-_ENDS_BYTES:])[-_ENDS_BYTES:]
+        yield part

@@ -13,7 +13,7 @@ import os
 import stat
 import tarfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import BinaryIO, NamedTuple
 
 from umpteen.errors import InputError
@@ -33,6 +33,7 @@ _LEVEL = 3  # of compression: what is packed is mostly small, or cannot be made 
 _GZIP = 16 + zlib.MAX_WBITS  # with a header that has neither time nor name
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _KINDS = {stat.S_IFSOCK: "a socket", stat.S_IFIFO: "a named pipe"}
+_NOTHING: Mapping[str, str | None] = {}
 _LEAVE_OUT = f"leave it out with a line in {_OWN_RULES}"
 
 # Is called now and then with the files and bytes so far.
@@ -43,12 +44,15 @@ class Packed(NamedTuple):
     """What a folder is called by, and how much is in it.
 
     digest: the blake2b of the tar in the archive, 40 hex digits. files: links are counted,
-    folders are not.
+    folders are not. left_out: what rules leave out, folders with a `/` behind. outward: links
+    that lead out of the folder, each with where to.
     """
 
     digest: str
     files: int
     size_bytes: int
+    left_out: Sequence[str] = ()
+    outward: Sequence[tuple[str, str]] = ()
 
 
 class _Entry(NamedTuple):
@@ -68,14 +72,19 @@ def measure(
     *,
     name: str | None = None,
     exclude: Sequence[str] = (),
+    instead: Mapping[str, str | None] = _NOTHING,
+    keeps_links: bool = False,
     on_progress: Progress | None = None,
 ) -> Packed:
     """Read a folder, and write nothing.
 
     name: of the only file, where the source is one. exclude: absolute paths that stay out, such
-    as the job's own results. Raises InputError, naming the path, for what cannot be packed.
+    as the job's own results. instead: names at the top, each with the path of the file that
+    stands for it, or None where it stays out. keeps_links: links may lead out of the folder.
+    Raises InputError, naming the path, for what cannot be packed.
     """
-    tar = _Tar(_open_source(source, name, exclude), on_progress)
+    folder = _open_source(source, name, exclude, instead, keeps_links)
+    tar = _Tar(folder, on_progress)
     for _ in tar.parts():
         continue
     return tar.packed()
@@ -87,6 +96,8 @@ def pack(
     *,
     name: str | None = None,
     exclude: Sequence[str] = (),
+    instead: Mapping[str, str | None] = _NOTHING,
+    keeps_links: bool = False,
     on_progress: Progress | None = None,
 ) -> Iterator[bytes]:
     """The parts of the archive of what `measure` gave that digest, with the same arguments.
@@ -94,7 +105,7 @@ def pack(
     Raises InputError, as the last, where the folder has changed since: the parts are of no use
     then.
     """
-    tar = _Tar(_open_source(source, name, exclude), on_progress)
+    tar = _Tar(_open_source(source, name, exclude, instead, keeps_links), on_progress)
     compressor = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP)
     for part in tar.parts():
         if compressed := compressor.compress(part):
@@ -115,7 +126,9 @@ class _Tar:
 
     def packed(self) -> Packed:
         """Of the parts so far."""
-        return Packed(self._hash.hexdigest(), self._files, self._bytes)
+        folder = self._folder
+        counts = self._hash.hexdigest(), self._files, self._bytes
+        return Packed(*counts, tuple(sorted(folder.left_out)), tuple(sorted(folder.outward)))
 
     def parts(self) -> Iterator[bytes]:
         """None much larger than a chunk; raises InputError."""
@@ -158,12 +171,26 @@ class _Tar:
 
 
 class _Folder:
-    """What goes in of a source folder. Paths are those below it."""
+    """What goes in of a source folder. Paths are those below it.
 
-    def __init__(self, source: str, exclude: Sequence[str]) -> None:
+    left_out, outward: as in `Packed`, of what was looked at so far.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        exclude: Sequence[str],
+        instead: Mapping[str, str | None],
+        keeps_links: bool,
+    ) -> None:
         self._source = source
         self._top = _check_source(source)
+        self._instead = {name: path for name, path in instead.items() if path is not None}
         self._excluded = _find_excluded(source, self._top, exclude)
+        self._excluded |= instead.keys() - self._instead.keys()
+        self._keeps_links = keeps_links
+        self.left_out: list[str] = []
+        self.outward: list[tuple[str, str]] = []
         self._own_rules = self._read_rules(_OWN_RULES)
 
     def walk(self) -> Iterator[_Entry]:
@@ -204,12 +231,13 @@ class _Folder:
         return InputError(message, hint, file=shown)
 
     def _at(self, path: str) -> str:
-        return os.path.join(self._top, path)
+        return self._instead.get(path) or os.path.join(self._top, path)
 
     def _list(self, folder: _Entry) -> list[_Entry]:
         """What goes in of a folder, the last first."""
         with self._explained(folder.path):
-            names = sorted(os.listdir(self._at(folder.path)), reverse=True)
+            there = os.listdir(self._at(folder.path))
+        names = sorted({*there, *(() if folder.path else self._instead)}, reverse=True)
         rules = folder.rules
         if _RULES in names and (found := self._read_rules(os.path.join(folder.path, _RULES))):
             rules = ((len(os.fsencode(os.path.join(folder.path, ""))), found), *rules)
@@ -227,6 +255,8 @@ class _Folder:
         if is_folder and (name in _CACHES or os.path.lexists(os.path.join(self._at(path), JOB))):
             return None
         is_out = self._is_left_out(os.fsencode(path), rules, is_folder=is_folder)
+        if is_out:
+            self.left_out.append(path + "/" * is_folder)
         return None if is_out else _Entry(path, found, rules)
 
     def _is_left_out(
@@ -253,7 +283,9 @@ class _Folder:
         with self._explained(path):
             target = os.readlink(self._at(path))
         self._check_text(path, target)
-        if not stays_inside(path, target):
+        if not stays_inside(path, target) and self._keeps_links:
+            self.outward.append((path, target))
+        elif not stays_inside(path, target):
             raise self.refuse(path, f"is a link to {target}, which leaves the folder", _LEAVE_OUT)
         return target
 
@@ -281,6 +313,7 @@ class _OneFile(_Folder):
 
     def __init__(self, source: str, name: str) -> None:
         self._source, self._name = source, name
+        self.left_out, self.outward = [], []
         self._top = os.path.realpath(source)
 
     def walk(self) -> Iterator[_Entry]:
@@ -298,8 +331,16 @@ class _OneFile(_Folder):
         return self._top
 
 
-def _open_source(source: str, name: str | None, exclude: Sequence[str]) -> _Folder:
-    return _Folder(source, exclude) if name is None else _OneFile(source, name)
+def _open_source(
+    source: str,
+    name: str | None,
+    exclude: Sequence[str],
+    instead: Mapping[str, str | None],
+    keeps_links: bool,
+) -> _Folder:
+    if name is not None:
+        return _OneFile(source, name)
+    return _Folder(source, exclude, instead, keeps_links)
 
 
 def _check_source(source: str) -> str:

@@ -481,7 +481,10 @@ def test_line_18_old_chunks_go_and_nothing_else(umpteen: Umpteen) -> None:
         "0.json", "1.json", "recipe.yaml", "notes.json", "1a.json", "x1.json", "1.json.bak"}  # fmt: skip
 
 
-def test_line_18_split_that_fails_leaves_the_old_set(umpteen: Umpteen) -> None:
+@pytest.mark.parametrize("sync", [("--sync", "code"), ()], ids=["a folder", "the commands alone"])
+def test_line_18_split_that_fails_leaves_the_old_set(
+    umpteen: Umpteen, sync: tuple[str, ...]
+) -> None:
     write_batch(umpteen, *"abc", nprocs=1)
     split(umpteen, "--batch-size", "1")
     before = {path: path.read_bytes() for path in (umpteen.folder / "c").iterdir()}
@@ -489,7 +492,7 @@ def test_line_18_split_that_fails_leaves_the_old_set(umpteen: Umpteen) -> None:
     umpteen.write("blocked", "a file, no folder")
     place = ("--file-syncs-base-dir-url", umpteen.folder / "blocked")
     umpteen.write("code/a", "")
-    done = umpteen("split", "recipe.yaml", "batch.json", "c", "--sync", "code", *place)
+    done = umpteen("split", "recipe.yaml", "batch.json", "c", *sync, *place)
     assert done.returncode == 3, done.stderr
     assert {path: path.read_bytes() for path in (umpteen.folder / "c").iterdir()} == before
 
@@ -533,6 +536,8 @@ def test_line_18_split_that_is_killed_mixes_no_chunks(umpteen: Umpteen) -> None:
         chunks = [json.loads((folder / name).read_bytes()) for name in list_chunks(umpteen)]
         found = {run["cmd"] for chunk in chunks for run in chunk["runs"]}
         assert found <= set(old) or found <= set(new), (number, found)
+        whole = old if found <= set(old) else new
+        assert not found or len(read_spec(umpteen)["command"]) == len(whole), (number, found)
         seen.add("".join(sorted(found)))
         if returned == 0:
             break
@@ -544,6 +549,47 @@ def test_line_18_split_that_is_killed_mixes_no_chunks(umpteen: Umpteen) -> None:
     split(umpteen, "--batch-size", "1")
     assert read_commands(umpteen) == list(new)
     assert len(list(folder.iterdir())) == len(new) + 1
+
+
+def test_an_archive_that_another_tool_put_there_since_is_replaced(umpteen: Umpteen) -> None:
+    write_batch(umpteen, "true")
+    umpteen.write("code/a", "v1")
+    assert [each["sent"] for each in split(umpteen, "--sync", "code")["syncs"]] == [True, True]
+    assert not split(umpteen, "--sync", "code")["syncs"][0]["sent"]
+    archive = umpteen.folder / "out/.umpteen/split/home/jovyan/workspace/code/data.tar.gz"
+    ours = archive.read_bytes()
+    umpteen.write("theirs/a", "v2")
+    with tarfile.open(archive, "w:gz") as theirs:
+        theirs.add(umpteen.folder / "theirs", "")
+    assert split(umpteen, "--sync", "code")["syncs"][0]["sent"]
+    assert archive.read_bytes() == ours
+    assert not split(umpteen, "--sync", "code")["syncs"][0]["sent"]
+    archive.unlink()
+    assert split(umpteen, "--sync", "code")["syncs"][0]["sent"]
+
+
+def test_what_is_left_out_of_a_folder_is_named(umpteen: Umpteen) -> None:
+    write_batch(umpteen, "true")
+    umpteen.write("code/.gitignore", "data/\n.env\n")
+    for name in ("data/a", ".env", "main.py"):
+        umpteen.write(f"code/{name}", "")
+    arguments = ("split", write_recipe(umpteen), "batch.json", "c", "--sync", "code")
+    assert "left out .env, data/, by ignore rules" in umpteen(*arguments).stdout
+    first, own = split(umpteen, "--sync", "code")["syncs"]
+    assert (first["left_out"], own["left_out"]) == ([".env", "data/"], [])
+
+
+def test_a_link_out_of_a_folder_is_sent_as_a_link_with_a_note(umpteen: Umpteen) -> None:
+    write_batch(umpteen, "true")
+    umpteen.write("code/bin/a", "")
+    os.symlink("/usr/bin/python3", umpteen.folder / "code/bin/python")
+    arguments = ("split", write_recipe(umpteen), "batch.json", "c", "--sync", "code")
+    done = umpteen(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert "note: code/bin/python is sent as a link to /usr/bin/python3" in done.stderr
+    archive = umpteen.folder / "out/.umpteen/split/home/jovyan/workspace/code/data.tar.gz"
+    with tarfile.open(archive) as tar:
+        assert tar.getmember("bin/python").linkname == "/usr/bin/python3"
 
 
 def test_line_18_nothing_left_to_run_is_no_command(umpteen: Umpteen) -> None:

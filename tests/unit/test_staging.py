@@ -78,7 +78,7 @@ def test_measure_of_what_differs_differs(
 
 
 def test_measure_of_an_empty_folder_is_of_no_files(tmp_path: Path) -> None:
-    assert measure(str(tmp_path))[1:] == (0, 0)
+    assert measure(str(tmp_path))[1:3] == (0, 0)
     assert read_archive(tmp_path) == {}
 
 
@@ -86,7 +86,7 @@ def test_measure_tells_how_far_it_is(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     source = put_tree(tmp_path / "code", SMALL | {"big": bytes(3_000_000)})
     packed = measure(str(source), on_progress=lambda *counts: seen.append(counts))
-    assert seen[-1] == packed[1:]
+    assert seen[-1] == packed[1:3]
     assert seen == sorted(seen)
     assert len(seen) > packed.files
 
@@ -208,7 +208,7 @@ def test_pack_of_a_single_file_has_it_by_the_name_that_is_given(tmp_path: Path) 
     os.symlink("a b.csv", tmp_path / "link")
     for source in ("a b.csv", "link"):
         packed = measure(str(tmp_path / source), name="c.csv")
-        assert packed[1:] == (1, 2)
+        assert packed[1:3] == (1, 2)
         content = b"".join(pack(str(tmp_path / source), packed.digest, name="c.csv"))
         with tarfile.open(fileobj=io.BytesIO(content)) as tar:
             assert [(member.name, member.mode) for member in tar] == [("c.csv", 0o750)]
@@ -274,3 +274,40 @@ def test_measure_of_an_unreadable_file_is_refused(
 def test_measure_of_the_folder_of_the_results_is_refused(tmp_path: Path) -> None:
     error = refuse(put_tree(tmp_path / "code", SMALL), str(tmp_path / "code"))
     assert "the results of the job are kept in that same folder" in str(error)
+
+
+def test_what_rules_leave_out_is_told_in_order(tmp_path: Path) -> None:
+    tree = {".gitignore": b"data/\n*.o\n", "data": {"a": b"", "b": b""}, "y.o": b"", "kept": b""}
+    source = put_tree(tmp_path / "code", tree | {"sub": {"x.o": b""}, "__pycache__": {"c": b""}})
+    assert measure(str(source)).left_out == ("data/", "sub/x.o", "y.o")
+    assert measure(str(put_tree(tmp_path / "plain", SMALL))).left_out == ()
+
+
+def test_links_that_lead_out_are_kept_where_that_is_asked_for(tmp_path: Path) -> None:
+    links = {"bin/python": "/usr/bin/python3", "up": "../else"}
+    tree = {"bin": {"tool": b"", "python": Link("/usr/bin/python3")}, "up": Link("../else")}
+    source = put_tree(tmp_path / "code", tree | {"inside": Link("bin/tool")})
+    with pytest.raises(InputError, match="leaves the folder"):
+        measure(str(source))
+    packed = measure(str(source), keeps_links=True)
+    assert dict(packed.outward) == links
+    content = b"".join(pack(str(source), packed.digest, keeps_links=True))
+    with tarfile.open(fileobj=io.BytesIO(content)) as tar:
+        assert tar.getmember("bin/python").linkname == "/usr/bin/python3"
+        assert tar.getmember("inside").linkname == "bin/tool"
+
+
+def test_files_at_the_top_may_be_other_ones(tmp_path: Path) -> None:
+    source = put_tree(
+        tmp_path / "code", {"0.json": b"old", "1.json": b"old", "sub": {"0.json": b"x"}}
+    )
+    new = put_tree(tmp_path / "new", {"0.json": b"new 0", "2.json": b"new 2"})
+    instead = {"0.json": f"{new}/0.json", "1.json": None, "2.json": f"{new}/2.json"}
+    packed = measure(str(source), instead=instead)
+    content = b"".join(pack(str(source), packed.digest, instead=instead))
+    with tarfile.open(fileobj=io.BytesIO(content)) as tar:
+        found = {m.name: tar.extractfile(m).read() for m in tar if m.isfile()}  # type: ignore[union-attr]
+    assert found == {"0.json": b"new 0", "2.json": b"new 2", "sub/0.json": b"x"}
+    tree = {"0.json": b"new 0", "2.json": b"new 2", "sub": {"0.json": b"x"}}
+    after = put_tree(tmp_path / "after", tree)
+    assert measure(str(after)).digest == packed.digest

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -18,6 +19,7 @@ __all__ = ["split_command"]
 
 _FOLDER = "/tmp/commands"
 _PROGRESS_S = 5.0
+_MOST_NAMED = 5
 
 
 @click.command(
@@ -135,6 +137,11 @@ def _show(order: Order, done: Split) -> None:
     click.echo(f"{runs} in {chunks} of {size}, in {folder}")
     for sent in done.sent:
         click.echo(_describe(sent))
+        if sent.packed.left_out:
+            click.echo(f"    left out {_list_some(sent.packed.left_out)}, by ignore rules")
+        for path, target in sent.packed.outward[:_MOST_NAMED]:
+            text = f"note: {sent.source}/{path} is sent as a link to {target}, which must be there"
+            click.echo(text, err=True)
     click.echo(f"  recipe     {shorten_path(done.recipe)}")
 
 
@@ -142,6 +149,11 @@ def _describe(sent: Sent) -> str:
     what = f"{_count(sent.packed.files, 'file')}, {render_size(sent.packed.size_bytes)}"
     word = "sent      " if sent.is_new else "unchanged "
     return f"  {word} {shorten_path(sent.source)} ({what}) for {sent.dest}"
+
+
+def _list_some(names: Sequence[str]) -> str:
+    more = len(names) - _MOST_NAMED
+    return ", ".join(names[:_MOST_NAMED]) + f" and {more:,} more" * (more > 0)
 
 
 def _count(number: int, word: str) -> str:
@@ -168,6 +180,8 @@ def _to_dict(done: Split) -> dict[str, Any]:
                 "files": sent.packed.files,
                 "bytes": sent.packed.size_bytes,
                 "sent": sent.is_new,
+                "left_out": sent.packed.left_out,
+                "links_out": [path for path, _ in sent.packed.outward],
             }
             for sent in done.sent
         ],
