@@ -27,6 +27,7 @@ from umpteen.errors import BackendError, SettingsError
 from umpteen.identity import Identity
 from umpteen.lease import is_held, leases_folder, local_lock, name_hand_in
 from umpteen.process import build_python_command
+from umpteen.stops import Stops
 
 __all__ = ["is_kept_dead", "keep_cluster", "load_class", "main"]
 
@@ -155,7 +156,14 @@ def main() -> int:
     """Keep a cluster. 0 when it was closed, 1 where it could not be made."""
     folder, lock = sys.argv[1], int(sys.argv[2])
     os.set_inheritable(lock, False)
-    signal.signal(signal.SIGTERM, _leave)
+    stops = Stops()
+
+    def leave(number: int, *_: object) -> None:
+        if stops.add(number):  # once more it would end the cluster's own end
+            raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, leave)
+    signal.signal(signal.SIGINT, leave)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     request = json.loads(_read(folder, "request.json"))
     os.unlink(f"{folder}/request.json")  # which may have a key in it
@@ -182,10 +190,6 @@ def _tell(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     return f"{type(error).__name__}: {error}".splitlines()[0]
-
-
-def _leave(*_: object) -> None:
-    raise KeyboardInterrupt
 
 
 def _write(folder: str, name: str, content: str) -> None:

@@ -31,6 +31,7 @@ class Slow(LocalCluster):
         (self.folder / f"closing.{os.getpid()}").touch()
         self.wait_for("close")
         super().__exit__(*error)
+        (self.folder / f"gone.{os.getpid()}").touch()
 
     def wait_for(self, name):
         while not (self.folder / name).exists():
@@ -112,6 +113,20 @@ def test_keeper_that_is_told_to_end_leaves_a_job_that_is_known_to_be_unfinished(
     done = umpteen("collect", "job", timeout_s=30)
     assert done.returncode == 0, done.stderr
     assert "does not answer" not in done.stderr
+
+
+def test_keeper_that_is_told_twice_to_end_closes_its_cluster_once(umpteen: Umpteen) -> None:
+    umpteen.write("make", "")
+    env = write_slow_job(umpteen, f"touch began; {WAIT}")
+    assert umpteen("run", "job.json", "--detach", env=env).returncode == 0
+    wait_until((umpteen.folder / "began").exists)
+    (keeper,) = find_keepers(umpteen)
+    os.kill(keeper, signal.SIGTERM)
+    wait_until(lambda: count(umpteen, "closing.*") == 1)
+    os.kill(keeper, signal.SIGTERM)
+    umpteen.write("close", "")
+    wait_until(lambda: not list_processes(umpteen), 30)
+    assert count(umpteen, "gone.*") == 1
 
 
 def test_interrupt_ends_a_cluster_that_is_being_made(umpteen: Umpteen) -> None:
