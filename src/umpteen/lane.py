@@ -29,11 +29,14 @@ from umpteen.lease import Lease, SlotEntry
 from umpteen.process import (
     ChildWatcher,
     Launch,
+    ProcessEntry,
     Spawner,
     boot_ticks,
     end_group,
     explain_shortage,
     is_plain,
+    is_running,
+    list_below,
     list_marked,
     read_machine,
     resolve_program,
@@ -297,6 +300,7 @@ class _Lane:
         self.batches: dict[int, BatchView] = {}
         self.earlier: dict[int, dict[int, tuple[int, str]]] = {}
         self.killed: dict[int, str] = {}
+        self.below: Sequence[ProcessEntry] = ()
         self.programs: dict[tuple[str, str, str | None], str | None] = {}
         self.closed = self.paused = self.listening = self.stopping = self.is_orphan = False
         self.path = os.environ.get("PATH", os.defpath)
@@ -320,6 +324,7 @@ class _Lane:
         while True:
             self._take_tickets()
             if self.closed and not self.running and not self.retries:
+                self._end_below()
                 return
             ended, files = self.watcher.wait(self._until_next_s())
             for pid in ended:
@@ -358,6 +363,7 @@ class _Lane:
     def _obey(self, orders: bytes) -> None:
         if not orders:  # the runner is gone
             self.is_orphan = True
+            self.below = list_below(self.running, RUNNER_VARIABLE, self.setup.token)
             self.watcher.remove_file(self.setup.control)
             self._end_all(END_KINDLY, _ORPHAN_GRACE_S)
         spared = []
@@ -765,6 +771,13 @@ class _Lane:
                 os.kill(pid, signal.SIGKILL)
             except OSError:
                 continue
+
+    def _end_below(self) -> None:
+        """End what was below tasks when the runner died: nothing may lead to it any more."""
+        for entry in self.below:
+            if is_running(entry.pid, entry.start_ticks):
+                with contextlib.suppress(OSError):
+                    os.kill(entry.pid, signal.SIGKILL)
 
     def _conclude(self, task: _Running, reason: str = "") -> None:
         """Leave the task's files complete, then report it; again later if the store refuses."""

@@ -27,8 +27,11 @@ from umpteen.lease import Lease
 from umpteen.machine import Capacity, OutOfMemoryWatch, is_memory_short
 from umpteen.process import (
     ChildWatcher,
+    is_marked_otherwise,
+    list_below,
+    list_children,
     list_marked,
-    list_processes,
+    read_process,
     reap_strangers,
     usable_cores,
 )
@@ -61,6 +64,7 @@ class Lanes:
         self.tickets = self.done = -1
         self.rest = b""
         self.is_fed = self.stopping = self.has_left = self.crashed = False
+        self.strays: set[int] = set()
         self.held_for: set[str] = set()
         self.kills = OutOfMemoryWatch()
 
@@ -118,7 +122,8 @@ class Lanes:
     def end_strays(self) -> None:
         """End what tasks left running in sessions of their own, until nothing is found."""
         for _ in range(20):
-            strays = set(list_marked(RUNNER_VARIABLE, self.token)) | self._list_below()
+            below = list_below([os.getpid()], RUNNER_VARIABLE, self.token)
+            strays = {*list_marked(RUNNER_VARIABLE, self.token), *(entry.pid for entry in below)}
             strays.discard(os.getpid())
             if not strays:
                 return
@@ -128,19 +133,18 @@ class Lanes:
             time.sleep(0.05)
             reap_strangers(set())
 
-    def _list_below(self) -> set[int]:
-        """Our children and theirs, but for other runners and what is below them."""
-        children: dict[int, list[int]] = {}
-        for entry in list_processes():
-            children.setdefault(entry.parent, []).append(entry.pid)
-        found: set[int] = set()
-        waiting = list(children.get(os.getpid(), ()))
-        while waiting:
-            pid = waiting.pop()
-            if not _is_other_runner(pid, self.token):
-                found.add(pid)
-                waiting += children.get(pid, ())
-        return found
+    def note_strays(self) -> None:
+        """Have the lease say which orphans came to us: nothing else leads to some of them."""
+        strays = list_children() - self.controls.keys()
+        if strays == self.strays:
+            return
+        self.strays = strays
+        found = [read_process(pid) for pid in sorted(strays)]
+        self.lease.tell_strays(
+            (entry.pid, entry.start_ticks)
+            for entry in found
+            if entry and not is_marked_otherwise(entry.pid, RUNNER_VARIABLE, self.token)
+        )
 
     # --- what they are given, and what they tell ----------------------------------------
 
@@ -231,16 +235,6 @@ def _be_lane(setup: LaneSetup) -> None:
     finally:
         sys.stderr.flush()
         os._exit(code)
-
-
-def _is_other_runner(pid: int, token: str) -> bool:
-    try:
-        with open(f"/proc/{pid}/environ", "rb") as file:
-            entries = file.read().split(b"\0")
-    except OSError:
-        return False
-    marks = [entry for entry in entries if entry.startswith(RUNNER_VARIABLE.encode() + b"=")]
-    return bool(marks) and marks[0] != f"{RUNNER_VARIABLE}={token}".encode()
 
 
 def _raise_file_limit(slots: int) -> None:

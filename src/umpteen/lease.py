@@ -17,7 +17,7 @@ import signal
 import stat
 import struct
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, BinaryIO, Callable, NamedTuple
 
 from umpteen.errors import StoreError, find_last_word
@@ -25,6 +25,7 @@ from umpteen.identity import Identity
 from umpteen.process import (
     is_running,
     is_stopped,
+    list_below,
     list_marked,
     list_processes,
     read_machine,
@@ -247,6 +248,12 @@ class Lease:
             open(self.folder + "/trouble", "w", encoding="utf-8") as file,
         ):
             file.write(text)
+
+    def tell_strays(self, strays: Iterable[tuple[int, int]]) -> None:
+        """Say which orphans of tasks there are: pid and start time of each."""
+        with contextlib.suppress(OSError):
+            _write(self.folder + "/strays.new", {"strays": list(strays)})
+            os.replace(self.folder + "/strays.new", self.folder + "/strays")
 
     def set_apart(self, folder: str) -> str:
         """Have a folder of the spool stay when all else of it goes; where it is from now on."""
@@ -471,8 +478,9 @@ def _keep_all(_: str, __: str) -> None:
 def end_leftovers(store: Identity, clear: Callable[[str, str], None] = _keep_all) -> list[str]:
     """End what dead runners of a store left running here; their tokens.
 
-    clear: called with the token and the lease's folder of each, once nothing of it runs. Ended is what carries a dead runner's token in its environment, or is in the session of
-    a task in its table. Nobody else's process is touched.
+    Ended is what carries a dead runner's token in its environment, is in the session of a task in
+    its table, or came to it as an orphan; and what is below these. Nobody else's process is
+    touched. clear: called with the token and the lease's folder of each, once nothing of it runs.
     """
     dead = []
     boot = read_machine().boot
@@ -577,9 +585,12 @@ def _forget_old() -> None:
 def _end_all_of(token: str, folder: str) -> None:
     """Kill until two looks 100 ms apart find nothing."""
     slots = [slot for slot in _read_slots(folder) if slot.pid]
+    strays = _read(folder, "strays").get("strays", ())
     quiet, limit = 0, time.monotonic() + _END_LIMIT_S
     while quiet < 2 and time.monotonic() < limit:
-        pids = set(list_marked(RUNNER_VARIABLE, token)) | _list_in_sessions(slots)
+        pids = {*list_marked(RUNNER_VARIABLE, token), *_list_in_sessions(slots)}
+        pids.update(pid for pid, start_ticks in strays if is_running(pid, start_ticks))
+        pids.update(entry.pid for entry in list_below(pids, RUNNER_VARIABLE, token))
         for pid in pids:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)

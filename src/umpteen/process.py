@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Callable, NamedTuple
 
 from umpteen.errors import EXIT_INTERRUPTED, RUNNER_CRASHED, BackendError
@@ -32,9 +32,12 @@ __all__ = [
     "build_runner_command",
     "end_group",
     "explain_shortage",
+    "is_marked_otherwise",
     "is_plain",
     "is_running",
     "is_stopped",
+    "list_below",
+    "list_children",
     "list_marked",
     "list_processes",
     "read_machine",
@@ -543,6 +546,44 @@ def list_marked(variable: str, value: str, also: Mapping[str, str] | None = None
         if all(entry in entries for entry in wanted) and read_process(int(name)):
             marked.append(int(name))
     return marked
+
+
+def list_below(roots: Collection[int], variable: str, value: str) -> list[ProcessEntry]:
+    """Descendants of processes, whatever their environment and session.
+
+    But for those whose environment says another value of the variable, and what is below them.
+    """
+    children: dict[int, list[ProcessEntry]] = {}
+    for entry in list_processes():
+        children.setdefault(entry.parent, []).append(entry)
+    found: list[ProcessEntry] = []
+    waiting = [entry for root in roots for entry in children.get(root, ())]
+    while waiting:
+        entry = waiting.pop()
+        if not is_marked_otherwise(entry.pid, variable, value):
+            found.append(entry)
+            waiting += children.get(entry.pid, ())
+    return found
+
+
+def is_marked_otherwise(pid: int, variable: str, value: str) -> bool:
+    """Whether the environment of a process says another value of the variable."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            entries = file.read().split(b"\0")
+    except OSError:
+        return False
+    marks = [entry for entry in entries if entry.startswith(f"{variable}=".encode())]
+    return bool(marks) and marks[0] != f"{variable}={value}".encode()
+
+
+def list_children() -> set[int]:
+    """Our children, orphans that came to us among them; none where the kernel does not tell."""
+    try:
+        with open(f"/proc/self/task/{os.getpid()}/children", "rb") as file:
+            return set(map(int, file.read().split()))
+    except OSError:
+        return set()
 
 
 def become_subreaper() -> bool:

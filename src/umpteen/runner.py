@@ -64,7 +64,7 @@ _BATCHING_S = 0.05  # records are written together that arrive within this time
 _LOOK_S = 3.0  # how often later starts are looked for
 _SYNC_S = 5.0
 _YOUNG_S = 2.0
-_MEMORY_S = 0.5  # how often it is looked whether memory is short
+_MEMORY_S = 0.5  # how often it is looked whether memory is short, and what orphans there are
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -311,6 +311,7 @@ class _Runner:
         if now >= self.memory_at_s:
             self.memory_at_s = now + _MEMORY_S
             self.lanes.guard_memory()
+            self.lanes.note_strays()
         self.is_shown |= others.show_running(now, batches.open, self._describe_trouble())
 
     def _describe_trouble(self) -> str:
