@@ -12,7 +12,7 @@ import functools
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -22,7 +22,6 @@ from umpteen.beside import Beside
 from umpteen.cut import Cut
 from umpteen.errors import StoreError
 from umpteen.executors.base import Executor, Load, Order
-from umpteen.forms import parse_ranges
 from umpteen.hand_in_lock import HandInLock, OwnFiles
 from umpteen.handed_files import HandedBatch, HandIn
 from umpteen.history import History
@@ -175,7 +174,9 @@ def hand_in(
     numbers = parse_numbers(store.list(".umpteen/batches"), ".json")
     first = numbers[-1] + 1 if numbers else 1
     again = [HandedBatch(batch.batch, _ranges(history, batch.batch)) for batch in plan.again]
-    made = [NewBatch(handed, (), _list_needs(plan, handed)) for handed in again]
+    unfinished = map(history.unfinished, plan.again)  # of its others some may be gone from the job
+    needs = [_list_needs(plan, indices) for indices in unfinished]
+    made = [NewBatch(handed, (), needed) for handed, needed in zip(again, needs, strict=True)]
     mark = os.urandom(6).hex()
     files = OwnFiles(store, mark)
     with _tasks_put_beside(files, number, plan):
@@ -215,8 +216,7 @@ def _load(plan: Plan, history: History, mark: str, made: Sequence[NewBatch]) -> 
     return Load(history.identity, orders, settings.slots, mark, earlier, environment)
 
 
-def _list_needs(plan: Plan, handed: HandedBatch) -> list[int]:
-    indices = (index for part in parse_ranges(handed.indices) for index in part)
+def _list_needs(plan: Plan, indices: Iterable[int]) -> list[int]:
     terms = [term for index in indices if (term := plan.by_index(index).terms) is not None]
     return [max((getattr(term, need) or 0 for term in terms), default=0) for need in NEEDS]
 

@@ -16,7 +16,7 @@ import pytest
 
 from tests.support.command import Umpteen
 from tests.support.store import list_records, read_tree
-from tests.support.sweep import Point, find_runners, list_processes, run_point
+from tests.support.sweep import Point, find_runners, kill, list_processes, run_point
 from tests.support.wait import wait_until
 
 SEED = os.environ.get("UMPTEEN_SWEEP_SEED") or str(int(time.time()))
@@ -97,6 +97,23 @@ def test_resume_third_attempt_keeps_both_earlier_ones(umpteen: Umpteen) -> None:
 
 
 # --- a file that changed ----------------------------------------------------------------------
+
+
+def test_resume_of_a_lost_batch_without_a_task_that_it_had_done(umpteen: Umpteen) -> None:
+    tasks = [
+        {"name": "gone", "command": "true"},
+        {"name": "kept", "command": "touch begun; [ -e go ] || sleep 600", "cpus": 1},
+    ]
+    umpteen.write("job.json", json.dumps({"tasks": tasks, "slots": 1}))
+    watcher = umpteen.start("run", "job.json", "-q")
+    wait_until((umpteen.folder / "begun").exists)
+    kill(umpteen, watcher, "both")
+    watcher.communicate()
+    umpteen.write("go", "")
+    umpteen.write("job.json", json.dumps({"tasks": tasks[1:], "slots": 1}))
+    again = umpteen("run", "job.json")
+    assert again.returncode == 0, again.stderr
+    assert "job: 1 succeeded in" in again.stderr
 
 
 def test_resume_changed_command_is_named_before_it_runs(umpteen: Umpteen) -> None:
