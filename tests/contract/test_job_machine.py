@@ -1,11 +1,14 @@
 """Any order of runs, kills, changes of the job file, retries and cancels, beside a simple model.
 
 The plan, the hand-in, starts, records and history are the real ones, on a real store; only the
-commands are not run: what a runner would record is recorded here.
+commands are not run: what a runner would record is recorded here. A task may be after tasks whose
+names come before its own. The model has a clock, which the plan has not: of what is left alone,
+all that a task waited for came to its end before it did.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import tempfile
@@ -32,7 +35,7 @@ from umpteen.hand_in import hand_in, open_job_folder
 from umpteen.hand_in_lock import hand_in_lock
 from umpteen.history import History
 from umpteen.identity import identify
-from umpteen.job import Job, Task
+from umpteen.job import Job, Task, Terms
 from umpteen.lease import Lease
 from umpteen.plan import build_plan
 from umpteen.process import read_machine
@@ -45,11 +48,12 @@ from umpteen.task import NUMBER_OF, STATES
 
 NAMES = st.sampled_from(["a", "b", "c", "d"])
 _RUNS = {
-    "default": {"new", "waiting", "failed", "cancelled", "changed"},
-    "all": {"new", "waiting", "failed", "cancelled", "changed", "succeeded"},
-    "failed": {"failed", "cancelled"},
+    "default": {"new", "waiting", "failed", "cancelled", "skipped", "changed"},
+    "all": {"new", "waiting", "failed", "cancelled", "skipped", "changed", "succeeded"},
+    "failed": {"failed", "cancelled", "skipped"},
     "changed": {"changed"},
 }
+_OPEN = {"new", "waiting", "changed"}
 
 
 class QueueExecutor(Executor):
@@ -84,6 +88,11 @@ class Known:
         self.batch = ""  # the newest that has it
         self.is_stale = False  # its batch has a former version
         self.is_dropped = False
+        self.after: set[str] = set()  # as the job file has it, with names that may be none of it
+        self.handed_after: set[str] = set()  # as it was handed in last
+        self.waits: dict[str, str] = {}  # what its batch waits for: the batch of each, or its state
+        self.made = self.came = 0  # the hand-in of its batch, and of its return into the job
+        self.ended = 0  # by the clock of the model
 
 
 class Alive:
@@ -98,21 +107,24 @@ class JobMachine(RuleBasedStateMachine):
 
     runners = Bundle("runners")
 
-    @initialize()
-    def make_store(self) -> None:
+    @initialize(is_chain=st.booleans())
+    def make_store(self, is_chain: bool) -> None:
         self.root = tempfile.mkdtemp(prefix="umpteen-machine-")
         os.environ["UMPTEEN_LEASES"] = self.root + "/leases"
         self.store = DirectoryStore(self.root + "/store")
         self.executor = QueueExecutor({})
         self.file = ["a", "b"]
-        self.known: dict[str, Known] = {"a": Known(), "b": Known()}
+        self.known: dict[str, Known] = {name: Known() for name in "abcd"}
+        for before, name in itertools.pairwise("abcd" if is_chain else ""):
+            self.known[name].after = {before}
         self.order: list[str] = []  # by index
         self.queued: list[str] = []
         self.living: dict[str, Alive] = {}
         self.tasks_of: dict[str, list[str]] = {}
         self.closed: set[str] = set()
-        self.upto = 0
+        self.upto = self.clock = 0
         self.attempts: dict[str, int] = {}
+        self.outcomes: dict[tuple[str, str], str] = {}  # by batch and name
 
     def teardown(self) -> None:
         for alive in self.living.values():
@@ -125,22 +137,34 @@ class JobMachine(RuleBasedStateMachine):
     @rule(name=NAMES)
     def edit(self, name: str) -> None:
         """A command in the job file changes."""
-        if name in self.known:
-            self.known[name].version += 1
+        self.known[name].version += 1
 
     @rule(name=NAMES)
     def add_or_remove(self, name: str) -> None:
         """A task comes into the job file, or goes from it."""
         if name not in self.file:
             self.file.append(name)
-            self.known.setdefault(name, Known())
         elif len(self.file) > 1:
             self.file.remove(name)
+
+    @rule(name=NAMES, other=NAMES)
+    def depend(self, name: str, other: str) -> None:
+        """In the job file one task comes to be after another, or is so no longer."""
+        if other < name:
+            self.known[name].after ^= {other}
+
+    def list_after(self, name: str) -> set[str]:
+        return self.known[name].after.intersection(self.file)
+
+    def build_task(self, name: str) -> Task:
+        after = [(other, "succeeded") for other in sorted(self.list_after(name))]
+        command = f"echo {name} {self.known[name].version}"
+        return Task(command, name, terms=Terms(after=after) if after else None)
 
     @rule(rerun=st.sampled_from(sorted(_RUNS)))
     def run(self, rerun: str) -> None:
         """The job is handed in, as `umpteen run --rerun` does."""
-        given = [Task(f"echo {name} {self.known[name].version}", name) for name in self.file]
+        given = list(map(self.build_task, self.file))
         address = Setting(self.store.address, "test")
         job = Job("job", given, merge_settings({"address": address, "slots": Setting(1, "test")}))
         open_job_folder(self.store, job)
@@ -151,7 +175,7 @@ class JobMachine(RuleBasedStateMachine):
             assert all(int(batch.batch) > self.upto for batch in plan.again)
             again = {name for batch in plan.again for name in self.left_of(batch.batch)}
             planned = {plan.by_index(index).name for index in plan.to_run} | again
-            assert planned == expected, (planned, expected)
+            self.check_plan(planned, expected, rerun)
             if plan.is_empty:
                 return
             before = history.read_records(i for i in plan.to_run if i < history.count)
@@ -164,7 +188,44 @@ class JobMachine(RuleBasedStateMachine):
             self.closed.update(plan.closed)
         self.note_hand_in(self.read(), {batch.batch for batch in plan.again})
 
+    def check_plan(self, planned: set[str], expected: set[str], rerun: str) -> None:
+        """What it has is expected, needed by that, or behind; and what is behind is in it."""
+        takes_behind = rerun in ("default", "all")
+        while not takes_behind:
+            needed = {d for name in expected for d in self.list_after(name)}
+            needed = {name for name in needed if self.judge(name) in _OPEN} - expected
+            if not needed:
+                break
+            expected |= needed
+        assert expected <= planned, (planned, expected)
+        for name in planned - expected:
+            assert takes_behind, name
+            assert self.may_be_behind(name, planned), name
+        for name in set(self.file) - planned if takes_behind else ():
+            known = self.known[name]
+            for other in known.waits.keys() & self.list_after(name):
+                if self.judge(name) == "succeeded":
+                    told = (name, other, self.judge(other))
+                    assert self.judge(other) == "succeeded", told
+                    assert other not in planned, told
+                    assert self.known[other].ended < known.ended, told
+
+    def may_be_behind(self, name: str, planned: set[str]) -> bool:
+        """Whether there is a reason to run again what has succeeded."""
+        known = self.known[name]
+        after = self.list_after(name)
+        is_newer = any(
+            other in planned
+            or (self.known[other].is_dropped and self.judge(other) == "succeeded")
+            or max(self.known[other].made, self.known[other].came) > known.made
+            for other in after
+        )
+        return self.judge(name) == "succeeded" and (is_newer or not after <= known.handed_after)
+
     def note_hand_in(self, history: History, again: set[str]) -> None:
+        number = len(history.hand_ins)
+        before = {name: self.judge(name) for name in self.file}
+        held = {name: self.known[name].batch for name in self.file}
         for name in self.file:
             if name not in self.order:
                 self.order.append(name)
@@ -174,7 +235,10 @@ class JobMachine(RuleBasedStateMachine):
                 if not known.is_stale:  # what its batch had to tell of it is told
                     known.batch = ""
                 known.state = "waiting" if known.state != "new" else "new"
+            if known.is_dropped:
+                known.came = number
             known.handed, known.is_dropped = known.version, False
+            known.handed_after = self.list_after(name)
         for name in set(self.order) - set(self.file):
             self.known[name].is_dropped = True
         for entry in history.hand_ins[-1].batches:
@@ -186,6 +250,12 @@ class JobMachine(RuleBasedStateMachine):
             for name in names:
                 known = self.known[name]
                 known.batch, known.state, known.is_stale = entry.batch, "waiting", False
+                known.made = number
+                known.waits = {
+                    other: entry.batch if other in names
+                    else held[other] if before[other] == "running" else before[other]
+                    for other in self.list_after(name)
+                }  # fmt: skip
         for name in self.file:
             known = self.known[name]
             known.state = "waiting" if known.state == "new" else known.state
@@ -211,6 +281,10 @@ class JobMachine(RuleBasedStateMachine):
     def start(self, data: st.DataObject) -> Any:
         """A runner takes a batch."""
         batch = data.draw(st.sampled_from(sorted(self.queued)))
+        return batch if self.take(batch) else multiple()
+
+    def take(self, batch: str) -> bool:
+        """Whether somebody is at it then."""
         self.queued.remove(batch)
         token = os.urandom(6).hex()
         lease = Lease.create(token, identify(self.store), 1)
@@ -221,7 +295,7 @@ class JobMachine(RuleBasedStateMachine):
         if opened is None:
             assert batch in self.closed
             lease.remove()
-            return multiple()
+            return False
         alive = Alive(lease, opener, opened, batch)
         self.living[batch] = alive
         if int(batch) <= self.upto:
@@ -230,17 +304,40 @@ class JobMachine(RuleBasedStateMachine):
                 if state == NUMBER_OF["cancelled"]:
                     self.count(alive, position, "cancelled")
             self.end(alive)
-            return multiple()
-        return batch
+            return False
+        return True
+
+    @rule()
+    def work(self) -> None:
+        """All that waits is taken, and all that lives comes to a good end, as far as it can."""
+        for batch in list(self.queued):
+            self.take(batch)
+        for _ in self.known:
+            for batch in sorted(self.living):
+                for _ in self.tasks_of[batch]:
+                    self.finish(batch=batch, state="succeeded")
+        for alive in list(self.living.values()):
+            self.end(alive)
+
+    @rule(name=NAMES, rerun=st.sampled_from(sorted(_RUNS)))
+    def change_and_run(self, name: str, rerun: str) -> None:
+        """What most people do: change something, run it, let it come to its end, run it again."""
+        self.edit(name=name)
+        self.run(rerun=rerun)
+        self.work()
+        self.run(rerun="default")
 
     @rule(batch=runners, state=st.sampled_from(["succeeded", "failed", "timed_out", "retried"]))
     def finish(self, batch: str, state: str) -> None:
         """A task of a runner comes to its end, or is to be tried again."""
         alive = self.living.get(batch)
         left = [p for p in alive.opened.todo if not alive.opened.is_done(p)] if alive else []
+        left = [p for p in left if self.find_met(self.tasks_of[batch][p]) is not None]
         if alive is None or not left:
             return
         name = self.tasks_of[batch][left[0]]
+        if not self.find_met(name):
+            state = "skipped"
         recorded = "failed" if state == "retried" else state
         record = alive.opener.build_record(alive.opened, left[0], recorded, "")
         record = record._replace(retry=state == "retried")
@@ -283,14 +380,26 @@ class JobMachine(RuleBasedStateMachine):
         alive.lease.remove()
         del self.living[alive.batch]
 
+    def find_met(self, name: str) -> bool | None:
+        """Whether all that a task waits for has succeeded; None where that is not known yet."""
+        waits = self.known[name].waits.items()
+        met = [self.outcomes.get((on, other)) if on.isdigit() else on for other, on in waits]
+        if None in met and {"failed", "cancelled", "skipped"}.isdisjoint(met):
+            return None
+        return set(met) <= {"succeeded"}
+
     def count(self, alive: Alive, position: int, state: str) -> None:
-        known = self.known[self.tasks_of[alive.batch][position]]
+        name = self.tasks_of[alive.batch][position]
+        known = self.known[name]
+        self.outcomes.setdefault((alive.batch, name), state)
         if known.batch != alive.batch or known.state == "succeeded":
             return
         if known.is_stale:
             known.is_stale, known.batch = False, ""
         else:
             known.state = state
+            self.clock += 1
+            known.ended = self.clock
 
     def judge(self, name: str) -> str:
         """What a task's condition is when its job is handed in."""
