@@ -10,6 +10,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import os
+import re
 import shutil
 import threading
 import time
@@ -17,11 +18,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from umpteen.errors import StoreError, UmpteenError
-from umpteen.results.base import OUTPUTS, Store, attempt_folder
+from umpteen.results.base import OUTPUTS, UNFINISHED, Store, attempt_folder
 from umpteen.results.opening import find_output
 
 __all__ = ["Delivery", "Parcel"]
 
+_MOVING = re.compile(rf"attempts/[^/]+{re.escape(UNFINISHED)}")
 _THREADS = 4
 _AT_ONCE = 8  # parcels that a thread puts together
 _AGAIN_S = 1.0
@@ -252,12 +254,20 @@ class Delivery:
 
 
 def _set_aside(store: Store, folder: str, label: str) -> None:
+    """Move what is there below `attempts/`, and what a move that was cut short has left with it."""
     names = [name for name, _ in store.walk(folder)]
-    there = {name.split("/")[0] for name in names}
-    if any(name.startswith(label + "/") for name in names):  # then what is there is of a killed one
+    unfinished = [name for name in names if _MOVING.fullmatch(name)]
+    if unfinished:
+        label = unfinished[0][: -len(UNFINISHED)]
+    elif any(name.startswith(label + "/") for name in names):  # what is there is of a killed one
         label += f".{os.urandom(3).hex()}"
-    for name in there.intersection(OUTPUTS):
+    there = {name.split("/")[0] for name in names}.intersection(OUTPUTS)
+    if there and not unfinished:
+        store.replace(f"{folder}/{label}{UNFINISHED}", b"")
+    for name in there:
         store.move(f"{folder}/{name}", f"{folder}/{label}/{name}")
+    if there or unfinished:
+        store.delete(f"{folder}/{label}{UNFINISHED}")
 
 
 def _list_files(parcel: Parcel) -> Iterator[tuple[str, str]]:

@@ -42,7 +42,14 @@ from umpteen.process import (
     resolve_program,
 )
 from umpteen.records import list_starts, read_start
-from umpteen.results.base import OUTPUTS, Store, attempt_folder, scratch_folder, spool_folder
+from umpteen.results.base import (
+    OUTPUTS,
+    UNFINISHED,
+    Store,
+    attempt_folder,
+    scratch_folder,
+    spool_folder,
+)
 from umpteen.results.opening import OPTIONS_VARIABLE, is_remote, parse_address
 from umpteen.results.owners import check_folder, own_ids
 from umpteen.task import (
@@ -110,7 +117,6 @@ _RESULTS = b"RESULTS_DIR"
 _THREADS_VARIABLE = "UMPTEEN_WORKER_THREADS"
 _MADE_UP = re.compile(r"/tmp/[0-9a-f]{32}/?")  # by a split, of `sc` or ours
 _FRESH = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_UNFINISHED = ".new"  # of a folder below `attempts/` into which not all has been moved yet
 _MOST_KNOWN = 10_000
 
 
@@ -548,7 +554,7 @@ class _Lane:
         for name in left:
             if not os.path.lexists(f"{making}/{name}"):
                 os.rename(f"{task.folder}/{name}", f"{making}/{name}")
-        os.rename(making, making[: -len(_UNFINISHED)])
+        os.rename(making, making[: -len(UNFINISHED)])
         if unfinished:
             self._set_aside(task)
 
@@ -560,7 +566,7 @@ class _Lane:
             names = os.listdir(attempts)
         except FileNotFoundError:
             return ""
-        return next((f"{attempts}/{name}" for name in names if name.endswith(_UNFINISHED)), "")
+        return next((f"{attempts}/{name}" for name in names if name.endswith(UNFINISHED)), "")
 
     def _begin_aside(self, task: _Running) -> str:
         """Make the folder for what is left in the task's."""
@@ -571,8 +577,8 @@ class _Lane:
         while os.path.lexists(unique):
             number += 1
             unique = f"{target}.{number}"
-        os.mkdir(unique + _UNFINISHED)
-        return unique + _UNFINISHED
+        os.mkdir(unique + UNFINISHED)
+        return unique + UNFINISHED
 
     def _label_left(self, task: _Running) -> tuple[int, str]:
         """The attempt and runner that left what is in the task's folder.

@@ -11,6 +11,7 @@ from tests.support.proxy import FaultProxy
 from tests.support.s3 import S3
 from tests.support.wait import wait_until
 from umpteen.delivery import Delivery, Parcel
+from umpteen.errors import StoreError
 from umpteen.results.directory import DirectoryStore
 from umpteen.results.opening import OPTIONS_VARIABLE, open_store
 
@@ -41,3 +42,36 @@ def test_all_folders_of_one_bucket_share_connections_that_are_closed(
     assert store.read("project-7/task/stdout") == b"7-1"
     assert len(store.walk("")) == 40
     store.close()
+
+
+class Interrupted(DirectoryStore):
+    """A store that is lost once, at the move with that number."""
+
+    left = 0
+
+    def move(self, source: str, target: str) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise StoreError("the connection was lost", transient=True)
+        super().move(source, target)
+
+
+@pytest.mark.parametrize("at", [1, 2, 3, 4])
+def test_an_attempt_that_is_set_aside_in_two_goes_has_one_label(tmp_path: Path, at: int) -> None:
+    store = Interrupted(str(tmp_path / "job"))
+    store.left = at
+    task = tmp_path / "job/task"
+    put_outputs(task)
+    for name in ("stderr", "results/a"):
+        store.replace(f"task/{name}", b"1")
+    delivery = Delivery(store)
+    parcel = Parcel(0, put_outputs(tmp_path / "spool/0-2"), str(task), "", "status_code", None)
+    parcel.aside = (1, "aa")
+    delivery.send(parcel)
+    [arrived] = wait_until(delivery.take)
+    delivery.stop()
+    assert not arrived.problem
+    assert [path.name for path in (task / "attempts").iterdir()] == ["1-aa"]
+    kept = {path.name for path in (task / "attempts/1-aa").iterdir()}
+    assert kept == {"stdout", "stderr", "status_code", "results"}
+    assert {path.name for path in task.iterdir()} == {"attempts", "stdout", "status_code"}

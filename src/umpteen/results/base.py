@@ -26,6 +26,7 @@ __all__ = [
     "RUNNING",
     "STATUS_BYTES",
     "TASKS",
+    "UNFINISHED",
     "Appender",
     "Content",
     "Glance",
@@ -185,6 +186,9 @@ def parse_live_key(name: str) -> LiveKey | None:
 def synced_key(digest: str) -> str:
     """The archive of a folder that was synced."""
     return f".umpteen/synced/{digest}.tar.gz"
+
+
+UNFINISHED = ".new"  # behind the name of such a folder into which not all has been moved yet
 
 
 def attempt_folder(attempt: int, token: str) -> str:
