@@ -280,8 +280,9 @@ def render_end(
     words = [f"{n:,} {state.replace('_', ' ')}" for state, n in counts.items() if n]
     if waiting:
         words.append(f"{waiting:,} not run")
-    slots = max(1, min(status.slots, status.total))
-    took = f"{render_seconds(seconds)} ({render_seconds(work_s / slots)} of work a slot)"
+    slots = min(status.slots, status.total)
+    work = f"{render_seconds(work_s / (slots or 1))} of work" + (" a slot" if slots else "")
+    took = f"{render_seconds(seconds)} ({work})"
     left = min(left_failed, status.not_succeeded) + len(left_behind)
     alone = f" ({left:,} left alone)" if left else ""
     lines = [

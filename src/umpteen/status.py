@@ -129,7 +129,7 @@ def build_status(history: History, living: set[str]) -> JobStatus:
         total=total,
         counts=counts,
         running=sorted(running, key=lambda task: task.start_s),
-        slots=_count_slots(newest) if newest else 1,
+        slots=next(filter(None, map(_count_slots, reversed(history.hand_ins))), 0) if newest else 1,
         seconds=history.seconds,
         started_s=history.job.get("created", 0.0),
         last_end_s=history.last_end_s,

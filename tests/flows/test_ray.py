@@ -301,7 +301,7 @@ def test_ray_address_where_nobody_listens_is_an_error_at_once(umpteen: Umpteen) 
 
 
 @pytest.mark.parametrize(
-    "environment", [{"env_vars": ["COLOUR"]}, {"working_dir": "/no/such"}, {"colour": "green"}]
+    "environment", [{"env_vars": ["COLOUR"]}, {"py_modules": ["/no/such"]}, {"colour": "green"}]
 )
 def test_ray_runtime_env_that_is_wrong_is_refused_before_anything_is_handed_in(
     umpteen: Umpteen, ray_cluster: RayCluster, environment: dict[str, object]
@@ -366,6 +366,7 @@ def test_ray_local_is_refused_and_ray_start_named(umpteen: Umpteen) -> None:
         ({"resources": {"GPU": 1}}, "'GPU' is none of the custom resources of 'ray'"),
         ({"resources": {"licence": "one"}}, "'licence' of the executor 'ray' must be a number"),
         ({"runtime_env": "green"}, "the option 'runtime_env' of 'ray' must be names with values"),
+        ({"runtime_env": {"working_dir": "."}}, "do not run in the working_dir"),
     ],
 )
 def test_ray_options_that_are_wrong_are_refused(

@@ -124,11 +124,11 @@ class DaskExecutor(EngineExecutor):
     def _find_given(self) -> str:
         """The scheduler that options name, else Dask's own configuration."""
         given = self.options.get("scheduler_address")
-        if given or self.options.get("cluster_class"):
-            return str(given or "")
-        import dask
+        if not given and not self.options.get("cluster_class"):
+            import dask
 
-        return str(dask.config.get("scheduler-address", None) or "")
+            given = dask.config.get("scheduler-address", None)
+        return str(given or "").rstrip("/")  # which Dask itself takes for a part of the port
 
     def submit(self, load: Load) -> dict[str, str]:
         """One task of Dask for each batch, that the scheduler keeps without us."""

@@ -128,6 +128,11 @@ class RayExecutor(EngineExecutor):
                     f"{name!r} is none of the custom resources of 'ray'",
                     "write num_cpus: 4 beside it, or cpus, gpus and memory of the tasks",
                 )
+        if "working_dir" in (self.options.get("runtime_env") or {}):
+            raise SettingsError(
+                "commands do not run in the working_dir of a runtime_env of 'ray'",
+                "--sync FOLDER brings a folder along, and cwd says where tasks run",
+            )
         if self._find_address() == "local":
             raise SettingsError(
                 "umpteen makes no Ray cluster itself",
