@@ -414,6 +414,7 @@ def _hand_in(
     plan = _plan(job, history, living, rerun, only, follow=follow)
     batches = []
     if not plan.is_empty:
+        _refuse_left_out(history, job.settings)
         _refuse_too_wide(plan, executor)
         before = _read_before(plan)
         cut = _cut(plan, executor, before)
@@ -701,6 +702,15 @@ def _read_settings(
         given["slots"] = min(given.get("slots") or usable_cores(), SLOTS_MOST)
         given["executor_options"] = {"detach": True} if detach else {}
     return msgspec.convert({**DEFAULTS, **given}, Settings)
+
+
+def _refuse_left_out(history: History, settings: Settings) -> None:
+    """Raises SettingsError where an option is needed that the store has not, as it is secret."""
+    if left_out := history.list_left_out(settings.executor_options):
+        raise SettingsError(
+            f"the job was handed in with {' and '.join(left_out)}, which the store does not keep",
+            "umpteen collect FILE, with the job's file, has it again",
+        )
 
 
 def _refuse_strange(history: History, executor: str) -> None:

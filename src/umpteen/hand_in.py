@@ -11,6 +11,7 @@ import contextlib
 import functools
 import json
 import os
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -50,6 +51,10 @@ from umpteen.task import FORMAT_VERSION
 __all__ = ["hand_in", "measure_syncs", "open_job_folder", "put_syncs"]
 
 _UNSTORED = ("sources", "results_options")
+_VARIABLES = "env_vars"  # of Ray's runtime_env
+_SECRET = re.compile(
+    r"secret|token|passw|credential|(?:access|api|auth|private)_?key", re.IGNORECASE
+)
 _AGAIN = "run the same command again"
 
 
@@ -64,7 +69,10 @@ def open_job_folder(store: Store, job: Job) -> None:
         "id": build_id(),
         "name": job.name,
         "created": round(time.time(), 3),
-        "settings": {key: value for key, value in _settings(job).items() if key not in _UNSTORED},
+        "settings": {
+            **{key: value for key, value in _settings(job).items() if key not in _UNSTORED},
+            "executor_options": _leave_out(store, job.settings.executor_options)[0],
+        },
     }
     store.create(JOB, msgspec.json.encode(content))
 
@@ -184,11 +192,14 @@ def hand_in(
             _create(store, batch_key(new.handed.batch), content)
             made.append(new)
     lock.check()
-    if options := plan.job.settings.executor_options:
+    options, left_out = _leave_out(store, plan.job.settings.executor_options)
+    if options:
         files.put(functools.partial(options_key, number), lambda: msgspec.json.encode(options))
     workers = cut.workers if cut else 0
     described = _describe(plan, history, executor.name, workers, [new.handed for new in made])
-    described = msgspec.structs.replace(described, mark=mark, segment=files.segment)
+    described = msgspec.structs.replace(
+        described, mark=mark, segment=files.segment, left_out=left_out
+    )
     try:
         _create(store, handed_key(number), msgspec.json.encode(described))
     except StoreError:
@@ -249,6 +260,24 @@ def _taken(store: Store, key: str) -> StoreError:
 def _ranges(history: History, batch: str) -> str:
     parts = history.batches[batch].indices
     return ",".join(f"{p.start}-{p.stop - 1}" if len(p) > 1 else str(p.start) for p in parts)
+
+
+def _leave_out(store: Store, options: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The options that may be put into a store, and names of those that are secret.
+
+    In a folder the file is its owner's alone. Elsewhere whoever may read the job may read it.
+    """
+    kept = dict(options)
+    if not is_remote(store.address):
+        return kept, []
+    left_out = []
+    for name, table in options.items():
+        if not isinstance(table, Mapping):
+            continue
+        secret = [key for key in table if key == _VARIABLES or _SECRET.search(key)]
+        kept[name] = {key: value for key, value in table.items() if key not in secret}
+        left_out += [f"{name}.{key}" for key in secret]
+    return kept, left_out
 
 
 def _describe(

@@ -72,7 +72,8 @@ class HandIn(msgspec.Struct, frozen=True, omit_defaults=True):
     workers: how many batches an engine was taken to run at once. graph: whether tasks of the job
     were after others. leaves_behind: whether some that were behind those were left alone. place: where the
     store was, as `describe_place` has it. segment: the mark that its own files have in their
-    names, where others' were in the way.
+    names, where others' were in the way. left_out: names of options of the executor that are not
+    in the store, where others could read them.
     """
 
     hand_in: _Count
@@ -91,6 +92,7 @@ class HandIn(msgspec.Struct, frozen=True, omit_defaults=True):
     leaves_behind: bool = False
     place: str = ""
     segment: str = ""
+    left_out: list[str] = []
     settings: dict[str, Any] = {}
 
 

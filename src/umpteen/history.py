@@ -9,7 +9,7 @@ from __future__ import annotations
 import collections
 import contextlib
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from umpteen.errors import StoreError
@@ -447,10 +447,25 @@ class History:
         """Its executor's own."""
         for mark in [hand_in.segment, ""] if hand_in.segment else [""]:
             key = options_key(hand_in.hand_in, mark)
-            if content := self._read_handed(hand_in.hand_in, key):
+            try:
+                content = self._read_handed(hand_in.hand_in, key)
+            except StoreError as error:
+                if isinstance(error.__cause__, PermissionError):
+                    return {}  # for its owner alone; the environment may have what others need
+                raise
+            if content:
                 with self._read_as(key):
                     return parse_table(content)
         return {}
+
+    def list_left_out(self, options: Mapping[str, Any]) -> list[str]:
+        """Names of what the executor was given that is not in the store, if these are its options
+        as the store has them.
+        """
+        newest = next((h for h in reversed(self.hand_ins) if h.executor), None)
+        if newest is None or not newest.left_out:
+            return []
+        return newest.left_out if options == self._read_options(newest) else []
 
     # --- asking -------------------------------------------------------------------------
 

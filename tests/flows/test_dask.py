@@ -24,6 +24,7 @@ from tests.support.s3 import S3
 from tests.support.store import list_records, read_record
 from tests.support.sweep import list_processes
 from tests.support.wait import wait_until
+from umpteen.results.opening import OPTIONS_VARIABLE, open_store
 
 # As a notebook runs a cell; what others log stays theirs to choose.
 IN_A_LOOP = """
@@ -81,6 +82,16 @@ def states(umpteen: Umpteen) -> Counter[str]:
 
 
 # --- which cluster ------------------------------------------------------------------------------
+
+
+def test_slash_behind_the_address_changes_nothing(
+    umpteen: Umpteen, dask_cluster: DaskCluster
+) -> None:
+    address = f"{dask_cluster.address}/"
+    done = umpteen("run", "true", "--executor", "dask", "--scheduler-address", address)
+    assert done.returncode == 0, done.stderr
+    done = umpteen("run", "false", "--executor", "dask", env={"DASK_SCHEDULER_ADDRESS": address})
+    assert done.returncode == 1, done.stderr
 
 
 def test_flags_name_the_cluster(umpteen: Umpteen, dask_cluster: DaskCluster) -> None:
@@ -517,6 +528,52 @@ def test_threads_that_dask_limits_are_those_that_a_task_states(
 
 
 # --- from the client ----------------------------------------------------------------------------
+
+
+def test_secret_options_are_not_in_a_store_that_others_may_read(umpteen: Umpteen, s3: S3) -> None:
+    options = {
+        "cluster_class": "LocalCluster",
+        "cluster_kwargs": {"n_workers": 1, "api_token": "hidden-word"},
+    }
+    write_job(umpteen, options, "true", results=s3.address)
+    env = {OPTIONS_VARIABLE: json.dumps(s3.options)}
+    umpteen("run", "job.json", env=env)  # which fails, as that is no option of a LocalCluster
+    store = open_store(s3.address, s3.options)
+    for key, _ in store.walk(""):
+        assert b"hidden-word" not in (store.read(key) or b""), key
+    store.close()
+    done = umpteen("collect", "job", env=env)
+    assert done.returncode == 2, done.stderr
+    assert "cluster_kwargs.api_token, which the store does not keep" in done.stderr
+    assert "hidden-word" not in done.stderr
+
+
+@pytest.mark.root
+def test_colleague_who_may_read_a_job_collects_it_without_its_options(
+    umpteen: Umpteen, dask_cluster: DaskCluster, tmp_path: Path
+) -> None:
+    write_job(umpteen, dask_cluster, f"{WAIT}; echo done")
+    running = umpteen.start("run", "job.json")
+    wait_until(lambda: list(umpteen.store().glob(".umpteen/running/*/*.json")))
+    (options,) = umpteen.store().glob(".umpteen/handed/*.options.json")
+    assert options.stat().st_mode & 0o77 == 0
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    home = tmp_path / "other"
+    home.mkdir()
+    os.chown(home, 65534, 65534)
+    env = umpteen.environment | {"HOME": str(home), "XDG_DATA_HOME": str(home / "data")}
+    env |= {"UMPTEEN_LEASES": str(home / "leases"), "DASK_SCHEDULER_ADDRESS": dask_cluster.address}
+    command = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *umpteen.command]
+    other = subprocess.Popen(
+        [*command, "collect", str(umpteen.folder / "job.json"), "--name", "job"],
+        env=env, cwd=umpteen.folder, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert other.stderr
+    umpteen.write("go", "")
+    said = other.communicate(timeout=60)[1]
+    assert other.returncode == 0, said
+    finish(running)
 
 
 def test_cancel_ends_commands_with_their_children(
