@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.flows.test_shadows import check_none_imported, shadow_all
 from tests.support.command import Umpteen
 from tests.support.engines import KILL
 from tests.support.ray import RayCluster
@@ -74,6 +75,17 @@ def test_ray_runs_the_two_files_of_saturn_run(umpteen: Umpteen, ray_cluster: Ray
     assert (umpteen.folder / "out/my-job/0/stdout").read_text() == "a\n"
     again = umpteen("collect", "run.yaml", "--name", "my-job")
     assert "my-job: 1 succeeded, 1 failed" in again.stderr
+
+
+def test_ray_imports_nothing_of_the_folder_that_it_is_typed_in(
+    umpteen: Umpteen, ray_cluster: RayCluster
+) -> None:
+    shadow_all(umpteen.folder)
+    options = {"address": ray_cluster.address, "runtime_env": {"env_vars": {"COLOUR": "green"}}}
+    umpteen.write("job.json", json.dumps({"tasks": ["echo 1"], "executor": {"ray": options}}))
+    done = umpteen("run", "job.json", timeout_s=120)
+    assert done.returncode == 0, done.stderr
+    check_none_imported(umpteen)
 
 
 def test_ray_needs_nothing_of_umpteen_on_workers(ray_cluster: RayCluster) -> None:
