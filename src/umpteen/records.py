@@ -129,6 +129,7 @@ def parse_start(line: dict[str, Any]) -> dict[str, Any] | None:
             **{name: text(line.get(name, "")) for name in ("machine", "boot", "host", "place")},
         }
         truth(line.get("take_over", False))
+        whole(line.get("pid", 0))
     except FormError:
         return None
     are_ids = _ID.fullmatch(opened["machine"]) and _ID.fullmatch(opened["boot"])

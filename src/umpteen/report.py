@@ -19,6 +19,7 @@ from umpteen.history import History
 from umpteen.plan import Plan
 from umpteen.results.base import Store
 from umpteen.results.opening import find_output, is_remote
+from umpteen.screen import clean
 from umpteen.status import Failure, JobStatus, describe_end, is_failure
 from umpteen.task import Record, tell_end, write_verb
 
@@ -56,7 +57,6 @@ _SHOWN_FOLDS, _SHOWN_NAMES, _SHOWN_ALIKE = 5, 3, 2
 _AFTER_WHICH = re.compile(r" after .+, which (.+)", re.DOTALL)
 _Fold = dict[str, tuple[int, list[str]]]  # by reason: how many, and the names of the first
 _PLURAL = {"was skipped": "were skipped", "was cancelled": "were cancelled"}
-_CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x1f\x7f-\x9f]")
 _UNITS_S = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
 
 
@@ -307,7 +307,7 @@ def render_end(
 def _name_some(names: Sequence[str]) -> str:
     """`merge`; of many the first, and how many more."""
     more = len(names) - _SHOWN_NAMES
-    shown = ", ".join(_CONTROL.sub("?", name) for name in names[:_SHOWN_NAMES])
+    shown = ", ".join(clean(name) for name in names[:_SHOWN_NAMES])
     return f"{shown} and {more:,} more" if more > 0 else shown
 
 
@@ -362,7 +362,7 @@ def _read_last_line(store: Store, output: str, record: Record) -> str:
 
 def _find_last_line(content: bytes) -> str:
     lines = re.split(r"[\r\n]+", content.decode("utf-8", "replace"))
-    shown = (_CONTROL.sub("", line).strip() for line in reversed(lines))
+    shown = (clean(line).strip() for line in reversed(lines))
     return next((line for line in shown if line), "")
 
 
@@ -395,7 +395,7 @@ class Folds:
         fold = self._found.setdefault((record.state, _say_kind(why)), {})
         count, names = fold.get(why, (0, []))
         if count <= _SHOWN_NAMES and len(fold) <= _SHOWN_NAMES:
-            names.append(_CONTROL.sub("?", _read_name(history, batch, record)))
+            names.append(clean(_read_name(history, batch, record)))
         fold[why] = (count + 1, names)
 
     def render(self, width: int = 0) -> list[str]:
@@ -471,10 +471,10 @@ def _failure_cells(job: str, failure: Failure) -> list[str]:
     flags = "--stderr" if failure.has_stderr else ""
     command = write_verb("logs", job, failure.name, flags=flags)
     state = failure.state.replace("_", " ")
-    name = _CONTROL.sub("?", failure.name)
+    name = clean(failure.name)
     reason = failure.reason.removeprefix(f"{state} ")
     how = f"{reason}  {failure.last_line}" if failure.last_line else reason
-    return [state, name, how, command]
+    return [state, name, clean(how), clean(command)]
 
 
 def _cut(text: str, width: int) -> str:
@@ -491,7 +491,7 @@ def cut_middle(text: str, width: int) -> str:
 
 def render_table(head: Sequence[str], rows: Iterable[Sequence[str]], right: str = "") -> list[str]:
     """Columns under their heads, two blanks apart; `right` has an `r` for each right-aligned."""
-    table = [list(head), *(list(row) for row in rows)]
+    table = [list(head), *(list(map(clean, row)) for row in rows)]
     widths = [max(len(row[column]) for row in table) for column in range(len(head))]
     aligns: list[Callable[[str, int], str]] = [
         str.rjust if right[column : column + 1] == "r" else str.ljust for column in range(len(head))

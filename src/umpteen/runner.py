@@ -52,6 +52,7 @@ from umpteen.results.base import Store, scratch_folder
 from umpteen.results.beneath import folder_of, remove_below
 from umpteen.results.directory import DirectoryStore
 from umpteen.results.opening import is_remote, open_store, read_patience
+from umpteen.screen import clean
 from umpteen.starts import Opener
 from umpteen.stops import STOP_SIGNALS, Stops
 from umpteen.streams import fill_streams, never_mind_stderr
@@ -87,8 +88,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if told is None:
             sys.excepthook(*sys.exc_info())
             return RUNNER_CRASHED
-        hint = f"\n\nhint: {told.hint}" if told.hint else ""
-        print(f"error: {told}{hint}", file=sys.stderr)
+        hint = f"\n\nhint: {clean(told.hint)}" if told.hint else ""
+        print(f"error: {clean(str(told))}{hint}", file=sys.stderr)
         return told.exit_code
 
 
@@ -421,7 +422,7 @@ class _Runner:
 
 def _complain(message: str, hint: str | None = None) -> None:
     hint = hint or "make room or give access, then run the same command again"
-    print(f"error: {message}\n\nhint: {hint}", file=sys.stderr)
+    print(f"error: {clean(message)}\n\nhint: {clean(hint)}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ __all__ = ["TRAVELS", "Carrier", "Zipapp", "build_carrier", "build_zipapp"]
 TRAVELS = (
     "_version adopt attempts batch_file beside delivery errors feed foreign forms hand_in_lock identity"
     " intake job_files lane lanes lease leftovers live machine names open_batches others outgoing past process recalls"
-    " recorder records retries runner starts status_codes stops streams task tickets unpack work"
+    " recorder records retries runner screen starts status_codes stops streams task tickets unpack work"
     " results results.base results.beneath results.directory results.filesystem results.opening"
     " results.owners results.place results.remote results.s3 results.segments results.sftp"
 ).split()

@@ -8,12 +8,21 @@ import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.support.command import Umpteen
 from tests.support.store import put_batch, put_hand_in, put_start
-from umpteen.results.base import handed_key, handles_key, tasks_key
+from umpteen.records import build_line
+from umpteen.results.base import (
+    JOB,
+    RecordsKey,
+    handed_key,
+    handles_key,
+    records_key,
+    tasks_key,
+)
 from umpteen.results.directory import DirectoryStore
 
 VERBS = [
@@ -137,6 +146,52 @@ def test_looking_opens_no_outputs_elsewhere_that_others_may_have_named(
     assert listener.count == 0
     assert f"at {output}, which is not opened" in umpteen("logs", "job", "0").stderr
     assert "left out" in umpteen("results", "job").stderr
+
+
+def test_looking_shows_text_from_outside_clean(umpteen: Umpteen) -> None:
+    evil = "a\x1b]0;owned\x07\x1b[2J\u202ebc\nerror: pwned"
+    store = DirectoryStore(str(umpteen.folder / "umpteen-results/job"))
+    put_hand_in(store, 1, [{"command": evil, "name": "a\u202e\u009b2Jb"}], {"1": "0"}, executor="")
+    store.replace(JOB, json.dumps({"name": evil, "version": 1}).encode())
+    put_batch(store, "1", "0", ["a\u202e\u009b2Jb"])
+    record: dict[str, Any] = {
+        "task": 0,
+        "digest": "d",
+        "attempt": 1,
+        "state": "failed",
+        "reason": evil,
+    }
+    opened: dict[str, Any] = {"event": "start", "machine": "m", "boot": "b", "host": evil}
+    content = build_line(opened) + build_line(record)
+    store.replace(records_key("1", RecordsKey(1, "0a")), content)
+    results = Path(store.path("a\u202e\u009b2Jb/results"))
+    results.mkdir(parents=True)
+    (results / evil).write_text("x")
+    (results.parent / "stderr").write_text(evil)
+    verbs = [("status",), ("why", "0"), ("results",), ("logs", "nosuch"), ("collect",)]
+    for verb, *more in [("ls",), *((verb, "job", *more) for verb, *more in verbs)]:
+        done = umpteen(verb, *more)
+        shown = done.stdout + done.stderr
+        assert not set(shown) & set("\x1b\x07\u202e\u009b"), verb
+        assert not any(line.startswith("error: pwned") for line in shown.splitlines()), verb
+    as_json = json.loads(umpteen("status", "job", "--json").stdout)
+    assert as_json["name"] == evil
+
+
+def test_ls_shows_a_damaged_store_as_a_row_and_all_others(umpteen: Umpteen) -> None:
+    assert umpteen("run", "true", "--name", "sound").returncode == 0
+    store = put_job(umpteen, "", "")
+    store.replace(handed_key(1), b"{}")
+    shown = umpteen("ls")
+    assert shown.returncode == 3
+    assert "sound" in shown.stdout
+    (row,) = [line for line in shown.stdout.splitlines() if line.startswith("job ")]
+    assert f"damaged: {store.path(handed_key(1))} is damaged" in row
+    rows = {row["name"]: row for row in json.loads(umpteen("ls", "--json").stdout)}
+    assert rows["sound"]["state"] == "succeeded"
+    assert rows["job"]["state"] == "damaged"
+    assert rows["job"]["total"] == 0
+    assert "handed/1.json is damaged" in rows["job"]["trouble"]
 
 
 def test_executor_that_is_no_class_of_ours_is_wrong_input(umpteen: Umpteen) -> None:

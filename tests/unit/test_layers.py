@@ -14,7 +14,7 @@ SRC = Path(__file__).parents[2] / "src"
 # A module imports only from lower levels, or from the same level in its own folder.
 # `folder.*` is every module of the folder that has no line of its own.
 LEVELS = [
-    "_version errors forms stops streams task",
+    "_version errors forms screen stops streams task",
     # The stores stand beside `results.base`: they know words and leaves only, and `history`,
     # which plans are made from, reads them.
     "job settings process records job_files batch_file names ignores retries machine graph where identity results results.*",

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from umpteen.cli.options import complete_task, job_argument
+from umpteen.cli.printing import say
 from umpteen.cli.view import stop_signals
 from umpteen.dispatch import Submission, cancel, watch
 from umpteen.errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, EXIT_SUCCEEDED
@@ -50,7 +51,7 @@ def cancel_command(name: str, tasks: tuple[str, ...], *, as_json: bool) -> int:
             submission.is_interrupted = stop.count > 0
             if not as_json and status.counts["running"] and time.monotonic() - said_s > _SAY_S:
                 said_s = time.monotonic()
-                click.echo(f"{status.name}: {render_counts(status)}", err=True)
+                say(f"{status.name}: {render_counts(status)}", err=True)
         assert status is not None
         if not status.counts["running"] + status.counts["waiting"]:
             status = _look_until_over(submission, status)
@@ -59,7 +60,7 @@ def cancel_command(name: str, tasks: tuple[str, ...], *, as_json: bool) -> int:
         click.echo(json.dumps({**found, "status": status_to_dict(status)}))
     else:
         for line in render_cancel(status, name, found):
-            click.echo(line, err=True)
+            say(line, err=True)
     if submission.is_interrupted:
         return EXIT_INTERRUPTED
     return EXIT_SOME_FAILED if found["left"] else EXIT_SUCCEEDED

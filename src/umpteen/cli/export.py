@@ -15,6 +15,7 @@ import click
 import msgspec
 
 from umpteen.cli.options import job_argument
+from umpteen.cli.printing import say
 from umpteen.errors import SettingsError, StoreError
 from umpteen.export import Table, read_table
 from umpteen.lookup import open_history
@@ -58,9 +59,9 @@ def export_command(name: str, *, as_csv: bool, as_json: bool, output: str | None
     else:
         _put(output, table, as_json=as_json)
     for line in table.complaints[:_SHOWN]:
-        click.echo(line, err=True)
+        say(line, err=True)
     if len(table.complaints) > _SHOWN:
-        click.echo(f"… and {len(table.complaints) - _SHOWN:,} more", err=True)
+        say(f"… and {len(table.complaints) - _SHOWN:,} more", err=True)
     return 0
 
 

@@ -28,6 +28,7 @@ from umpteen.errors import (
     UmpteenError,
     nearest_hint,
 )
+from umpteen.screen import clean
 from umpteen.streams import never_mind_stderr
 
 if TYPE_CHECKING:
@@ -261,7 +262,7 @@ def _show_error(error: UmpteenError, arguments: Sequence[str], *, is_debug: bool
             sys.stdout.flush()
     else:
         if is_debug and isinstance(error, BackendError) and error.last_lines:
-            sys.stderr.write(error.last_lines + "\n")
-        hint = f"\n\nhint: {error.hint}" if error.hint else ""
-        sys.stderr.write(f"error: {error}{hint}\n")
+            sys.stderr.writelines(f"{clean(line)}\n" for line in error.last_lines.splitlines())
+        hint = f"\n\nhint: {clean(error.hint)}" if error.hint else ""
+        sys.stderr.write(f"error: {clean(str(error))}{hint}\n")
     return error.exit_code or EXIT_WRONG_USE

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from umpteen.cli.options import complete_task, job_argument, one_task
+from umpteen.cli.printing import say
 from umpteen.errors import EXIT_SOME_FAILED, EXIT_SUCCEEDED, InputError, SettingsError
 from umpteen.history import History
 from umpteen.job import Task
@@ -187,7 +188,7 @@ def _follow_far(history: History, task: Task, index: int, name: str) -> int:
 
 def _say_waiting(history: History, name: str, index: int) -> None:
     if not IS_FINAL[history.states[index]]:
-        sys.stderr.write(f"{name} has written nothing yet: what it writes comes here\n")
+        say(f"{name} has written nothing yet: what it writes comes here", err=True)
 
 
 def _look(history: History, name: str, index: int) -> tuple[bool, int]:
@@ -198,5 +199,5 @@ def _look(history: History, name: str, index: int) -> tuple[bool, int]:
         return True, EXIT_SUCCEEDED
     if status.state == "running":
         return False, EXIT_SUCCEEDED
-    sys.stderr.write(f"{name} has not ended, and nobody is at {status.name} any more\n")
+    say(f"{name} has not ended, and nobody is at {status.name} any more", err=True)
     return True, EXIT_SOME_FAILED

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import click
 
+from umpteen.cli.printing import say
 from umpteen.errors import StoreError
 from umpteen.job_list import Pending, read_far, read_near
 from umpteen.registry import list_entries
@@ -43,7 +44,7 @@ def ls_command(*, as_json: bool) -> int:
     elif near or pending:
         found = _show(near, pending)
     else:
-        click.echo("no jobs yet: umpteen run … starts one", err=True)
+        say("no jobs yet: umpteen run … starts one", err=True)
         return 0
     return StoreError.exit_code if any(status.state in UNREAD for status in found) else 0
 
@@ -56,13 +57,13 @@ def _show(near: list[JobStatus], pending: Sequence[Pending]) -> list[JobStatus]:
     """Print the table, the jobs on this machine before others are waited for; all of them."""
     head, *lines = _render([*near, *(each.silent for each in pending)])
     for line in [head, *lines[: len(near)]]:
-        click.echo(line)
+        say(line)
     sys.stdout.flush()
     if not pending:
         return near
     far = sorted(read_far(pending), key=_order)
     for line in _render([*near, *far])[1 + len(near) :]:
-        click.echo(line)
+        say(line)
     return [*near, *far]
 
 

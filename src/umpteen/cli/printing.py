@@ -1,4 +1,4 @@
-"""What is printed on stdout: whole, or the command says why not."""
+"""What is printed: lines for people are clean, and stdout is whole or the command says why not."""
 
 from __future__ import annotations
 
@@ -9,10 +9,18 @@ import select
 import sys
 from typing import Any
 
+import click
+
 from umpteen.errors import OutputError, ReaderLeftError
+from umpteen.screen import clean
 from umpteen.streams import lead_nowhere
 
-__all__ = ["guard_stdout"]
+__all__ = ["guard_stdout", "say"]
+
+
+def say(line: str, *, err: bool = False) -> None:
+    """Print a line of text on stdout, or stderr: whatever is in it, it stays one line of text."""
+    click.echo(clean(line), err=err)
 
 
 def guard_stdout() -> None:

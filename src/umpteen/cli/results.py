@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from umpteen.cli.options import job_argument
+from umpteen.cli.printing import say
 from umpteen.errors import EXIT_SOME_FAILED, EXIT_SUCCEEDED, SettingsError
 from umpteen.history import History
 from umpteen.lookup import open_history
@@ -94,7 +95,7 @@ def _show_pull(pulls: Iterable[Pulled], dest: str, *, as_json: bool) -> int:
     else:
         kept = f", {pulled.kept:,} of them were there" if pulled.kept else ""
         size = render_size(pulled.size_bytes)
-        click.echo(f"{_count(pulled.files)}, {size} in {shorten_path(dest)}{kept}", err=True)
+        say(f"{_count(pulled.files)}, {size} in {shorten_path(dest)}{kept}", err=True)
         _show_left_out(pulled.left_out)
     is_lacking = any(each.kind not in _NEVER_COPIED for each in pulled.left_out)
     return EXIT_SOME_FAILED if is_lacking else EXIT_SUCCEEDED
@@ -119,10 +120,10 @@ def _list(history: History, *, as_json: bool) -> int:
             click.echo(json.dumps(shown))
         else:
             for file in files:
-                click.echo(shorten_path(os.path.join(outputs.address, _RESULTS, file)))
+                say(shorten_path(os.path.join(outputs.address, _RESULTS, file)))
     if not as_json:
         where = shorten_path(history.store.address)
-        click.echo(f"{count:,} of {total:,} tasks left results in {where}", err=True)
+        say(f"{count:,} of {total:,} tasks left results in {where}", err=True)
         _show_left_out(left_out)
     return EXIT_SUCCEEDED
 
@@ -135,7 +136,7 @@ def _show_left_out(left_out: Sequence[LeftOut]) -> None:
             continue
         shown = [_CONTROL.sub("?", f"{each.path} {each.why}") for each in found[:_SHOWN]]
         more = f", and {len(found) - _SHOWN:,} more" if len(found) > _SHOWN else ""
-        click.echo(f"  left out  {len(found):,} {what}: {', '.join(shown)}{more}", err=True)
+        say(f"  left out  {len(found):,} {what}: {', '.join(shown)}{more}", err=True)
 
 
 def _count(files: int) -> str:

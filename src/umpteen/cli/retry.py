@@ -17,6 +17,7 @@ from umpteen.cli.options import (
     refuse_loose,
     watch_options,
 )
+from umpteen.cli.printing import say
 from umpteen.cli.view import Waiting, show_idle, show_leave, show_plan, stop_signals
 from umpteen.cli.watch import watch_to_end
 from umpteen.dispatch import Rerun, Submission, explain, plan_rerun, retry
@@ -85,4 +86,4 @@ def _tell_blocker(submission: Submission, job: str, tasks: Sequence[str]) -> Non
     ended = [b.name for b in blockers if b.state not in ("waiting", "skipped", "succeeded")]
     if ended:
         words = write_verb("retry", job, ended[0])
-        click.echo(f"  first     {words}     {task} is after it", err=True)
+        say(f"  first     {words}     {task} is after it", err=True)

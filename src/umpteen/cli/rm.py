@@ -8,6 +8,7 @@ import sys
 import click
 
 from umpteen.cli.options import job_argument
+from umpteen.cli.printing import say
 from umpteen.dispatch import Removal, plan_removal, remove
 from umpteen.errors import EXIT_SOME_FAILED, EXIT_SUCCEEDED, SettingsError
 from umpteen.report import render_size, shorten_path
@@ -37,17 +38,17 @@ def rm_command(name: str, *, yes: bool) -> int:
         return EXIT_SOME_FAILED
     removed = remove(removal)
     address = removal.history.store.address
-    click.echo(f"{removal.name}: removed, {_count(removed.tasks, 'task')} had outputs", err=True)
+    say(f"{removal.name}: removed, {_count(removed.tasks, 'task')} had outputs", err=True)
     if removal.outside:
         has = "has" if removal.outside == 1 else "have"
         outside = f"{_count(removal.outside, 'task')} {has} outputs elsewhere"
-        click.echo(f"  left      {outside}", err=True)
+        say(f"  left      {outside}", err=True)
     if removed.left:
         files = f"{_count(removed.left, 'file')} that umpteen did not write"
-        click.echo(f"  left      {files}", err=True)
+        say(f"  left      {files}", err=True)
     if os.path.isdir(address) or not removed.is_empty:
         what = "the link" if os.path.islink(address) else "it is not empty:"
-        click.echo(f"  left      {what} {shorten_path(address)}", err=True)
+        say(f"  left      {what} {shorten_path(address)}", err=True)
     return EXIT_SUCCEEDED
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from umpteen.cli.options import complete_file
+from umpteen.cli.printing import say
 from umpteen.errors import EXIT_SUCCEEDED, SettingsError
 from umpteen.formats.syncs import parse_sync
 from umpteen.report import render_size, shorten_path
@@ -91,7 +92,7 @@ def split_command(recipe: str, batch: str, local_dir: str | None, **options: Any
     )
     done = split(order, _Progress())
     if options["nprocs"] not in (None, done.nprocs):
-        click.echo(f"note: {batch} says nprocs {done.nprocs}, which counts", err=True)
+        say(f"note: {batch} says nprocs {done.nprocs}, which counts", err=True)
     if options["as_json"]:
         import msgspec
 
@@ -120,7 +121,7 @@ class _Progress:
         if now >= self._next_s:
             self._next_s = now + _PROGRESS_S
             text = f"{shorten_path(source)}: {files:,} files, {render_size(size)} so far"
-            click.echo(text, err=True)
+            say(text, err=True)
 
 
 def _show(order: Order, done: Split) -> None:
@@ -130,19 +131,19 @@ def _show(order: Order, done: Split) -> None:
             ("failed", done.outcome.failed, order.skip_failures),
             ("completed", done.outcome.completed, order.skip_completed),
         )
-        click.echo(", ".join(f"{len(r):,} {name}{' (skipped)' * skip}" for name, r, skip in rows))
+        say(", ".join(f"{len(r):,} {name}{' (skipped)' * skip}" for name, r, skip in rows))
     size = f"{done.batch_size:,}" + " (3 * nprocs)" * (order.batch_size is None)
     folder = shorten_path(done.folder)
     runs, chunks = _count(done.runs, "run"), _count(done.chunks, "chunk")
-    click.echo(f"{runs} in {chunks} of {size}, in {folder}")
+    say(f"{runs} in {chunks} of {size}, in {folder}")
     for sent in done.sent:
-        click.echo(_describe(sent))
+        say(_describe(sent))
         if sent.packed.left_out:
-            click.echo(f"    left out {_list_some(sent.packed.left_out)}, by ignore rules")
+            say(f"    left out {_list_some(sent.packed.left_out)}, by ignore rules")
         for path, target in sent.packed.outward[:_MOST_NAMED]:
             text = f"note: {sent.source}/{path} is sent as a link to {target}, which must be there"
-            click.echo(text, err=True)
-    click.echo(f"  recipe     {shorten_path(done.recipe)}")
+            say(text, err=True)
+    say(f"  recipe     {shorten_path(done.recipe)}")
 
 
 def _describe(sent: Sent) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import click
 
 from umpteen.cli.options import job_argument
+from umpteen.cli.printing import say
 from umpteen.dispatch import exit_code
 from umpteen.history import History
 from umpteen.lookup import open_history, read_gone, read_status
@@ -69,19 +70,19 @@ def status_command(name: str, failures: int, *, verify: bool, as_json: bool) -> 
         shown_status = {**status_to_dict(status), "failures": listed, "running": running}
         click.echo(json.dumps({**shown_status, "gone": gone} if verify else shown_status))
         return exit_code(status)
-    click.echo(f"{status.name}: {status.state}, {render_counts(status)}")
-    click.echo(f"  results   {shorten_path(status.address)}")
+    say(f"{status.name}: {status.state}, {render_counts(status)}")
+    say(f"  results   {shorten_path(status.address)}")
     if status.started_s:
-        click.echo(f"  started   {render_ago(status.started_s)}")
+        say(f"  started   {render_ago(status.started_s)}")
     if status.trouble:
-        click.echo(f"  trouble   {status.trouble}")
+        say(f"  trouble   {status.trouble}")
     again = write_verb("collect", name)
     if status.state == "removing":
-        click.echo(f"  again     {write_verb('rm', name)}   goes on with its removal")
+        say(f"  again     {write_verb('rm', name)}   goes on with its removal")
     if status.state == "unknown":
-        click.echo(f"  again     {again}   finds out within 60 s whether it is run")
+        say(f"  again     {again}   finds out within 60 s whether it is run")
     if status.state == "unfinished" and status.counts["waiting"] > len(gone):
-        click.echo(f"  again     {again}   goes on with it")
+        say(f"  again     {again}   goes on with it")
     if gone:
         _show_gone(name, gone)
     if failures:
@@ -93,11 +94,11 @@ def _show_gone(job: str, gone: Sequence[str]) -> None:
     """Tasks that were done: their names, and what runs them again."""
     few = ", ".join(gone[:_SHOWN_GONE])
     more = ", …" if len(gone) > _SHOWN_GONE else ""
-    click.echo(f"  gone      {len(gone):,} were done, and have not what they left: {few}{more}")
+    say(f"  gone      {len(gone):,} were done, and have not what they left: {few}{more}")
     if more:
-        click.echo("  again     the command that ran it, with --verify")
+        say("  again     the command that ran it, with --verify")
     else:
-        click.echo(f"  again     {write_verb('retry', job, *gone)}")
+        say(f"  again     {write_verb('retry', job, *gone)}")
 
 
 def _show_failures(
@@ -112,8 +113,8 @@ def _show_failures(
             folds.add(history, *entry)
     shown = [read_failure(history, *entry) for entry in failed[-most:]]
     for line in render_failures(job, shown, width):
-        click.echo(line)
+        say(line)
     if len(failed) > len(shown):
-        click.echo(f" … and {len(failed) - len(shown):,} more: --failures {len(failed)}")
+        say(f" … and {len(failed) - len(shown):,} more: --failures {len(failed)}")
     for line in folds.render(width):
-        click.echo(line)
+        say(line)

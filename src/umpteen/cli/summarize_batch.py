@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import click
 
 from umpteen.cli.options import complete_file
+from umpteen.cli.printing import say
 from umpteen.errors import EXIT_SUCCEEDED
 from umpteen.formats.sc import Run, complete_runs
 from umpteen.outcomes import read_exit_codes
@@ -46,7 +47,7 @@ def summarize_batch_command(file: str, *, remote_output_path: str | None, as_jso
         click.echo(msgspec.json.encode({"counts": counts, "runs": shown}).decode())
     else:
         for line in _render(runs):
-            click.echo(line)
+            say(line)
     return EXIT_SUCCEEDED
 
 

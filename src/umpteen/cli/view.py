@@ -14,9 +14,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-import click
-
 from umpteen.cli.options import call_job
+from umpteen.cli.printing import say
 from umpteen.dispatch import Submission
 from umpteen.errors import (
     EXIT_READER_LEFT,
@@ -46,6 +45,7 @@ from umpteen.report import (
     render_start,
     status_to_dict,
 )
+from umpteen.screen import clean
 from umpteen.status import Failure, JobStatus, is_failure
 from umpteen.stops import STOP_SIGNALS, Stops
 from umpteen.task import Record
@@ -231,7 +231,7 @@ class View:
 def _say(line: str) -> None:
     with contextlib.suppress(OSError, ValueError):  # of a program that uses us, it may be anything
         if sys.stderr is not None:
-            sys.stderr.write(line + "\n")
+            sys.stderr.write(clean(line) + "\n")
             sys.stderr.flush()
 
 
@@ -254,7 +254,7 @@ def show_plan(plan: Plan, *, as_json: bool) -> int:
     """What would run, and why; the exit code."""
     lines = [json.dumps(plan_to_dict(plan))] if as_json else render_dry_run(plan)
     for line in lines:
-        click.echo(line)
+        say(line)
     return EXIT_SUCCEEDED
 
 
@@ -420,7 +420,7 @@ class NotebookView(View):
 
     def _put(self, lines: list[str]) -> None:
         display: Any = importlib.import_module("IPython.display").display
-        shown = {"text/plain": "\n".join(lines)}
+        shown = {"text/plain": "\n".join(map(clean, lines))}
         if self.output is None:
             self.output = display(shown, raw=True, display_id=True)
         else:
@@ -453,7 +453,7 @@ class LiveView(View):
         if not self.is_started:
             self.is_started = True
             for line in _head(self.submission, status):
-                self.console.print(line, markup=False)
+                self.console.print(clean(line), markup=False)
             self.live.start()
         self.keep_failures()
         self.live.update(self._draw(status), refresh=True)
@@ -465,9 +465,9 @@ class LiveView(View):
             self.console.print(_draw_failures(lines))
         first, *rest = self.end_lines(status, seconds, is_interrupted=is_interrupted)
         style = "green" if status.state == "succeeded" else "red" if status.not_succeeded else ""
-        self.console.print(first, style=style, markup=False, soft_wrap=True)
+        self.console.print(clean(first), style=style, markup=False, soft_wrap=True)
         for line in rest:
-            self.console.print(line, markup=False, soft_wrap=True)
+            self.console.print(clean(line), markup=False, soft_wrap=True)
 
     def tell_interrupted(self, count: int) -> None:
         """Said beside the bar."""
@@ -484,7 +484,7 @@ class LiveView(View):
         line.append(progress.left, style="yellow")
         parts: list[Any] = [line]
         for note in filter(None, (self.note, status.trouble)):
-            parts.append(Text(" " + note, style="yellow"))
+            parts.append(Text(" " + clean(note), style="yellow"))
         if lines := self.failure_lines(self.console.width):
             parts.append(_draw_failures(lines))
         return Group(*parts)
@@ -493,6 +493,6 @@ class LiveView(View):
 def _draw_failures(lines: Sequence[str]) -> Any:
     from rich.text import Text
 
-    shown = Text("\n".join(lines), no_wrap=True, overflow="crop")
+    shown = Text("\n".join(map(clean, lines)), no_wrap=True, overflow="crop")
     shown.highlight_regex(r"(?m)^ (failed|timed out)", "red")
     return shown

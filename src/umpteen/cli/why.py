@@ -9,6 +9,7 @@ import sys
 import click
 
 from umpteen.cli.options import complete_task, job_argument, one_task
+from umpteen.cli.printing import say
 from umpteen.dispatch import explain
 from umpteen.sentences import render_why, why_to_dict
 
@@ -37,5 +38,5 @@ def why_command(name: str, task: str, *, as_json: bool) -> int:
         return 0
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
     for line in render_why(why, name, width):
-        click.echo(line)
+        say(line)
     return 0
