@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 
 import pytest
 
@@ -129,3 +130,24 @@ def test_streams_get_no_other_files_numbers(umpteen: Umpteen) -> None:
     shown = (umpteen.store() / "0/stdout").read_text().splitlines()
     assert shown[0] == "0 /dev/null"
     assert shown[2].endswith("/stderr"), shown
+
+
+IN_PYTHON = """
+import os, sys, umpteen
+for broken in (None, open("/dev/full", "w"), open(os.devnull, "w")):
+    sys.stdin = None
+    sys.stderr = broken
+    if broken is not None and broken.name == os.devnull:
+        broken.close()
+    job = umpteen.run("echo {x}", values={"x": [1, 2]}, name="job", rerun="all")
+    print(job.status().counts["succeeded"], flush=True)
+os._exit(0)
+"""
+
+
+def test_streams_of_a_python_program_may_be_anything(umpteen: Umpteen) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", IN_PYTHON], cwd=umpteen.folder, env=umpteen.environment,
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert (done.stdout, done.returncode) == ("2\n2\n2\n", 0), done.stderr

@@ -121,8 +121,13 @@ def open_view(
         return QuietView(submission, job)
     if "ipykernel" in sys.modules:
         return NotebookView(submission, job)
-    is_terminal = sys.stderr is not None and sys.stderr.isatty()
-    return LiveView(submission, job) if is_terminal else PlainView(submission, job)
+    return LiveView(submission, job) if _is_terminal() else PlainView(submission, job)
+
+
+def _is_terminal() -> bool:
+    with contextlib.suppress(OSError, ValueError):  # closed
+        return sys.stderr is not None and sys.stderr.isatty()
+    return False
 
 
 class View:
