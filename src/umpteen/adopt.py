@@ -402,6 +402,8 @@ def _build_lines(runs: Sequence[_Run], known: _Known) -> Iterator[dict[str, Any]
     """Tasks that are new, in the order of their indices, and those that are not what they were."""
     for index, name, output, _, content in runs:
         line = {"command": content["cmd"], "name": name, "output": output}
+        if content.get("local_results_dir"):
+            line["results_dir"] = content["local_results_dir"]
         if index >= known.count:
             yield line
         elif known.commands[index] != content["cmd"]:

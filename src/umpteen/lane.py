@@ -17,7 +17,6 @@ import os
 import re
 import shutil
 import signal
-import stat
 import struct
 import time
 from collections.abc import Mapping, Sequence
@@ -112,6 +111,7 @@ _RETRY_S = 1.0
 _ANSWERS_AT_ONCE = 150  # below PIPE_BUF together
 _ORPHAN_GRACE_S = 2.0
 _SIZES_S = 0.25  # how often the outputs of tasks with a limit are looked at
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 _RESULTS = b"RESULTS_DIR"
 # Of an engine's worker: names of variables by which the engine limits threads, with commas between.
 _THREADS_VARIABLE = "UMPTEEN_WORKER_THREADS"
@@ -987,26 +987,53 @@ def _move_folder(source: str, target: str) -> None:
 
 
 def _copy_folder(source: str, target: str) -> None:
-    """What is neither a file nor a link nor a folder has nothing that could be copied."""
+    """Its files, links and folders; all that can be copied is, before the first error is raised.
+
+    Others may be at work in it: what they remove meanwhile is no loss. It may hold the target,
+    or be it.
+    """
+    os.makedirs(target, exist_ok=True)
+    there = os.stat(target)
+    failed: list[tuple[str, OSError]] = []
+    if not os.path.samestat(os.stat(source), there):
+        _copy_below(source, target, there, failed)
+    failed = [each for each in failed if os.path.lexists(each[0])]
+    for _, error in failed:
+        if error.errno in _NO_ROOM:
+            raise error
+    if failed:
+        raise shutil.Error([(path, target, error.strerror) for path, error in failed])
+
+
+def _copy_below(
+    source: str, target: str, skipped: os.stat_result, failed: list[tuple[str, OSError]]
+) -> None:
     try:
-        shutil.copytree(source, target, symlinks=True, dirs_exist_ok=True, ignore=_list_special)
-    except shutil.Error as error:
-        # What another run, which has the same folder, removed meanwhile is no loss of ours.
-        if left := [each for each in error.args[0] if os.path.lexists(each[0])]:
-            raise shutil.Error(left) from error
+        with os.scandir(source) as found:
+            entries = list(found)
+        os.makedirs(target, exist_ok=True)
+    except OSError as error:
+        failed.append((source, error))
+        return
+    for entry in entries:
+        goal = f"{target}/{entry.name}"
+        try:
+            if entry.is_symlink():
+                _copy_link(entry.path, goal)
+            elif entry.is_file():
+                shutil.copy2(entry.path, goal)
+            elif entry.is_dir() and not os.path.samestat(entry.stat(), skipped):
+                _copy_below(entry.path, goal, skipped, failed)
+        except OSError as error:
+            failed.append((entry.path, error))
+    with contextlib.suppress(OSError):  # last, as a folder may not allow writing
+        shutil.copystat(source, target)
 
 
-def _list_special(folder: str, names: Sequence[str]) -> list[str]:
-    return [name for name in names if _is_special(os.path.join(folder, name))]
-
-
-def _is_special(path: str) -> bool:
-    """Whether it is there, and neither a file nor a folder nor a link."""
-    try:
-        mode = os.lstat(path).st_mode
-    except FileNotFoundError:
-        return False
-    return not any(test(mode) for test in (stat.S_ISREG, stat.S_ISDIR, stat.S_ISLNK))
+def _copy_link(source: str, goal: str) -> None:
+    if os.path.lexists(goal):
+        os.unlink(goal)
+    os.symlink(os.readlink(source), goal)
 
 
 def _explain(error: OSError) -> str:

@@ -314,6 +314,41 @@ def test_a_folder_for_results_that_two_runs_share_loses_nothing(
     assert sorted(os.listdir(umpteen.folder / "out/0/results")) == ["a", "b1"]
 
 
+@pytest.mark.parametrize("local", ["out/0/results/", "out/0", "out/", "./"])
+def test_a_folder_for_results_may_hold_the_outputs_or_be_there(
+    umpteen: Umpteen, local: str
+) -> None:
+    run = {"cmd": "echo 1 > $SATURN_RUN_LOCAL_RESULTS_DIR/a", "local_results_dir": local}
+    done = umpteen("batch", write_runs(umpteen, [run]), "--strict")
+    assert done.returncode == 0, done.stderr
+    assert (umpteen.folder / "out/0/results/a").read_text() == "1\n"
+    assert not (umpteen.folder / "out/0/results/results").exists()
+
+
+def test_a_folder_for_results_is_kept_but_for_what_cannot_be(umpteen: Umpteen) -> None:
+    command = (
+        "echo 1 > l/a; ln -s nowhere l/b; mkfifo l/c; mkdir l/d l/e; echo 2 > l/e/f; ln -s .. l/g"
+    )
+    run = {"cmd": f"{command}; chmod 500 l/d l/e", "local_results_dir": "l"}
+    done = umpteen("batch", write_runs(umpteen, [run]), "--strict")
+    assert done.returncode == 0, done.stderr
+    results = umpteen.folder / "out/0/results"
+    assert sorted(os.listdir(results)) == ["a", "b", "d", "e", "g"]
+    assert [os.readlink(results / name) for name in ("b", "g")] == ["nowhere", ".."]
+    assert (results / "e/f").read_text() == "2\n"
+    assert (results / "e").stat().st_mode & 0o777 == 0o500
+
+
+@pytest.mark.parametrize("local", ["batch.json", "/proc/nowhere/x"])
+def test_a_folder_for_results_that_cannot_be_made_fails_its_run_alone(
+    umpteen: Umpteen, local: str
+) -> None:
+    runs = [{"cmd": "true", "local_results_dir": local}, {"cmd": "echo 2"}]
+    done = umpteen("batch", write_runs(umpteen, runs))
+    assert (done.returncode, done.stdout) == (0, "2\n")
+    assert "could not prepare" in umpteen("why", "out/", "0").stdout
+
+
 def test_a_folder_for_results_that_a_split_made_up_is_removed(umpteen: Umpteen) -> None:
     local = Path(f"/tmp/{uuid.uuid4().hex}")
     run = {"cmd": "echo 1 > $SATURN_RUN_LOCAL_RESULTS_DIR/a", "local_results_dir": f"{local}/"}

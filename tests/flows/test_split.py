@@ -81,7 +81,7 @@ def split(umpteen: Umpteen, *arguments: str | Path, **more: Any) -> dict[str, An
     if not arguments or str(arguments[0]).startswith("-"):
         arguments = (write_recipe(umpteen), "batch.json", "c", *arguments)
     done = umpteen("split", *arguments, "--json", **more)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
     said: dict[str, Any] = json.loads(done.stdout)
     return said
 

@@ -114,7 +114,7 @@ class FilesystemPlace(Place):
         }
         self.root = str(self.kind._strip_protocol(address)).rstrip("/")  # noqa: SLF001
         self.alone: Any = _ALONE.get(scheme, contextlib.nullcontext)()
-        self.exclusive = {name for name in _WRITES if _keeps_apart(self.kind, name)}
+        self.exclusive = _list_exclusive(self.kind)
         is_tried = "pipe_file" in self.exclusive
         self.is_exclusive = True if scheme == "memory" else (None if is_tried else False)
         self.reads_parts = not self.kind.async_impl and self.kind.cat_file is _fsspec().cat_file
@@ -144,7 +144,8 @@ class FilesystemPlace(Place):
         source = body.path or ("" if body.size else os.devnull)
         name = "put_file" if source else "pipe_file"
         mode = {"mode": "create"} if is_new and name in self.exclusive else {}
-        if is_new and not mode and await self._size(path) is not None:
+        is_sure = mode and (not source or self.exclusive[name])
+        if is_new and not is_sure and await self._get(path, 0, 0) is not None:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
         arguments = (source, path) if source else (path, body.content)
         await self._do(name, *arguments, size=body.size, **mode)
@@ -433,11 +434,19 @@ def _fsspec() -> Any:
     return AbstractFileSystem
 
 
-def _keeps_apart(kind: Any, name: str) -> bool:
-    """Whether a write may be told to make a new file: fsspec's own looks first, and then writes."""
-    call = getattr(kind, f"_{name}" if kind.async_impl else name)
-    is_own = call is not getattr(_fsspec(), name, None)
-    return is_own and "mode" in inspect.signature(call).parameters
+def _list_exclusive(kind: Any) -> dict[str, bool]:
+    """The writes that may be told to make a new file, and whether each is sure to know the word.
+
+    fsspec's own look first, and then write, so that they keep nobody apart.
+    """
+    found: dict[str, bool] = {}
+    for name in ("pipe_file", "put_file"):
+        call = getattr(kind, f"_{name}" if kind.async_impl else name)
+        if call is not getattr(_fsspec(), name):
+            taken = inspect.signature(call).parameters
+            if "mode" in taken or any(each.kind is each.VAR_KEYWORD for each in taken.values()):
+                found[name] = "mode" in taken
+    return found
 
 
 def _look_up(found: Any, key: str) -> Any:
