@@ -452,7 +452,7 @@ class TaskResult:
     def _outputs(self) -> lookup.Outputs:
         facts = self._facts
         return lookup.find_outputs(
-            self._job.history, facts["task"], facts["token"], self.record, is_newest=True
+            self._job.history, facts["task"], facts["token"], self.record, is_newest=_is_over(facts)
         )
 
     @property
@@ -469,6 +469,11 @@ class TaskResult:
     def stderr(self) -> str:
         """What it printed to stderr; empty where there is nothing."""
         return _read_text(self._outputs, "stderr")
+
+
+def _is_over(facts: Mapping[str, Any]) -> bool:
+    """Whether its newest record tells of what is in its folder: no attempt has begun since."""
+    return facts["state"] not in ("waiting", "running")
 
 
 def _read_text(outputs: lookup.Outputs, name: str) -> str:

@@ -152,7 +152,7 @@ def _check_settings(own: Mapping[str, Any]) -> None:
         number(own["deadline_s"], what="'deadline_s'")
     if own.get("cwd") is not None:
         text(own["cwd"], what="'cwd'")
-    for name in ("graph", "priorities", "fail_fast"):
+    for name in ("graph", "priorities", "fail_fast", "live"):
         truth(own.get(name, False), what=repr(name))
     whole(own.get("max_failures", 0), what="'max_failures'")
     list_of(_check_synced, own.get("synced", []), what="'synced'")

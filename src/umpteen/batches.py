@@ -139,6 +139,8 @@ def _build_batch(
         own["priorities"] = True
     if settings.max_failures:
         own.update(max_failures=settings.max_failures, fail_fast=settings.fail_fast)
+    if settings.live:
+        own["live"] = True
     if settings.synced:
         own["synced"] = settings.synced
     if settings.deadline_s:

@@ -15,22 +15,25 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, BinaryIO
 
 from umpteen.errors import StoreError, UmpteenError
 from umpteen.results.base import OUTPUTS, UNFINISHED, Store, attempt_folder
 from umpteen.results.opening import find_output
 
-__all__ = ["Delivery", "Parcel"]
+__all__ = ["Delivery", "Parcel", "Partial"]
 
 _MOVING = re.compile(rf"attempts/[^/]+{re.escape(UNFINISHED)}")
-_THREADS = 4
+_THREADS, _SHOWING_MOST = 4, 2
 _AT_ONCE = 8  # parcels that a thread puts together
 _AGAIN_S = 1.0
 _REFUSED_MOST = 3
 _BACKLOG = 500  # parcels on their way before nothing more is to be started
 _BACKLOG_BYTES = 2 << 30  # the same, or a part of what is free on the disk of the spool:
 _BACKLOG_SHARE = 4
+_PRINTED = ("stdout", "stderr")
+_LARGE_BYTES, _GROWTH = 8 << 20, 8  # what is larger is put again when it has grown by an eighth
+_PIECE_BYTES = 1 << 20
 
 
 class Parcel:
@@ -41,7 +44,7 @@ class Parcel:
     aside: number and runner of the attempt whose outputs are there, to be moved first.
     is_unsure: whether an attempt that was not recorded may have left some. size: bytes of its
     files. outcome: what the sender wants back. problem: why the outputs cannot be kept, whatever the store does;
-    they stay where they are then.
+    they stay where they are then. partial: what was sent of the same attempt while it ran.
     """
 
     def __init__(
@@ -56,6 +59,32 @@ class Parcel:
         self.is_alone = False  # not to be put together with others, one of which was refused
         self.refused = 0  # so many times by itself, since `others` had arrived
         self.others = 0
+        self.partial: Partial | None = None
+
+
+class Partial:
+    """What an attempt has printed so far, put in its place while it runs; it stays here, too.
+
+    index, output, below: as of a parcel. folder: where the attempt has its files. aside,
+    is_unsure: as of a parcel, which then has none. is_sent: whether it is on its way. shown:
+    bytes of each file that are there.
+    """
+
+    def __init__(self, index: int, folder: str, output: str, below: str) -> None:
+        self.index, self.folder, self.output, self.below = index, folder, output, below
+        self.aside: tuple[int, str] | None = None
+        self.is_unsure = self.is_sent = False
+        self.shown: dict[str, int] = {}
+
+    def list_grown(self) -> list[tuple[str, int]]:
+        """The files of which there is more to show, and their sizes; of large ones much more."""
+        grown = []
+        for name in _PRINTED:
+            with contextlib.suppress(OSError):
+                size, shown = os.path.getsize(f"{self.folder}/{name}"), self.shown.get(name, -1)
+                if size > shown + (shown // _GROWTH if shown > _LARGE_BYTES else 0):
+                    grown.append((name, size))
+        return grown
 
 
 class Delivery:
@@ -70,7 +99,9 @@ class Delivery:
         self.elsewhere: dict[str, Store] = {}  # by place
         self.opening = threading.Lock()
         self.waiting: collections.deque[Parcel] = collections.deque()
+        self.partials: collections.deque[Partial] = collections.deque()
         self.busy: dict[int, Parcel] = {}
+        self.showing: set[int] = set()  # tasks of which a partial is being put
         self.arrived: collections.deque[Parcel] = collections.deque()
         self.changed = threading.Condition()
         self.bell, self._ring = os.pipe()
@@ -91,6 +122,19 @@ class Delivery:
             self.waiting.append(parcel)
             self.bytes_left += parcel.size
             self.changed.notify()
+
+    def show(self, partial: Partial) -> None:
+        """Put what is new of a running attempt; nothing where it has been sent or the store refuses."""
+        with self.changed:
+            if not partial.is_sent:
+                partial.is_sent = True
+                self.partials.append(partial)
+                self.changed.notify()
+
+    def withdraw(self, partial: Partial) -> None:
+        """Put no more of it but what is being put, before which no parcel of its task goes."""
+        with self.changed, contextlib.suppress(ValueError):
+            self.partials.remove(partial)
 
     def take(self) -> list[Parcel]:
         """Those that have arrived since the last call, and those with a problem."""
@@ -138,7 +182,13 @@ class Delivery:
     # --- in the threads -----------------------------------------------------------------
 
     def _work(self) -> None:
-        while parcels := self._next():
+        while True:
+            parcels, partial = self._next()
+            if partial:
+                self._show(partial)
+                continue
+            if not parcels:
+                return
             try:
                 self._put(parcels)
             except StoreError as error:
@@ -152,12 +202,17 @@ class Delivery:
             else:
                 self._finish(parcels)
 
-    def _next(self) -> list[Parcel]:
-        """Some that no other thread has, none of a task that another has; none at the end."""
+    def _next(self) -> tuple[list[Parcel], Partial | None]:
+        """Some that no other thread has, none of a task that another has; none at the end.
+
+        Or what is to be shown of a task that runs, which some threads alone do.
+        """
         with self.changed:
             while not self.is_stopped:
+                if partial := self._next_partial():
+                    return [], partial
                 chosen: list[Parcel] = []
-                indices = set(self.busy)
+                indices = {*self.busy, *self.showing}
                 for parcel in self.waiting:
                     if len(chosen) == _AT_ONCE or (chosen and (self.trouble or parcel.is_alone)):
                         break
@@ -170,9 +225,23 @@ class Delivery:
                     for parcel in chosen:
                         self.waiting.remove(parcel)
                         self.busy[parcel.index] = parcel
-                    return chosen
+                    return chosen, None
                 self.changed.wait()
-            return []
+            return [], None
+
+    def _next_partial(self) -> Partial | None:
+        """One of a task of which no parcel is on its way."""
+        if len(self.showing) >= _SHOWING_MOST:
+            return None
+        under_way = {*self.busy, *self.showing}
+        if self.partials:
+            under_way.update(parcel.index for parcel in self.waiting)
+        for partial in self.partials:
+            if partial.index not in under_way:
+                self.partials.remove(partial)
+                self.showing.add(partial.index)
+                return partial
+        return None
 
     def _put(self, parcels: list[Parcel]) -> None:
         """Outputs first, the exit codes when all else is there; raises StoreError."""
@@ -180,7 +249,7 @@ class Delivery:
         codes: dict[Store, list[tuple[str, str]]] = {}
         for parcel in parcels:
             store, folder = self._find(parcel.output)
-            self._make_room(parcel, store, folder)
+            self._make_room(parcel.partial or parcel, store, folder)
             target = f"{folder}/{parcel.below}" if parcel.below else folder
             for name, path in list(_list_files(parcel)):
                 if name != parcel.status_file:
@@ -190,13 +259,38 @@ class Delivery:
         for kind in (files, codes):
             for store, pairs in kind.items():
                 store.put_many(pairs)
+        for parcel in parcels:
+            self._remove_shown(parcel)
+
+    def _remove_shown(self, parcel: Parcel) -> None:
+        """Of an attempt whose outputs are not where it was shown: another comes there."""
+        shown = parcel.partial
+        if shown and shown.shown and shown.below != parcel.below:
+            store, folder = self._find(parcel.output)
+            store.delete_many([f"{folder}/{name}" for name in _PRINTED])
+            shown.shown.clear()
+
+    def _show(self, partial: Partial) -> None:
+        """What is refused is put the next time, or with all that the attempt leaves."""
+        with contextlib.suppress(UmpteenError, OSError):
+            store, folder = self._find(partial.output)
+            self._make_room(partial, store, folder)
+            target = f"{folder}/{partial.below}" if partial.below else folder
+            for name, size in partial.list_grown():
+                with open(f"{partial.folder}/{name}", "rb") as file:
+                    store.replace(f"{target}/{name}", _read_pieces(file, size))
+                partial.shown[name] = size
+        with self.changed:
+            partial.is_sent = False
+            self.showing.discard(partial.index)
+            self.changed.notify_all()
 
     def _find(self, output: str) -> tuple[Store, str]:
         """The store that an address is in, and its key there."""
         with self.opening:
             return find_output(self.store, output, self.elsewhere)
 
-    def _make_room(self, parcel: Parcel, store: Store, folder: str) -> None:
+    def _make_room(self, parcel: Parcel | Partial, store: Store, folder: str) -> None:
         """Move or remove what is there of others, once."""
         if parcel.aside:
             _set_aside(store, folder, attempt_folder(*parcel.aside))
@@ -251,6 +345,13 @@ class Delivery:
     def _wake(self) -> None:
         with contextlib.suppress(BlockingIOError):
             os.write(self._ring, b".")
+
+
+def _read_pieces(file: BinaryIO, size: int) -> Iterator[bytes]:
+    """So many bytes of a file that may grow meanwhile."""
+    while size > 0 and (piece := file.read(min(size, _PIECE_BYTES))):
+        size -= len(piece)
+        yield piece
 
 
 def _set_aside(store: Store, folder: str, label: str) -> None:

@@ -167,7 +167,8 @@ def _read_files(
 
 def _find_place(history: History, fact: Mapping[str, Any], complaints: list[str]) -> Outputs | None:
     try:
-        return find_outputs(history, fact["task"], fact["token"], fact["record"], is_newest=True)
+        is_over = fact["state"] not in ("waiting", "running")
+        return find_outputs(history, fact["task"], fact["token"], fact["record"], is_newest=is_over)
     except (StoreError, SettingsError) as error:  # one that cannot be read
         complaints.append(f"{fact['name']}: {METRICS} left out: {error}")
         return None

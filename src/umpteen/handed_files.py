@@ -186,7 +186,7 @@ _SETTINGS: dict[str, Any] = {
     **dict.fromkeys(("deadline_s", "grace_s"), number),
     **dict.fromkeys(("file_syncs", "synced"), _folders),
     **dict.fromkeys(("results_options", "executor_options", "sources"), _table),
-    "fail_fast": truth,
+    **dict.fromkeys(("fail_fast", "live"), truth),
 }
 
 

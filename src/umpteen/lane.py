@@ -152,6 +152,7 @@ class BatchView:
         self.has_priorities: bool = own.get("priorities", False)
         self.max_failures: int = own.get("max_failures", 0)
         self.fail_fast: bool = own.get("fail_fast", False)
+        self.live: bool = own.get("live", False)
 
     def find_synced(self) -> str | None:
         """The first folder that was synced; None is where the runner is."""

@@ -133,6 +133,10 @@ class Others:
                 running.append((index, key, spool_folder(self.lease.spool, index, attempt)))
         self._do_beside(lambda: live.send(running))
 
+    def list_followed(self) -> set[int]:
+        """Indices of the tasks that somebody follows, as last seen."""
+        return self.live.wanted if self.live else set()
+
     def forget_live(self, index: int) -> None:
         """Put no more of a task, and remove what was: its outputs are in their place."""
         if self.live and index in self.live.wanted:

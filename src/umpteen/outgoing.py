@@ -9,20 +9,24 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import time
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from umpteen.delivery import Delivery, Parcel
+from umpteen.delivery import Delivery, Parcel, Partial
 from umpteen.lanes import Lanes
 from umpteen.lease import Kept, Lease
 from umpteen.others import Others
 from umpteen.records import build_line
 from umpteen.results.base import attempt_folder, spool_folder
+from umpteen.results.opening import is_remote
 from umpteen.starts import OpenBatch, Opener
 from umpteen.task import NUMBER_OF, TaskState
 
 __all__ = ["Outcome", "Outgoing"]
 
 _REASON_MOST = 300  # characters
+_SHOW_S, _YOUNG_S = 3.0, 0.5  # how often what runs is shown, and how long it has to have run
 _SUCCEEDED = NUMBER_OF[TaskState.SUCCEEDED.value]
 
 
@@ -47,6 +51,8 @@ class Outgoing:
     def __init__(self, opener: Opener, lease: Lease, lanes: Lanes, others: Others) -> None:
         self.opener, self.lease, self.lanes, self.others = opener, lease, lanes, others
         self.delivery: Delivery | None = None
+        self.partial: dict[tuple[int, int], Partial] = {}  # by index and attempt
+        self._show_at_s = 0.0
 
     # --- what goes out ------------------------------------------------------------------
 
@@ -56,6 +62,9 @@ class Outgoing:
         record = json.loads(line)
         index, attempt = record["task"], record["attempt"]
         folder = spool_folder(self.lease.spool, index, attempt)
+        partial = self.partial.pop((index, attempt), None)
+        if partial and self.delivery:
+            self.delivery.withdraw(partial)
         if not os.path.isdir(folder):  # it never came to that
             return [outcome]
         if comes_back:
@@ -64,7 +73,8 @@ class Outgoing:
         below = record.get("outputs", "")
         output = opened.view.output(position)
         parcel = Parcel(index, folder, output, below, opened.view.status_file, outcome)
-        if not below:
+        parcel.partial = partial
+        if not below and not partial:
             parcel.aside = opened.labels.pop(index, None)
             parcel.is_unsure = index in opened.unsure
         parcel.size = _measure(record, folder)
@@ -93,6 +103,37 @@ class Outgoing:
         except OSError:
             return False
         return True
+
+    def show(self, now: float, batches: Mapping[int, OpenBatch]) -> None:
+        """Have what running tasks print be in its place, where that is wanted, when it is time."""
+        followed = self.others.list_followed()
+        is_live = any(opened.view.live for opened in batches.values())
+        if now < self._show_at_s or not (followed or is_live):
+            return
+        self._show_at_s = now + _SHOW_S
+        for slot in self.lease.list_slots():
+            opened = batches.get(slot.ordinal)
+            if opened is None or time.time() - slot.start_s < _YOUNG_S:
+                continue
+            is_wanted = opened.view.live or opened.view.indices[slot.position] in followed
+            if is_wanted and is_remote(opened.view.output(slot.position)):
+                self._show(opened, slot.position)
+
+    def _show(self, opened: OpenBatch, position: int) -> None:
+        index = opened.view.indices[position]
+        attempt = opened.attempts.get(index, 0) + 1
+        partial = self.partial.get((index, attempt))
+        if partial is None:
+            folder = spool_folder(self.lease.spool, index, attempt)
+            below = attempt_folder(attempt, self.opener.token) if opened.fenced else ""
+            partial = Partial(index, folder, opened.view.output(position), below)
+            if not below:
+                partial.aside = opened.labels.pop(index, None)
+                partial.is_unsure = index in opened.unsure
+            self.partial[index, attempt] = partial
+        if partial.list_grown():
+            self.delivery = self.delivery or self._begin_delivery()
+            self.delivery.show(partial)
 
     def _begin_delivery(self) -> Delivery:
         delivery = Delivery(self.opener.store)

@@ -613,6 +613,7 @@ def build_settings(job: Job) -> dict[str, Any]:
     return {
         "slots": settings.slots,
         "status_file": settings.status_file,
+        "live": settings.live,
         "grace_s": settings.grace_s,
         "address": settings.address,
         "cwd": settings.submitted_from,

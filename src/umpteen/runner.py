@@ -306,6 +306,7 @@ class _Runner:
         if marks := others.take_marks():
             self._obey_marks(marks)
         others.send_live(now, batches.open)
+        self.outgoing.show(now, batches.open)
         if now >= self.sync_at_s:
             self.sync_at_s = now + _SYNC_S
             self.recorder.sync()

@@ -34,7 +34,8 @@ class Settings(msgspec.Struct, frozen=True):
     slots: tasks at once on a machine. address: the results store, `{name}` filled in;
     results_options: what it is opened with, which is never stored, as it may have secrets.
     executor: short name; executor_options: as its own settings have it. status_file: the
-    name that results take for the exit code. deadline_s and grace_s: seconds. batch_size: tasks
+    name that results take for the exit code. live: whether what tasks print is put there while
+    they run, where it is no folder. deadline_s and grace_s: seconds. batch_size: tasks
     of a batch for an engine, 0 for sizes that shrink towards the end. canary: tasks of
     each template that go first; max_failures: after so many nothing more starts; 0: neither.
     fail_fast: nor does anything go on then. file_syncs: (folder here, where it is to be on a
@@ -49,6 +50,7 @@ class Settings(msgspec.Struct, frozen=True):
     executor: str
     executor_options: dict[str, Any]
     status_file: str
+    live: bool
     deadline_s: float | None
     grace_s: float
     batch_size: int
@@ -68,6 +70,7 @@ DEFAULTS: dict[str, Any] = {
     "executor": "local",
     "executor_options": {},
     "status_file": "status_code",
+    "live": False,
     "deadline_s": None,
     "grace_s": 10.0,
     "batch_size": 0,

@@ -105,6 +105,7 @@ _WRONG_TYPE = re.compile(r".* - at `(.*)`", re.DOTALL)
 _STEP = re.compile(r"\.([A-Za-z_]\w*)|\[(\d+)\]")
 _NUMBER = re.compile(r"[-+]?[\d.]+")
 _RESULTS = {"LocalResults": "path", "S3Results": "s3_url"}
+_LIVE = "S3Results"  # puts what tasks print every 5 s
 
 
 def read_native(document: Document) -> Draft:
@@ -243,7 +244,7 @@ def _read_settings(document: Document, head: _JobEntry) -> dict[str, Setting]:
 
 
 def _parse_results(given: Any) -> dict[str, Any]:
-    """`address`, and `status_file` where the saturn-run documents' classes ask for theirs."""
+    """`address`, `live`, and `status_file` where saturn-run's classes ask for theirs."""
     if isinstance(given, str) and given:
         return {"address": given}
     if not isinstance(given, Mapping):
@@ -257,8 +258,8 @@ def _parse_results(given: Any) -> dict[str, Any]:
         raise InputError(f"unknown class_spec {str(spec)!r} in 'results'", hint, field="results")
     valid = [_RESULTS[spec]] if spec else ["path", "s3_url"]
     for key in given:
-        if key not in ("class_spec", "options", *valid):
-            hint = nearest_hint(str(key), [*valid, "options"])
+        if key not in ("class_spec", "options", "live", *valid):
+            hint = nearest_hint(str(key), [*valid, "options", "live"])
             raise InputError(f"unknown key {str(key)!r} in 'results'", hint, field="results")
     options = given.get("options") or {}
     if not isinstance(options, Mapping):
@@ -266,8 +267,19 @@ def _parse_results(given: Any) -> dict[str, Any]:
     addresses = [given[key] for key in valid if key in given]
     if len(addresses) != 1 or not isinstance(addresses[0], str) or not addresses[0]:
         raise InputError(f"'results' needs {' or '.join(valid)}", field="results")
-    found = {"address": addresses[0], **({"status_file": "status"} if spec else {})}
+    found: dict[str, Any] = {"address": addresses[0]}
+    if spec:
+        found["status_file"] = "status"
+    found["live"] = _parse_live(given["live"]) if "live" in given else spec == _LIVE
     return {**found, "results_options": dict(options)} if options else found
+
+
+def _parse_live(given: Any) -> bool:
+    try:
+        return msgspec.convert(given, bool, strict=False)
+    except msgspec.ValidationError:
+        message = f"'live' of 'results' must be true or false, not {show_value(given)}"
+        raise InputError(message, field="results") from None
 
 
 def parse_executor(given: Any) -> tuple[str, dict[str, Any]]:
