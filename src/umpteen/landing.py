@@ -41,6 +41,7 @@ class Landing:
 
     def __init__(self, folder: str) -> None:
         self.folder = os.path.abspath(folder)
+        self.is_empty = False  # whether nothing was there before
         self._lock = -1
         self._making = ""
 
@@ -51,6 +52,7 @@ class Landing:
         with self._explained():
             os.makedirs(self.folder, exist_ok=True)
             self._clear_dead()
+            self.is_empty = not os.listdir(self.folder)
             self._making = _MAKING + os.urandom(4).hex()
             with folder_of(self.folder, f"{self._making}/{_LOCK}", make=True) as (folder, name):
                 self._lock = os.open(

@@ -208,7 +208,7 @@ class _Pull:
     def _learn_ends(self, wanted: Sequence[_Wanted]) -> None:
         """Of the tasks of which an earlier attempt may have been pulled."""
         asked = set()
-        for each in wanted if os.listdir(self.landing.folder) else ():
+        for each in () if self.landing.is_empty else wanted:
             with contextlib.suppress(NotPlainError, NotADirectoryError):
                 there = self.landing.find(each.target)
                 if there and not has_time(there, self._end_of(each)):
@@ -237,8 +237,7 @@ class _Pull:
         else:
             is_file = stat.S_ISREG(there.st_mode)
             what = "a file that was not pulled" if is_file else describe_kind(there.st_mode)
-            path = os.path.join(self.landing.folder, each.target)
-            self._leave_out(each, "in the way", f"{path} is {what}")
+            self._leave_out(each, "in the way", f"is {what}")
 
     def _is_here(self, each: _Wanted, there: os.stat_result) -> bool:
         end_s = self._end_of(each)

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from umpteen.errors import StoreError
 from umpteen.job_files import parse_job, read_form
 from umpteen.results.base import JOB, LOCK, OUTPUTS, OWN_FOLDER, REMOVING, Store
-from umpteen.results.beneath import Found, folder_below, folder_of, remove_below, walk_below
+from umpteen.results.beneath import folder_below, folder_of, remove_below, walk_below
 from umpteen.results.opening import is_remote
 from umpteen.results.owners import own_ids
 
@@ -102,9 +102,10 @@ def _remove_folder(store: Store, names: Sequence[str]) -> Removed:
             with _opened(top, name) as folder:
                 own = own_ids() | ({os.fstat(folder).st_uid} if folder is not None else set())
                 entries = _list_outputs(folder)
+                for entry in entries:
+                    with contextlib.suppress(FileNotFoundError):  # gone in between
+                        _remove_own(top, f"{name}/{entry}", folder, own)
             tasks += bool(entries)
-            for entry in entries:
-                _remove_own(top, f"{name}/{entry}", own)
             _remove_empty(top, name)
         left = sum(_count(top, name) for name in {name.split("/")[0] for name in names})
         _mark(store, "rest")
@@ -130,14 +131,15 @@ def _list_outputs(folder: int | None) -> list[str]:
     return [name for name in _OF_A_TASK if name in names]
 
 
-def _remove_own(top: str, key: str, own: set[int]) -> None:
-    """It and all below it, but for files of users that are none of `own`."""
-    with folder_of(top, key) as (folder, name):
-        found = os.lstat(name, dir_fd=folder)
+def _remove_own(top: str, key: str, folder: int | None, own: set[int]) -> None:
+    """It and all below it, but for files of users that are none of `own`. folder: it is in."""
+    name = key.rpartition("/")[2]
+    found = os.lstat(name, dir_fd=folder)
     if not stat.S_ISDIR(found.st_mode):
-        below = [Found("", found.st_mode, found.st_size, "", found.st_uid)]
-    else:
-        below = walk_below(top, key)
+        if found.st_uid in own:
+            os.unlink(name, dir_fd=folder)
+        return
+    below = walk_below(top, key)
     if all(each.owner in own for each in below):
         remove_below(top, key)
         return
