@@ -198,7 +198,7 @@ class Delivery:
                     parcels[0].problem = f"could not keep its outputs: {error}"
                     self._finish(parcels)
                 else:
-                    self._put_back(parcels, StoreError(str(error)))
+                    self._put_back(parcels, StoreError(str(error), error.hint))
             else:
                 self._finish(parcels)
 

@@ -598,7 +598,9 @@ def cancel(name: str, tasks: Sequence[str] = ()) -> Submission:
     tasks: names, patterns or indices. Raises InputError where there is no such job or task.
     """
     history = open_history(name)
-    settings = _read_settings(history, detach=True)
+    # Of a colleague's job it is the mark in the store that ends it, and his executor is not asked.
+    is_strange = bool(find_stranger(history))
+    settings = _read_settings(history, detach=True, executor=(LOCAL, {}) if is_strange else None)
     executor = open_executor(settings.executor, settings.executor_options)
     submission = Submission(settings, history, executor, [])
     living = submission.liveness.list_living(history)

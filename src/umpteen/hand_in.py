@@ -43,7 +43,7 @@ from umpteen.results.base import (
     synced_key,
     tasks_key,
 )
-from umpteen.results.opening import OPTIONS_VARIABLE, is_remote
+from umpteen.results.opening import OPTIONS_VARIABLE, is_remote, read_options
 from umpteen.results.owners import refuse_strangers
 from umpteen.staging import measure, pack
 from umpteen.task import FORMAT_VERSION
@@ -214,7 +214,8 @@ def hand_in(
 
 def _load(plan: Plan, history: History, mark: str, made: Sequence[NewBatch]) -> Load:
     settings = plan.job.settings
-    options = settings.results_options
+    # Workers have not the environment of who hands in.
+    options = settings.results_options or (read_options() if is_remote(settings.address) else {})
     own = {new.handed.batch for new in made}
     waits = {batch for new in made for batch in new.waits} - own
     earlier = {batch: history.batches[batch].handle for batch in waits}

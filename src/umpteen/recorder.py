@@ -77,6 +77,7 @@ class Recorder:
     def hear_trouble(self, trouble: str) -> None:
         """The store refuses."""
         self.trouble, self.trouble_s = trouble, self.trouble_s or time.monotonic()
+        self.hint = None
 
     def hear_success(self) -> None:
         """The store takes what it is given."""

@@ -522,8 +522,9 @@ def test_where_nothing_may_be_removed_one_file_is_left(s3: S3, s3_proxy: FaultPr
 
 def test_an_endpoint_without_a_scheme_is_input(s3: S3) -> None:
     store = open_with(s3, endpoint_url=f"127.0.0.1:{s3.port}")
-    with pytest.raises(SettingsError, match="Invalid endpoint"):
+    with pytest.raises(SettingsError, match="Invalid endpoint") as caught:
         store.read("a")
+    assert "http://HOST:PORT" in (caught.value.hint or "")
     store.close()
 
 

@@ -548,6 +548,20 @@ def test_secret_options_are_not_in_a_store_that_others_may_read(umpteen: Umpteen
     assert "hidden-word" not in done.stderr
 
 
+def test_colleague_cancels_a_job_that_the_store_lets_him_write_to(
+    umpteen: Umpteen, dask_cluster: DaskCluster, s3: S3, tmp_path: Path
+) -> None:
+    env = {OPTIONS_VARIABLE: json.dumps(s3.options)}
+    write_job(umpteen, dask_cluster, "touch began; sleep 600", results=s3.address)
+    running = umpteen.start("run", "job.json", env=env)
+    wait_until(lambda: (umpteen.folder / "began").exists() or running.poll() is not None, 60)
+    (tmp_path / "other").mkdir()
+    other = Umpteen(tmp_path, tmp_path / "other")
+    done = other("cancel", s3.address, env=env)
+    assert done.returncode == 0, done.stderr
+    assert "1 cancelled" in finish(running, 1)
+
+
 @pytest.mark.root
 def test_colleague_who_may_read_a_job_collects_it_without_its_options(
     umpteen: Umpteen, dask_cluster: DaskCluster, tmp_path: Path

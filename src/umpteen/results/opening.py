@@ -24,6 +24,7 @@ __all__ = [
     "make_absolute",
     "open_store",
     "parse_address",
+    "read_options",
     "read_patience",
     "working_folder",
 ]
@@ -122,7 +123,7 @@ def open_store(
         site.main()
     from umpteen.results.remote import RemoteStore
 
-    options = _read_options() if options is None else options
+    options = read_options() if options is None else options
     return RemoteStore(address, options, read_patience() if patience_s is None else patience_s)
 
 
@@ -205,7 +206,7 @@ def _check_scheme(scheme: str) -> None:
         raise SettingsError(f"results at {scheme}:// are not known", hint)
 
 
-def _read_options() -> dict[str, Any]:
+def read_options() -> dict[str, Any]:
     """What the environment says; a value that cannot be read is not shown."""
     try:
         options = json.loads(os.environ.get(OPTIONS_VARIABLE) or "{}")

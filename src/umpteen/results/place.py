@@ -42,6 +42,7 @@ IN_FLIGHT = 32
 CHECK_NETWORK = "check the network and the address, then run the same command again"
 ASK_FOR_ACCESS = "these credentials may not do this: use others, or ask whoever owns the place"
 _CHECK_OPTIONS = "check `options` of the results: they are those of fsspec's {}://"
+_WRITE_ENDPOINT = "write the endpoint as http://HOST:PORT or https://HOST"
 _UNKNOWN_OPTION = re.compile(r"unexpected (?:keyword argument|option):? '(\w+)'")
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 5.0
 _COMPARED_BYTES = 64 * 1024 * 1024
@@ -70,13 +71,12 @@ class WrongOptionsError(Exception):
     """A place cannot be opened with what `options` or the environment say."""
 
     def __init__(self, scheme: str, error: Exception) -> None:
-        text = str(error)
+        text = " ".join(str(error).split())
         unknown = _UNKNOWN_OPTION.search(text)
-        reason = f"the options cannot be used: {text}"
-        if unknown:
-            reason = f"there is no option {unknown[1]!r}"
+        reason = f"there is no option {unknown[1]!r}" if unknown else text
+        hint = _WRITE_ENDPOINT if "endpoint" in text else _CHECK_OPTIONS.format(scheme)
         super().__init__(reason)
-        self.trouble = Trouble(reason, _CHECK_OPTIONS.format(scheme), is_input=True)
+        self.trouble = Trouble(reason, hint, is_input=True)
 
 
 class PlaceError(Exception):
