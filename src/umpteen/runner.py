@@ -364,8 +364,8 @@ class _Runner:
         self._remove_scratch()
         if self._leave_kept():
             return StoreError.exit_code
-        if not self.intake.unopened:  # else we are to be taken for dead, and not waited for
-            self.lease.remove()
+        if not self.intake.unopened and not self.feed.passed_over:
+            self.lease.remove()  # else we are to be taken for dead, and not waited for
         return self._conclude(options, left)
 
     def _keep_undelivered(self) -> None:
