@@ -303,6 +303,8 @@ class Opener(NamedTuple):
         """By its lease: True, False, or None where this machine cannot know."""
         if start.ended:
             return False
+        if not start.opened:  # killed before its first line; where it was, its lease is
+            return is_alive(start.key.token)
         if start.opened.get("machine") != self.here.machine:
             return None
         if start.opened.get("boot") != self.here.boot or self._is_copied(start):

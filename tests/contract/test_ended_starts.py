@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from umpteen.process import build_runner_command, read_machine
 from umpteen.records import build_line
 from umpteen.results.base import JOB, RecordsKey, batch_key, handles_key, records_key
 from umpteen.results.directory import DirectoryStore
+from umpteen.starts import Opener
 
 TOKEN, OTHER = "a" * 12, "b" * 12
 BATCH = """{"nprocs": 1, "remote_output_path": "%s", "runs": [{"cmd": "true",
@@ -91,3 +93,13 @@ def test_start_that_passed_a_batch_over_is_known_to_be_over(store: DirectoryStor
     assert "being run here already" in done.stderr
     assert is_held(OTHER) is False
     lease.remove()
+
+
+def test_start_that_was_killed_before_its_first_line_is_over(store: DirectoryStore) -> None:
+    store.create(records_key("1", RecordsKey(1, TOKEN)), b"")
+    os.close(Lease.create(TOKEN, identify(store), 1).lock)
+    opener = Opener(identify(store), store, OTHER, read_machine(), take_over=False, begun={})
+    opened = opener.open("1")
+    assert opened is not None
+    opened.file.close()
+    assert opened.fenced is False
