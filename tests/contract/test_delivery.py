@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -10,8 +12,9 @@ import pytest
 from tests.support.proxy import FaultProxy
 from tests.support.s3 import S3
 from tests.support.wait import wait_until
-from umpteen.delivery import Delivery, Parcel
+from umpteen.delivery import Delivery, Parcel, Partial
 from umpteen.errors import StoreError
+from umpteen.results.base import Content
 from umpteen.results.directory import DirectoryStore
 from umpteen.results.opening import OPTIONS_VARIABLE, open_store
 
@@ -75,3 +78,49 @@ def test_an_attempt_that_is_set_aside_in_two_goes_has_one_label(tmp_path: Path, 
     kept = {path.name for path in (task / "attempts/1-aa").iterdir()}
     assert kept == {"stdout", "stderr", "status_code", "results"}
     assert {path.name for path in task.iterdir()} == {"attempts", "stdout", "status_code"}
+
+
+class HeldStore(DirectoryStore):
+    """One whose `replace`, by which alone what is partial is put, waits."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(address)
+        self.has_begun, self.may_go = threading.Event(), threading.Event()
+
+    def replace(self, key: str, content: Content) -> None:
+        self.has_begun.set()
+        self.may_go.wait(30)
+        super().replace(key, content)
+
+
+def test_what_was_shown_of_a_running_task_never_comes_after_all_that_it_left(
+    tmp_path: Path,
+) -> None:
+    store = HeldStore(str(tmp_path / "job"))
+    delivery = Delivery(store)
+    output = store.path("task")
+    partial = Partial(0, put_outputs(tmp_path / "spool/0-1"), output, "")
+    delivery.show(partial)
+    assert store.has_begun.wait(30)
+    (tmp_path / "spool/0-1/stdout").write_text("all of it")
+    parcel = Parcel(0, partial.folder, output, "", "status_code", None)
+    parcel.partial = partial
+    delivery.send(parcel)
+    other = Parcel(1, put_outputs(tmp_path / "spool/1-1"), store.path("o"), "", "status_code", None)
+    delivery.send(other)  # which nothing of the first holds up
+    assert wait_until(delivery.take) == [other]
+    store.may_go.set()
+    assert wait_until(delivery.take) == [parcel]
+    assert store.read("task/stdout") == b"all of it"
+    delivery.stop()
+
+
+def test_what_a_running_task_printed_is_put_when_there_is_enough_more(tmp_path: Path) -> None:
+    partial = Partial(0, put_outputs(tmp_path / "spool"), "", "")
+    assert partial.list_grown() == [("stdout", 5)]
+    partial.shown["stdout"] = 5
+    assert partial.list_grown() == []
+    partial.shown["stdout"] = large = 80 << 20
+    for size, is_put in ((large + 1000, False), (large + (11 << 20), True)):
+        os.truncate(tmp_path / "spool/stdout", size)
+        assert bool(partial.list_grown()) is is_put
