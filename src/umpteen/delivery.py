@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 
 from umpteen.errors import StoreError, UmpteenError
 from umpteen.results.base import OUTPUTS, UNFINISHED, Store, attempt_folder
+from umpteen.results.beneath import open_below
 from umpteen.results.opening import find_output
 
 __all__ = ["Delivery", "Parcel", "Partial"]
@@ -277,7 +278,7 @@ class Delivery:
             self._make_room(partial, store, folder)
             target = f"{folder}/{partial.below}" if partial.below else folder
             for name, size in partial.list_grown():
-                with open(f"{partial.folder}/{name}", "rb") as file:
+                with open(open_below(partial.folder, name), "rb") as file:
                     store.replace(f"{target}/{name}", _read_pieces(file, size))
                 partial.shown[name] = size
         with self.changed:

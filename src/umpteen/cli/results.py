@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -20,6 +19,7 @@ from umpteen.lookup import open_history
 from umpteen.pulling import LeftOut, Pulled, list_task_files, pull
 from umpteen.report import render_size, shorten_path
 from umpteen.results.opening import make_absolute
+from umpteen.screen import clean
 from umpteen.task import STATES
 
 __all__ = ["results_command"]
@@ -27,7 +27,6 @@ __all__ = ["results_command"]
 _SHOW_S = 1.0
 _RESULTS = "results/"
 _SHOWN = 3
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _KINDS = {
     "outputs": "of which nothing can be looked at",
     "name": "with a name that leads out of DEST",
@@ -134,7 +133,7 @@ def _show_left_out(left_out: Sequence[LeftOut]) -> None:
         found = [each for each in left_out if each.kind == kind]
         if not found:
             continue
-        shown = [_CONTROL.sub("?", f"{each.path} {each.why}") for each in found[:_SHOWN]]
+        shown = [clean(f"{each.path} {each.why}") for each in found[:_SHOWN]]
         more = f", and {len(found) - _SHOWN:,} more" if len(found) > _SHOWN else ""
         say(f"  left out  {len(found):,} {what}: {', '.join(shown)}{more}", err=True)
 
