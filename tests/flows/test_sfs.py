@@ -145,3 +145,21 @@ def test_a_server_that_says_no_or_nothing_ends_the_command(
         done = umpteen("status", top, env=sfs.environment | given | limits)
     assert done.returncode == 3
     assert said in done.stderr
+
+
+# A program of its own, as what the client builds at its first use is built once.
+FIRST_USE = """
+import sys
+from umpteen.results.opening import open_store
+sys.setswitchinterval(1e-6)
+print(open_store(sys.argv[1], {}).read_many([(f"{n}/a", 0, -1) for n in range(32)]))
+"""
+
+
+def test_a_first_use_by_many_threads_at_once_reads_all(sfs: Sfs) -> None:
+    for number in range(32):
+        sfs.put(f"top/{number}/a", b"%d" % number)
+    command = [sys.executable, "-W", "ignore", "-c", FIRST_USE, f"sfs://{sfs.owner}/top"]
+    for _ in range(3):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.stdout == f"{[b'%d' % n for n in range(32)]}\n", done.stderr

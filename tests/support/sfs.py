@@ -89,7 +89,7 @@ class SfsServer:
         class Handler(_Handler):
             place = server
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server = _Server(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
 
     def __enter__(self) -> Self:
@@ -212,6 +212,10 @@ class SfsServer:
     def _present_file(self, owner: str, path: str) -> dict[str, Any]:
         query = urllib.parse.urlencode({"owner": owner, "path": path})
         return {**self._describe(owner, path), "url": f"{self.address}/file?{query}"}
+
+
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 128
 
 
 class _Handler(BaseHTTPRequestHandler):

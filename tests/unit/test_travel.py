@@ -24,7 +24,7 @@ TRAVELS = {f"umpteen.{name}" for name in zipapp.TRAVELS} | {
 # What a module may import beside that, in functions alone: it says so where it is missing.
 PACKAGES = {
     "umpteen.executors.carrier": {"dask", "distributed"},
-    "umpteen.results.filesystem": {"fsspec", "fsspec.asyn"},
+    "umpteen.results.filesystem": {"fsspec", "fsspec.asyn", "saturnfs.schemas.base"},
     "umpteen.results.s3": {"aiohttp", "botocore", "botocore.session", "fsspec.config", "s3fs"},
     "umpteen.results.sftp": {"asyncssh", "asyncssh.sftp", "sshfs"},
 }

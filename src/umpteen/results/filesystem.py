@@ -57,6 +57,7 @@ _LIMITS_S = {"get_file": None, "find": 600.0}  # of what may be long
 _MAKE_PLACE = "make it, or name another"
 _NO_FILE = frozenset({errno.ENOENT, errno.ENOTDIR})
 _FTP_REFUSED = ("550", "553")  # it may be missing, and we may not be allowed to
+_SCHEMAS = threading.Lock()
 _MEMORY = threading.Lock()
 # Where one thing at a time can be done. Files in memory are one object for all who read them,
 # their position too; FTP has one connection for all that is asked.
@@ -412,7 +413,10 @@ def _load_kind(scheme: str) -> Any:
             "it is there on Saturn Cloud; elsewhere: export the address and a token of yours",
         )
     try:
-        return get_filesystem_class(scheme)
+        kind = get_filesystem_class(scheme)
+        if scheme == "sfs":
+            _build_schemas()
+        return kind
     except ImportError as error:
         raise SettingsError(
             f"results at {scheme}:// need a package that is missing: {error}"
@@ -422,6 +426,15 @@ def _load_kind(scheme: str) -> Any:
         raise SettingsError(
             f"results at {scheme}://: their package cannot be loaded: {reason}"
         ) from error
+
+
+def _build_schemas() -> None:
+    """Have saturnfs build now what it builds when it is first used: two threads cannot at once."""
+    from saturnfs.schemas.base import DataclassSchema
+
+    with _SCHEMAS:
+        for kind in DataclassSchema.__subclasses__():
+            getattr(kind, "Schema", None)
 
 
 def _measure(path: str) -> int:
