@@ -370,8 +370,9 @@ def find_death(token: str) -> str:
         return ""
     try:
         with open(_find(token) + "/complaints", "rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - _SAID_BYTES))
-            word = find_last_word(file.read().decode(errors="replace"))
+            file.seek(max(0, os.fstat(file.fileno()).st_size - max(_SAID_BYTES, _LAST_WORDS)))
+            said, _, _ = file.read().partition(b"\0")  # the rest is room that was kept for it
+            word = find_last_word(said.decode(errors="replace"))
     except OSError:
         return ""
     return f"its runner has ended: {word}" if word else ""

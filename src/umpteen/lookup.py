@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from umpteen.errors import InputError, StoreError, UmpteenError
+from umpteen.errors import InputError, SettingsError, StoreError, UmpteenError
 from umpteen.executors.base import (
     ENDED,
     LOCAL,
@@ -37,6 +37,7 @@ from umpteen.verify import verify
 __all__ = [
     "UNKNOWN_S",
     "Liveness",
+    "NotOpenedError",
     "Outputs",
     "find_names",
     "find_outputs",
@@ -294,20 +295,27 @@ def find_outputs(
 
 
 def _find_output(history: History, task: Task) -> tuple[Store, str]:
-    """Raises StoreError for a place elsewhere that somebody else may have named."""
+    """Raises NotOpenedError for a place elsewhere that somebody else may have named."""
     if not task.output:
         return history.store, task.name
     _check_output(history, task)
     return find_output(history.store, task.output)
 
 
+class NotOpenedError(StoreError):
+    """Outputs are said to be at a place that is not asked, as somebody else may have named it."""
+
+
 def _check_output(history: History, task: Task) -> None:
-    """Raises StoreError for a place elsewhere that somebody else may have named."""
-    address = parse_address(task.output or "")
-    own = history.store.address
-    is_near = address.startswith(f"{own}/") or not (is_remote(own) or is_remote(address))
+    """Raises NotOpenedError for a place elsewhere that somebody else may have named."""
+    own, output = history.store.address, task.output or ""
+    try:
+        address = parse_address(output)
+        is_near = address.startswith(f"{own}/") or not (is_remote(own) or is_remote(address))
+    except SettingsError:  # nothing can be kept there, whoever says so
+        address, is_near = output, False
     if not is_near and (found := find_stranger(history)):
-        raise StoreError(
+        raise NotOpenedError(
             f"the outputs of {task.name} are at {address}, which is not opened: "
             f"{found} may be somebody else's",
             "look there by other means, if you trust who says so",

@@ -18,7 +18,7 @@ from umpteen.errors import InputError, SettingsError, StoreError
 from umpteen.history import History
 from umpteen.job import Task
 from umpteen.landing import Landing, has_time, tell_obstacle
-from umpteen.lookup import Outputs, find_outputs
+from umpteen.lookup import NotOpenedError, Outputs, find_outputs
 from umpteen.results.base import OUTPUTS, Store
 from umpteen.results.beneath import Found, NotPlainError, describe_kind
 from umpteen.results.directory import DirectoryStore
@@ -96,8 +96,11 @@ def list_task_files(history: History, left_out: list[LeftOut]) -> Iterator[TaskF
                 found = listed.get(outputs.folder, [])
             else:
                 found = _look(outputs)
-        except (StoreError, SettingsError) as error:
-            if isinstance(error, StoreError) and not error.damaged:
+        except (NotOpenedError, SettingsError) as error:
+            left_out.append(LeftOut(task.name, "outputs", str(error)))
+            continue
+        except StoreError as error:
+            if not error.damaged:
                 raise
             left_out.append(LeftOut(task.name, "outputs", str(error)))
             continue

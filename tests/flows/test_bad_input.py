@@ -247,7 +247,6 @@ def test_bad_flag_hint_stands_in_its_own_paragraph(umpteen: Umpteen) -> None:
 @pytest.mark.parametrize(
     ("runs", "needle"),
     [
-        ([], "no tasks"),
         ([{"cmd": "true"}, {"command": "true"}], "unknown key 'command'"),
         ([{"remote_output_path": "a"}], "no command"),
         ([{"cmd": "a", "remote_output_path": "o/x"}, {"cmd": "b", "remote_output_path": "o/x/"}],
