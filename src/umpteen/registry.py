@@ -17,6 +17,7 @@ from umpteen.results.base import JOB
 from umpteen.results.opening import is_remote, open_store, parse_address
 
 __all__ = [
+    "RESULTS_FOLDER",
     "Entry",
     "find_address",
     "find_addresses",
@@ -28,7 +29,7 @@ __all__ = [
     "was_handed_in",
 ]
 
-_RESULTS_FOLDER = "umpteen-results"
+RESULTS_FOLDER = "umpteen-results"
 
 
 class Entry(NamedTuple):
@@ -133,7 +134,7 @@ def _list_beside() -> list[Entry]:
     """Jobs in this folder's own umpteen-results."""
     found = []
     try:
-        root = os.path.abspath(_RESULTS_FOLDER)
+        root = os.path.abspath(RESULTS_FOLDER)
         names = os.listdir(root)
     except OSError:
         return []
@@ -169,7 +170,7 @@ def find_address(name: str) -> str:
 
 def _list_looked_at(name: str) -> str:
     """Where a job was looked for, in words."""
-    places = [f"./{_RESULTS_FOLDER}", f"the registry, {_folder()}"]
+    places = [f"./{RESULTS_FOLDER}", f"the registry, {_folder()}"]
     return " or ".join([f"{name} itself", *places] if "/" in name else places)
 
 
@@ -183,7 +184,7 @@ def find_addresses(name: str) -> list[str]:
         return [parse_address(name)]
     entries = [entry for entry in list_entries() if entry.name == name]
     here = [entry.address for entry in entries if entry.folder == _here()]
-    beside = os.path.join(_RESULTS_FOLDER, name)
+    beside = os.path.join(RESULTS_FOLDER, name)
     if os.path.isdir(beside) and is_job(beside):
         here.insert(0, parse_address(beside))
     return list(dict.fromkeys(here)) or [entry.address for entry in entries]

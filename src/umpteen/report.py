@@ -26,7 +26,6 @@ from umpteen.task import Record, tell_end, write_verb
 __all__ = [
     "Folds",
     "choose_failures",
-    "cut_middle",
     "fit_progress",
     "plan_to_dict",
     "read_failure",
@@ -48,6 +47,7 @@ __all__ = [
     "render_start",
     "render_table",
     "shorten_path",
+    "shorten_place",
     "status_to_dict",
 ]
 
@@ -126,6 +126,15 @@ def shorten_path(path: str) -> str:
         return path.removeprefix(os.getcwd().rstrip("/") + "/")
     except FileNotFoundError:  # we are in a folder that was removed
         return path
+
+
+def shorten_place(folder: str) -> str:
+    """The folder from here where it is here, else with `~` for the user's home."""
+    shown = shorten_path(f"{folder}/")
+    if not shown.startswith("/"):
+        return shown.rstrip("/") or "."
+    home = os.path.expanduser("~").rstrip("/")
+    return f"~{folder[len(home) :]}" if home and shown.startswith(f"{home}/") else folder
 
 
 class Progress(NamedTuple):
@@ -485,14 +494,6 @@ def _failure_cells(job: str, failure: Failure) -> list[str]:
 
 def _cut(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"
-
-
-def cut_middle(text: str, width: int) -> str:
-    """The text in so many characters: its end, and as much of its beginning as there is room."""
-    if len(text) <= width:
-        return text
-    end = (width - 1) * 2 // 3
-    return text[: width - 1 - end] + "…" + text[len(text) - end :]
 
 
 def render_table(head: Sequence[str], rows: Iterable[Sequence[str]], right: str = "") -> list[str]:

@@ -37,12 +37,31 @@ def test_ls_shows_each_job_in_a_line(umpteen: Umpteen) -> None:
     assert (rows["good"][-1], rows["bad"][-1]) == ("succeeded", "failed")
 
 
-def test_ls_of_twins_fits_the_terminal(umpteen: Umpteen, tmp_path: Path) -> None:
-    for place in ("first", "second"):
-        umpteen("run", "true", "--name", "job", "--results", tmp_path / ("deep/" * 20) / place)
-    _, *rows = umpteen.at_terminal("ls", columns=100)
-    assert all(len(row) <= 100 and "…" in row for row in rows)
-    assert sorted(row[-6:].strip("/") for row in rows) == ["first", "second"]
+@pytest.mark.parametrize("columns", [80, 140])
+def test_ls_keeps_jobs_of_one_name_apart_by_their_folders(umpteen: Umpteen, columns: int) -> None:
+    deep = umpteen.home / ("deep/" * 5)
+    for place in (umpteen.folder / "near", umpteen.folder, deep / "first", deep / "second"):
+        place.mkdir(parents=True, exist_ok=True)
+        umpteen("run", "true", "--name", "job", cwd=place)
+    umpteen("run", "true", "--name", "job", "--results", umpteen.folder / "own")
+    shutil.move(umpteen.store(), umpteen.store("moved"))
+    lines = umpteen.at_terminal("ls", columns=columns)
+    head, *rows = [line.split() for line in lines]
+    assert max(map(len, lines)) <= columns, lines
+    assert (head[-1] == "folder") == (columns == 140)
+    places = [row[-1] for row in rows if row[-1] != "succeeded"]
+    below = "~/" + "deep/" * 5
+    assert sorted(places) == sorted(
+        ["near", "own", "umpteen-results/moved", f"{below}first", f"{below}second"]
+    )
+    assert len(rows) == (5 if columns == 140 else 10)
+
+
+def test_ls_shows_the_folder_that_jobs_are_in_as_a_dot(umpteen: Umpteen, tmp_path: Path) -> None:
+    for place in (umpteen.folder, tmp_path):
+        umpteen("run", "true", "--name", "job", cwd=place)
+    _, *rows = umpteen("ls").stdout.splitlines()
+    assert {row.split()[-1] for row in rows} == {".", str(tmp_path)}
 
 
 def test_ls_and_status_of_a_job_without_tasks_say_so(umpteen: Umpteen) -> None:

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import click
 
 from umpteen.cli.printing import say
 from umpteen.errors import StoreError
 from umpteen.job_list import Pending, read_far, read_near
-from umpteen.registry import list_entries
-from umpteen.report import cut_middle, render_ago, render_table, shorten_path, status_to_dict
+from umpteen.registry import RESULTS_FOLDER, list_entries
+from umpteen.report import render_ago, render_table, shorten_place, status_to_dict
+from umpteen.results.opening import is_remote
 from umpteen.status import UNREAD, JobStatus
 
 __all__ = ["ls_command"]
-
-_LEAST = 12  # columns that a path keeps
 
 
 @click.command(
@@ -55,37 +55,50 @@ def _order(status: JobStatus) -> float:
 
 def _show(near: list[JobStatus], pending: Sequence[Pending]) -> list[JobStatus]:
     """Print the table, the jobs on this machine before others are waited for; all of them."""
-    head, *lines = _render([*near, *(each.silent for each in pending)])
-    for line in [head, *lines[: len(near)]]:
-        say(line)
+    head, *rows = _render([*near, *(each.silent for each in pending)])
+    _print([head, *rows[: len(near)]])
     sys.stdout.flush()
     if not pending:
         return near
     far = sorted(read_far(pending), key=_order)
-    for line in _render([*near, *far])[1 + len(near) :]:
-        say(line)
+    _print(_render([*near, *far])[1 + len(near) :])
     return [*near, *far]
 
 
-def _render(found: Sequence[JobStatus]) -> list[str]:
-    """The head, and a row for each."""
+def _print(rows: Iterable[Sequence[str]]) -> None:
+    for line in itertools.chain.from_iterable(rows):
+        say(line)
+
+
+def _render(found: Sequence[JobStatus]) -> list[list[str]]:
+    """The lines of the head, and of a row for each.
+
+    Where jobs are called the same, places tell them apart: in a column, or whole on lines of their
+    own where the terminal has no room for them.
+    """
     head = ["name", "executor", "tasks", "done", "failed", "running", "started", "state"]
-    names = [status.name for status in found]
-    has_twins = len(set(names)) < len(names)  # told apart by where they are
-    head += ["results"] * has_twins
-    paths = [shorten_path(status.address) for status in found]
-    rows = [
-        [*_cells(status), *([path] if has_twins else [])]
-        for status, path in zip(found, paths, strict=True)
-    ]
-    lines = render_table(head, rows, right="llrrrr")
-    if has_twins and sys.stdout.isatty():
-        widest = max(map(len, paths))
-        spare = shutil.get_terminal_size().columns - max(map(len, lines)) + widest
-        for row in rows:
-            row[-1] = cut_middle(row[-1], max(spare, _LEAST))
-        lines = render_table(head, rows, right="llrrrr")
-    return lines
+    rows = [_cells(status) for status in found]
+    plain = [[line] for line in render_table(head, rows, right="llrrrr")]
+    names = {status.name for status in found}
+    if len(names) == len(found):
+        return plain
+    places = _places(found)
+    beside = [[*row, place] for row, place in zip(rows, places, strict=True)]
+    lines = render_table([*head, "folder"], beside, right="llrrrr")
+    if sys.stdout.isatty() and max(map(len, lines)) > shutil.get_terminal_size().columns:
+        return [plain[0], *([*row, f"  {at}"] for row, at in zip(plain[1:], places, strict=True))]
+    return [[line] for line in lines]
+
+
+def _places(found: Sequence[JobStatus]) -> list[str]:
+    """Where each is, in short: for what was run as usual the folder that it was run in."""
+    known = {status.address for status in found}
+    places = []
+    for status in found:
+        folder = status.address.removesuffix(f"/{RESULTS_FOLDER}/{status.name}") or "/"
+        place = status.address if folder in known else folder
+        places.append(status.address if is_remote(status.address) else shorten_place(place))
+    return places
 
 
 def _cells(status: JobStatus) -> list[str]:
