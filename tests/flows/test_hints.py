@@ -15,6 +15,18 @@ TASKS = ["-1", "--stderr", "-f it's", "--", "[ab]"]
 TYPED = re.compile(r"umpteen [a-z-]+ .*?(?= {3,}|$| ends it first)", re.MULTILINE)
 
 
+def test_negative_number_is_a_task(umpteen: Umpteen) -> None:
+    tasks = "{name: '{x}', command: 'echo {x}; exit 1', matrix: {x: [-1, 0, '-0.5']}}"
+    umpteen.write("neg.yaml", f"tasks: [{tasks}]")
+    umpteen("run", "neg.yaml")
+    assert umpteen("logs", "neg", "-1").stdout == "-1\n"
+    assert umpteen("logs", "neg", "-0.5", "--attempt", "1").stdout == "-0.5\n"
+    assert umpteen("why", "neg", "-1", "--json").returncode == 0
+    assert "2 failed before and run again" in umpteen("retry", "neg", "0", "-1").stderr
+    done = umpteen("logs", "neg", "-1", "--stder")
+    assert (done.returncode, done.stderr.splitlines()[0]) == (2, "error: there is no flag --stder")
+
+
 def find_typed(*texts: str) -> set[str]:
     """The commands that these outputs name."""
     return {found.group() for text in texts for found in TYPED.finditer(text)}

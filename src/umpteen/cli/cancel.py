@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from umpteen.cli.options import complete_task, job_argument
+from umpteen.cli.options import TaskCommand, complete_task, job_argument
 from umpteen.cli.printing import say
 from umpteen.cli.view import stop_signals
 from umpteen.dispatch import Submission, cancel, watch
@@ -27,6 +27,7 @@ _LOOK_S = 0.02
 
 @click.command(
     "cancel",
+    cls=TaskCommand,
     short_help="End a job, or some tasks of it.",
     epilog="""\b
 Examples:

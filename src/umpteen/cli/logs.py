@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from umpteen.cli.options import complete_task, job_argument, one_task
+from umpteen.cli.options import TaskCommand, complete_task, job_argument, one_task
 from umpteen.cli.printing import say
 from umpteen.errors import EXIT_SOME_FAILED, EXIT_SUCCEEDED, InputError, SettingsError
 from umpteen.history import History
@@ -31,6 +31,7 @@ _Attempt = tuple[str, Record]
 
 @click.command(
     "logs",
+    cls=TaskCommand,
     short_help="Print what a task wrote to stdout or stderr.",
     epilog="""\b
 Examples:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from umpteen.history import History
 
 __all__ = [
+    "TaskCommand",
     "call_job",
     "complete_file",
     "complete_name",
@@ -43,6 +44,21 @@ _COMPLETED, _COMPLETED_BYTES = 1000, 1 << 20
 
 _Verb = TypeVar("_Verb", bound=Callable[..., Any])
 _Value = TypeVar("_Value")
+
+
+class TaskCommand(click.Command):
+    """A verb that takes tasks, which may be called like negative numbers."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Takes `-1` for a task, as no flag begins with a digit."""
+        try:
+            return super().parse_args(ctx, list(args))
+        except click.NoSuchOption:
+            tasks = [word for word in args[1:] if word[:1] == "-" and word[1:2].isdigit()]
+            if not tasks or "--" in args:
+                raise
+        others = [word for word in args[1:] if word not in tasks]
+        return super().parse_args(ctx, [args[0], *others, "--", *tasks])
 
 
 def job_argument(verb: _Verb) -> _Verb:

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from umpteen.cli.options import (
+    TaskCommand,
     complete_task,
     job_argument,
     read_duration,
@@ -30,6 +31,7 @@ __all__ = ["retry_command"]
 
 @click.command(
     "retry",
+    cls=TaskCommand,
     short_help="Run again what did not succeed.",
     epilog="""\b
 Examples:

@@ -8,7 +8,7 @@ import sys
 
 import click
 
-from umpteen.cli.options import complete_task, job_argument, one_task
+from umpteen.cli.options import TaskCommand, complete_task, job_argument, one_task
 from umpteen.cli.printing import say
 from umpteen.dispatch import explain
 from umpteen.sentences import render_why, why_to_dict
@@ -18,6 +18,7 @@ __all__ = ["why_command"]
 
 @click.command(
     "why",
+    cls=TaskCommand,
     short_help="Say why a task has failed, or has not run.",
     epilog="""\b
 Examples:
