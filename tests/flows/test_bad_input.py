@@ -96,6 +96,19 @@ FILES = {
     "key of later": ("job.yaml", "tasks:\n- {command: a, needs: b}", ["line 2", "'needs'", "yet"]),
     "script in place of a list": ("job.txt", "#!/bin/sh\necho a\n", ["script", "'sh job.txt'"]),
     "program in place of a list": ("sim.py", "import os\n", ["script", "'python3 sim.py'"]),
+    "Makefile, which may be YAML": ("Makefile", "all:\n\techo a\n", ["make -f Makefile"]),
+    "rules of make": ("rules.mk", "all: a\n", ["make -f rules.mk"]),
+    "table in place of a list": ("values.txt", "lr seed\n0.1 1\n", ["line 2", "--from"]),
+    "misspelt placeholder in a folder": (
+        "job.yaml",
+        "tasks:\n- {command: a, cwd: 'w/{sed}', matrix: {seed: [1]}}",
+        ["line 2", "{sed}", "'seed'"],
+    ),
+    "misspelt placeholder in what is expected": (
+        "job.yaml",
+        "tasks:\n- {command: a, expect: ['w/{sed}'], matrix: {seed: [1]}}",
+        ["line 2", "{sed}", "'seed'"],
+    ),
     "after an unknown task": (
         "job.yaml",
         "tasks:\n- {name: prep, command: a}\n- command: b\n  after: perp",
@@ -120,6 +133,14 @@ FILES = {
     ),
     "no core": ("job.yaml", "cpus: 0\ntasks: [a]", ["line 1", "'cpus'", "at least 1"]),
 }  # fmt: skip
+
+
+def test_command_in_several_words_is_shown_in_quotes(umpteen: Umpteen) -> None:
+    done = umpteen("run", "echo", "a b", "{x}", "x=1,2")
+    expect_refusal(done, "'a b' is neither a job file nor key=values")
+    typed = shlex.split(done.stderr.partition("quotes: ")[2])[1:]
+    assert umpteen(*typed).returncode == 0
+    assert umpteen("logs", "echo", "x=2").stdout == "a b 2\n"
 
 
 @pytest.mark.parametrize("case", FILES)

@@ -93,7 +93,9 @@ class _TextLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignor
 
 def check_encoding(source: Source) -> None:
     """Raises InputError, with line and column, where the bytes are not UTF-8 or hold a NUL."""
-    if source.data.startswith((b"\xff\xfe", b"\xfe\xff")):
+    begin = source.data[:64]
+    is_wide = len(begin) > 3 and not (any(begin[::2]) and any(begin[1::2]))  # with no mark
+    if is_wide or begin.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise InputError("is UTF-16 text, not UTF-8", "save it as UTF-8", file=source.name)
     try:
         source.data.decode()

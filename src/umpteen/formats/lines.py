@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 
 from umpteen.errors import InputError
 from umpteen.formats.documents import Path, Place, Source, check_encoding
 from umpteen.formats.entries import Draft
 from umpteen.task import shell_command, write_verb
 
-__all__ = ["find_interpreter", "read_lines"]
+__all__ = ["find_interpreter", "read_lines", "refuse_makefile"]
 
 _INTERPRETERS = {
     ".py": "python3", ".R": "Rscript", ".r": "Rscript", ".jl": "julia", ".pl": "perl",
     ".rb": "ruby", ".js": "node", ".lua": "lua", ".m": "octave",
 }  # fmt: skip
+_NUMBER = re.compile(r"[-+]?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?(?=[\s,;|]|$)")
 _OTHER_FORMATS = (
     ".md", ".rst", ".html", ".xml", ".toml", ".ini", ".cfg", ".conf", ".log", ".tex",
 )  # fmt: skip
@@ -37,6 +39,7 @@ def read_lines(source: Source) -> Draft:
     else:
         stripped = [line.strip() for line in text.split("\n")]
         commands = [line for line in stripped if line and line[0] != "#"]
+    _refuse_table(source, commands)
     return Draft(source, entries=list(commands), find=functools.partial(_find_line, source))
 
 
@@ -49,16 +52,33 @@ def _refuse_others(source: Source) -> None:
             + write_verb("run", f"{program} {shell_command([source.name])}"),
             file=source.name,
         )
-    stem, extension = os.path.splitext(os.path.basename(source.name))
-    if stem.lower() in ("makefile", "gnumakefile"):
-        hint = "to run it as one task: " + write_verb(
-            "run", f"make -f {shell_command([source.name])}"
-        )
-        raise InputError("is a Makefile, not a list of commands", hint, file=source.name)
+    extension = os.path.splitext(source.name)[1]
     if extension.lower() in _OTHER_FORMATS:
         hint = "one that is may have any other name: cp it to commands.txt"
         message = f"is no list of commands, as its name ends in {extension}"
         raise InputError(message, hint, file=source.name)
+
+
+def refuse_makefile(source: Source) -> None:
+    """Raises InputError for a Makefile: its first line can be taken for a key of YAML."""
+    stem, extension = os.path.splitext(os.path.basename(source.name).lower())
+    if stem in ("makefile", "gnumakefile") or extension == ".mk":
+        hint = "to run it as one task: "
+        hint += write_verb("run", f"make -f {shell_command([source.name])}")
+        raise InputError("is a Makefile, not a list of commands", hint, file=source.name)
+
+
+def _refuse_table(source: Source, commands: Sequence[str]) -> None:
+    """Raises InputError where one of the first two commands begins with a number, as rows do."""
+    for position, command in enumerate(commands[:2]):
+        if match := _NUMBER.match(command):
+            place = _find_line(source, [position])
+            raise InputError(
+                f"no command is called {match[0]}",
+                "a table of values goes with a command: umpteen run 'prog {x}' --from values.csv",
+                file=source.name,
+                line=place.line if place else None,
+            )
 
 
 def _join_lines(text: str) -> Iterator[tuple[int, str]]:

@@ -90,7 +90,8 @@ def refuse_placeholder_in_name(name: object) -> None:
 class TextTemplate:
     """A text that no shell reads, with plain replacement.
 
-    `for_name` percent-encodes values as in automatic names, and refuses unknown placeholders.
+    `for_name` percent-encodes values as in automatic names, and refuses unknown placeholders;
+    else those are refused that are nearly a declared name.
     """
 
     def __init__(self, text: str, names: Collection[str], *, for_name: bool = False) -> None:
@@ -98,8 +99,8 @@ class TextTemplate:
             for match in _IDENTIFIER.finditer(text):
                 if match[1] not in names:
                     raise _unknown(match[1], names)
-        quoting = encode_value if for_name else _keep
-        self._text = _Filled(text, _find_slots(text, names, quoting))
+        slots = _find_slots(text, names, encode_value) if for_name else _find_in_word(text, names)
+        self._text = _Filled(text, slots)
 
     def fill(self, values: Mapping[str, str]) -> str:
         """The text for one row."""

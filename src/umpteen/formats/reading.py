@@ -34,7 +34,7 @@ from umpteen.formats.entries import (
     locate_error,
 )
 from umpteen.formats.inputs import Inputs, choose_job_name, names_files
-from umpteen.formats.lines import find_interpreter, read_lines
+from umpteen.formats.lines import find_interpreter, read_lines, refuse_makefile
 from umpteen.formats.matrix import build_product, join_tables, parse_words, read_table
 from umpteen.formats.native import read_csv, read_native
 from umpteen.formats.placeholders import refuse_placeholders
@@ -165,12 +165,25 @@ def _read_command(arguments: Sequence[str], tables: Sequence[str], inputs: Input
     hint = "give a .csv, .tsv, .json or .jsonl file"
     read = [(name, read_table(inputs.open(name, hint=hint))) for name in tables]
     values = [join_tables(read)] if read else []
+    _refuse_loose_words(arguments)
     if arguments[1:]:
         values.append(parse_words(arguments[1:]))
     matrix = build_product(values) if values else None
     if not values:
         refuse_placeholders(arguments[0])
     return Draft(Source("", b""), entries=[TaskEntry(command=arguments[0], matrix=matrix)])
+
+
+def _refuse_loose_words(arguments: Sequence[str]) -> None:
+    """Raises InputError, with what to type, for a command in words of its own."""
+    loose = [place for place, word in enumerate(arguments) if place and "=" not in word]
+    if loose and len(arguments[0].split()) == 1:
+        end = loose[-1] + 1
+        words = ["umpteen", "run", write_command(arguments[:end]), *arguments[end:]]
+        raise InputError(
+            f"{arguments[loose[0]]!r} is neither a job file nor key=values",
+            f"a command with blanks needs quotes: {shell_command(words)}",
+        )
 
 
 def _read_source(source: Source) -> Draft:
@@ -181,6 +194,7 @@ def _read_source(source: Source) -> Draft:
     if extension in (".csv", ".tsv"):
         check_encoding(source)
         return read_csv(source)
+    refuse_makefile(source)
     if document := _open_document(source, extension):
         keys = document.list_keys()
         return (

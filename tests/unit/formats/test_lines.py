@@ -33,7 +33,7 @@ def test_lines_that_end_in_a_backslash_go_on_as_in_a_shell() -> None:
     assert [place.line for place in places if place] == [2, 4, 6]
 
 
-@pytest.mark.parametrize("name", ["README.md", "cfg.toml", "x.INI", "Makefile"])
+@pytest.mark.parametrize("name", ["README.md", "cfg.toml", "x.INI"])
 def test_lines_of_a_file_that_is_known_to_be_none_are_refused(name: str) -> None:
     with pytest.raises(InputError, match="list of commands"):
         read_lines(Source(name, b"all: x\n"))
@@ -45,6 +45,10 @@ def test_lines_of_a_file_that_is_known_to_be_none_are_refused(name: str) -> None
         (b"a\nb\0c\n", "a.txt, line 2, column 2: has a NUL byte"),
         ("a\né".encode() + b"\xff\n", "a.txt, line 2, column 2: is not UTF-8 text"),
         ("a".encode("utf-16"), "a.txt: is UTF-16 text, not UTF-8"),
+        ("ls é".encode("utf-16-le"), "a.txt: is UTF-16 text, not UTF-8"),
+        ("ls\n".encode("utf-16-be"), "a.txt: is UTF-16 text, not UTF-8"),
+        (b"# all\n\nlr seed\n0.1 1\n", "a.txt, line 4: no command is called 0.1"),
+        (b"-1e-3,2\n", "a.txt, line 1: no command is called -1e-3"),
         (b"#!/bin/sh\nls\n", "a.txt: is a script"),
     ],
 )

@@ -170,6 +170,11 @@ def test_text_template_other_text_keeps_unknown_braces() -> None:
     assert TextTemplate("{a} ${x} {x}", ["x"]).fill({"x": "1"}) == "{a} ${x} 1"
 
 
+def test_text_template_misspelt_placeholder_is_refused() -> None:
+    with pytest.raises(InputError, match=r"unknown placeholder \{sed\}"):
+        TextTemplate("data/{sed}", ["seed"])
+
+
 @pytest.mark.parametrize(
     "command", ["echo", "awk '{x}' f", "echo ${x} {a,b} {} {1}", "echo '{x}'\"a\"'{y}'"]
 )
