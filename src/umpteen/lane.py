@@ -49,6 +49,7 @@ from umpteen.results.base import (
     scratch_folder,
     spool_folder,
 )
+from umpteen.results.beneath import NotPlainError
 from umpteen.results.opening import OPTIONS_VARIABLE, is_remote, parse_address
 from umpteen.results.owners import check_folder, own_ids
 from umpteen.task import (
@@ -808,6 +809,7 @@ class _Lane:
     def _leave_files(self, task: _Running, reason: str) -> Record:
         assert task.reaped is not None
         exit_code = task.reaped[0]
+        _refuse_link(task.folder)
         self._keep_results(task)
         if task.batch.written is not None and not task.is_spooled:
             os.makedirs(f"{task.folder}/results", exist_ok=True)  # as programs expect of `sc`
@@ -837,8 +839,6 @@ class _Lane:
             return
         try:
             if os.stat(task.results).st_mtime_ns == 0 or not os.listdir(task.results):
-                return
-            if os.path.lexists(target):  # kept by this attempt before the store refused
                 return
             _move_folder(task.results, target)
         except FileNotFoundError:
@@ -977,13 +977,23 @@ def _cut(path: str, size: int) -> None:
             os.close(fd)
 
 
+def _refuse_link(folder: str) -> None:
+    """Raises NotPlainError where somebody put a link in its place while the command ran."""
+    if os.path.islink(folder):
+        raise NotPlainError(errno.ELOOP, "it is a link, and is not followed", folder)
+
+
 def _move_folder(source: str, target: str) -> None:
+    """Put what is in one folder into another, beside what the command left there by itself."""
+    if os.path.islink(target) or os.path.isfile(target):
+        os.unlink(target)
     try:
         os.rename(source, target)
     except OSError as error:
-        if error.errno != errno.EXDEV:
+        # Of a task with an address of its own; or something is there, maybe half of this.
+        if error.errno not in (errno.EXDEV, errno.ENOTEMPTY, errno.EEXIST):
             raise
-        _copy_folder(source, target)  # of a task with an address of its own
+        _copy_folder(source, target)
         shutil.rmtree(source)
 
 
@@ -1022,6 +1032,8 @@ def _copy_below(
             if entry.is_symlink():
                 _copy_link(entry.path, goal)
             elif entry.is_file():
+                if os.path.islink(goal):
+                    os.unlink(goal)
                 shutil.copy2(entry.path, goal)
             elif entry.is_dir() and not os.path.samestat(entry.stat(), skipped):
                 _copy_below(entry.path, goal, skipped, failed)

@@ -194,3 +194,30 @@ def test_an_output_that_becomes_a_link_meanwhile_is_not_written_through(
     umpteen("collect", "job", "-q")
     assert big.read_bytes() == b"x" * 9000
     assert not (umpteen.store() / "t/status_code").is_symlink()
+
+
+def test_a_tasks_folder_that_becomes_a_link_meanwhile_is_not_written_in(
+    umpteen: Umpteen, victim: Path
+) -> None:
+    command = "touch began; until test -e go; do sleep 0.05; done; echo 1 > $RESULTS_DIR/n"
+    umpteen("run", command, "--name", "job", "--detach", "-q")
+    wait_until((umpteen.folder / "began").exists)
+    folder = umpteen.store() / "0"
+    folder.rename(umpteen.folder / "moved")
+    folder.symlink_to(victim)
+    before = read_tree(victim)
+    (umpteen.folder / "go").touch()
+    umpteen("collect", "job", "-q")
+    reason = f"could not keep its files: it is a link, and is not followed: {folder}"
+    assert list(read_states(umpteen).values()) == [("failed", reason)]
+    assert read_tree(victim) == before
+
+
+def test_results_that_become_a_link_meanwhile_are_replaced(umpteen: Umpteen, victim: Path) -> None:
+    results = umpteen.store() / "0" / "results"
+    before = read_tree(victim)
+    done = umpteen("run", f"ln -s {victim} {results}; echo 1 > $RESULTS_DIR/n", "--name", "job")
+    assert done.returncode == 0
+    assert not results.is_symlink()
+    assert read_tree(results) == {"n": b"1\n"}
+    assert read_tree(victim) == before

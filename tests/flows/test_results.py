@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from tests.support.command import Umpteen
+from tests.support.store import read_tree
+from tests.support.wait import wait_until
 
 
 @pytest.fixture
@@ -70,3 +73,37 @@ def test_results_of_an_unknown_job_are_refused(finished: Umpteen) -> None:
     done = finished("results", "jbo")
     assert done.returncode == 2
     assert "did you mean 'job'?" in done.stderr
+
+
+def test_results_that_commands_put_in_their_place_stay_beside_what_they_left(
+    umpteen: Umpteen,
+) -> None:
+    umpteen.write(
+        "job.yaml",
+        "slots: 1\n"
+        "tasks:\n"
+        "- name: '{x}'\n"
+        "  command: 'cd $OUT/{x}; mkdir results; echo own > results/own; echo {x} > $RESULTS_DIR/f{x}'\n"
+        "  matrix: {x: [a, b]}\n",
+    )
+    done = umpteen("run", "job.yaml", env={"OUT": str(umpteen.store())})
+    assert done.returncode == 0
+    for name in "ab":
+        found = read_tree(umpteen.store() / name / "results")
+        assert found == {"own": b"own\n", f"f{name}": f"{name}\n".encode()}
+
+
+def test_results_for_which_a_disk_had_no_room_come_whole_when_it_has(
+    umpteen: Umpteen, own_disk: Path
+) -> None:
+    (own_disk / "fill").write_bytes(bytes(20 << 20))
+    command = "cd $RESULTS_DIR; for i in 1 2 3 4; do head -c 6000000 /dev/zero > $i; done"
+    run = {"cmd": command, "remote_output_path": str(own_disk / "a")}
+    file = {"nprocs": 1, "remote_output_path": str(umpteen.folder / "out"), "runs": [run]}
+    umpteen.write("batch.json", json.dumps(file))
+    running = umpteen.start("batch", "batch.json")
+    wait_until(lambda: not shutil.disk_usage(own_disk).free)
+    (own_disk / "fill").unlink()
+    running.communicate(timeout=60)
+    sizes = {path.name: path.stat().st_size for path in (own_disk / "a" / "results").iterdir()}
+    assert sizes == dict.fromkeys("1234", 6_000_000)
