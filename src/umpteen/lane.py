@@ -768,7 +768,7 @@ class _Lane:
         if task.ending:
             self._end_strays(task)
         if not self.is_orphan:  # else the next start is to see what ran when its runner died
-            self.setup.lease.clear_slot(task.slot)
+            self.setup.lease.end_slot(task.slot, task.ordinal, task.position)
         self._conclude(task, reason)
 
     def _end_strays(self, task: _Running) -> None:

@@ -70,7 +70,7 @@ _NAME = re.compile("[0-9a-z-]+")
 _OURS = re.compile(r"[0-9a-f]{12}(\.new)?|(hand-in|place|split|start)-.+\.lock|(keeper|runner)-.+")
 _SLOT = struct.Struct("<IIIIQd")
 _LAST_WORDS = 4096
-_STARTING = 1  # a slot whose task is about to have a pid
+_STARTING, _ENDED = 1, 2  # of a slot whose task is about to have a pid, or has none any more
 _END_LIMIT_S = 20.0
 _WIND_DOWN_S = 4.0  # more than lanes without a runner give their tasks
 _FORGET_S = 30 * 86400
@@ -79,7 +79,10 @@ _HINT = "set UMPTEEN_LEASES to a folder on a local disk that has room and that y
 
 
 class SlotEntry(NamedTuple):
-    """What one slot runs: batch by its place in the runner's list, task by its place there."""
+    """What one slot runs: batch by its place in the runner's list, task by its place there.
+
+    has_ended: whether it ran that last, and nothing since.
+    """
 
     slot: int
     ordinal: int
@@ -87,6 +90,7 @@ class SlotEntry(NamedTuple):
     pid: int
     start_ticks: int
     start_s: float
+    has_ended: bool = False
 
 
 def leases_folder() -> str:
@@ -221,7 +225,7 @@ class Lease:
     def set_slot(self, entry: SlotEntry) -> None:
         """Say what runs in a slot; it is in the file when this returns."""
         assert self._table is not None
-        slot, ordinal, position, pid, start_ticks, start_s = entry
+        slot, ordinal, position, pid, start_ticks, start_s, _ = entry
         _SLOT.pack_into(
             self._table, slot * _SLOT.size, ordinal, position, pid, 0, start_ticks, start_s
         )
@@ -230,6 +234,11 @@ class Lease:
         """Say what is about to run in a slot: it may kill whoever would say so afterwards."""
         assert self._table is not None
         _SLOT.pack_into(self._table, slot * _SLOT.size, ordinal, position, 0, _STARTING, 0, 0.0)
+
+    def end_slot(self, slot: int, ordinal: int, position: int) -> None:
+        """Say that it has ended: it may have killed the runner, before that has heard of it."""
+        assert self._table is not None
+        _SLOT.pack_into(self._table, slot * _SLOT.size, ordinal, position, 0, _ENDED, 0, 0.0)
 
     def clear_slot(self, slot: int) -> None:
         """Nothing runs in the slot."""
@@ -290,12 +299,12 @@ def _reserve(path: str, size: int) -> None:
 
 
 def _parse_slots(table: bytes) -> Iterator[SlotEntry]:
-    """The slots in which something runs, or is about to: that has no pid yet."""
+    """The slots that were used: what is about to run has no pid yet, what has ended none any more."""
     whole = len(table) - len(table) % _SLOT.size
     for slot, values in enumerate(_SLOT.iter_unpack(table[:whole])):
         ordinal, position, pid, phase, start_ticks, start_s = values
         if pid or phase:
-            yield SlotEntry(slot, ordinal, position, pid, start_ticks, start_s)
+            yield SlotEntry(slot, ordinal, position, pid, start_ticks, start_s, phase == _ENDED)
 
 
 def _read_slots(folder: str) -> list[SlotEntry]:
@@ -563,14 +572,18 @@ def _bury(folder: str) -> None:
         pass
 
 
-def read_last_slots(token: str, batch: str) -> set[int]:
-    """Which tasks of a batch, by their place in it, a runner of this machine had at its end."""
+def read_last_slots(token: str, batch: str, *, ended: bool = False) -> set[int]:
+    """Which tasks of a batch, by their place in it, a runner of this machine had at its end.
+
+    ended: those instead that had ended, each as the last of its slot.
+    """
     folder = _find(token)
     batches = _read(folder, "runner.json").get("batches", [])
     if batch not in batches:
         return set()
     ordinal = batches.index(batch)
-    return {slot.position for slot in _read_slots(folder) if slot.ordinal == ordinal}
+    slots = (slot for slot in _read_slots(folder) if slot.has_ended == ended)
+    return {slot.position for slot in slots if slot.ordinal == ordinal}
 
 
 def _forget_old() -> None:

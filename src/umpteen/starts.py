@@ -383,13 +383,20 @@ class Opener(NamedTuple):
             indices = {r.task for r in start.records if r.reason == REASON_INTERRUPTED}
         elif is_here:
             is_same_boot = start.opened.get("boot") == self.here.boot and not self._is_copied(start)
-            return read_last_slots(start.key.token, view.batch) if is_same_boot else None
+            return self._read_death(view, start) if is_same_boot else None
         elif start.opened.get("take_over"):
             content = self.store.read(running_key(view.batch, start.key))
             indices = {task.task for task in parse_running(content, MOST_TASKS).tasks}
         else:
             return None
         return {position for position, index in enumerate(view.indices) if index in indices}
+
+    def _read_death(self, view: BatchView, start: Start) -> set[int]:
+        """What ran when a runner of this machine died, or had ended before that could record it."""
+        token, recorded = start.key.token, {record.task for record in start.records}
+        ended = read_last_slots(token, view.batch, ended=True)
+        lost = {position for position in ended if view.indices[position] not in recorded}
+        return lost | read_last_slots(token, view.batch)
 
     def _record_killer(self, opened: OpenBatch, position: int) -> None:
         state, reason = TaskState.FAILED.value, REASON_KILLED_ITS_RUNNER

@@ -130,3 +130,10 @@ def test_task_that_kills_its_lane_at_once_fails_alone(umpteen: Umpteen, slots: s
     assert done.returncode == 1, done.stderr
     assert "killed its runner" in done.stderr
     assert "3 succeeded, 1 failed" in done.stderr
+
+
+def test_task_that_kills_its_runner_and_ends_at_once_fails(umpteen: Umpteen) -> None:
+    command = "kill -9 $(sed 's/.*) . //; s/ .*//' /proc/$PPID/stat)"
+    done = umpteen("run", command, "--name", "job")
+    assert done.returncode == 1, done.stderr
+    assert "killed its runner" in done.stderr

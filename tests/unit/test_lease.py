@@ -222,6 +222,17 @@ def test_lease_says_what_is_about_to_run() -> None:
     lease.remove()
 
 
+def test_lease_says_what_has_ended_last() -> None:
+    lease = Lease.create(TOKEN, STORE, 3)
+    lease.open_slots(["7"])
+    lease.set_slot(SlotEntry(1, 0, 70, 4000, 2**40, 1.5))
+    lease.end_slot(1, 0, 70)
+    assert lease.list_slots() == []
+    assert read_last_slots(TOKEN, "7") == set()
+    assert read_last_slots(TOKEN, "7", ended=True) == {70}
+    lease.remove()
+
+
 def test_lease_of_more_slots_than_can_be_is_no_larger(leases: Path) -> None:
     lease = Lease.create(TOKEN, STORE, 10**12)
     size = (leases / TOKEN / "slots").stat().st_size
