@@ -442,6 +442,13 @@ def test_another_server_is_told_from_a_damaged_job(
     assert not (tmp_path / "copy").exists()
 
 
+def test_a_server_may_call_its_empty_answers_pages(store: Store, s3_proxy: FaultProxy) -> None:
+    headers = f'ETag: "{"0" * 32}"\r\nx-amzn-requestid: 1\r\n'  # as moto does
+    s3_proxy.rule = lambda _: Answer(200, "", "text/html; charset=utf-8", headers)
+    store.replace("a", b"x")
+    assert s3_proxy.count() == {"PUT": 1}
+
+
 def test_web_pages_may_be_results(s3: S3, store: Store) -> None:
     from botocore.session import Session
 

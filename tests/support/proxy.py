@@ -27,11 +27,12 @@ class Request(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What is answered in the server's place."""
+    """What is answered in the server's place; headers: further ones, each with its line end."""
 
     status: int
     body: str = ""
     kind: str = "application/xml"
+    headers: str = ""
 
 
 def refusal(status: int, code: str, message: str = "") -> Answer:
@@ -172,7 +173,7 @@ class FaultProxy:
     async def _answer(self, answer: Answer, client: asyncio.StreamWriter) -> None:
         body = answer.body.encode()
         head = f"HTTP/1.1 {answer.status} Injected\r\nContent-Length: {len(body)}\r\n"
-        head += f"Content-Type: {answer.kind}\r\nConnection: close\r\n\r\n"
+        head += f"Content-Type: {answer.kind}\r\n{answer.headers}Connection: close\r\n\r\n"
         client.write(head.encode() + body)
         await client.drain()
 

@@ -515,15 +515,17 @@ def _refuse_others(operation_model: Any, response_dict: dict[str, Any], **_: Any
     if status >= 500 or status == 429:
         return
     is_read = operation_model.name in {"GetObject", "HeadObject"} and status < 300
-    if "etag" not in headers if is_read else _is_page(headers) or _is_text(response_dict["body"]):
+    if "etag" not in headers if is_read else _is_other(headers, response_dict["body"]):
         kind = headers.get("content-type", "")
         raise _NoS3ServerError(_NO_SERVER.format(f"{status} ({kind})" if kind else status))
 
 
-def _is_text(body: bytes) -> bool:
-    """Whether something is there that is no XML."""
+def _is_other(headers: Any, body: bytes) -> bool:
+    """Whether an answer is no XML, or a page; S3 servers may call an empty one a page."""
     content = body.lstrip(b"\xef\xbb\xbf \t\r\n")
-    return content != b"" and not content.startswith(b"<")
+    if not content:
+        return _is_page(headers) and not _is_s3(headers)
+    return not content.startswith(b"<") or (_is_page(headers) and not content.startswith(b"<?xml"))
 
 
 def _is_page(headers: Any) -> bool:
@@ -532,7 +534,7 @@ def _is_page(headers: Any) -> bool:
 
 def _is_s3(headers: Any) -> bool:
     """Whether headers are of an S3 server, which may have web pages as files."""
-    return any(name.lower().startswith(("x-amz-", "x-goog-", "x-rgw-")) for name in headers)
+    return any(name.lower().startswith(("x-amz", "x-goog-", "x-rgw-")) for name in headers)
 
 
 def _create(path: str) -> BinaryIO:
