@@ -27,6 +27,16 @@ def test_negative_number_is_a_task(umpteen: Umpteen) -> None:
     assert (done.returncode, done.stderr.splitlines()[0]) == (2, "error: there is no flag --stder")
 
 
+@pytest.mark.parametrize("flag", ["--wait", "--watch", "--quite"])
+def test_unknown_flag_beside_a_job_file_is_about_the_flag(umpteen: Umpteen, flag: str) -> None:
+    umpteen.write("job.yaml", "tasks: [true]")
+    done = umpteen("run", "job.yaml", flag)
+    hint = done.stderr.partition("hint: ")[2]
+    assert ("'--quiet'" in hint) == (flag == "--quite")
+    assert ("umpteen collect" in hint) == (flag != "--quite")
+    assert "job.yaml" not in hint
+
+
 def find_typed(*texts: str) -> set[str]:
     """The commands that these outputs name."""
     return {found.group() for text in texts for found in TYPED.finditer(text)}

@@ -70,6 +70,8 @@ _MEANT = {
     "submit": "umpteen run --detach starts a job and comes back",
     "watch": "umpteen collect watches a job",
 }
+_WATCHES = "umpteen run watches to the end; umpteen collect watches what was detached"
+_MEANT_FLAGS = {"--wait": _WATCHES, "--watch": _WATCHES}
 
 
 class VerbGroup(click.Group):
@@ -204,6 +206,8 @@ def _translate(error: click.ClickException, arguments: Sequence[str]) -> Umpteen
 
 def _hint_flag(flag: str, context: click.Context, command: str) -> str:
     """The nearest flags, and the command line where the flag is the command's own."""
+    if flag in _MEANT_FLAGS:
+        return _MEANT_FLAGS[flag]
     options = [name for p in context.command.get_params(context) for name in p.opts]
     nearest = nearest_hint(flag, [o for o in options if o.startswith("--")])
     if not command:
@@ -230,12 +234,21 @@ def _hint_command(flag: str, arguments: Sequence[str]) -> str:
     if names[0] != "run" or flag not in names:
         return ""
     for place in range(1, names.index(flag)):
-        if os.path.isfile(arguments[place]) or shutil.which(arguments[place]):
+        if _is_program(arguments[place]):
             from umpteen.formats import write_command
 
             command = shlex.quote(write_command(arguments[place:]))
             return shlex.join(["umpteen", *arguments[:place]]) + f" {command}"
     return ""
+
+
+def _is_program(word: str) -> bool:
+    """Whether a word can begin a command: a program that is found, or a script."""
+    from umpteen.formats import write_command
+
+    return bool(shutil.which(word)) or (
+        os.path.isfile(word) and write_command([word]) != shlex.quote(word)
+    )
 
 
 def _list_choices(parameter: click.Parameter) -> str:
