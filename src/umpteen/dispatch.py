@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import os
 import re
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
@@ -703,7 +704,23 @@ def _read_settings(
         # A batch file's job may not say, and an older version took any number.
         given["slots"] = min(given.get("slots") or usable_cores(), SLOTS_MOST)
         given["executor_options"] = {"detach": True} if detach else {}
+        given["submitted_from"] = _find_folder(history.store, given.get("submitted_from") or "")
     return msgspec.convert({**DEFAULTS, **given}, Settings)
+
+
+def _find_folder(store: Store, before: str) -> str:
+    """Where relative paths begin: where the job was handed in from before.
+
+    Where that is gone and the job lies below the folder that the user is in, all of it was moved:
+    then it is this one.
+    """
+    if not before or os.path.isdir(before):
+        return before
+    with contextlib.suppress(OSError):  # the folder that the user is in was removed
+        here = os.getcwd()
+        if os.path.realpath(store.address).startswith(f"{here}/"):
+            return here
+    return before
 
 
 def _refuse_left_out(history: History, settings: Settings) -> None:

@@ -160,6 +160,6 @@ def _refuse_lost(batch: OpenBatch) -> None:
         return
     raise StoreError(
         f"the folder that the job was handed in from, {view.submitted_from}, is not there",
-        "bring it along with --sync, or give the tasks a cwd that is there",
+        "run the job file in the folder where it is now, bring that along with --sync, or give a cwd",
         damaged=True,  # as it will not come by itself
     )

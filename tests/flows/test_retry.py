@@ -270,3 +270,19 @@ def test_retry_drops_nothing_that_was_handed_in_meanwhile(umpteen: Umpteen) -> N
     retrying.communicate(timeout=60)
     status = json.loads(umpteen("status", "job", "--json").stdout)
     assert status["total"] == 5
+
+
+def test_retry_and_collect_in_a_project_that_was_moved_run_where_it_is_now(
+    umpteen: Umpteen,
+) -> None:
+    project = umpteen.folder / "project"
+    project.mkdir()
+    command = "pwd; [ -e data.txt ]"
+    assert umpteen("run", command, "--name", "job", cwd=project).returncode == 1
+    moved = project.rename(umpteen.folder / "moved")
+    (moved / "data.txt").touch()
+
+    elsewhere = umpteen("retry", moved / "umpteen-results/job", cwd=umpteen.home)
+    assert (elsewhere.returncode, "is not there" in elsewhere.stderr) == (3, True)
+    assert umpteen("collect", "job", cwd=moved).returncode == 0
+    assert umpteen("logs", "job", "0", cwd=moved).stdout == f"{moved}\n"
