@@ -33,6 +33,8 @@ from umpteen.status import (
 __all__ = ["Pending", "read_far", "read_near"]
 
 _LIMIT_S = 5.0  # for which an endpoint may be silent
+_READY_S = 30.0  # for which this machine may need to load what asks it
+_LOOK_S = 0.2
 _SILENT = f"no answer within {_LIMIT_S:.0f} s"
 _AT_ONCE = 8  # of one endpoint: an SSH server takes no more new connections than ten
 # Whatever bucket it is, they are all behind one endpoint.
@@ -135,7 +137,7 @@ class _Endpoint:
         self.jobs = jobs
         self.waiting = collections.deque(jobs)
         self.found: dict[int, JobStatus] = {}
-        self.answered_s = time.monotonic()
+        self.began_s = self.answered_s = time.monotonic()
         self.changed = threading.Condition()
         for _ in range(min(_AT_ONCE, len(jobs))):
             threading.Thread(target=self._work, daemon=True).start()
@@ -157,13 +159,19 @@ class _Endpoint:
         """What was answered, once that is all, or nothing was for too long."""
         with self.changed:
             while len(self.found) < len(self.jobs):
-                heard_s = (store.heard_s for job in self.jobs.values() for store in job.stores)
-                left_s = max([self.answered_s, *heard_s]) + _LIMIT_S - time.monotonic()
+                left_s = self._find_start() + _LIMIT_S - time.monotonic()
                 if left_s <= 0:
                     self._give_up()
                     break
-                self.changed.wait(left_s)
+                self.changed.wait(min(left_s, _LOOK_S))
             return dict(self.found)
+
+    def _find_start(self) -> float:
+        """Since when it is silent: its last answer, or when it could be asked at all."""
+        stores = [store for job in self.jobs.values() for store in job.stores]
+        ready_s = min((store.ready_s for store in stores), default=self.began_s)
+        ready_s = min(ready_s, self.began_s + _READY_S)
+        return max([self.answered_s, ready_s, *(store.heard_s for store in stores)])
 
     def _give_up(self) -> None:
         self.waiting.clear()

@@ -527,11 +527,26 @@ def test_where_nothing_may_be_removed_one_file_is_left(s3: S3, s3_proxy: FaultPr
         store.close()
 
 
-def test_an_endpoint_without_a_scheme_is_input(s3: S3) -> None:
-    store = open_with(s3, endpoint_url=f"127.0.0.1:{s3.port}")
-    with pytest.raises(SettingsError, match="Invalid endpoint") as caught:
+@pytest.mark.parametrize(
+    ("endpoint", "words"),
+    [
+        ("127.0.0.1:1", "Invalid endpoint"),
+        ("ftp://127.0.0.1", "not a valid URI"),
+        ("http://127.0.0.1:port", "not a valid URI"),
+    ],
+)
+def test_an_endpoint_that_can_be_none_is_input(s3: S3, endpoint: str, words: str) -> None:
+    store = open_with(s3, endpoint_url=endpoint)
+    with pytest.raises(SettingsError, match=words) as caught:
         store.read("a")
     assert "http://HOST:PORT" in (caught.value.hint or "")
+    store.close()
+
+
+def test_options_that_are_no_mapping_are_input(s3: S3) -> None:
+    store = open_with(s3, config_kwargs=5)
+    with pytest.raises(SettingsError, match="cannot be used"):
+        store.read("a")
     store.close()
 
 

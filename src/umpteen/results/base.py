@@ -255,6 +255,11 @@ class Store(abc.ABC):
     lists_deep = False
 
     @property
+    def ready_s(self) -> float:
+        """When it could be asked first; infinite until then, where that may take long."""
+        return float("-inf")
+
+    @property
     def has_exclusive_create(self) -> bool:
         """Whether of several who create the same file just one succeeds."""
         return True

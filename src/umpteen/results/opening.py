@@ -41,6 +41,7 @@ _NEVER = frozenset(
     "git github http https jlab jupyter libarchive local pyscript reference root simplecache tar "
     "zip".split()
 )
+_FOLDERS = ("/", "./", "../", "~")
 _TORN = re.compile(rf"({'|'.join([*_USUAL, *_SPELLINGS])}):/?(?!/)", re.IGNORECASE)
 
 
@@ -63,6 +64,11 @@ def parse_address(address: str) -> str:
         raise SettingsError(
             f"the address {address!r} has no '//' behind '{torn[1]}:'",
             f"write {torn[1]}://{'/' if torn[1] == 'file' else ''}{rest}, or ./{address} for a folder",
+        )
+    if not scheme and "://" in address and not address.startswith(_FOLDERS):
+        raise SettingsError(
+            "the address of the results has no scheme before its '://'",
+            "write scheme://place/folder, with one scheme; ./ before it for a folder of that name",
         )
     if scheme and scheme[1].lower() != "file":
         return _parse_remote(scheme[1].lower(), address[scheme.end() :])

@@ -26,6 +26,7 @@ __all__ = [
     "CONNECT_S",
     "IN_FLIGHT",
     "READ_S",
+    "WRITE_ENDPOINT",
     "Body",
     "Entry",
     "Place",
@@ -42,7 +43,7 @@ IN_FLIGHT = 32
 CHECK_NETWORK = "check the network and the address, then run the same command again"
 ASK_FOR_ACCESS = "these credentials may not do this: use others, or ask whoever owns the place"
 _CHECK_OPTIONS = "check `options` of the results: they are those of fsspec's {}://"
-_WRITE_ENDPOINT = "write the endpoint as http://HOST:PORT or https://HOST"
+WRITE_ENDPOINT = "write the endpoint as http://HOST:PORT or https://HOST"
 _UNKNOWN_OPTION = re.compile(r"unexpected (?:keyword argument|option):? '(\w+)'")
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 5.0
 _COMPARED_BYTES = 64 * 1024 * 1024
@@ -74,7 +75,7 @@ class WrongOptionsError(Exception):
         text = " ".join(str(error).split())
         unknown = _UNKNOWN_OPTION.search(text)
         reason = f"there is no option {unknown[1]!r}" if unknown else text
-        hint = _WRITE_ENDPOINT if "endpoint" in text else _CHECK_OPTIONS.format(scheme)
+        hint = WRITE_ENDPOINT if "endpoint" in text else _CHECK_OPTIONS.format(scheme)
         super().__init__(reason)
         self.trouble = Trouble(reason, hint, is_input=True)
 
@@ -120,13 +121,14 @@ class Place(abc.ABC):
     is_exclusive: whether a new file is made only where none is; None where only a trial tells.
     keeps_marks: whether the mark of a new file can be asked for later. lists_deep: whether a
     thousand files in many folders are one request. patience_s: no attempt begins later than
-    this after the first.
+    this after the first. ready_s: when it could be asked first, on the monotonic clock.
     """
 
     is_exclusive: bool | None = None
     keeps_marks = False
     lists_deep = False
     patience_s = 0.0
+    ready_s = float("-inf")
 
     async def put_new(self, key: str, body: Body) -> bool:
         """Put a file whole where none is; False, and nothing done, if there is one."""

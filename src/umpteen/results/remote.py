@@ -82,6 +82,11 @@ class RemoteStore(Store):
         return f"{self.address}/{key}"
 
     @property
+    def ready_s(self) -> float:
+        """When the place could be asked first; infinite until then."""
+        return self.place.ready_s
+
+    @property
     def has_exclusive_create(self) -> bool:
         """Whether of several who create the same file just one succeeds; tried out once."""
         with self.probing:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
+import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, BinaryIO
 
@@ -19,6 +21,7 @@ from umpteen.results.place import (
     CONNECT_S,
     IN_FLIGHT,
     READ_S,
+    WRITE_ENDPOINT,
     Body,
     Entry,
     Place,
@@ -119,6 +122,7 @@ class S3Place(Place):
         }
         self.filesystem: Any = None
         self.client: Any = None
+        self.ready_s = math.inf  # what asks takes a second to load, and more on a busy machine
         self.has_conditions = True  # until the server says otherwise
 
     async def send(self, key: str, body: Body, *, mark: str) -> bool:
@@ -360,6 +364,8 @@ class S3Place(Place):
             return Trouble(" ".join(str(error).split()), _CHECK_KEYS, is_input=True)
         if isinstance(error, (exceptions.NoCredentialsError, exceptions.PartialCredentialsError)):
             return Trouble("no credentials were found", _CHECK_KEYS)
+        if isinstance(error, exceptions.EndpointResolutionError):
+            return Trouble(str(error), WRITE_ENDPOINT, is_input=True)
         if isinstance(error, exceptions.ProfileNotFound):
             return Trouble("there is no such profile", _CHECK_KEYS)
         if isinstance(error, exceptions.SSLError):
@@ -442,6 +448,7 @@ class S3Place(Place):
             # Under this name it is before botocore's own look, which makes a 500 of what is no XML.
             client.meta.events.register_first("before-parse.*.*", _refuse_others)
             self.client = client
+            self.ready_s = min(self.ready_s, time.monotonic())
         return client
 
     def _build_filesystem(self) -> Any:
@@ -450,8 +457,8 @@ class S3Place(Place):
 
         options = apply_config(S3FileSystem, self.options)
         config = {**_choose_checksums(options.get("profile")), **self.config}
-        config.update(options.pop("config_kwargs", None) or {})
         try:
+            config.update(options.pop("config_kwargs", None) or {})
             return S3FileSystem(
                 **{**options, "config_kwargs": config},
                 asynchronous=True,
