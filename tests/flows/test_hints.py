@@ -35,6 +35,8 @@ def test_unknown_flag_beside_a_job_file_is_about_the_flag(umpteen: Umpteen, flag
     assert ("'--quiet'" in hint) == (flag == "--quite")
     assert ("umpteen collect" in hint) == (flag != "--quite")
     assert "job.yaml" not in hint
+    done = umpteen("run", "job.yaml", "--name", "sh", flag)
+    assert done.stderr.partition("hint: ")[2] == hint
 
 
 def find_typed(*texts: str) -> set[str]:

@@ -11,7 +11,7 @@ import shlex
 import shutil
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -186,7 +186,9 @@ def _translate(error: click.ClickException, arguments: Sequence[str]) -> Umpteen
             f"there is no flag {error.option_name}",
             _hint_value(error.option_name, arguments)
             or _hint_flag(
-                error.option_name, error.ctx, _hint_command(error.option_name, arguments)
+                error.option_name,
+                error.ctx,
+                _hint_command(error.option_name, arguments, _list_with_value(error.ctx)),
             ),
         )
     if isinstance(error, click.MissingParameter) and error.param and error.ctx:
@@ -228,18 +230,28 @@ def _hint_value(flag: str, arguments: Sequence[str]) -> str:
     return ""
 
 
-def _hint_command(flag: str, arguments: Sequence[str]) -> str:
-    """What to type where a command was given to `run` without quotes; empty where none was."""
+def _hint_command(flag: str, arguments: Sequence[str], with_value: Collection[str]) -> str:
+    """What to type where a command was given to `run` without quotes; empty where none was.
+
+    with_value: the flags that take the word behind them.
+    """
     names = [word.partition("=")[0] for word in arguments]
     if names[0] != "run" or flag not in names:
         return ""
-    for place in range(1, names.index(flag)):
-        if _is_program(arguments[place]):
-            from umpteen.formats import write_command
+    place = 1
+    while arguments[place : place + 1] and arguments[place].startswith("-"):
+        place += 1 + (arguments[place] in with_value)
+    if place >= names.index(flag) or not _is_program(arguments[place]):
+        return ""
+    from umpteen.formats import write_command
 
-            command = shlex.quote(write_command(arguments[place:]))
-            return shlex.join(["umpteen", *arguments[:place]]) + f" {command}"
-    return ""
+    command = shlex.quote(write_command(arguments[place:]))
+    return shlex.join(["umpteen", *arguments[:place]]) + f" {command}"
+
+
+def _list_with_value(context: click.Context) -> list[str]:
+    options = [p for p in context.command.params if isinstance(p, click.Option)]
+    return [name for option in options if not option.is_flag for name in option.opts]
 
 
 def _is_program(word: str) -> bool:
