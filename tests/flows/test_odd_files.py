@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -102,3 +103,24 @@ def test_pipes_in_results_of_a_batch_file_are_left_out(umpteen: Umpteen) -> None
     assert (umpteen.folder / "out/0/status_code").read_text() == "0"
     assert sorted(path.name for path in results.iterdir()) == ["a", "l"]
     assert (results / "l").readlink() == Path("a")
+
+
+@pytest.mark.parametrize("name", ["handed/1.json", "cancel"])
+@pytest.mark.parametrize("size", [5 << 30, 1 << 31])
+def test_a_store_whose_own_file_is_all_holes_is_damaged(
+    umpteen: Umpteen, name: str, size: int
+) -> None:
+    umpteen("run", "echo {n}", "n=1..2", "--name", "job")
+    path = umpteen.store() / ".umpteen" / name
+    with path.open("ab") as file:
+        file.truncate(size)
+    limited = ["bash", "-c", 'ulimit -v 2000000; exec "$@"', "bash", *umpteen.command]
+    for verb in (["status", "job"], ["ls"]):
+        done = subprocess.run(
+            [*limited, *verb], cwd=umpteen.folder, env=umpteen.environment,
+            capture_output=True, text=True, check=False, timeout=60,
+        )  # fmt: skip
+        said = done.stdout + done.stderr
+        assert f"{name} is " in said
+        assert "larger than" in said
+        assert "MemoryError" not in said

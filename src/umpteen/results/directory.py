@@ -46,6 +46,7 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 # In a class that has a `list` of its own the word means no type.
 _Glances = list[Glance]
+_WHOLE_MOST = 1 << 32  # bytes of one file of a store
 
 
 class RecordsFile(Appender):
@@ -96,6 +97,8 @@ class DirectoryStore(Store):
         with self._explained("read", key):
             try:
                 with self._open(key) as file:
+                    if size < 0:
+                        self._check_size(file, key)
                     if offset:
                         file.seek(offset)
                     return file.read(size)
@@ -109,6 +112,7 @@ class DirectoryStore(Store):
                 with self._open(key) as file:
                     found = os.fstat(file.fileno())
                     is_own = found.st_uid == os.geteuid() and not found.st_mode & _OTHERS_WRITE
+                    self._check_size(file, key)
                     return file.read(), is_own
             except (FileNotFoundError, NotADirectoryError):
                 return None, False
@@ -126,6 +130,11 @@ class DirectoryStore(Store):
 
     def _open(self, key: str) -> io.FileIO:
         return io.FileIO(open_below(self.address, key), "rb")
+
+    def _check_size(self, file: io.FileIO, key: str) -> None:
+        """Raises NotPlainError where it is nothing to be read whole, as one that is all holes."""
+        if os.fstat(file.fileno()).st_size > _WHOLE_MOST:
+            raise NotPlainError(errno.EFBIG, "it is larger than 4 GiB", self.path(key))
 
     def create(self, key: str, content: Content) -> bool:
         """Put a file whole where none is; False, and nothing done, if there is one."""
@@ -245,6 +254,9 @@ class DirectoryStore(Store):
             yield
         except NotPlainError as error:
             message = f"{error.filename} is damaged: {error.strerror}"
+            raise StoreError(message, path=self.path(key), damaged=True) from error
+        except MemoryError as error:
+            message = f"{self.path(key)} is larger than the memory that there is for it"
             raise StoreError(message, path=self.path(key), damaged=True) from error
         except OSError as error:
             raise StoreError(
