@@ -141,3 +141,8 @@ def test_patience_that_is_no_number_is_refused(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("UMPTEEN_STORE_PATIENCE_S", "soon")
     with pytest.raises(SettingsError, match="'soon', which is no number of seconds"):
         read_patience()
+
+
+def test_output_beside_the_root_is_looked_for_there() -> None:
+    store, key = find_output(open_store("/a", {}), "/x")
+    assert store.path(key).replace("//", "/") == "/x"

@@ -158,7 +158,7 @@ def find_output(
         return store, address[len(store.address) + 1 :]
     if opened is None or not is_remote(address):
         above, _, name = address.rpartition("/")
-        return open_store(above), name
+        return open_store(above or "/"), name  # else it would be where we are
     place, key = _split_place(address)
     if place not in opened:
         opened[place] = open_store(place)
