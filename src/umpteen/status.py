@@ -170,7 +170,7 @@ def _find_trouble(history: History, living: set[str]) -> str:
     told = [find_trouble(token) for token in sorted(tokens)]
     if not living:
         runners = {batch.runner for batch in history.list_open() if history.unfinished(batch)}
-        told = [find_death(token) for token in sorted(runners - {""})]
+        told += [find_death(token) for token in sorted(runners - {""})]
     return next((text for text in [*told, *history.troubles.values()] if text), "")
 
 
