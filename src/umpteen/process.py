@@ -474,15 +474,20 @@ def list_processes() -> list[ProcessEntry]:
 
 def read_process(pid: int) -> ProcessEntry | None:
     """One process; None where it has ended, or cannot be looked at."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            # The program's name stands in brackets and may hold anything, brackets too.
-            fields = file.read().rpartition(b")")[2].split()
-    except OSError:
-        return None
+    fields = _read_stat(pid)
     if len(fields) < 20 or fields[0] in (b"Z", b"X"):
         return None
     return ProcessEntry(pid, int(fields[1]), int(fields[3]), int(fields[19]))
+
+
+def _read_stat(pid: int) -> list[bytes]:
+    """What the kernel says of a process, from its state on; nothing where it cannot be read."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            # The program's name stands in brackets and may hold anything, brackets too.
+            return file.read().rpartition(b")")[2].split()
+    except OSError:
+        return []
 
 
 def is_running(pid: int, start_ticks: int) -> bool:
@@ -507,11 +512,7 @@ def read_pid_namespace() -> str:
 
 def is_stopped(pid: int) -> bool:
     """Whether a signal stopped the process, which goes on when another tells it to."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()[0] in (b"T", b"t")
-    except (OSError, IndexError):
-        return False
+    return _read_stat(pid)[:1] in ([b"T"], [b"t"])
 
 
 def _list_by_ps() -> list[ProcessEntry]:
@@ -538,14 +539,19 @@ def list_marked(variable: str, value: str, also: Mapping[str, str] | None = None
     for name in os.listdir("/proc"):
         if not name.isdigit() or int(name) == os.getpid():
             continue
-        try:
-            with open(f"/proc/{name}/environ", "rb") as file:
-                entries = file.read().split(b"\0")
-        except OSError:
-            continue
+        entries = _read_environment(int(name))
         if all(entry in entries for entry in wanted) and read_process(int(name)):
             marked.append(int(name))
     return marked
+
+
+def _read_environment(pid: int) -> list[bytes]:
+    """`NAME=value` of each variable as at the start of a process; nothing where it cannot be read."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            return file.read().split(b"\0")
+    except OSError:
+        return []
 
 
 def list_below(roots: Collection[int], variable: str, value: str) -> list[ProcessEntry]:
@@ -568,12 +574,8 @@ def list_below(roots: Collection[int], variable: str, value: str) -> list[Proces
 
 def is_marked_otherwise(pid: int, variable: str, value: str) -> bool:
     """Whether the environment of a process says another value of the variable."""
-    try:
-        with open(f"/proc/{pid}/environ", "rb") as file:
-            entries = file.read().split(b"\0")
-    except OSError:
-        return False
-    marks = [entry for entry in entries if entry.startswith(f"{variable}=".encode())]
+    prefix = f"{variable}=".encode()
+    marks = [entry for entry in _read_environment(pid) if entry.startswith(prefix)]
     return bool(marks) and marks[0] != f"{variable}={value}".encode()
 
 
