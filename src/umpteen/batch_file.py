@@ -61,7 +61,7 @@ def _parse(batch: str, content: bytes) -> dict[str, Any]:
     if get(own, "batch", text) != batch:
         raise FormError(f"it is batch {own['batch'][:40]!r}")
     names = get(own, "names", functools.partial(list_of, text))
-    indices = get(own, "indices", _parse_ranges)
+    indices = get(own, "indices", parse_ranges)
     if not len(runs) == len(names) == sum(map(len, indices)):
         raise FormError("it has not as many names as runs, or as indices")
     if problem := find_malformed_name(names):
@@ -79,14 +79,6 @@ def _parse(batch: str, content: bytes) -> dict[str, Any]:
     _check_settings(own)
     _check_after(own, len(runs))
     return parsed
-
-
-def _parse_ranges(ranges: object, what: str = "ranges") -> list[range]:
-    """`parse_ranges`, saying of what. Raises FormError."""
-    try:
-        return parse_ranges(ranges)
-    except FormError as error:
-        raise FormError(f"{what}: {error}") from error
 
 
 def _check_run(run: object) -> dict[str, Any]:
@@ -174,7 +166,7 @@ def _check_after(own: Mapping[str, Any], runs: int) -> None:
     for barrier in barriers:
         text(barrier.get("doomed", ""), what="'doomed'")
         for outcome in OUTCOMES:
-            _parse_ranges(barrier.get(outcome, ""), what="'barriers'")
+            parse_ranges(barrier.get(outcome, ""), what="'barriers'")
     after = list_of(
         functools.partial(whole, least=-1 - MOST_TASKS, most=len(barriers) - 1, what="'after'"),
         own.get("after", []),

@@ -148,23 +148,24 @@ def refuse_nul(value: object, written: bytes = rb"\u0000") -> None:
             refuse_nul(item)
 
 
-def parse_ranges(ranges: object, below: int = MOST_TASKS) -> list[range]:
+def parse_ranges(ranges: object, below: int = MOST_TASKS, what: str = "") -> list[range]:
     """What `format_ranges` wrote, as ranges in the same order.
 
-    below: more than each number, and no fewer than all of them. Raises FormError, and makes
-    nothing that is larger than what is said.
+    below: more than each number, and no fewer than all of them. what: said before what is wrong.
+    Raises FormError, and makes nothing that is larger than what is said.
     """
+    said = f"{what}: " if what else ""
     if ranges == "":
         return []
     if not isinstance(ranges, str) or not _RANGES.fullmatch(ranges):
-        raise FormError(f"{_show(ranges)} are no ranges")
+        raise FormError(f"{said}{_show(ranges)} are no ranges")
     found, count = [], 0
     for part in ranges.split(","):
         first, _, last = part.partition("-")
         some = range(int(first), int(last or first) + 1)
         count += len(some)
         if some.stop > below or count > below or not some:
-            raise FormError(f"{_show(part)} is no range below {below}")
+            raise FormError(f"{said}{_show(part)} is no range below {below}")
         found.append(some)
     return found
 
