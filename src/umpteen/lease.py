@@ -321,8 +321,12 @@ def _read_slots(folder: str) -> list[SlotEntry]:
 
 def is_held(token: str) -> bool | None:
     """Whether somebody holds the lock of that runner (or keeper); None where no such lease is known."""
+    return _is_locked(_find(token))
+
+
+def _is_locked(folder: str) -> bool | None:
     try:
-        lock = os.open(_find(token) + "/lock", os.O_RDONLY | os.O_CLOEXEC)
+        lock = os.open(folder + "/lock", os.O_RDONLY | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):
         return None
     try:
@@ -339,8 +343,12 @@ def is_alive(token: str) -> bool | None:
 
     Its lanes may hold its lock for a while after it was killed; nothing is run by them alone.
     """
-    held = is_held(token)
-    return held and not _has_lost_its_runner(_find(token))
+    return _lives(_find(token))
+
+
+def _lives(folder: str) -> bool | None:
+    held = _is_locked(folder)
+    return held and not _has_lost_its_runner(folder)
 
 
 def _has_lost_its_runner(folder: str) -> bool:
@@ -368,17 +376,17 @@ def find_lease(token: str) -> dict[str, Any] | None:
 
 def find_runner(token: str) -> int | None:
     """The pid of the runner of that token; None where it does not live, or not yet."""
-    if not is_alive(token):
-        return None
-    return _read(_find(token), "runner.json").get("pid")
+    folder = _find(token)
+    return _read(folder, "runner.json").get("pid") if _lives(folder) else None
 
 
 def find_death(token: str) -> str:
     """Why a runner of this machine is no more, in its own last words; empty where it said nothing."""
-    if is_held(token):
+    folder = _find(token)
+    if _is_locked(folder):
         return ""
     try:
-        with open(_find(token) + "/complaints", "rb") as file:
+        with open(folder + "/complaints", "rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - max(_SAID_BYTES, _LAST_WORDS)))
             said, _, _ = file.read().partition(b"\0")  # the rest is room that was kept for it
             word = find_last_word(said.decode(errors="replace"))
@@ -389,9 +397,9 @@ def find_death(token: str) -> str:
 
 def find_trouble(token: str) -> str:
     """What keeps the runner of that token from going on; empty where nothing does."""
-    if not is_held(token):
-        return ""
     folder = _find(token)
+    if not _is_locked(folder):
+        return ""
     told = _read(folder, "runner.json")
     runner, lane = _find_stopped([told.get("pid", 0)]), _find_stopped(told.get("lanes", ()))
     if lane and _has_lost_its_runner(folder):
@@ -418,7 +426,7 @@ def list_living(store: Identity) -> set[str]:
     return {
         token
         for token, folder in _list_leases()
-        if store.fits(_read(folder, "info.json")) and is_alive(token)
+        if store.fits(_read(folder, "info.json")) and _lives(folder)
     }
 
 
@@ -498,9 +506,9 @@ def end_leftovers(store: Identity, clear: Callable[[str, str], None] = _keep_all
         told = _read(folder, "info.json")
         if os.path.exists(folder + "/buried") or not store.fits(told):
             continue
-        if is_alive(token) is False:
+        if _lives(folder) is False:
             if told.get("boot") == boot:
-                _wind_down(token, folder)
+                _wind_down(folder)
                 _end_all_of(token, folder)
             clear(token, folder)
             _bury(folder)
@@ -509,11 +517,12 @@ def end_leftovers(store: Identity, clear: Callable[[str, str], None] = _keep_all
     return dead
 
 
-def _wind_down(token: str, folder: str) -> None:
+def _wind_down(folder: str) -> None:
     """Let the lanes of a dead runner end their tasks kindly, if they can."""
     limit = time.monotonic() + _WIND_DOWN_S
-    while is_held(token) and time.monotonic() < limit:
-        if _find_stopped(_read(folder, "runner.json").get("lanes", ())):
+    lanes = _read(folder, "runner.json").get("lanes", ())
+    while _is_locked(folder) and time.monotonic() < limit:
+        if _find_stopped(lanes):
             return
         time.sleep(0.05)
 
@@ -536,10 +545,10 @@ class Kept(NamedTuple):
 def find_kept(store: Identity) -> dict[int, Kept]:
     """By task index, the newest of what dead runners of a store kept on this machine."""
     found: dict[int, Kept] = {}
-    for other, folder in _list_leases():
+    for _, folder in _list_leases():
         lease = _read(folder, "info.json")
         is_of_another = store.id and lease.get("id", store.id) != store.id  # removed, and made anew
-        if not store.fits(lease) or is_of_another or is_held(other):
+        if not store.fits(lease) or is_of_another or _is_locked(folder):
             continue
         with contextlib.suppress(OSError), open(os.path.join(folder, KEPT), "rb") as file:
             for index, kept in _parse_kept(file.read(), folder, str(lease.get("boot"))):
