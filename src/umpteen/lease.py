@@ -207,8 +207,7 @@ class Lease:
         }
         path = self.folder + "/runner.json"
         try:
-            _write(path + ".new", told)
-            os.replace(path + ".new", path)
+            _replace(path, told)
         except OSError as error:
             raise _refuse(f"cannot write {path}", error) from error
 
@@ -224,26 +223,25 @@ class Lease:
 
     def set_slot(self, entry: SlotEntry) -> None:
         """Say what runs in a slot; it is in the file when this returns."""
-        assert self._table is not None
         slot, ordinal, position, pid, start_ticks, start_s, _ = entry
-        _SLOT.pack_into(
-            self._table, slot * _SLOT.size, ordinal, position, pid, 0, start_ticks, start_s
-        )
+        self._put(slot, ordinal, position, pid, 0, start_ticks, start_s)
 
     def mark_slot(self, slot: int, ordinal: int, position: int) -> None:
         """Say what is about to run in a slot: it may kill whoever would say so afterwards."""
-        assert self._table is not None
-        _SLOT.pack_into(self._table, slot * _SLOT.size, ordinal, position, 0, _STARTING, 0, 0.0)
+        self._put(slot, ordinal, position, 0, _STARTING, 0, 0.0)
 
     def end_slot(self, slot: int, ordinal: int, position: int) -> None:
         """Say that it has ended: it may have killed the runner, before that has heard of it."""
-        assert self._table is not None
-        _SLOT.pack_into(self._table, slot * _SLOT.size, ordinal, position, 0, _ENDED, 0, 0.0)
+        self._put(slot, ordinal, position, 0, _ENDED, 0, 0.0)
 
     def clear_slot(self, slot: int) -> None:
         """Nothing runs in the slot."""
+        self._put(slot, 0, 0, 0, 0, 0, 0.0)
+
+    def _put(self, slot: int, *values: float) -> None:
+        """Values as `_SLOT` has them: ordinal, position, pid, phase, start ticks, start time."""
         assert self._table is not None
-        _SLOT.pack_into(self._table, slot * _SLOT.size, 0, 0, 0, 0, 0, 0.0)
+        _SLOT.pack_into(self._table, slot * _SLOT.size, *values)
 
     def list_slots(self) -> list[SlotEntry]:
         """The slots in which something runs."""
@@ -261,8 +259,7 @@ class Lease:
     def tell_strays(self, strays: Iterable[tuple[int, int]]) -> None:
         """Say which orphans of tasks there are: pid and start time of each."""
         with contextlib.suppress(OSError):
-            _write(self.folder + "/strays.new", {"strays": list(strays)})
-            os.replace(self.folder + "/strays.new", self.folder + "/strays")
+            _replace(self.folder + "/strays", {"strays": list(strays)})
 
     def set_apart(self, folder: str) -> str:
         """Have a folder of the spool stay when all else of it goes; where it is from now on."""
@@ -284,6 +281,11 @@ class Lease:
 def _write(path: str, content: dict[str, Any]) -> None:
     with open(path, "w", encoding="utf-8") as file:
         json.dump(content, file)
+
+
+def _replace(path: str, content: dict[str, Any]) -> None:
+    _write(path + ".new", content)
+    os.replace(path + ".new", path)
 
 
 def _reserve(path: str, size: int) -> None:
