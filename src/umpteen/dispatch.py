@@ -274,7 +274,7 @@ class Submission:
 
     only: the tasks that are to have their turn, where that is not all of them; follow: with those
     behind them; takes_behind: whether such are taken at all. left_failed and left_behind: what was
-    left alone, how many and which indices. cancelling: the
+    left alone, how many and their names. cancelling: the
     indices of tasks that are to be ended, where it is that. is_looking: whether the store has
     not answered yet, so that nobody else may ask `history`.
     """
@@ -296,7 +296,8 @@ class Submission:
         self.done, self.dropped = (plan.done, len(plan.dropped)) if plan else (succeeded, 0)
         self.left_failed = plan.left_failed if plan else 0
         self.other_code = plan.other_code if plan else 0
-        self.left_behind = sorted(plan.left_behind) if plan else []
+        left_behind = sorted(plan.left_behind) if plan else []
+        self.left_behind = [plan.by_index(i).name or str(i) for i in left_behind] if plan else []
         self.source_digest = plan.job.source_digest if plan else ""
         self.deaths, self.waiting = 0, -1
         self.failed_before = _count_failed(history.counts())

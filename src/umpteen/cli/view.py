@@ -211,14 +211,6 @@ class View:
         """The newest failures, and what was skipped or cancelled."""
         return [*render_failures(self.job, self.failures, width), *self.folds.render(width)]
 
-    def read_left_behind(self) -> list[str]:
-        """Names of the tasks that are behind and were left alone, if the store tells them."""
-        left, history = self.submission.left_behind, self.history
-        batches = list(history.batches)
-        with contextlib.suppress(StoreError):
-            return [history.describe_task(batches[history.batch_of[i]], i)[0] for i in left]
-        return [f"task {index}" for index in left]
-
     def end_lines(self, status: JobStatus, seconds: float, *, is_interrupted: bool) -> list[str]:
         """The lines under a run, whatever came before them."""
         if is_interrupted and not self.submission.is_own:
@@ -226,7 +218,7 @@ class View:
         work_s = max(0.0, self.history.seconds - self.work_before_s)
         lines = render_end(
             status, self.job, seconds, work_s, is_whole=self.submission.only is None,
-            left_failed=self.submission.left_failed, left_behind=self.read_left_behind(),
+            left_failed=self.submission.left_failed, left_behind=self.submission.left_behind,
         )  # fmt: skip
         if is_interrupted:
             lines[0] = "interrupted. " + lines[0]
