@@ -639,7 +639,7 @@ def _withdraw(history: History, living: set[str], *, is_whole: bool) -> None:
 
 def _list_meant(history: History, tasks: Sequence[str], living: set[str]) -> list[int]:
     """The tasks given, else all; of those that count no more, what somebody is at."""
-    at = {history.batches[name].number for name in living}
+    at = history.numbers_of(living)
     found: Iterable[int] = range(history.count)
     if tasks:
         names = {task.name: index for index, task in enumerate(history.read_tasks())}

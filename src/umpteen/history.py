@@ -101,12 +101,12 @@ class _StartHistory:
 class BatchHistory:
     """One batch: its tasks, the newest handle it was handed in with, and its starts.
 
-    number: how many batches the job had before it. made_by: the hand-in that made it; hand_in:
-    the newest that had it. is_copied: whether that was in the store that this one is a copy of.
+    number: how many batches the job had before it. hand_in: the newest that had it. is_copied:
+    whether that was in the store that this one is a copy of.
     """
 
-    def __init__(self, batch: str, number: int, indices: str, made_by: int) -> None:
-        self.batch, self.number, self.made_by = batch, number, made_by
+    def __init__(self, batch: str, number: int, indices: str) -> None:
+        self.batch, self.number = batch, number
         self.indices = parse_ranges(indices)
         self.hand_in = 0
         self.handle = ""
@@ -172,6 +172,7 @@ class History:
         self.batch_of: array[int] = array("i")
         self.gone: set[int] = set()  # done, as recorded, but without what was left
         self._made_by = array("i")  # by number of a batch
+        self._by_number: list[BatchHistory] = []
         self._restored_by: dict[int, int] = {}
         self.strange: dict[int, str] = {}  # by hand-in, a file that others may have written
         self.troubles: dict[str, str] = {}  # what keeps batches from going on, as last read
@@ -270,9 +271,10 @@ class History:
             batch = self.batches.get(handed.batch)
             if batch is None:
                 batch = self.batches[handed.batch] = BatchHistory(
-                    handed.batch, len(self.batches), handed.indices, hand_in.hand_in
+                    handed.batch, len(self.batches), handed.indices
                 )
                 self._made_by.append(hand_in.hand_in)
+                self._by_number.append(batch)
                 self._take_in(batch)
             batch.hand_in, batch.executor = hand_in.hand_in, hand_in.executor
             batch.settings, batch.handle = hand_in.settings, ""
@@ -479,6 +481,15 @@ class History:
     def count(self) -> int:
         """How many tasks were ever added."""
         return len(self.states)
+
+    def find_batch(self, index: int) -> BatchHistory | None:
+        """A task's newest batch; None where it has none."""
+        number = self.batch_of[index]
+        return self._by_number[number] if number >= 0 else None
+
+    def numbers_of(self, batches: Iterable[str]) -> set[int]:
+        """The numbers of batches given by their names, as `batch_of` has them."""
+        return {self.batches[name].number for name in batches}
 
     def made_by(self, index: int) -> int:
         """The hand-in that made a task's newest batch; 0 where it has none."""

@@ -449,7 +449,7 @@ class _Chooser:
         self, history: History, living: set[str], wanted: set[str], changed: set[int]
     ) -> None:
         self.history, self.wanted, self.changed = history, wanted, changed
-        self.living = {history.batches[name].number for name in living}
+        self.living = history.numbers_of(living)
         self.started: set[int] | None = None
         self.other_code: frozenset[int] = frozenset()
         self.left_failed = self.done = 0

@@ -97,7 +97,7 @@ def verify(history: History, living: Collection[str] = ()) -> list[int]:
     indices of those that were done and are not. Raises StoreError and SettingsError.
     """
     tasks = history.read_tasks()
-    at = {history.batches[name].number for name in living}
+    at = history.numbers_of(living)
     indices = [
         index
         for index in range(history.count)
@@ -156,8 +156,7 @@ def _is_missing(history: History, task: Task, index: int) -> bool:
 
 def _find_base(history: History, task: Task, index: int) -> str:
     """The folder of this machine that a task ran in; empty where it ran elsewhere."""
-    number = history.batch_of[index]
-    batch = list(history.batches.values())[number] if number >= 0 else None
+    batch = history.find_batch(index)
     if batch is None or batch.executor not in ("", LOCAL):
         return ""
     folder = str(batch.settings.get("cwd", ""))

@@ -116,7 +116,7 @@ def build_why(history: History, index: int, living: set[str]) -> Why:
     found = blame.find(index)
     wanted = {index, *(place for place, _, _ in found)}
     attempts = _read_attempts(history, wanted, living)
-    batch = _find_batch(history, index)
+    batch = history.find_batch(index)
     missing, instead = _find_expected(history, task, attempts[index])
     newer, is_newer_behind = blame.find_newer(index, living)
     row = next((r for r in _list_running(history, batch, living) if r.task == index), None)
@@ -191,8 +191,7 @@ class _Blame:
         history = self.history
         if self.said is None or index not in self.place or history.states[index] != SUCCEEDED:
             return -1, False
-        numbers = {history.batches[name].number for name in living}
-        behind = find_behind(self.said, self.indices, history, numbers)
+        behind = find_behind(self.said, self.indices, history, history.numbers_of(living))
         other = behind.get(self.place[index], -1)
         return (self.indices[other] if other >= 0 else -1), other in behind
 
@@ -273,11 +272,6 @@ def _list_code_since(history: History, batch: BatchHistory | None) -> list[str]:
 def _find_death(batch: BatchHistory | None, living: set[str]) -> str:
     is_dead = batch is not None and batch.batch not in living
     return find_death(batch.runner) if batch is not None and is_dead else ""
-
-
-def _find_batch(history: History, index: int) -> BatchHistory | None:
-    number = history.batch_of[index]
-    return list(history.batches.values())[number] if number >= 0 else None
 
 
 def _list_running(
