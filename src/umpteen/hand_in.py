@@ -1,8 +1,8 @@
 """Handing in: a plan becomes files of the store, and batches that an executor has.
 
 One process at a time, see `hand_in_lock`. The order of the writes is what a killed hand-in is
-mended by; that of two who hand in all the same one fails, nothing that somebody else put is
-ever removed or replaced.
+mended by; that of two who hand in all the same one fails. Until it is handed in, nothing that
+somebody else put is removed or replaced; then the tasks and options of its number are ours.
 """
 
 from __future__ import annotations
@@ -196,10 +196,8 @@ def hand_in(
     if options:
         files.put(functools.partial(options_key, number), lambda: msgspec.json.encode(options))
     workers = cut.workers if cut else 0
-    described = _describe(plan, history, executor.name, workers, [new.handed for new in made])
-    described = msgspec.structs.replace(
-        described, mark=mark, segment=files.segment, left_out=left_out
-    )
+    handed = [new.handed for new in made]
+    described = _describe(plan, history, executor.name, workers, handed, files, left_out)
     try:
         _create(store, handed_key(number), msgspec.json.encode(described))
     except StoreError:
@@ -282,7 +280,13 @@ def _leave_out(store: Store, options: Mapping[str, Any]) -> tuple[dict[str, Any]
 
 
 def _describe(
-    plan: Plan, history: History, executor: str, workers: int, handed: list[HandedBatch]
+    plan: Plan,
+    history: History,
+    executor: str,
+    workers: int,
+    handed: list[HandedBatch],
+    files: OwnFiles,
+    left_out: list[str],
 ) -> HandIn:
     return HandIn(
         hand_in=len(history.hand_ins) + 1,
@@ -291,7 +295,9 @@ def _describe(
         workers=workers,
         graph=plan.graph is not None,
         leaves_behind=bool(plan.left_behind),
-        mark="",
+        mark=files.mark,
+        segment=files.segment,
+        left_out=left_out,
         tasks=len(plan.added),
         batches=handed,
         changed=format_ranges(sorted(change.index for change in plan.changes)),
