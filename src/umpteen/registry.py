@@ -1,6 +1,7 @@
 """Which jobs there are: one small file per address in the user's data folder.
 
-Written whenever a verb opens a store; a help for finding jobs by name, never the truth.
+Written whenever a verb opens a store; a help for finding jobs by name. Of jobs in no folder it
+alone tells which this user handed in from here.
 """
 
 from __future__ import annotations

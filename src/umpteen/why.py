@@ -1,6 +1,6 @@
 """Why a task is as it is: its attempts, what it waits for, and who is at it.
 
-A job's history in, one `Why` out; `report` makes sentences of it. Reads only the records of the
+A job's history in, one `Why` out; `sentences` makes text of it. Reads only the records of the
 tasks that it speaks of.
 """
 
