@@ -110,8 +110,7 @@ def _start(
     folder = f"{_prefix(store.digest)}{os.urandom(4).hex()}"
     os.makedirs(folder, mode=0o700)
     with open(os.open(f"{folder}/request.json", os.O_CREAT | os.O_WRONLY, 0o600), "w") as file:
-        told = {"job": store.address, "lock": name_hand_in(store)}
-        json.dump({**told, "class": spec, "keywords": dict(keywords)}, file)
+        json.dump({"lock": name_hand_in(store), "class": spec, "keywords": dict(keywords)}, file)
     lock = os.open(f"{folder}/lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     fcntl.flock(lock, fcntl.LOCK_EX)
     with open(f"{folder}/log", "ab") as log:

@@ -76,18 +76,17 @@ _cores: dict[str, _Cores] = {}  # by address of the worker: some share a process
 def run_batch(order: str) -> str:
     """Run the batch that an order (JSON) names; how that ended, as JSON.
 
-    order: address, store (the word it is known by), batch, mark, slots, cpus, environment, cores
-    (how many of a worker of Dask it takes, 0 for all; absent where the engine itself sees to
-    that). The answer has `code`, of the
-    last runner; `said`, what it complained of; `host`. Raises Dask's Reschedule where this worker
-    has not as many for it.
+    order: address, store (the word it is known by), batch, mark, slots, cpus (0 for all),
+    environment, is_beside_others (whether it takes these cpus of a worker of Dask, where the
+    engine does not see to that). The answer has `code`, of the last runner; `said`, what it
+    complained of; `host`. Raises Dask's Reschedule where this worker has not as many for it.
     """
     asked = json.loads(order)
     if sys.version_info < _OLDEST:
         version = ".".join(map(str, sys.version_info[:2]))
         hint = "start workers with Python 3.9 or newer"
         return _answer(3, f"error: it has Python {version}\n\nhint: {hint}")
-    return _run(asked) if asked.get("cores") is None else _run_shared(asked)
+    return _run_shared(asked) if asked["is_beside_others"] else _run(asked)
 
 
 def _run_shared(asked: dict[str, Any]) -> str:
@@ -96,13 +95,14 @@ def _run_shared(asked: dict[str, Any]) -> str:
 
     worker = distributed.get_worker()
     cores = _cores.setdefault(worker.address, _Cores(worker.state.nthreads))
-    if asked["cores"] > cores.count and _find_wider(worker, asked["cores"]):
+    wanted = asked["cpus"]
+    if wanted > cores.count and _find_wider(worker, wanted):
         raise distributed.Reschedule
-    count = min(asked["cores"] or cores.count, cores.count)
+    count = min(wanted or cores.count, cores.count)
     if not cores.take(count, _BUSY_S):
         raise distributed.Reschedule  # another worker may be free by now
     try:
-        return _run({**asked, "cpus": min(asked["cpus"], cores.count)})
+        return _run({**asked, "cpus": min(wanted, cores.count)})
     finally:
         cores.give_back(count)
 

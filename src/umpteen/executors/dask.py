@@ -68,8 +68,7 @@ def build_key(handle: Handle) -> Key:
 
 
 def _build_call(load: Load, order: Order) -> str:
-    cores = count_cores(load.slots, order.cpus)
-    told = build_order(load, order, cpus=cores, cores=cores)
+    told = build_order(load, order, cpus=count_cores(load.slots, order.cpus), is_beside_others=True)
     return f"__import__({build_carrier().name!r}).run_batch({told!r})"
 
 
@@ -135,9 +134,10 @@ class DaskExecutor(EngineExecutor):
         scheduler = self._find_given() or self._make_cluster(load.store)
         handles = {batch: Handle(scheduler, load.mark, batch) for batch in load.batches}
         client, resources = connect(scheduler), self.options.get("resources") or {}
+        wanted = max(count_cores(load.slots, order.cpus) for order in load.orders)
         with explained(scheduler):
-            threads = client.nthreads()
-        self._refuse_narrow(threads, load)
+            threads = client.nthreads() if wanted > 1 else {}  # a thread is a core
+        self._refuse_narrow(threads, wanted, load.slots)
         with explained(scheduler):
             _upload(client)
             futures = _map(client, load, handles, resources, threads)
@@ -146,12 +146,11 @@ class DaskExecutor(EngineExecutor):
         self.wanted = build_resources(resources, max(order.gpus for order in load.orders))
         return {batch: str(handle) for batch, handle in handles.items()}
 
-    def _refuse_narrow(self, threads: Mapping[str, int], load: Load) -> None:
+    def _refuse_narrow(self, threads: Mapping[str, int], wanted: int, slots: int) -> None:
         """Raises BackendError where no worker has the cores for a batch, as of a cluster just made."""
-        wanted = max(count_cores(load.slots, order.cpus) for order in load.orders)
         most = max(threads.values(), default=wanted)
         if wanted > most:
-            hint = self.hint_cores(load.slots, wanted)
+            hint = self.hint_cores(slots, wanted)
             raise BackendError(
                 f"a task needs {wanted} cpus; a worker of dask has at most {most}", hint
             )

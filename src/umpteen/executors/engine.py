@@ -57,11 +57,11 @@ def parse_handle(text: str) -> Handle:
     return Handle(place, mark, batch)
 
 
-def build_order(load: Load, order: Order, *, cpus: int, cores: int | None = None) -> str:
+def build_order(load: Load, order: Order, *, cpus: int, is_beside_others: bool = False) -> str:
     """What the carrier is told of a batch.
 
-    cpus: what its tasks may use together, 0 for all of the machine. cores: what it takes of its
-    worker, 0 for all; None where the engine sees to that.
+    cpus: what its tasks may use together, 0 for all of the machine. is_beside_others: whether it
+    is to take them of its worker's cores itself, as the engine does not see to that.
     """
     told = {
         "address": load.address,
@@ -70,7 +70,7 @@ def build_order(load: Load, order: Order, *, cpus: int, cores: int | None = None
         "mark": load.mark,
         "slots": max(1, load.slots),
         "cpus": cpus,
-        "cores": cores,
+        "is_beside_others": is_beside_others,
         "environment": dict(load.environment),
     }
     return json.dumps(told)
