@@ -12,7 +12,6 @@ import errno
 import fcntl
 import os
 from collections.abc import Iterator
-from types import TracebackType
 from typing import Self
 
 from umpteen.errors import InputError, StoreError
@@ -62,12 +61,7 @@ class Landing:
                 fcntl.flock(self._lock, fcntl.LOCK_EX)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         with contextlib.suppress(OSError):
             remove_below(self.folder, self._making)
         os.close(self._lock)

@@ -41,6 +41,7 @@ __all__ = [
     "render_leave",
     "render_left",
     "render_nothing_to_retry",
+    "render_number",
     "render_plan",
     "render_seconds",
     "render_size",
@@ -164,9 +165,14 @@ def fit_progress(status: JobStatus, width: int) -> Progress:
     return Progress(render_bar(status, room), _cut(counts + rate, width - 1), left)
 
 
+def render_number(number: int, word: str) -> str:
+    """`1 task`, `2,000 tasks`."""
+    return f"{number:,} {word}{'s' * (number != 1)}"
+
+
 def render_start(status: JobStatus, *, is_left: bool = False) -> str:
     """The first line of a run; is_left: of one that nobody watches."""
-    tasks = "1 task" if status.total == 1 else f"{status.total:,} tasks"
+    tasks = render_number(status.total, "task")
     where = "this machine" if status.executor in ("", LOCAL) else status.executor
     at_once = f"{status.slots:,} at a time " if status.slots else ""
     first = f"{status.name}: {tasks}, {at_once}on {where}"

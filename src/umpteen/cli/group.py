@@ -6,12 +6,11 @@ import contextlib
 import importlib
 import itertools
 import json
-import os
 import shlex
 import shutil
 import sys
 import traceback
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -182,15 +181,9 @@ def _translate(error: click.ClickException, arguments: Sequence[str]) -> Umpteen
     if isinstance(error, click.UsageError) and error.ctx:
         hint = f"{error.ctx.command_path} --help"
     if isinstance(error, click.NoSuchOption) and error.ctx:
-        return SettingsError(
-            f"there is no flag {error.option_name}",
-            _hint_value(error.option_name, arguments)
-            or _hint_flag(
-                error.option_name,
-                error.ctx,
-                _hint_command(error.option_name, arguments, _list_with_value(error.ctx)),
-            ),
-        )
+        flag = error.option_name
+        hint = _hint_value(flag, arguments) or _hint_flag(flag, error.ctx, arguments)
+        return SettingsError(f"there is no flag {flag}", hint)
     if isinstance(error, click.MissingParameter) and error.param and error.ctx:
         choices = _list_choices(error.param)
         message = f"Missing argument {error.param.human_readable_name}"
@@ -206,12 +199,13 @@ def _translate(error: click.ClickException, arguments: Sequence[str]) -> Umpteen
     return SettingsError(message, hint)
 
 
-def _hint_flag(flag: str, context: click.Context, command: str) -> str:
+def _hint_flag(flag: str, context: click.Context, arguments: Sequence[str]) -> str:
     """The nearest flags, and the command line where the flag is the command's own."""
     if flag in _MEANT_FLAGS:
         return _MEANT_FLAGS[flag]
     options = [name for p in context.command.get_params(context) for name in p.opts]
     nearest = nearest_hint(flag, [o for o in options if o.startswith("--")])
+    command = _hint_command(flag, context, arguments)
     if not command:
         return nearest
     is_near = nearest.startswith("did you mean")
@@ -230,15 +224,12 @@ def _hint_value(flag: str, arguments: Sequence[str]) -> str:
     return ""
 
 
-def _hint_command(flag: str, arguments: Sequence[str], with_value: Collection[str]) -> str:
-    """What to type where a command was given to `run` without quotes; empty where none was.
-
-    with_value: the flags that take the word behind them.
-    """
+def _hint_command(flag: str, context: click.Context, arguments: Sequence[str]) -> str:
+    """What to type where a command was given to `run` without quotes; empty where none was."""
     names = [word.partition("=")[0] for word in arguments]
     if names[0] != "run" or flag not in names:
         return ""
-    place = 1
+    place, with_value = 1, _list_with_value(context)
     while arguments[place : place + 1] and arguments[place].startswith("-"):
         place += 1 + (arguments[place] in with_value)
     if place >= names.index(flag) or not _is_program(arguments[place]):
@@ -250,17 +241,16 @@ def _hint_command(flag: str, arguments: Sequence[str], with_value: Collection[st
 
 
 def _list_with_value(context: click.Context) -> list[str]:
+    """The flags that take the word behind them."""
     options = [p for p in context.command.params if isinstance(p, click.Option)]
     return [name for option in options if not option.is_flag for name in option.opts]
 
 
 def _is_program(word: str) -> bool:
     """Whether a word can begin a command: a program that is found, or a script."""
-    from umpteen.formats import write_command
+    from umpteen.formats import find_program
 
-    return bool(shutil.which(word)) or (
-        os.path.isfile(word) and write_command([word]) != shlex.quote(word)
-    )
+    return bool(shutil.which(word) or find_program(word))
 
 
 def _list_choices(parameter: click.Parameter) -> str:

@@ -87,8 +87,7 @@ def find_job(word: str, name: str | None = None) -> str:
     found, address = read_names(word, name)
     if not is_job(address):
         raise _no_such_job(word, found, address)
-    address = parse_address(address)
-    return found if find_addresses(found) == [address] else shorten_path(address)
+    return _shorten_job(found, parse_address(address))
 
 
 def _no_such_job(file: str, name: str, address: str) -> InputError:
@@ -106,7 +105,11 @@ def is_job_file(word: str) -> bool:
 
 def call_job(history: History) -> str:
     """What to type for a job here: its name, where that is enough to find it, else its address."""
-    name, address = str(history.job.get("name", "")), history.store.address
+    return _shorten_job(str(history.job.get("name", "")), history.store.address)
+
+
+def _shorten_job(name: str, address: str) -> str:
+    """Its name, where that is enough to find it, else its address."""
     try:
         is_enough = find_address(name) == address
     except UmpteenError:

@@ -17,7 +17,7 @@ from umpteen.errors import EXIT_SOME_FAILED, EXIT_SUCCEEDED, SettingsError
 from umpteen.history import History
 from umpteen.lookup import open_history
 from umpteen.pulling import LeftOut, Pulled, list_task_files, pull
-from umpteen.report import render_size, shorten_path
+from umpteen.report import render_number, render_size, shorten_path
 from umpteen.results.opening import make_absolute
 from umpteen.screen import clean
 from umpteen.task import STATES
@@ -87,14 +87,16 @@ def _show_pull(pulls: Iterable[Pulled], dest: str, *, as_json: bool) -> int:
         if time.monotonic() - shown_s > _SHOW_S and not as_json:
             shown_s = time.monotonic()
             size = render_size(pulled.size_bytes)
-            sys.stderr.write(f"{_count(pulled.files)}, {size} so far\n")
+            sys.stderr.write(f"{render_number(pulled.files, 'file')}, {size} so far\n")
     if as_json:
         left_out = [each._asdict() for each in pulled.left_out]
         click.echo(json.dumps({**pulled._asdict(), "left_out": left_out}))
     else:
         kept = f", {pulled.kept:,} of them were there" if pulled.kept else ""
         size = render_size(pulled.size_bytes)
-        say(f"{_count(pulled.files)}, {size} in {shorten_path(dest)}{kept}", err=True)
+        say(
+            f"{render_number(pulled.files, 'file')}, {size} in {shorten_path(dest)}{kept}", err=True
+        )
         _show_left_out(pulled.left_out)
     is_lacking = any(each.kind not in _NEVER_COPIED for each in pulled.left_out)
     return EXIT_SOME_FAILED if is_lacking else EXIT_SUCCEEDED
@@ -136,7 +138,3 @@ def _show_left_out(left_out: Sequence[LeftOut]) -> None:
         shown = [clean(f"{each.path} {each.why}") for each in found[:_SHOWN]]
         more = f", and {len(found) - _SHOWN:,} more" if len(found) > _SHOWN else ""
         say(f"  left out  {len(found):,} {what}: {', '.join(shown)}{more}", err=True)
-
-
-def _count(files: int) -> str:
-    return "1 file" if files == 1 else f"{files:,} files"

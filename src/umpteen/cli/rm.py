@@ -11,7 +11,7 @@ from umpteen.cli.options import job_argument
 from umpteen.cli.printing import say
 from umpteen.dispatch import Removal, plan_removal, remove
 from umpteen.errors import EXIT_SOME_FAILED, EXIT_SUCCEEDED, SettingsError
-from umpteen.report import render_size, shorten_path
+from umpteen.report import render_number, render_size, shorten_path
 from umpteen.task import write_verb
 
 __all__ = ["rm_command"]
@@ -38,13 +38,13 @@ def rm_command(name: str, *, yes: bool) -> int:
         return EXIT_SOME_FAILED
     removed = remove(removal)
     address = removal.history.store.address
-    say(f"{removal.name}: removed, {_count(removed.tasks, 'task')} had outputs", err=True)
+    say(f"{removal.name}: removed, {render_number(removed.tasks, 'task')} had outputs", err=True)
     if removal.outside:
         has = "has" if removal.outside == 1 else "have"
-        outside = f"{_count(removal.outside, 'task')} {has} outputs elsewhere"
+        outside = f"{render_number(removal.outside, 'task')} {has} outputs elsewhere"
         say(f"  left      {outside}", err=True)
     if removed.left:
-        files = f"{_count(removed.left, 'file')} that umpteen did not write"
+        files = f"{render_number(removed.left, 'file')} that umpteen did not write"
         say(f"  left      {files}", err=True)
     if os.path.isdir(address) or not removed.is_empty:
         what = "the link" if os.path.islink(address) else "it is not empty:"
@@ -59,9 +59,5 @@ def _ask(removal: Removal, job: str) -> bool:
         raise SettingsError("rm asks before it removes, and there is no terminal", again)
     tasks, size_bytes = removal.measure()
     size, where = render_size(size_bytes), shorten_path(removal.history.store.address)
-    what = f"{_count(tasks, 'task')} with outputs, {size} in {where}"
+    what = f"{render_number(tasks, 'task')} with outputs, {size} in {where}"
     return click.confirm(f"Remove {removal.name}: {what}?", err=True)
-
-
-def _count(count: int, what: str) -> str:
-    return f"{count:,} {what}{'s' * (count != 1)}"

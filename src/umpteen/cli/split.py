@@ -13,7 +13,7 @@ from umpteen.cli.options import complete_file
 from umpteen.cli.printing import say
 from umpteen.errors import EXIT_SUCCEEDED, SettingsError
 from umpteen.formats.syncs import parse_sync
-from umpteen.report import render_size, shorten_path
+from umpteen.report import render_number, render_size, shorten_path
 from umpteen.split import Order, Sent, Split, split
 
 __all__ = ["split_command"]
@@ -134,7 +134,7 @@ def _show(order: Order, done: Split) -> None:
         say(", ".join(f"{len(r):,} {name}{' (skipped)' * skip}" for name, r, skip in rows))
     size = f"{done.batch_size:,}" + " (3 * nprocs)" * (order.batch_size is None)
     folder = shorten_path(done.folder)
-    runs, chunks = _count(done.runs, "run"), _count(done.chunks, "chunk")
+    runs, chunks = render_number(done.runs, "run"), render_number(done.chunks, "chunk")
     say(f"{runs} in {chunks} of {size}, in {folder}")
     for sent in done.sent:
         say(_describe(sent))
@@ -147,7 +147,7 @@ def _show(order: Order, done: Split) -> None:
 
 
 def _describe(sent: Sent) -> str:
-    what = f"{_count(sent.packed.files, 'file')}, {render_size(sent.packed.size_bytes)}"
+    what = f"{render_number(sent.packed.files, 'file')}, {render_size(sent.packed.size_bytes)}"
     word = "sent      " if sent.is_new else "unchanged "
     return f"  {word} {shorten_path(sent.source)} ({what}) for {sent.dest}"
 
@@ -155,10 +155,6 @@ def _describe(sent: Sent) -> str:
 def _list_some(names: Sequence[str]) -> str:
     more = len(names) - _MOST_NAMED
     return ", ".join(names[:_MOST_NAMED]) + f" and {more:,} more" * (more > 0)
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number:,} {word}{'s' * (number != 1)}"
 
 
 def _to_dict(done: Split) -> dict[str, Any]:

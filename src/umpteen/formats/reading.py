@@ -45,7 +45,14 @@ from umpteen.names import find_bad_name
 from umpteen.settings import DEFAULTS, Setting, Settings, merge_settings
 from umpteen.task import shell_command
 
-__all__ = ["open_document", "read_executor", "read_job", "read_names", "write_command"]
+__all__ = [
+    "find_program",
+    "open_document",
+    "read_executor",
+    "read_job",
+    "read_names",
+    "write_command",
+]
 
 _YAML = (".yaml", ".yml")
 _JSON_LIST = re.compile(rb'\[(?:\s*[\[{\]]|"|\s*\n)')
@@ -144,9 +151,14 @@ def _read_drafts(arguments: Sequence[str], tables: Sequence[str], inputs: Inputs
     return [_read_source(inputs.open(argument)) for argument in arguments]
 
 
+def find_program(word: str) -> str:
+    """What runs the script of that name; empty where it is none."""
+    return find_interpreter(Inputs(None).open(word)) if os.path.isfile(word) else ""
+
+
 def write_command(words: Sequence[str]) -> str:
     """The command that these words of a command line mean, a script begun by what runs it."""
-    program = find_interpreter(Inputs(None).open(words[0])) if os.path.isfile(words[0]) else ""
+    program = find_program(words[0])
     return shell_command([program] * bool(program) + [*words])
 
 
