@@ -209,31 +209,13 @@ def test_pull_goes_on_past_what_may_not_be_read(umpteen: Umpteen) -> None:
     assert pull(umpteen)[1]["kept"] == 6
 
 
-KILLED = """
-import os, sys
-left = int(sys.argv.pop(1))
-def killing(call):
-    def wrapped(*args, **named):
-        global left
-        left -= 1
-        if not left:
-            os._exit(9)
-        return call(*args, **named)
-    return wrapped
-for name in ("mkdir", "open", "utime", "link", "unlink", "replace"):
-    setattr(os, name, killing(getattr(os, name)))
-from umpteen.cli.main import main
-main()
-"""
-
-
 @pytest.mark.parametrize("at", range(5, 200, 15))
 def test_pull_after_one_that_was_killed_is_whole_and_leaves_no_parts(
     umpteen: Umpteen, at: int
 ) -> None:
     run(umpteen, "echo {n}; echo r{n} > $RESULTS_DIR/r")
-    killed = [sys.executable, "-c", KILLED, str(at), "results", "job", "here"]
-    subprocess.run(killed, cwd=umpteen.folder, env=umpteen.environment, timeout=60, check=False)
+    calls = "mkdir open utime link unlink replace"
+    umpteen.run_killed(at, calls, "results", "job", "here")
     code, told = pull(umpteen)
     assert (code, told["files"], told["left_out"]) == (0, 8, [])
     assert sorted(path.name for path in (umpteen.folder / "here").iterdir()) == ["n=1", "n=2"]

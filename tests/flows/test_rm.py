@@ -6,7 +6,6 @@ import json
 import os
 import pty
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -174,28 +173,10 @@ def test_rm_asks_for_all_that_it_will_remove(umpteen: Umpteen) -> None:
     assert "job: removed, 4 tasks had outputs\n" in said
 
 
-KILLED = """
-import os, sys
-left = int(sys.argv.pop(1))
-def killing(call):
-    def wrapped(*args, **named):
-        global left
-        left -= 1
-        if not left:
-            os._exit(9)
-        return call(*args, **named)
-    return wrapped
-os.unlink, os.rmdir = killing(os.unlink), killing(os.rmdir)
-from umpteen.cli.main import main
-main()
-"""
-
-
 @pytest.mark.parametrize("at", [3, 5, 9, 14, 20, 24, 27, 30, 33])
 def test_rm_that_was_killed_is_known_and_gone_on_with(umpteen: Umpteen, at: int) -> None:
     run(umpteen)
-    killed = [sys.executable, "-c", KILLED, str(at), "rm", "job", "--yes"]
-    subprocess.run(killed, cwd=umpteen.folder, env=umpteen.environment, timeout=60, check=False)
+    umpteen.run_killed(at, "unlink rmdir", "rm", "job", "--yes")
     assert umpteen.store().exists()
     status = umpteen("status", "job", "--json")
     assert json.loads(status.stdout)["state"] == "removing"

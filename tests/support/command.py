@@ -18,6 +18,23 @@ sys.path.insert(0, {str(SOURCE)!r})
 from umpteen.cli.main import main
 sys.exit(main())"""
 
+_KILLED = """
+import os, sys
+left = int(sys.argv.pop(1))
+def killing(call):
+    def wrapped(*args, **named):
+        global left
+        left -= 1
+        if not left:
+            os._exit(9)
+        return call(*args, **named)
+    return wrapped
+for name in sys.argv.pop(1).split():
+    setattr(os, name, killing(getattr(os, name)))
+from umpteen.cli.main import main
+main()
+"""
+
 
 @dataclass(frozen=True)
 class Umpteen:
@@ -66,6 +83,11 @@ class Umpteen:
             text=True,
             start_new_session=True,
         )
+
+    def run_killed(self, at: int, calls: str, *arguments: str) -> None:
+        """Run it, and kill it at its `at`-th call of one of these functions of `os`."""
+        command = [sys.executable, "-c", _KILLED, str(at), calls, *arguments]
+        subprocess.run(command, cwd=self.folder, env=self.environment, timeout=60, check=False)
 
     def at_terminal(self, *arguments: str | Path, columns: int) -> list[str]:
         """The lines that it prints where its stdout is a terminal of so many columns."""
