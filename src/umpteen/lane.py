@@ -49,7 +49,7 @@ from umpteen.results.base import (
     scratch_folder,
     spool_folder,
 )
-from umpteen.results.beneath import NotPlainError
+from umpteen.results.beneath import NEW_FILE, NotPlainError
 from umpteen.results.opening import OPTIONS_VARIABLE, is_remote, parse_address
 from umpteen.results.owners import check_folder, own_ids
 from umpteen.task import (
@@ -117,7 +117,6 @@ _RESULTS = b"RESULTS_DIR"
 # Of an engine's worker: names of variables by which the engine limits threads, with commas between.
 _THREADS_VARIABLE = "UMPTEEN_WORKER_THREADS"
 _MADE_UP = re.compile(r"/tmp/[0-9a-f]{32}/?")  # by a split, of `sc` or ours
-_FRESH = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _MOST_KNOWN = 10_000
 
 
@@ -1060,10 +1059,10 @@ def _explain(error: OSError) -> str:
 def _open_fresh(path: str) -> int:
     """A new file, in place of what is there."""
     try:
-        return os.open(path, _FRESH, 0o666)
+        return os.open(path, NEW_FILE, 0o666)
     except FileExistsError:
         os.unlink(path)
-        return os.open(path, _FRESH, 0o666)
+        return os.open(path, NEW_FILE, 0o666)
 
 
 def _write_whole(path: str, content: bytes) -> None:

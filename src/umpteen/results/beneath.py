@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 __all__ = [
+    "NEW_FILE",
     "Found",
     "NotPlainError",
     "check_key",
@@ -29,6 +30,8 @@ __all__ = [
 
 _TOP = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _FOLDER = _TOP | os.O_NOFOLLOW
+# To make a file where there is none, whatever somebody has put there meanwhile.
+NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 _KINDS = {

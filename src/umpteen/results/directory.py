@@ -28,6 +28,7 @@ from umpteen.results.base import (
     Store,
 )
 from umpteen.results.beneath import (
+    NEW_FILE,
     Found,
     NotPlainError,
     folder_below,
@@ -41,7 +42,6 @@ __all__ = ["DirectoryStore", "RecordsFile", "written_whole"]
 
 _CHUNK = 1 << 20
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 # In a class that has a `list` of its own the word means no type.
@@ -57,7 +57,7 @@ class RecordsFile(Appender):
     """
 
     def __init__(self, top: str, key: str) -> None:
-        flags = _NEW | os.O_APPEND
+        flags = NEW_FILE | os.O_APPEND
         self.path = f"{top}/{key}"
         with folder_of(top, key, make=True) as (folder, name):
             self.fd = os.open(name, flags, 0o644, dir_fd=folder)
@@ -300,7 +300,7 @@ def _write_beside(folder: int, name: str, key: str, content: Content) -> str:
     # Settings may name what others must not see, and hand-ins what is done in our name.
     mode = 0o644 if key.startswith((HANDED, TASKS)) else 0o666
     mode = 0o600 if key.endswith((JOB, OPTIONS_SUFFIX)) else mode
-    fd = os.open(temporary, _NEW, mode, dir_fd=folder)
+    fd = os.open(temporary, NEW_FILE, mode, dir_fd=folder)
     try:
         try:
             for part in [content] if isinstance(content, (bytes, bytearray)) else content:
@@ -324,7 +324,7 @@ def _create_without_links(folder: int, name: str, temporary: str) -> bool:
     """For file systems that have no hard links: exclusive, but not put whole."""
     try:
         mode = stat.S_IMODE(os.lstat(temporary, dir_fd=folder).st_mode)
-        target = os.open(name, _NEW, mode, dir_fd=folder)
+        target = os.open(name, NEW_FILE, mode, dir_fd=folder)
     except FileExistsError:
         return False
     source = open_beside(folder, temporary, temporary)

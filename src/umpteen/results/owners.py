@@ -14,11 +14,10 @@ import stat
 
 from umpteen.errors import StoreError
 from umpteen.results.base import OWN_FOLDER
-from umpteen.results.beneath import NotPlainError, folder_below
+from umpteen.results.beneath import NEW_FILE, NotPlainError, folder_below
 
 __all__ = ["check_folder", "own_ids", "refuse_strangers"]
 
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _HINT = (
     "take another folder with --results; if it shall be yours, its owner or root can chown -R it"
 )
@@ -87,7 +86,7 @@ def _ask_file_system(folder: str) -> set[int]:
     """Who we are where files are not shown as ours: on NFS root may be nobody."""
     name = f".{os.urandom(6).hex()}.new"
     with contextlib.suppress(OSError), folder_below(folder, "") as opened:
-        fd = os.open(name, _NEW, 0o600, dir_fd=opened)
+        fd = os.open(name, NEW_FILE, 0o600, dir_fd=opened)
         try:
             return {os.fstat(fd).st_uid}
         finally:
