@@ -114,7 +114,7 @@ def settle(job: Job, folder: str) -> Job:
     for path in (folder, settings.address):
         if not _is_utf8(path):
             raise SettingsError(f"the folder's name {path!r} is not UTF-8", "use another folder")
-    executor = open_executor(settings.executor, settings.executor_options)
+    executor = _open_executor(settings)
     executor.check()  # refused before all else
     if not executor.abilities.is_engine:
         _refuse_impossible(job.tasks)
@@ -232,13 +232,26 @@ def plan_run(
     history = _read_history(job)
     executor = _open_executor(job.settings)
     job = measure_syncs(history.store, job, is_far=executor.abilities.is_engine)
+    return _preview(job, history, rerun, only, is_verified=is_verified), history
+
+
+def _preview(
+    job: Job,
+    history: History,
+    rerun: str,
+    only: Chosen | None,
+    *,
+    follow: bool = False,
+    is_verified: bool = False,
+) -> Plan:
+    """What a hand-in would do; nothing is written, and no engine has to be there."""
     living = Liveness(by_path=True).list_living(history)
     if is_verified:
         verify(history, living)
-    plan = _plan(job, history, living, rerun, only)
-    with contextlib.suppress(BackendError):  # nobody is to be there for that
-        _refuse_too_wide(plan, executor)
-    return plan, history
+    plan = _plan(job, history, living, rerun, only, follow=follow)
+    with contextlib.suppress(BackendError):
+        _refuse_too_wide(plan, _open_executor(job.settings))
+    return plan
 
 
 def _plan(
@@ -402,7 +415,7 @@ def _hand_in(
 ) -> Submission:
     """`history` was read with the lock held, as was what `job` has of it."""
     _refuse_removed(history)
-    executor = open_executor(job.settings.executor, job.settings.executor_options)
+    executor = _open_executor(job.settings)
     executor.check()
     executor.tell = tell or executor.tell
     liveness = liveness or Liveness(by_path=True)
@@ -490,8 +503,7 @@ def collect(
     """
     history = open_history(name)
     settings = _read_settings(history, detach=True, executor=executor)
-    opened = open_executor(settings.executor, settings.executor_options)
-    submission = Submission(settings, history, opened, [])
+    submission = Submission(settings, history, _open_executor(settings), [])
     is_over = history.hand_ins and not history.counts()["waiting"]  # to look closer takes time
     if is_over and not _is_behind(submission):
         return submission
@@ -537,11 +549,7 @@ def plan_rerun(name: str, chosen: Rerun | None = None) -> Plan:
     history = open_history(name)
     settings = _read_settings(history, detach=False)
     job, rerun, only = _choose_rerun(history, settings, chosen or Rerun())
-    living = Liveness(by_path=True).list_living(history)
-    plan = _plan(job, history, living, rerun, only, follow=True)
-    with contextlib.suppress(BackendError):  # nobody is to be there for that
-        _refuse_too_wide(plan, _open_executor(settings))
-    return plan
+    return _preview(job, history, rerun, only, follow=True)
 
 
 def _choose_rerun(history: History, settings: Settings, chosen: Rerun) -> tuple[Job, str, Chosen]:
@@ -603,8 +611,7 @@ def cancel(name: str, tasks: Sequence[str] = ()) -> Submission:
     # Of a colleague's job it is the mark in the store that ends it, and his executor is not asked.
     is_strange = bool(find_stranger(history))
     settings = _read_settings(history, detach=True, executor=(LOCAL, {}) if is_strange else None)
-    executor = open_executor(settings.executor, settings.executor_options)
-    submission = Submission(settings, history, executor, [])
+    submission = Submission(settings, history, _open_executor(settings), [])
     living = submission.liveness.list_living(history)
     meant = _list_meant(history, tasks, living)
     submission.cancelling = [index for index in meant if is_open(history, index)]
