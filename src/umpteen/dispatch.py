@@ -338,6 +338,11 @@ class Submission:
         return not self.batches and not self.running
 
     @property
+    def rest(self) -> str:
+        """What `build_plan` is asked for where something of the job is left."""
+        return "rest" if self.takes_behind else "left"
+
+    @property
     def left_over(self) -> int:
         """Tasks that changed while a batch had them: somebody has to hand them in after it."""
         return len(self.history.stale - self.history.dropped)
@@ -509,8 +514,8 @@ def collect(
         return submission
     with hand_in_lock(history.store) as lock:  # what others hand in must not seem dropped
         history.refresh()
-        rerun = "rest" if submission.takes_behind else "left"
-        return _hand_in(_read_back(history, settings), history, lock, rerun, tell=tell)
+        job = _read_back(history, settings)
+        return _hand_in(job, history, lock, submission.rest, tell=tell)
 
 
 class Rerun(NamedTuple):
@@ -807,14 +812,14 @@ def watch(submission: Submission) -> Iterator[JobStatus]:
 def _hand_in_rest(submission: Submission) -> Submission:
     """What was left by those who had it, as the store has it now."""
     history = submission.history
-    rerun = "rest" if submission.takes_behind else "left"
     with hand_in_lock(history.store) as lock:
         history.refresh()
         job = _read_back(history, submission.settings, submission.source_digest)
         tell, liveness = submission.executor.tell, submission.liveness
         return _hand_in(
-            job, history, lock, rerun, submission.only, liveness, tell, follow=submission.follow
-        )
+            job, history, lock, submission.rest, submission.only, liveness, tell,
+            follow=submission.follow,
+        )  # fmt: skip
 
 
 def _is_behind(submission: Submission) -> bool:
