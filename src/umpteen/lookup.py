@@ -112,8 +112,12 @@ def list_handles(
     do.
     """
     handles: dict[str, list[str]] = collections.defaultdict(list)
+    unasked: dict[tuple[str, int], str] = {}  # thousands of batches may be of one hand-in
     for batch in batches:
-        if batch.handle and not tell_unasked(history, batch, by_path=by_path):
+        hand_in = batch.executor, batch.hand_in
+        if batch.handle and hand_in not in unasked:
+            unasked[hand_in] = tell_unasked(history, batch, by_path=by_path)
+        if batch.handle and not unasked[hand_in]:
             handles[batch.executor or LOCAL].append(batch.handle)
         if batch.lease:
             handles[LOCAL].append(batch.lease)
@@ -169,10 +173,10 @@ class Liveness:
         polled: dict[str, str] = {}
         for name, asked in list_handles(history, open_batches, by_path=self.by_path).items():
             polled.update(open_executor(name, {}).poll(asked))
-        for batch in open_batches:
-            if batch.handle and batch.handle not in polled:
-                polled[batch.handle] = UNKNOWN
-                self.reason = tell_unasked(history, batch, by_path=self.by_path)
+        unpolled = [b for b in open_batches if b.handle and b.handle not in polled]
+        polled.update((batch.handle, UNKNOWN) for batch in unpolled)
+        if unpolled:
+            self.reason = tell_unasked(history, unpolled[-1], by_path=self.by_path)
         living = list_living(history, polled)
         for batch in open_batches:
             told = polled.get(batch.lease, ENDED), polled.get(batch.handle, ENDED)
