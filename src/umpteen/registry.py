@@ -108,13 +108,17 @@ def list_names() -> list[str]:
     return sorted({entry.name for entry in list_entries()})
 
 
-def list_entries() -> list[Entry]:
-    """Every job that is still where it was seen, the newest first; others are forgotten."""
-    entries = {entry.address: entry for entry in _list_beside()}
-    for name in _list_files(_folder()):
-        path = os.path.join(_folder(), name)
+def list_entries(name: str | None = None) -> list[Entry]:
+    """Every job that is still where it was seen, the newest first; others are forgotten.
+
+    name: of those that are looked for, where that is not all; of no other a disk is asked.
+    """
+    beside = [entry for entry in _list_beside() if name in (None, entry.name)]
+    entries = {entry.address: entry for entry in beside}
+    for file in _list_files(_folder()):
+        path = os.path.join(_folder(), file)
         entry = _read_entry(path)
-        if entry is None:
+        if entry is None or name not in (None, entry.name):
             continue
         if is_remote(entry.address) or os.path.exists(os.path.join(entry.address, JOB)):
             entries[entry.address] = entry
@@ -183,8 +187,8 @@ def find_addresses(name: str) -> list[str]:
     """
     if ("/" in name or os.path.isdir(name)) and is_job(name):
         return [parse_address(name)]
-    entries = [entry for entry in list_entries() if entry.name == name]
-    here = [entry.address for entry in entries if entry.folder == _here()]
+    entries, working = list_entries(name), _here()
+    here = [entry.address for entry in entries if entry.folder == working]
     beside = os.path.join(RESULTS_FOLDER, name)
     if os.path.isdir(beside) and is_job(beside):
         here.insert(0, parse_address(beside))

@@ -110,6 +110,17 @@ def test_registry_keeps_a_job_whose_disk_is_not_there(place: Path) -> None:
     assert [entry.address for entry in list_entries()] == [address]
 
 
+def test_registry_looking_for_a_name_asks_for_no_other_job(place: Path) -> None:
+    gone = make_job(place / "far/gone")
+    register("gone", gone)
+    register("job", make_job(place / "far/job"))
+    shutil.rmtree(gone)
+    assert [entry.name for entry in list_entries("job")] == ["job"]
+    assert len(os.listdir(place / "data/umpteen/jobs")) == 2  # none was found to be gone
+    assert [entry.name for entry in list_entries()] == ["job"]
+    assert len(os.listdir(place / "data/umpteen/jobs")) == 1
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"name": "x"}', "\0"])
 def test_registry_damaged_file_hides_no_other(place: Path, content: str) -> None:
     register("job", make_job(place / "far"))
