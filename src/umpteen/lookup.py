@@ -45,6 +45,7 @@ __all__ = [
     "find_task",
     "list_handles",
     "open_history",
+    "open_output",
     "read_facts",
     "read_gone",
     "read_status",
@@ -73,7 +74,7 @@ def read_gone(history: History) -> list[str]:
     tasks = history.read_tasks()
     for task in tasks:
         if task.output:
-            _check_output(history, task)
+            _check_output(history, task.output, task.name)
     lost = verify(history, Liveness().list_living(history))
     return [tasks[index].name for index in sorted(lost)]
 
@@ -299,20 +300,27 @@ def find_outputs(
 
 
 def _find_output(history: History, task: Task) -> tuple[Store, str]:
-    """Raises NotOpenedError for a place elsewhere that somebody else may have named."""
     if not task.output:
         return history.store, task.name
-    _check_output(history, task)
-    return find_output(history.store, task.output)
+    return open_output(history, task.output, task.name)
+
+
+def open_output(history: History, output: str, name: str) -> tuple[Store, str]:
+    """The store that has the outputs of a task, given their address, and their folder in it.
+
+    name: the task's. Raises NotOpenedError for a place elsewhere that somebody else may have named.
+    """
+    _check_output(history, output, name)
+    return find_output(history.store, output)
 
 
 class NotOpenedError(StoreError):
     """Outputs are said to be at a place that is not asked, as somebody else may have named it."""
 
 
-def _check_output(history: History, task: Task) -> None:
+def _check_output(history: History, output: str, name: str) -> None:
     """Raises NotOpenedError for a place elsewhere that somebody else may have named."""
-    own, output = history.store.address, task.output or ""
+    own = history.store.address
     try:
         address = parse_address(output)
         is_near = address.startswith(f"{own}/") or not (is_remote(own) or is_remote(address))
@@ -320,7 +328,7 @@ def _check_output(history: History, task: Task) -> None:
         address, is_near = output, False
     if not is_near and (found := find_stranger(history)):
         raise NotOpenedError(
-            f"the outputs of {task.name} are at {address}, which is not opened: "
+            f"the outputs of {name} are at {address}, which is not opened: "
             f"{found} may be somebody else's",
             "look there by other means, if you trust who says so",
         )

@@ -16,9 +16,8 @@ from typing import Any, NamedTuple
 from umpteen.errors import StoreError, UmpteenError
 from umpteen.executors.base import LOCAL
 from umpteen.history import History
-from umpteen.lookup import find_stranger
+from umpteen.lookup import open_output
 from umpteen.plan import Plan
-from umpteen.results.opening import find_output, is_remote
 from umpteen.screen import clean
 from umpteen.status import Failure, JobStatus, describe_end, is_failure
 from umpteen.task import Record, tell_end, write_verb
@@ -344,7 +343,7 @@ def _name_ended(status: JobStatus) -> str:
 def read_failure(history: History, batch: str, record: Record) -> Failure:
     """A record that did not succeed, with its task's name and the last line of its stderr."""
     name, output = history.describe_task(batch, record.task)
-    last = _read_last_line(history, output, record)
+    last = _read_last_line(history, name, output, record)
     reason = describe_end(record)
     has_stderr = bool(last)
     if last == f"umpteen: {reason}":
@@ -365,18 +364,15 @@ def choose_failures(entries: Sequence[tuple[str, Record]], most: int) -> list[tu
     return chosen
 
 
-def _read_last_line(history: History, output: str, record: Record) -> str:
-    """Of an attempt's stderr; empty where there is none, or nothing that can be read."""
+def _read_last_line(history: History, name: str, output: str, record: Record) -> str:
+    """Of an attempt's stderr; empty where there is none, or nothing that may be read."""
     with contextlib.suppress(UmpteenError):
-        store = history.store
-        found, folder = find_output(store, output)
-        if found is not store and is_remote(found.address) and find_stranger(history):
-            return ""  # whoever named that place may be somebody else
+        found, folder = open_output(history, output, name)
         below = f"{folder}/{record.outputs}" if record.outputs else folder
         try:
             return _find_last_line(found.read_tail(f"{below}/stderr", _LAST_BYTES) or b"")
         finally:
-            if found is not store:
+            if found is not history.store:
                 found.close()
     return ""
 

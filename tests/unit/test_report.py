@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from hypothesis import strategies as st
 from tests.support.store import put_batch, put_hand_in
 from tests.unit.test_status import make_status
 from umpteen.history import History
+from umpteen.records import build_line
+from umpteen.registry import register
 from umpteen.report import (
     Folds,
     choose_failures,
@@ -31,7 +34,9 @@ from umpteen.report import (
     shorten_path,
     status_to_dict,
 )
+from umpteen.results.base import batch_key
 from umpteen.results.directory import DirectoryStore
+from umpteen.results.opening import open_store
 from umpteen.status import Failure
 from umpteen.task import Record
 
@@ -177,6 +182,26 @@ def test_failure_has_the_last_line_of_stderr(tmp_path: Path, stderr: bytes, last
     history.refresh()
     failure = read_failure(history, "1", Record(0, "", 1, "failed", exit_code=1))
     assert (failure.name, failure.last_line) == ("name", last_line)
+
+
+@pytest.mark.parametrize("is_ours", [True, False])
+def test_failure_of_a_job_elsewhere_shows_no_file_here_that_others_may_have_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_ours: bool
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    store = open_store(f"memory://{uuid.uuid4().hex}/job", {})
+    put_hand_in(store, 1, [{"command": "a"}], {"1": "0"})
+    run = {"cmd": "a", "remote_output_path": str(tmp_path / "own")}
+    content = {"runs": [run], "umpteen": {"names": ["name"], "indices": "0"}}
+    store.create(batch_key("1"), build_line(content))
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own/stderr").write_text("why")
+    if is_ours:
+        register("job", store.address, str(tmp_path))
+    history = History(store)
+    history.refresh()
+    failure = read_failure(history, "1", Record(0, "", 1, "failed", exit_code=1))
+    assert failure.last_line == ("why" if is_ours else "")
 
 
 def make_failure(**more: Any) -> Failure:
