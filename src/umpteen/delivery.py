@@ -125,7 +125,7 @@ class Delivery:
             self.changed.notify()
 
     def show(self, partial: Partial) -> None:
-        """Put what is new of a running attempt; nothing where it has been sent or the store refuses."""
+        """Put what is new of a running attempt, unless some of it is on its way already."""
         with self.changed:
             if not partial.is_sent:
                 partial.is_sent = True
@@ -232,11 +232,9 @@ class Delivery:
 
     def _next_partial(self) -> Partial | None:
         """One of a task of which no parcel is on its way."""
-        if len(self.showing) >= _SHOWING_MOST:
+        if not self.partials or len(self.showing) >= _SHOWING_MOST:
             return None
-        under_way = {*self.busy, *self.showing}
-        if self.partials:
-            under_way.update(parcel.index for parcel in self.waiting)
+        under_way = {*self.busy, *self.showing, *(parcel.index for parcel in self.waiting)}
         for partial in self.partials:
             if partial.index not in under_way:
                 self.partials.remove(partial)

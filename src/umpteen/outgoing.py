@@ -75,8 +75,7 @@ class Outgoing:
         parcel = Parcel(index, folder, output, below, opened.view.status_file, outcome)
         parcel.partial = partial
         if not below and not partial:
-            parcel.aside = opened.labels.pop(index, None)
-            parcel.is_unsure = index in opened.unsure
+            _tell_what_is_there(parcel, opened)
         parcel.size = _measure(record, folder)
         self.delivery = self.delivery or self._begin_delivery()
         self.delivery.send(parcel)
@@ -128,8 +127,7 @@ class Outgoing:
             below = attempt_folder(attempt, self.opener.token) if opened.fenced else ""
             partial = Partial(index, folder, opened.view.output(position), below)
             if not below:
-                partial.aside = opened.labels.pop(index, None)
-                partial.is_unsure = index in opened.unsure
+                _tell_what_is_there(partial, opened)
             self.partial[index, attempt] = partial
         if partial.list_grown():
             self.delivery = self.delivery or self._begin_delivery()
@@ -201,6 +199,12 @@ class Outgoing:
     def trouble_s(self) -> float | None:
         """Since when, on the monotonic clock; None where nothing does."""
         return self.delivery.trouble_s if self.delivery else None
+
+
+def _tell_what_is_there(sent: Parcel | Partial, opened: OpenBatch) -> None:
+    """Of others in the task's folder, for which room is to be made first."""
+    sent.aside = opened.labels.pop(sent.index, None)
+    sent.is_unsure = sent.index in opened.unsure
 
 
 def _measure(record: dict[str, Any], folder: str) -> int:
