@@ -1,6 +1,6 @@
-"""What dead runners of a store left on this machine, and in the store's folder: cleared by any verb.
+"""What dead runners of a store left on this machine, and in the store's folder.
 
-Standard library alone.
+Cleared by its next runner, `cancel` and `rm`. Standard library alone.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import shutil
 
 from umpteen.identity import Identity
 from umpteen.lease import KEPT, SPOOL, end_leftovers
-from umpteen.results.base import RUNNING, parse_running_key, scratch_folder
-from umpteen.results.beneath import folder_below, remove_below
+from umpteen.results.base import RUNNING, parse_running_key, running_folder, scratch_folder
+from umpteen.results.beneath import folder_below, remove_below, remove_empty
 from umpteen.results.opening import is_remote
 
-__all__ = ["clear_dead"]
+__all__ = ["clear_dead", "remove_scratch"]
 
 
 def clear_dead(store: Identity) -> None:
@@ -33,15 +33,21 @@ def clear_dead(store: Identity) -> None:
 
 def _clear_folder(address: str, token: str) -> None:
     """Remove a runner's results folders, and what it said last of what it runs; raises OSError."""
-    scratch = scratch_folder(token)
-    remove_below(address, scratch)
+    remove_scratch(address, token)
     for batch in _list(address, RUNNING):
-        for name in _list(address, f"{RUNNING}/{batch}"):
+        folder = running_folder(batch)
+        for name in _list(address, folder):
             key = parse_running_key(name)
             if key is not None and key.token == token:
-                remove_below(address, f"{RUNNING}/{batch}/{name}")
-        _remove_empty(address, RUNNING, batch)
-    _remove_empty(address, *os.path.split(os.path.dirname(scratch)))
+                remove_below(address, f"{folder}/{name}")
+        remove_empty(address, folder)
+
+
+def remove_scratch(address: str, token: str) -> None:
+    """Remove the results folders of a runner's slots; raises OSError."""
+    scratch = scratch_folder(token)
+    remove_below(address, scratch)
+    remove_empty(address, os.path.dirname(scratch))
 
 
 def _list(address: str, folder: str) -> list[str]:
@@ -50,8 +56,3 @@ def _list(address: str, folder: str) -> list[str]:
             return os.listdir(found)
     except (FileNotFoundError, NotADirectoryError):
         return []
-
-
-def _remove_empty(address: str, above: str, name: str) -> None:
-    with contextlib.suppress(OSError), folder_below(address, above) as folder:
-        os.rmdir(name, dir_fd=folder)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 from collections.abc import Mapping
 from typing import Callable, NamedTuple
 
@@ -19,7 +18,8 @@ from umpteen.job_files import CancelMark, read_cancel_mark
 from umpteen.lease import Lease
 from umpteen.live import LiveOutputs
 from umpteen.records import build_line
-from umpteen.results.base import LiveKey, running_key, spool_folder
+from umpteen.results.base import LiveKey, running_folder, running_key, spool_folder
+from umpteen.results.beneath import remove_empty
 from umpteen.results.opening import is_remote
 from umpteen.starts import OpenBatch, Opener
 
@@ -112,8 +112,7 @@ class Others:
         running = running_key(opened.view.batch, opened.key)
         self._do_beside(lambda: self.store.delete(running))
         if self.aside is None:
-            with contextlib.suppress(OSError):
-                os.rmdir(os.path.dirname(self.store.path(running)))
+            remove_empty(self.store.address, running_folder(opened.view.batch))
 
     def send_live(self, now: float, batches: Open) -> None:
         """Put what is new of the tasks that somebody follows, when it is time."""

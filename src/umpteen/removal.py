@@ -17,7 +17,7 @@ from typing import NamedTuple
 from umpteen.errors import StoreError
 from umpteen.job_files import parse_job, read_form
 from umpteen.results.base import JOB, LOCK, OUTPUTS, OWN_FOLDER, REMOVING, Store
-from umpteen.results.beneath import folder_below, folder_of, remove_below, walk_below
+from umpteen.results.beneath import folder_below, folder_of, remove_below, remove_empty, walk_below
 from umpteen.results.opening import is_remote
 from umpteen.results.owners import own_ids
 
@@ -106,7 +106,7 @@ def _remove_folder(store: Store, names: Sequence[str]) -> Removed:
                     with contextlib.suppress(FileNotFoundError):  # gone in between
                         _remove_own(top, f"{name}/{entry}", folder, own)
             tasks += bool(entries)
-            _remove_empty(top, name)
+            _remove_empty_and_above(top, name)
         left = sum(_count(top, name) for name in {name.split("/")[0] for name in names})
         _mark(store, "rest")
         last = [os.path.basename(JOB), os.path.basename(LOCK)]
@@ -146,17 +146,12 @@ def _remove_own(top: str, key: str, folder: int | None, own: set[int]) -> None:
     for each in below:
         if each.owner in own:
             remove_below(top, f"{key}/{each.path}")
-            _remove_empty(top, f"{key}/{each.path}".rpartition("/")[0])
+            _remove_empty_and_above(top, f"{key}/{each.path}".rpartition("/")[0])
 
 
-def _remove_empty(top: str, folder: str) -> None:
+def _remove_empty_and_above(top: str, folder: str) -> None:
     """The folder, and those above it below `top`, as far as they are empty."""
-    while folder:
-        try:
-            with folder_of(top, folder) as (above, name):
-                os.rmdir(name, dir_fd=above)
-        except OSError:
-            return
+    while folder and remove_empty(top, folder):
         folder = folder.rpartition("/")[0]
 
 

@@ -34,7 +34,7 @@ from umpteen.intake import Intake
 from umpteen.lane import CANCEL_ALL, DEADLINE, END_KINDLY, GO_ON, KILL
 from umpteen.lanes import Lanes
 from umpteen.lease import Kept, Lease, find_kept
-from umpteen.leftovers import clear_dead
+from umpteen.leftovers import clear_dead, remove_scratch
 from umpteen.machine import Capacity, read_capacity
 from umpteen.open_batches import OpenBatches
 from umpteen.others import Marks, Others
@@ -48,8 +48,7 @@ from umpteen.process import (
 )
 from umpteen.recalls import Recalls
 from umpteen.recorder import Recorder
-from umpteen.results.base import Store, scratch_folder
-from umpteen.results.beneath import folder_of, remove_below
+from umpteen.results.base import Store
 from umpteen.results.directory import DirectoryStore
 from umpteen.results.opening import is_remote, open_store, read_patience
 from umpteen.screen import clean
@@ -385,11 +384,8 @@ class _Runner:
         self.others.finish()
 
     def _remove_scratch(self) -> None:
-        scratch = scratch_folder(self.token)
         with contextlib.suppress(OSError):
-            remove_below(self.folder.address, scratch)
-            with folder_of(self.folder.address, os.path.dirname(scratch)) as (folder, name):
-                os.rmdir(name, dir_fd=folder)
+            remove_scratch(self.folder.address, self.token)
 
     def _leave_kept(self) -> bool:
         """Leave outcomes that the store did not take on this machine, and say where."""

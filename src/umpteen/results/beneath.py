@@ -25,6 +25,7 @@ __all__ = [
     "open_below",
     "open_beside",
     "remove_below",
+    "remove_empty",
     "walk_below",
 ]
 
@@ -200,6 +201,16 @@ def remove_below(top: str, key: str) -> None:
         waiting += [f"{path}/{entry}" for entry in below]
         if not below:
             waiting.pop()
+
+
+def remove_empty(top: str, folder: str) -> bool:
+    """Remove a folder that has nothing in it; whether it was there, and could be removed."""
+    try:
+        with folder_of(top, folder) as (above, name):
+            os.rmdir(name, dir_fd=above)
+    except OSError:
+        return False
+    return True
 
 
 def _remove_or_list(name: str, folder: int, place: str) -> list[str]:
