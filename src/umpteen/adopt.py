@@ -22,10 +22,10 @@ from umpteen.hand_in_lock import HandInLock, OwnFiles, hand_in_lock
 from umpteen.identity import build_id
 from umpteen.job_files import damaged
 from umpteen.names import find_malformed_name
-from umpteen.past import Past, list_handed, read_past
+from umpteen.past import HandIn, Past, list_handed, read_past
 from umpteen.process import read_machine
 from umpteen.records import format_ranges, list_starts, read_start
-from umpteen.results.base import JOB, Store, batch_key, handed_key, parse_numbers, tasks_key
+from umpteen.results.base import JOB, Store, batch_key, handed_key, tasks_key
 from umpteen.results.opening import check_job_address, open_store, parse_address
 from umpteen.status_codes import find_left, judge
 from umpteen.task import FORMAT_VERSION, IS_FINAL, SLOTS_MOST
@@ -92,12 +92,13 @@ def adopt_batch(path: str, batch_id: str = "") -> Adopted:
 
 def _adopt(store: Store, lock: HandInLock, first: str, parsed: dict[str, Any]) -> Adopted:
     """`first` is its batch; once that has ended, another that has what is not done."""
-    handed = list_handed(store)
+    hand_ins = list_handed(store)
+    handed = [each for hand_in in hand_ins for each in hand_in.batches]
     there = {each.batch for each in handed}
     newest, following = "", first
     while following in there:
         newest, following = following, build_batch_id(following.encode())
-    known = _read_known(store)
+    known = _read_known(store, hand_ins)
     runs = _list_runs(store.address, parsed, known)
     past = read_past(store, handed, {run.task for run in runs if run.task < known.count})
     if newest and not _has_ended(store, newest):
@@ -108,7 +109,8 @@ def _adopt(store: Store, lock: HandInLock, first: str, parsed: dict[str, Any]) -
         return Adopted(store, [], f"{note or 'there are no runs'}; nothing to do")
     slots = _count_slots(parsed)
     lock.check()
-    _write(store, following, slots, [run for run in runs if run.task not in done], past, known)
+    left = [run for run in runs if run.task not in done]
+    _write(store, len(hand_ins) + 1, following, slots, left, past, known)
     return Adopted(store, [following], note and f"{note} and left alone")
 
 
@@ -251,9 +253,9 @@ class _Known:
         return len(self.names)
 
 
-def _read_known(store: Store) -> _Known:
+def _read_known(store: Store, hand_ins: Sequence[HandIn]) -> _Known:
     known = _Known()
-    keys = list(_list_task_keys(store))
+    keys = [tasks_key(hand_in.number, hand_in.segment) for hand_in in hand_ins]
     for key, content in zip(keys, store.read_many([(key, 0, -1) for key in keys])):
         try:
             for line in (content or b"").splitlines():
@@ -261,22 +263,6 @@ def _read_known(store: Store) -> _Known:
         except FormError as error:
             raise damaged(store.path(key), error) from error
     return known
-
-
-def _list_task_keys(store: Store) -> Iterator[str]:
-    """The tasks of each hand-in."""
-    marked = {name.split(".")[0] for name in store.list(".umpteen/tasks") if name.count(".") == 2}
-    for number in parse_numbers(store.list(".umpteen/handed"), ".json"):
-        yield tasks_key(number, _read_segment(store, number) if str(number) in marked else "")
-
-
-def _read_segment(store: Store, number: int) -> str:
-    """The mark in the names of a hand-in's own files."""
-    try:
-        found = table_of(load_json(store.read(handed_key(number)) or b"{}")).get("segment")
-        return token(found) if found else ""
-    except FormError as error:
-        raise damaged(store.path(handed_key(number)), error) from error
 
 
 def _learn(known: _Known, store: Store, line: dict[str, Any]) -> None:
@@ -341,6 +327,7 @@ def _count_slots(parsed: dict[str, Any]) -> Any:
 
 def _write(
     store: Store,
+    number: int,
     batch: str,
     slots: int,
     runs: Sequence[_Run],
@@ -350,7 +337,6 @@ def _write(
     """Put its tasks, the batch, and the hand-in that names it."""
     top = store.address
     name = os.path.basename(store.address)
-    number = len(parse_numbers(store.list(".umpteen/handed"), ".json")) + 1
     runs = sorted(runs)
     lines = list(_build_lines(runs, known))
     ranges = format_ranges(run.task for run in runs)

@@ -9,11 +9,11 @@ from umpteen.forms import FormError, get, list_of, load_json, parse_ranges, tabl
 from umpteen.job_files import damaged
 from umpteen.process import read_machine
 from umpteen.records import Start, list_starts, read_start
-from umpteen.results.base import Store, handed_key, parse_numbers
+from umpteen.results.base import HANDED, Store, handed_key, parse_numbers
 from umpteen.status_codes import has_left
 from umpteen.task import NUMBER_OF, Record, TaskState
 
-__all__ = ["Handed", "Past", "list_handed", "read_past"]
+__all__ = ["HandIn", "Handed", "Past", "list_handed", "read_past"]
 
 _SUCCEEDED = NUMBER_OF[TaskState.SUCCEEDED.value]
 
@@ -23,6 +23,14 @@ class Handed(NamedTuple):
 
     batch: str
     indices: Sequence[range]
+
+
+class HandIn(NamedTuple):
+    """What was handed in together. segment: the mark in the names of its own files."""
+
+    number: int
+    segment: str
+    batches: list[Handed]
 
 
 class Past(NamedTuple):
@@ -38,24 +46,28 @@ class Past(NamedTuple):
     left: Record | None = None
 
 
-def list_handed(store: Store) -> list[Handed]:
-    """Every batch of a job, those handed in first at the beginning; raises StoreError."""
-    keys = list(map(handed_key, parse_numbers(store.list(".umpteen/handed"), ".json")))
-    found: list[Handed] = []
-    for key, content in zip(keys, store.read_many([(key, 0, -1) for key in keys])):
+def list_handed(store: Store) -> list[HandIn]:
+    """Every hand-in of a job by its number; raises StoreError."""
+    numbers = parse_numbers(store.list(HANDED), ".json")
+    keys = list(map(handed_key, numbers))
+    contents = store.read_many([(key, 0, -1) for key in keys])
+    found = []
+    for number, key, content in zip(numbers, keys, contents):
         try:
-            found += _parse_handed(content or b"{}")
+            found.append(_parse_handed(number, content or b"{}"))
         except FormError as error:
             raise damaged(store.path(key), error) from error
     return found
 
 
-def _parse_handed(content: bytes) -> list[Handed]:
-    batches = table_of(load_json(content)).get("batches", [])
-    return [
+def _parse_handed(number: int, content: bytes) -> HandIn:
+    handed = table_of(load_json(content))
+    segment = handed.get("segment")
+    batches = [
         Handed(get(each, "batch", token), parse_ranges(each.get("indices")))
-        for each in list_of(table_of, batches, what="'batches'")
+        for each in list_of(table_of, handed.get("batches", []), what="'batches'")
     ]
+    return HandIn(number, token(segment) if segment else "", batches)
 
 
 def read_past(store: Store, handed: Sequence[Handed], wanted: Collection[int]) -> dict[int, Past]:
