@@ -1,7 +1,8 @@
 """Outputs that go elsewhere than to a folder: from the spool to where they belong.
 
 What a lane told of an attempt is an outcome; it waits here until the attempt's outputs have
-arrived, and is recorded then. `delivery` does the carrying. Standard library alone.
+arrived, and is recorded then. `delivery` does the carrying. What running tasks print is
+shown in its place, where that is wanted. Standard library alone.
 """
 
 from __future__ import annotations
