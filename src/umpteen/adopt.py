@@ -25,7 +25,7 @@ from umpteen.names import find_malformed_name
 from umpteen.past import HandIn, Past, list_handed, read_past
 from umpteen.process import read_machine
 from umpteen.records import format_ranges, list_starts, read_start
-from umpteen.results.base import JOB, Store, batch_key, handed_key, tasks_key
+from umpteen.results.base import BATCHES, JOB, Store, batch_key, handed_key, tasks_key
 from umpteen.results.opening import check_job_address, open_store, parse_address
 from umpteen.status_codes import find_left, judge
 from umpteen.task import FORMAT_VERSION, IS_FINAL, SLOTS_MOST
@@ -65,7 +65,7 @@ def read_address(path: str) -> str:
 def _find_own_store(path: str) -> str:
     """The store that has the file among its batches; empty where none has."""
     folder, name = os.path.split(os.path.abspath(path))
-    own = os.path.join(os.sep, ".umpteen", "batches")
+    own = f"/{BATCHES}"
     return folder[: -len(own)] if folder.endswith(own) and name.endswith(".json") else ""
 
 

@@ -31,6 +31,7 @@ from umpteen.job import Job
 from umpteen.plan import Plan, build_settings
 from umpteen.records import format_ranges
 from umpteen.results.base import (
+    BATCHES,
     JOB,
     Content,
     Store,
@@ -179,7 +180,7 @@ def hand_in(
         raise _taken(store, handed_key(number))
     for name in plan.closed:
         store.create(closed_key(name), b"")
-    numbers = parse_numbers(store.list(".umpteen/batches"), ".json")
+    numbers = parse_numbers(store.list(BATCHES), ".json")
     first = numbers[-1] + 1 if numbers else 1
     again = [HandedBatch(batch.batch, _ranges(history, batch.batch)) for batch in plan.again]
     unfinished = map(history.unfinished, plan.again)  # of its others some may be gone from the job

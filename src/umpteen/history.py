@@ -57,7 +57,9 @@ from umpteen.records import (
 )
 from umpteen.results.base import (
     CLOSED,
+    HANDED,
     JOB,
+    OWN_FOLDER,
     REMOVING,
     RecordsKey,
     Store,
@@ -212,7 +214,7 @@ class History:
         try:
             content = self._read_handed(0, JOB)
         except StoreError:
-            if not self.store.list(".umpteen"):
+            if not self.store.list(OWN_FOLDER):
                 raise
             # Settings are for its owner alone; how the job stands is for those he lets look on.
             self.job = {"name": self.store.address.rpartition("/")[2]}
@@ -241,7 +243,7 @@ class History:
 
     def _read_hand_ins(self) -> None:
         known = len(self.hand_ins)
-        for number in parse_numbers(self.store.list(".umpteen/handed"), ".json"):
+        for number in parse_numbers(self.store.list(HANDED), ".json"):
             if number <= known:
                 continue
             expected = len(self.hand_ins) + 1

@@ -44,7 +44,7 @@ from umpteen.formats.sc import (
 from umpteen.formats.syncs import Sync
 from umpteen.lease import local_lock
 from umpteen.outcomes import read_exit_codes
-from umpteen.results.base import Store
+from umpteen.results.base import SPLIT, Store
 from umpteen.results.opening import (
     check_job_address,
     is_remote,
@@ -60,7 +60,6 @@ RECIPE = "recipe.yaml"
 _BATCHES_PER_SLOT = 3
 _ARCHIVE = "data.tar.gz"
 _ENDS_BYTES = 8
-_OWN_PLACE = ".umpteen/split"  # below the results, where no other place is said
 _CHUNK = re.compile(r"\d+\.json")
 _TEMPORARY = ".umpteen-split-"
 _RECIPE_HINT = "give a recipe: instance_type, scale and start_script below 'spec'"
@@ -234,7 +233,7 @@ def _choose_base(order: Order, recipe: Recipe, top: str) -> str:
         return parse_address(order.base)
     address = parse_address(top)
     if not address.startswith("sfs://"):
-        return f"{address}/{_OWN_PLACE}"
+        return f"{address}/{SPLIT}"
     name = order.name or recipe.get_text("name")
     owner = "/".join(address.split("/")[:4])
     if not name:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, Union
 
 __all__ = [
+    "BATCHES",
     "CANCEL",
     "CLOSED",
     "FOLLOW",
@@ -22,8 +23,11 @@ __all__ = [
     "OPTIONS_SUFFIX",
     "OUTPUTS",
     "OWN_FOLDER",
+    "PROBE",
+    "RECORDS",
     "REMOVING",
     "RUNNING",
+    "SPLIT",
     "STATUS_BYTES",
     "TASKS",
     "UNFINISHED",
@@ -61,7 +65,9 @@ CANCEL = ".umpteen/cancel"
 LOCK = ".umpteen/lock"
 FOLLOW = ".umpteen/follow"
 HANDED, TASKS = ".umpteen/handed", ".umpteen/tasks"
-RUNNING = ".umpteen/running"
+BATCHES, RECORDS, RUNNING = ".umpteen/batches", ".umpteen/records", ".umpteen/running"
+SPLIT = ".umpteen/split"  # what was sent for a cluster's machines, where no other place is said
+PROBE = ".umpteen/probe"  # always the same, so that one at most is left where nobody may remove it
 OPTIONS_SUFFIX = ".options.json"  # of what its owner alone may read, as is job.json
 REMOVING = "removing"  # in `job.json`: which part of the job is being removed
 OUTPUTS = ("stdout", "stderr", "status_code", "status", "results")  # of an attempt, in its folder
@@ -117,17 +123,17 @@ def handles_key(hand_in: int) -> str:
 
 def batch_key(batch: str) -> str:
     """What one runner is given."""
-    return f".umpteen/batches/{batch}.json"
+    return f"{BATCHES}/{batch}.json"
 
 
 def records_folder(batch: str) -> str:
     """The records of every start of a batch."""
-    return f".umpteen/records/{batch}"
+    return f"{RECORDS}/{batch}"
 
 
 def records_key(batch: str, key: RecordsKey) -> str:
     """What happened in one start of a batch."""
-    return f".umpteen/records/{batch}/{key.start}-{key.token}.jsonl"
+    return f"{RECORDS}/{batch}/{key.start}-{key.token}.jsonl"
 
 
 def parse_records_key(name: str) -> RecordsKey | None:
@@ -138,7 +144,7 @@ def parse_records_key(name: str) -> RecordsKey | None:
 
 def closed_key(batch: str) -> str:
     """The mark that no start of this batch may begin any more."""
-    return f".umpteen/records/{batch}/{CLOSED}"
+    return f"{RECORDS}/{batch}/{CLOSED}"
 
 
 def running_folder(batch: str) -> str:

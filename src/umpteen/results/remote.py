@@ -19,7 +19,7 @@ from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from typing import Any, Callable, Optional, TypeVar
 
 from umpteen.errors import SettingsError, StoreError
-from umpteen.results.base import STATUS_BYTES, Appender, Content, Glance, Store
+from umpteen.results.base import PROBE, STATUS_BYTES, Appender, Content, Glance, Store
 from umpteen.results.directory import written_whole
 from umpteen.results.filesystem import FilesystemPlace, need_package, open_loop
 from umpteen.results.place import Body, Place, PlaceError, Trouble, gather
@@ -42,7 +42,6 @@ _LISTING_S = 15.0  # how long a listing may wait for the read that follows it
 _CLOSE_S = 2.0
 _LOOKING_S = 10.0
 _SHORTEST_SECRET = 4
-_PROBE = ".umpteen/probe"  # always the same, so that one at most is left where nobody may remove it
 _FIRST, _SECOND = Body(b"probe", "", 5), Body(b"again", "", 5)
 _NEVER: tuple[float, list[Segment]] = (float("-inf"), [])
 
@@ -91,9 +90,9 @@ class RemoteStore(Store):
         """Whether of several who create the same file just one succeeds; tried out once."""
         with self.probing:
             if self.is_exclusive is None:
-                self._run(self._named("write", _PROBE, self.place.put_new(_PROBE, _FIRST)))
-                made = self._run(self._named("write", _PROBE, self.place.put_new(_PROBE, _SECOND)))
-                self._run(self._named("remove", _PROBE, self.place.remove(_PROBE)))
+                self._run(self._named("write", PROBE, self.place.put_new(PROBE, _FIRST)))
+                made = self._run(self._named("write", PROBE, self.place.put_new(PROBE, _SECOND)))
+                self._run(self._named("remove", PROBE, self.place.remove(PROBE)))
                 self.is_exclusive = not made
             return self.is_exclusive
 

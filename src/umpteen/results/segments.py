@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from umpteen.results.base import Appender, Store, parse_records_key
+from umpteen.results.base import RECORDS, Appender, Store, parse_records_key
 
 __all__ = [
     "SEGMENT_BYTES",
@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 SEGMENT_BYTES = 1024 * 1024
-_FOLDER = re.compile(r"\.umpteen/records/[^/]+")
+_FOLDER = re.compile(rf"{re.escape(RECORDS)}/[^/]+")
 _SEGMENT = re.compile(r"([0-9]{1,10}-[0-9a-f]{1,64})\.([0-9]{1,10})\.jsonl")
 _SUFFIX = ".jsonl"
 
