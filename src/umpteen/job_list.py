@@ -7,10 +7,11 @@ together, and an endpoint that says nothing for a few seconds is waited for no l
 from __future__ import annotations
 
 import collections
+import functools
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
@@ -39,6 +40,7 @@ _SILENT = f"no answer within {_LIMIT_S:.0f} s"
 _AT_ONCE = 8  # of one endpoint: an SSH server takes no more new connections than ten
 # Whatever bucket it is, they are all behind one endpoint.
 _ONE_ENDPOINT = ("s3", "gs", "sfs")
+_Read = TypeVar("_Read")
 
 
 class Pending(NamedTuple):
@@ -59,7 +61,8 @@ def read_near(entries: Iterable[Entry]) -> tuple[list[JobStatus], list[Pending]]
     read: list[JobStatus] = []
     pending: list[Pending] = []
     for entry in entries:
-        found = _defer(entry) if is_remote(entry.address) else _read_folder(entry)
+        look = _defer if is_remote(entry.address) else _read_folder
+        found = _attempt(entry, functools.partial(look, entry))
         if isinstance(found, Pending):
             pending.append(found)
         else:
@@ -71,16 +74,15 @@ def _defer(entry: Entry) -> Pending:
     stores: list[Store] = []
 
     def read() -> JobStatus:
-        try:
-            stores.append(open_store(entry.address, patience_s=_LIMIT_S))
-            history = History(stores[0])
-            history.refresh()
-            return read_status(history)
-        except Exception as error:
-            return _build_failed(entry, error)
+        stores.append(open_store(entry.address, patience_s=_LIMIT_S))
+        history = History(stores[0])
+        history.refresh()
+        return read_status(history)
 
     silent = build_unread(entry.name, entry.address, UNREACHABLE, _SILENT)
-    return Pending(_find_endpoint(entry.address), read, silent, stores)
+    return Pending(
+        _find_endpoint(entry.address), functools.partial(_attempt, entry, read), silent, stores
+    )
 
 
 def _find_endpoint(address: str) -> str:
@@ -90,32 +92,26 @@ def _find_endpoint(address: str) -> str:
 
 def _read_folder(entry: Entry) -> JobStatus | Pending:
     """How it stands, where nobody has to be asked for batches that may be under way."""
-    try:
-        history = History(open_store(entry.address))
-        history.refresh()
-        asked = {batch.executor for batch in history.list_open()} - {"", LOCAL}
-        if not asked:
-            return read_status(history)
-        silent = build_status(history, set())
-    except Exception as error:
-        return _build_failed(entry, error)
-
-    def read() -> JobStatus:
-        try:
-            return read_status(history)
-        except Exception as error:
-            return _build_failed(entry, error)
-
+    history = History(open_store(entry.address))
+    history.refresh()
+    asked = {batch.executor for batch in history.list_open()} - {"", LOCAL}
+    if not asked:
+        return read_status(history)
+    silent = build_status(history, set())
     silent = msgspec.structs.replace(silent, state="unknown", trouble=_SILENT)
-    return Pending(entry.address, read, silent)
+    read = functools.partial(read_status, history)
+    return Pending(entry.address, functools.partial(_attempt, entry, read), silent)
 
 
-def _build_failed(entry: Entry, error: Exception) -> JobStatus:
-    """Why nothing could be read: whatever is wrong with one job, the others are there."""
-    state = UNREADABLE
-    if isinstance(error, StoreError):
-        state = DAMAGED if error.damaged else UNREACHABLE if error.transient else UNREADABLE
-    return build_unread(entry.name, entry.address, state, str(error) or type(error).__name__)
+def _attempt(entry: Entry, read: Callable[[], _Read]) -> _Read | JobStatus:
+    """What is read, else why it cannot be: whatever is wrong with one job, the others are there."""
+    try:
+        return read()
+    except Exception as error:
+        state = UNREADABLE
+        if isinstance(error, StoreError):
+            state = DAMAGED if error.damaged else UNREACHABLE if error.transient else UNREADABLE
+        return build_unread(entry.name, entry.address, state, str(error) or type(error).__name__)
 
 
 def read_far(pending: Sequence[Pending]) -> list[JobStatus]:
