@@ -7,7 +7,7 @@ gives it, but for lines of records: those are passed over.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -128,7 +128,7 @@ class BatchNames(msgspec.Struct):
 
 def parse_hand_in(content: bytes, number_of_it: int, before: int) -> HandIn:
     """number_of_it: as its file is called. before: how many tasks there were."""
-    found: HandIn = _decode(_HAND_INS, content)
+    found: HandIn = _decode(_HAND_INS.decode, content)
     if found.hand_in != number_of_it:
         raise FormError(f"it is hand-in {found.hand_in}")
     count = before + found.tasks
@@ -192,7 +192,7 @@ _SETTINGS: dict[str, Any] = {
 
 def parse_handles(content: bytes) -> dict[str, str]:
     """What an executor answered, by batch."""
-    found: dict[str, str] = _decode(_HANDLES, content)
+    found: dict[str, str] = _decode(_HANDLES.decode, content)
     for batch, handle in found.items():
         token(batch, what="a batch")
         text(handle, what="a handle")
@@ -201,7 +201,7 @@ def parse_handles(content: bytes) -> dict[str, str]:
 
 def parse_table(content: bytes) -> dict[str, Any]:
     """An object of JSON, as options are."""
-    found: dict[str, Any] = _decode(_TABLES, content)
+    found: dict[str, Any] = _decode(_TABLES.decode, content)
     return found
 
 
@@ -210,10 +210,7 @@ def parse_table(content: bytes) -> dict[str, Any]:
 
 def parse_task_lines(content: bytes) -> list[TaskLine]:
     """Each line with a name that can be one, and texts that can be given to a system."""
-    try:
-        lines: list[TaskLine] = _TASK_LINES.decode_lines(content)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise FormError(_tell(error)) from error
+    lines: list[TaskLine] = _decode(_TASK_LINES.decode_lines, content)
     if problem := find_malformed_name([line.name for line in lines if line.name]):
         raise FormError(problem.message)
     if rb"\u0000" in content:
@@ -230,7 +227,7 @@ def parse_task_lines(content: bytes) -> list[TaskLine]:
 
 def parse_batch_names(content: bytes, below: int) -> BatchNames:
     """below: more than the index of each task."""
-    file: _BatchFile = _decode(_BATCHES, content)
+    file: _BatchFile = _decode(_BATCHES.decode, content)
     indices, names = parse_ranges(file.umpteen.indices, below), file.umpteen.names
     outputs = [run.remote_output_path for run in file.runs]
     if not len(names) == len(outputs) == sum(map(len, indices)):
@@ -288,9 +285,9 @@ def _parse_each(content: bytes) -> Iterator[RecordLine]:
 # --- decoding -------------------------------------------------------------------------------
 
 
-def _decode(decoder: Any, content: bytes) -> Any:
+def _decode(decode: Callable[[bytes], Any], content: bytes) -> Any:
     try:
-        return decoder.decode(content)
+        return decode(content)
     except (msgspec.DecodeError, RecursionError) as error:
         raise FormError(_tell(error)) from error
 

@@ -443,8 +443,8 @@ class History:
         if newest:
             known = {"cwd": "submitted_from"}
             given.update({known.get(key, key): value for key, value in newest.settings.items()})
-            given.update(executor=newest.executor, executor_options={})
-            given["executor_options"] = self._read_options(newest)
+            options = self._read_options(newest)
+            given.update(executor=newest.executor, executor_options=options)
         return given
 
     def _read_options(self, hand_in: HandIn) -> dict[str, Any]:

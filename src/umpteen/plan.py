@@ -267,7 +267,10 @@ class _Additions:
         while True:
             runs = wanted.union(self.behind, self.needed)
             reached = self._reach(meant, runs)
-            found = self.judge.find_behind(meant, self.found, runs, loose)
+            found = find_behind(
+                meant, self.found.indices, self.judge.history, self.judge.living, runs,
+                self.found.restored, loose,
+            )  # fmt: skip
             self.behind.update((p, other) for p, other in found.items() if self._takes(p, reached))
             if not is_partial:
                 break
@@ -498,14 +501,6 @@ class _Chooser:
             and history.batch_of[index] in self.other_code
             and index not in runs
             for index in indices
-        )
-
-    def find_behind(
-        self, graph: Graph, found: _Found, runs: set[int], loose: Loose
-    ) -> dict[int, int]:
-        """As the function of that name."""
-        return find_behind(
-            graph, found.indices, self.history, self.living, runs, found.restored, loose
         )
 
     def is_open(self, index: int) -> bool:
