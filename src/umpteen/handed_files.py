@@ -33,7 +33,6 @@ __all__ = [
     "BatchNames",
     "HandIn",
     "HandedBatch",
-    "RecordLine",
     "TaskLine",
     "check_count",
     "check_settings",

@@ -75,7 +75,7 @@ def read_gone(history: History) -> list[str]:
     for task in tasks:
         if task.output:
             _check_output(history, task.output, task.name)
-    lost = verify(history, Liveness().list_living(history))
+    lost = verify(history, Liveness().list_living(history), tasks)
     return [tasks[index].name for index in sorted(lost)]
 
 

@@ -26,7 +26,6 @@ __all__ = [
     "Plan",
     "build_plan",
     "build_settings",
-    "find_other_code",
     "list_code",
     "takes_behind",
 ]
@@ -150,7 +149,7 @@ def build_plan(
     changed = {change.index for change in found.changes}
     dropped = [] if job.is_part else _list_dropped(indices, history)
     chosen = _Chooser(history, living, _RERUN[rerun], changed)
-    chosen.other_code = find_other_code(history, job.settings.synced)
+    chosen.other_code = _find_other_code(history, job.settings.synced)
     if rerun == "none":
         chosen.find_started(indices)
     to_run, why, running = chosen.choose(indices, found.tasks, only)
@@ -584,7 +583,7 @@ def _is_spoilt(history: History, batch: BatchHistory) -> bool:
     return is_cancelled or any(not history.dropped.isdisjoint(part) for part in batch.indices)
 
 
-def find_other_code(history: History, synced: Sequence[Sequence[Any]]) -> frozenset[int]:
+def _find_other_code(history: History, synced: Sequence[Sequence[Any]]) -> frozenset[int]:
     """Numbers of the batches that had other folders synced than these, as their digests tell."""
     now = sorted(digest for digest, *_ in synced)
     return frozenset(

@@ -25,15 +25,12 @@ from umpteen.results.directory import DirectoryStore
 from umpteen.results.opening import is_remote
 from umpteen.unpack import stays_inside
 
-__all__ = ["LEFT_OUT", "LeftOut", "Pulled", "TaskFiles", "list_task_files", "pull"]
+__all__ = ["LeftOut", "Pulled", "TaskFiles", "list_task_files", "pull"]
 
 _AT_ONCE = 64
 _RESULTS = "results/"
 # Of the disk here, which no other file would find otherwise.
 _HERE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
-
-# Why something is left out, as `LeftOut.kind` says it.
-LEFT_OUT = ("outputs", "name", "link", "special", "unreadable", "gone", "in the way")
 
 
 class TaskFiles(NamedTuple):
@@ -46,7 +43,10 @@ class TaskFiles(NamedTuple):
 
 
 class LeftOut(NamedTuple):
-    """Something that was wanted and not copied. kind: one of `LEFT_OUT`. why: in words."""
+    """Something that was wanted and not copied.
+
+    kind: `outputs`, `name`, `link`, `special`, `unreadable`, `gone` or `in the way`. why: in words.
+    """
 
     path: str
     kind: str

@@ -335,9 +335,8 @@ def _name_ended(status: JobStatus) -> str:
         return f"the {status.not_succeeded:,} that did not succeed"
     (state,) = there
     count = status.counts[state]
-    was = "were " if count > 1 else "was "
-    how = tell_end(state).replace("was ", was)
-    return f"the {count:,} that {how}"
+    how = tell_end(state)
+    return f"the {count:,} that {_PLURAL.get(how, how) if count > 1 else how}"
 
 
 def read_failure(history: History, batch: str, record: Record) -> Failure:

@@ -90,13 +90,16 @@ def _look_aside(
     return lefts
 
 
-def verify(history: History, living: Collection[str] = ()) -> list[int]:
+def verify(
+    history: History, living: Collection[str] = (), tasks: Sequence[Task] | None = None
+) -> list[int]:
     """Have each task count for what is in its folder, where that is not what is recorded.
 
-    living: batches that somebody is at, whose tasks are left alone until they have ended. The
-    indices of those that were done and are not. Raises StoreError and SettingsError.
+    living: batches that somebody is at, whose tasks are left alone until they have ended. tasks: all
+    of the job's, where these were read before. The indices of those that were done and are not.
+    Raises StoreError and SettingsError.
     """
-    tasks = history.read_tasks()
+    tasks = history.read_tasks() if tasks is None else tasks
     at = history.numbers_of(living)
     indices = [
         index
