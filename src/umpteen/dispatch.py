@@ -65,7 +65,7 @@ from umpteen.results.opening import (
     check_job_address,
     is_remote,
     open_store,
-    parse_address,
+    place_of,
     read_patience,
 )
 from umpteen.settings import DEFAULTS, Settings
@@ -1023,7 +1023,7 @@ def plan_removal(name: str) -> Removal:
     address = history.store.address
     folders, outside = [], 0
     for task in history.read_tasks():
-        base = parse_address(task.output) if task.output else f"{address}/{task.name}"
+        base = place_of(history.store, task.name, task.output)
         if base.startswith(address + "/"):
             folders.append(base[len(address) + 1 :])
         else:

@@ -15,7 +15,7 @@ from umpteen.executors.base import LOCAL
 from umpteen.history import SUCCEEDED, History
 from umpteen.job import Task
 from umpteen.lane import is_left
-from umpteen.results.opening import is_remote, open_store, parse_address
+from umpteen.results.opening import is_remote, open_store, place_of
 from umpteen.status_codes import STATUS_CODE, Left, find_left, has_left, judge
 from umpteen.task import IS_FINAL, NUMBER_OF, Record
 
@@ -139,9 +139,7 @@ def forget_missing(
 
 
 def _find_place(history: History, task: Task) -> str:
-    if task.output:
-        return parse_address(task.output).rstrip("/")
-    return f"{history.store.address}/{task.name}"
+    return place_of(history.store, task.name, task.output).rstrip("/")
 
 
 def _is_missing(history: History, task: Task, index: int) -> bool:

@@ -21,7 +21,7 @@ from umpteen.machine import Capacity, in_mb, list_lacks, read_capacity
 from umpteen.plan import list_code
 from umpteen.records import list_starts, read_start
 from umpteen.results.base import running_key, synced_key
-from umpteen.results.opening import parse_address
+from umpteen.results.opening import place_of
 from umpteen.task import (
     IS_FINAL,
     STATES,
@@ -308,7 +308,7 @@ def _find_expected(history: History, task: Task, attempts: Sequence[Attempt]) ->
     if record is None or not record.reason.startswith(_DID_NOT_LEAVE):
         return "", ""
     path = record.reason.removeprefix(_DID_NOT_LEAVE)
-    base = parse_address(task.output) if task.output else history.store.path(task.name)
+    base = place_of(history.store, task.name, task.output)
     outputs = f"{base}/{record.outputs}" if record.outputs else base
     if path.startswith(_RESULTS):
         return f"{outputs}/{path}", ""

@@ -24,6 +24,7 @@ __all__ = [
     "make_absolute",
     "open_store",
     "parse_address",
+    "place_of",
     "read_options",
     "read_patience",
     "working_folder",
@@ -142,6 +143,11 @@ def read_patience() -> float:
         raise SettingsError(
             f"UMPTEEN_STORE_PATIENCE_S is {said!r}, which is no number of seconds"
         ) from None
+
+
+def place_of(store: Store, name: str, output: str | None) -> str:
+    """Where the outputs of a task of that name belong: at its own address, if it has one."""
+    return parse_address(output) if output else store.path(name)
 
 
 def find_output(
