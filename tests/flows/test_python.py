@@ -110,14 +110,14 @@ job = run("exit {n}", values={"n": "0..2"}, name="job", only="n<2", retries=1, p
 print([(t.state, t.record and t.record.attempt) for t in job])
 tasks = job.history.read_tasks()
 print({(t.timeout_s, t.terms.memory, t.terms.cpus, len(t.terms.retries)) for t in tasks})
-slow = submit("sleep 60", name="slow", timeout="0.2s").wait()
+slow = submit("sleep 60", name="slow", timeout="10s").wait()  # told to half a second
 print(slow[0].state, slow[0].reason)
 """,
     )
     assert lines == [
         "[('succeeded', 1), ('failed', 2), ('waiting', None)]",
         "{(20.0, 10485760, 1, 1)}",
-        "timed_out timed out after 0.2 s",
+        "timed_out timed out after 10 s",
     ]
 
 
