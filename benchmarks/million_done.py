@@ -35,6 +35,7 @@ from benchmarks.measuring import (
 from benchmarks.million_plan import build_command
 
 from umpteen.forms import parse_ranges
+from umpteen.identity import describe_place, find_place
 from umpteen.process import read_machine
 from umpteen.records import build_line, format_ranges
 from umpteen.task import FORMAT_VERSION, Record, build_digest
@@ -97,6 +98,7 @@ def write_records(
         "time": _BEGAN_S + indices[0] / _RATE,
         "slots": 2,
         "take_over": False,
+        "place": describe_place(here, find_place(store)),
     }
     end = {
         "event": "end",
