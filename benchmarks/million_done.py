@@ -36,8 +36,8 @@ from benchmarks.million_plan import build_command
 
 from umpteen.forms import parse_ranges
 from umpteen.identity import describe_place, find_place
-from umpteen.process import read_machine
 from umpteen.records import build_line, format_ranges
+from umpteen.system.host import read_machine
 from umpteen.task import FORMAT_VERSION, Record, build_digest
 
 _BEGAN_S = 1_750_000_000.0

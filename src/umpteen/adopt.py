@@ -23,16 +23,16 @@ from umpteen.identity import build_id
 from umpteen.job_files import damaged
 from umpteen.names import find_malformed_name
 from umpteen.past import HandIn, Past, list_handed, read_past
-from umpteen.process import read_machine
 from umpteen.records import format_ranges, list_starts, read_start
 from umpteen.results.base import BATCHES, JOB, Store, batch_key, handed_key, tasks_key
 from umpteen.results.opening import check_job_address, open_store, parse_address
 from umpteen.status_codes import find_left, judge
+from umpteen.system.host import read_machine
 from umpteen.task import FORMAT_VERSION, IS_FINAL, SLOTS_MOST
 
 __all__ = [
-    "DEFAULT_SLOTS",
     "Adopted",
+    "DEFAULT_SLOTS",
     "adopt_batch",
     "build_batch_id",
     "read_address",

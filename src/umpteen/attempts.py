@@ -14,15 +14,15 @@ from collections.abc import Sequence
 from typing import Callable, Optional
 
 from umpteen.lane import BatchView
-from umpteen.machine import OutOfMemoryWatch
 from umpteen.open_batches import FAILURES, OpenBatches
 from umpteen.outgoing import Outcome, Outgoing
 from umpteen.recalls import Recalls
 from umpteen.records import build_line
 from umpteen.results.base import spool_folder
-from umpteen.results.beneath import open_below
 from umpteen.results.opening import is_remote
 from umpteen.retries import plan_retry
+from umpteen.system.plain_files import open_below
+from umpteen.system.resources import OutOfMemoryWatch
 from umpteen.task import REASON_OUT_OF_MEMORY, TaskState
 from umpteen.tickets import Needs, build_needs
 

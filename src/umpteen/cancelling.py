@@ -14,10 +14,10 @@ from umpteen.errors import InputError
 from umpteen.history import History
 from umpteen.job_files import read_cancel_mark
 from umpteen.leftovers import clear_dead
-from umpteen.process import read_machine
 from umpteen.records import build_line
 from umpteen.results.base import CANCEL
 from umpteen.starts import Opener
+from umpteen.system.host import read_machine
 from umpteen.task import IS_FINAL
 
 __all__ = [

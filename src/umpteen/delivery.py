@@ -19,8 +19,8 @@ from typing import Any, BinaryIO
 
 from umpteen.errors import StoreError, UmpteenError
 from umpteen.results.base import OUTPUTS, UNFINISHED, Store, attempt_folder
-from umpteen.results.beneath import open_below
 from umpteen.results.opening import find_output
+from umpteen.system.plain_files import open_below
 
 __all__ = ["Delivery", "Parcel", "Partial"]
 

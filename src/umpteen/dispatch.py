@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import msgspec
 
 from umpteen.batches import Past
-from umpteen.beside import Beside
 from umpteen.cancelling import (
     is_cancelled,
     is_open,
@@ -42,7 +41,6 @@ from umpteen.hand_in import hand_in, measure_syncs, open_job_folder, put_syncs
 from umpteen.hand_in_lock import HandInLock, hand_in_lock
 from umpteen.history import SKIPPED, History
 from umpteen.job import Job, Task, Terms
-from umpteen.lease import leases_folder
 from umpteen.leftovers import clear_dead
 from umpteen.lookup import (
     UNKNOWN_S,
@@ -55,9 +53,7 @@ from umpteen.lookup import (
     read_facts,
     read_status,
 )
-from umpteen.machine import in_mb, list_lacks, read_capacity
 from umpteen.plan import Chosen, Plan, build_plan, takes_behind
-from umpteen.process import usable_cores
 from umpteen.registry import forget, register
 from umpteen.removal import Measured, Removed, measure_job, remove_job, remove_rest
 from umpteen.results.base import HANDED, JOB, LOCK, REMOVING, Store, parse_numbers
@@ -70,6 +66,9 @@ from umpteen.results.opening import (
 )
 from umpteen.settings import DEFAULTS, Settings
 from umpteen.status import JobStatus, build_status, estimate_left_s
+from umpteen.system.background import Beside
+from umpteen.system.locks import leases_folder
+from umpteen.system.resources import in_mb, list_lacks, read_capacity, usable_cores
 from umpteen.task import IS_FINAL, SLOTS_MOST, Record, write_verb
 from umpteen.verify import forget_missing, verify
 from umpteen.where import Where

@@ -18,13 +18,7 @@ from umpteen.errors import InputError, nearest_hint
 from umpteen.job import Task
 from umpteen.task import FREE, OUTCOMES, link
 
-__all__ = [
-    "Barrier",
-    "Graph",
-    "GraphError",
-    "build_graph",
-    "list_by_priority",
-]
+__all__ = ["Barrier", "Graph", "GraphError", "build_graph", "list_by_priority"]
 
 _HINTED = 5000  # names are compared for a hint up to so many
 _WILD = re.compile(r"[*?\[]")

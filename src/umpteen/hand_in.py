@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 import msgspec
 
 from umpteen.batches import NEEDS, NewBatch, Past, build_batches, build_task_lines
-from umpteen.beside import Beside
 from umpteen.cut import Cut
 from umpteen.errors import StoreError
 from umpteen.executors.base import Executor, Load, Order
@@ -47,6 +46,7 @@ from umpteen.results.base import (
 from umpteen.results.opening import OPTIONS_VARIABLE, is_remote, read_options
 from umpteen.results.owners import refuse_strangers
 from umpteen.staging import measure, pack
+from umpteen.system.background import Beside
 from umpteen.task import FORMAT_VERSION
 
 __all__ = ["hand_in", "measure_syncs", "open_job_folder", "put_syncs"]

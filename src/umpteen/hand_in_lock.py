@@ -19,11 +19,12 @@ from typing import Any, Callable
 from umpteen.errors import StoreError
 from umpteen.forms import FormError, load_json
 from umpteen.identity import identify
-from umpteen.lease import leases_folder, local_lock, name_hand_in
-from umpteen.process import read_machine
+from umpteen.lease import name_hand_in
 from umpteen.results.base import LOCK, Content, Store
 from umpteen.results.opening import is_remote
 from umpteen.results.owners import refuse_strangers
+from umpteen.system.host import read_machine
+from umpteen.system.locks import leases_folder, local_lock
 
 __all__ = ["HandInLock", "OwnFiles", "describe_owner", "hand_in_lock"]
 

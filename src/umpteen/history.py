@@ -44,7 +44,6 @@ from umpteen.job_files import (
     parse_running,
     read_cancel_mark,
 )
-from umpteen.process import Machine, read_machine
 from umpteen.records import (
     list_starts,
     parse_end,
@@ -74,9 +73,10 @@ from umpteen.results.base import (
     running_folder,
     tasks_key,
 )
+from umpteen.system.host import Machine, read_machine
 from umpteen.task import IS_FINAL, NUMBER_OF, STATES, Record
 
-__all__ = ["SKIPPED", "SUCCEEDED", "BatchHistory", "History"]
+__all__ = ["BatchHistory", "History", "SKIPPED", "SUCCEEDED"]
 
 SUCCEEDED, SKIPPED = NUMBER_OF["succeeded"], NUMBER_OF["skipped"]
 _TAIL_BYTES, _HEAD_BYTES = 65536, 1024

@@ -15,13 +15,13 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from umpteen.process import Machine
 from umpteen.results.base import JOB, OWN_FOLDER, Store
 from umpteen.results.opening import is_remote
+from umpteen.system.host import Machine
 
 __all__ = [
-    "LOST_HINT",
     "Identity",
+    "LOST_HINT",
     "build_id",
     "describe_place",
     "find_place",

@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from umpteen.beside import Beside
 from umpteen.errors import StoreError
 from umpteen.job_files import CancelMark, read_cancel_mark
 from umpteen.lane import BatchView
@@ -21,6 +20,7 @@ from umpteen.lanes import Lanes
 from umpteen.results.base import batch_key, synced_key
 from umpteen.results.opening import is_remote
 from umpteen.starts import OpenBatch, Opener
+from umpteen.system.background import Beside
 from umpteen.unpack import lead_to, place, unpack_once
 
 __all__ = ["Intake", "Opened"]

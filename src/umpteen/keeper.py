@@ -25,9 +25,10 @@ from typing import Any
 
 from umpteen.errors import BackendError, SettingsError
 from umpteen.identity import Identity
-from umpteen.lease import is_held, leases_folder, local_lock, name_hand_in
-from umpteen.process import build_python_command
-from umpteen.stops import Stops
+from umpteen.lease import is_held, name_hand_in
+from umpteen.system.locks import leases_folder, local_lock
+from umpteen.system.processes import build_python_command
+from umpteen.system.stop_signals import Stops
 
 __all__ = ["is_kept_dead", "keep_cluster", "load_class", "main"]
 

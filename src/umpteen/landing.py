@@ -16,7 +16,7 @@ from typing import Self
 
 from umpteen.errors import InputError, StoreError
 from umpteen.results.base import JOB
-from umpteen.results.beneath import (
+from umpteen.system.plain_files import (
     NotPlainError,
     check_key,
     folder_below,

@@ -25,21 +25,6 @@ from typing import Any, Callable, NamedTuple
 from umpteen.forms import parse_ranges
 from umpteen.identity import tell_loss
 from umpteen.lease import Lease, SlotEntry
-from umpteen.process import (
-    ChildWatcher,
-    Launch,
-    ProcessEntry,
-    Spawner,
-    boot_ticks,
-    end_group,
-    explain_shortage,
-    is_plain,
-    is_running,
-    list_below,
-    list_marked,
-    read_machine,
-    resolve_program,
-)
 from umpteen.records import list_starts, read_start
 from umpteen.results.base import (
     OUTPUTS,
@@ -49,9 +34,22 @@ from umpteen.results.base import (
     scratch_folder,
     spool_folder,
 )
-from umpteen.results.beneath import NEW_FILE, NotPlainError
 from umpteen.results.opening import OPTIONS_VARIABLE, is_remote, parse_address
 from umpteen.results.owners import check_folder, own_ids
+from umpteen.system.children import ChildWatcher
+from umpteen.system.host import boot_ticks, read_machine
+from umpteen.system.plain_files import NEW_FILE, NotPlainError
+from umpteen.system.processes import (
+    ProcessEntry,
+    end_group,
+    explain_shortage,
+    is_plain,
+    is_running,
+    list_below,
+    list_marked,
+    resolve_program,
+)
+from umpteen.system.spawn import Launch, Spawner
 from umpteen.task import (
     NUMBER_OF,
     REASON_DEADLINE,
@@ -67,6 +65,7 @@ from umpteen.unpack import synced_folder
 
 __all__ = [
     "AGAIN",
+    "BatchView",
     "CANCEL_ALL",
     "CANCEL_ONE",
     "DEADLINE",
@@ -75,12 +74,11 @@ __all__ = [
     "GO_ON",
     "KILL",
     "LEAVE",
+    "LaneSetup",
     "ONE_MORE",
     "ORDER",
     "PAUSE",
     "TICKET",
-    "BatchView",
-    "LaneSetup",
     "is_left",
     "run_lane",
 ]

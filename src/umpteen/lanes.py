@@ -13,30 +13,24 @@ import signal
 import sys
 import time
 
-from umpteen.lane import (
-    GO_ON,
-    KILL,
-    LEAVE,
-    ONE_MORE,
-    ORDER,
-    PAUSE,
-    LaneSetup,
-    run_lane,
-)
+from umpteen.lane import GO_ON, KILL, LEAVE, ONE_MORE, ORDER, PAUSE, LaneSetup, run_lane
 from umpteen.lease import Lease
-from umpteen.machine import Capacity, OutOfMemoryWatch, is_memory_short
-from umpteen.process import (
-    ChildWatcher,
+from umpteen.results.directory import DirectoryStore
+from umpteen.starts import read_batch
+from umpteen.system.children import ChildWatcher, reap_strangers
+from umpteen.system.processes import (
     is_marked_otherwise,
     list_below,
     list_children,
     list_marked,
     read_process,
-    reap_strangers,
+)
+from umpteen.system.resources import (
+    Capacity,
+    OutOfMemoryWatch,
+    is_memory_short,
     usable_cores,
 )
-from umpteen.results.directory import DirectoryStore
-from umpteen.starts import read_batch
 from umpteen.task import RUNNER_VARIABLE
 from umpteen.work import Work
 

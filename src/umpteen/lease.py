@@ -14,33 +14,33 @@ import os
 import re
 import shutil
 import signal
-import stat
 import struct
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, BinaryIO, Callable, NamedTuple
 
-from umpteen.errors import StoreError, find_last_word
+from umpteen.errors import find_last_word
 from umpteen.identity import Identity
-from umpteen.process import (
+from umpteen.results.base import spool_folder
+from umpteen.system.host import read_machine
+from umpteen.system.locks import leases_folder, refuse
+from umpteen.system.processes import (
     is_running,
     is_stopped,
     list_below,
     list_marked,
     list_processes,
-    read_machine,
     read_pid_namespace,
     read_process,
 )
-from umpteen.results.base import spool_folder
 from umpteen.task import RUNNER_VARIABLE, SLOTS_MOST, TaskState
 
 __all__ = [
     "KEPT",
-    "SPOOL",
-    "SYNCED",
     "Kept",
     "Lease",
+    "SPOOL",
+    "SYNCED",
     "SlotEntry",
     "end_leftovers",
     "find_death",
@@ -50,12 +50,8 @@ __all__ = [
     "find_trouble",
     "is_alive",
     "is_held",
-    "leases_folder",
     "list_living",
-    "local_lock",
-    "lock_file",
     "name_hand_in",
-    "passing_lock",
     "read_last_slots",
 ]
 
@@ -75,7 +71,6 @@ _END_LIMIT_S = 20.0
 _WIND_DOWN_S = 4.0  # more than lanes without a runner give their tasks
 _FORGET_S = 30 * 86400
 _SAID_BYTES = 4096
-_HINT = "set UMPTEEN_LEASES to a folder on a local disk that has room and that you may write to"
 
 
 class SlotEntry(NamedTuple):
@@ -91,35 +86,6 @@ class SlotEntry(NamedTuple):
     start_ticks: int
     start_s: float
     has_ended: bool = False
-
-
-def leases_folder() -> str:
-    """The folder of this user's leases, made with mode 700; its owner is checked.
-
-    It lies inside what UMPTEEN_LEASES names, where anything else may be too. Raises StoreError
-    where it cannot be made, or somebody else owns it.
-    """
-    folder = _name_folder()
-    try:
-        with contextlib.suppress(FileExistsError):
-            os.makedirs(folder, mode=0o700)
-        found = os.lstat(folder)
-    except OSError as error:
-        raise _refuse(f"cannot make {folder}", error) from error
-    if found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode):
-        raise StoreError(
-            f"{folder} is not a folder of yours", "set UMPTEEN_LEASES to one that is", path=folder
-        )
-    return folder
-
-
-def _name_folder() -> str:
-    above, own = os.environ.get("UMPTEEN_LEASES") or "/var/tmp", f"umpteen-{os.getuid()}"
-    return above if os.path.basename(above.rstrip("/")) == own else os.path.join(above, own)
-
-
-def _refuse(doing: str, error: OSError) -> StoreError:
-    return StoreError(f"{doing}: {error.strerror}", _HINT, path=error.filename)
 
 
 def _list_places() -> list[str]:
@@ -176,7 +142,7 @@ class Lease:
             if lock >= 0:
                 os.close(lock)
             shutil.rmtree(making, ignore_errors=True)
-            raise _refuse(f"cannot make the lease {final}", error) from error
+            raise refuse(f"cannot make the lease {final}", error) from error
         return cls(final, lock)
 
     @classmethod
@@ -209,7 +175,7 @@ class Lease:
         try:
             _replace(path, told)
         except OSError as error:
-            raise _refuse(f"cannot write {path}", error) from error
+            raise refuse(f"cannot write {path}", error) from error
 
     def open_complaints(self) -> BinaryIO:
         """A new file for the runner's stderr, with room for its last words. Raises StoreError."""
@@ -219,7 +185,7 @@ class Lease:
             return open(path, "r+b")
         except OSError as error:
             self.remove()
-            raise _refuse(f"cannot make {path}", error) from error
+            raise refuse(f"cannot make {path}", error) from error
 
     def set_slot(self, entry: SlotEntry) -> None:
         """Say what runs in a slot; it is in the file when this returns."""
@@ -438,54 +404,6 @@ def list_living(store: Identity) -> set[str]:
 def name_hand_in(store: Identity) -> str:
     """Of the local lock of whoever hands in to a store."""
     return f"hand-in-{store.digest}"
-
-
-@contextlib.contextmanager
-def local_lock(name: str) -> Iterator[None]:
-    """Hold a lock that processes of this user on this machine share; waits until it is free."""
-    with lock_file(os.path.join(leases_folder(), name + ".lock")):
-        yield
-
-
-@contextlib.contextmanager
-def passing_lock(name: str) -> Iterator[None]:
-    """The same for what there are many of: no file of it stays."""
-    path = os.path.join(leases_folder(), name + ".lock")
-    with lock_file(path):
-        try:
-            yield
-        finally:
-            os.unlink(path)
-
-
-@contextlib.contextmanager
-def lock_file(path: str, *, shared: bool = False) -> Iterator[None]:
-    """Hold a lock, made where there is none; waits until it is free.
-
-    shared: together with others who share it. Whoever holds it alone may remove the file.
-    Raises StoreError where it cannot be made.
-    """
-    while True:
-        try:
-            fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise _refuse(f"cannot make {path}", error) from error
-        try:
-            fcntl.flock(fd, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
-            if _is_at(path, fd):
-                os.utime(fd)  # what is old is forgotten
-                yield
-                return
-        finally:
-            os.close(fd)
-
-
-def _is_at(path: str, fd: int) -> bool:
-    """Whether the open file still has that name."""
-    try:
-        return os.path.samestat(os.stat(path), os.fstat(fd))
-    except FileNotFoundError:
-        return False
 
 
 # --- what dead ones left --------------------------------------------------------------------

@@ -11,9 +11,14 @@ import shutil
 
 from umpteen.identity import Identity
 from umpteen.lease import KEPT, SPOOL, end_leftovers
-from umpteen.results.base import RUNNING, parse_running_key, running_folder, scratch_folder
-from umpteen.results.beneath import folder_below, remove_below, remove_empty
+from umpteen.results.base import (
+    RUNNING,
+    parse_running_key,
+    running_folder,
+    scratch_folder,
+)
 from umpteen.results.opening import is_remote
+from umpteen.system.plain_files import folder_below, remove_below, remove_empty
 
 __all__ = ["clear_dead", "remove_scratch"]
 

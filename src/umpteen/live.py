@@ -19,7 +19,7 @@ from umpteen.results.base import (
     live_folder,
     parse_live_key,
 )
-from umpteen.results.beneath import open_below
+from umpteen.system.plain_files import open_below
 
 __all__ = ["LiveOutputs", "LiveReader"]
 

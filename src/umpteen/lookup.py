@@ -35,10 +35,10 @@ from umpteen.task import STATES, Record
 from umpteen.verify import verify
 
 __all__ = [
-    "UNKNOWN_S",
     "Liveness",
     "NotOpenedError",
     "Outputs",
+    "UNKNOWN_S",
     "find_names",
     "find_outputs",
     "find_stranger",

@@ -24,7 +24,7 @@ from umpteen.starts import OpenBatch, Opener
 from umpteen.task import NUMBER_OF, TaskState
 from umpteen.tickets import Needs, Queue, Tasks, Unrun, build_needs
 
-__all__ = ["FAILURES", "SUCCEEDED", "OpenBatches"]
+__all__ = ["FAILURES", "OpenBatches", "SUCCEEDED"]
 
 SUCCEEDED = NUMBER_OF[TaskState.SUCCEEDED.value]
 FAILURES = frozenset({NUMBER_OF[TaskState.FAILED.value], NUMBER_OF[TaskState.TIMED_OUT.value]})

@@ -12,16 +12,16 @@ import functools
 from collections.abc import Mapping
 from typing import Callable, NamedTuple
 
-from umpteen.beside import Aside
 from umpteen.errors import StoreError
 from umpteen.job_files import CancelMark, read_cancel_mark
 from umpteen.lease import Lease
 from umpteen.live import LiveOutputs
 from umpteen.records import build_line
 from umpteen.results.base import LiveKey, running_folder, running_key, spool_folder
-from umpteen.results.beneath import remove_empty
 from umpteen.results.opening import is_remote
 from umpteen.starts import OpenBatch, Opener
+from umpteen.system.background import Aside
+from umpteen.system.plain_files import remove_empty
 
 __all__ = ["Marks", "Others"]
 

@@ -5,12 +5,20 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-from umpteen.forms import FormError, get, list_of, load_json, parse_ranges, table_of, token
+from umpteen.forms import (
+    FormError,
+    get,
+    list_of,
+    load_json,
+    parse_ranges,
+    table_of,
+    token,
+)
 from umpteen.job_files import damaged
-from umpteen.process import read_machine
 from umpteen.records import Start, list_starts, read_start
 from umpteen.results.base import HANDED, Store, handed_key, parse_numbers
 from umpteen.status_codes import has_left
+from umpteen.system.host import read_machine
 from umpteen.task import NUMBER_OF, Record, TaskState
 
 __all__ = ["HandIn", "Handed", "Past", "list_handed", "read_past"]

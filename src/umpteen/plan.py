@@ -20,10 +20,10 @@ from umpteen.job import Job, Task
 from umpteen.task import FREE, IS_FINAL, STATES
 
 __all__ = [
-    "RERUN_CHOICES",
     "Change",
     "Chosen",
     "Plan",
+    "RERUN_CHOICES",
     "build_plan",
     "build_settings",
     "list_code",

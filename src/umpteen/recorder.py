@@ -13,12 +13,12 @@ import os
 import time
 from collections.abc import Iterable
 
-from umpteen.beside import Syncer, is_unsynced
 from umpteen.lanes import Lanes
 from umpteen.lease import KEPT
-from umpteen.process import sync_filesystem
 from umpteen.records import build_line
 from umpteen.results.base import Appender
+from umpteen.system.background import Syncer, is_unsynced
+from umpteen.system.host import sync_filesystem
 
 __all__ = ["Recorder"]
 

@@ -24,8 +24,14 @@ from umpteen.forms import (
     truth,
     whole,
 )
-from umpteen.process import Machine
-from umpteen.results.base import RecordsKey, Store, parse_records_key, records_folder, records_key
+from umpteen.results.base import (
+    RecordsKey,
+    Store,
+    parse_records_key,
+    records_folder,
+    records_key,
+)
+from umpteen.system.host import Machine
 from umpteen.task import FORMAT_VERSION, NUMBER_OF, Record
 
 __all__ = [

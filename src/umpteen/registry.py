@@ -18,8 +18,8 @@ from umpteen.results.base import JOB
 from umpteen.results.opening import is_remote, open_store, parse_address
 
 __all__ = [
-    "RESULTS_FOLDER",
     "Entry",
+    "RESULTS_FOLDER",
     "find_address",
     "find_addresses",
     "forget",

@@ -17,9 +17,15 @@ from typing import NamedTuple
 from umpteen.errors import StoreError
 from umpteen.job_files import parse_job, read_form
 from umpteen.results.base import JOB, LOCK, OUTPUTS, OWN_FOLDER, REMOVING, Store
-from umpteen.results.beneath import folder_below, folder_of, remove_below, remove_empty, walk_below
 from umpteen.results.opening import is_remote
 from umpteen.results.owners import own_ids
+from umpteen.system.plain_files import (
+    folder_below,
+    folder_of,
+    remove_below,
+    remove_empty,
+    walk_below,
+)
 
 __all__ = ["Measured", "Removed", "measure_job", "remove_job", "remove_rest"]
 

@@ -18,8 +18,8 @@ from umpteen.executors.base import LOCAL
 from umpteen.history import History
 from umpteen.lookup import open_output
 from umpteen.plan import Plan
-from umpteen.screen import clean
 from umpteen.status import Failure, JobStatus, describe_end, is_failure
+from umpteen.system.terminal import clean
 from umpteen.task import Record, tell_end, write_verb
 
 __all__ = [

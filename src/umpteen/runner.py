@@ -35,26 +35,22 @@ from umpteen.lane import CANCEL_ALL, DEADLINE, END_KINDLY, GO_ON, KILL
 from umpteen.lanes import Lanes
 from umpteen.lease import Kept, Lease, find_kept
 from umpteen.leftovers import clear_dead, remove_scratch
-from umpteen.machine import Capacity, read_capacity
 from umpteen.open_batches import OpenBatches
 from umpteen.others import Marks, Others
 from umpteen.outgoing import Outgoing
-from umpteen.process import (
-    become_subreaper,
-    build_runner_command,
-    explain_shortage,
-    read_machine,
-    reap_strangers,
-)
 from umpteen.recalls import Recalls
 from umpteen.recorder import Recorder
 from umpteen.results.base import Store
 from umpteen.results.directory import DirectoryStore
 from umpteen.results.opening import is_remote, open_store, read_patience
-from umpteen.screen import clean
 from umpteen.starts import Opener
-from umpteen.stops import STOP_SIGNALS, Stops
-from umpteen.streams import fill_streams, never_mind_stderr
+from umpteen.system.children import become_subreaper, reap_strangers
+from umpteen.system.host import read_machine
+from umpteen.system.processes import build_runner_command, explain_shortage
+from umpteen.system.resources import Capacity, read_capacity
+from umpteen.system.stop_signals import STOP_SIGNALS, Stops
+from umpteen.system.streams import fill_streams, never_mind_stderr
+from umpteen.system.terminal import clean
 from umpteen.task import RUNNER_VARIABLE
 from umpteen.work import Options, Work, check_job, find_work
 

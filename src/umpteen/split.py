@@ -42,7 +42,6 @@ from umpteen.formats.sc import (
     read_batch,
 )
 from umpteen.formats.syncs import Sync
-from umpteen.lease import local_lock
 from umpteen.outcomes import read_exit_codes
 from umpteen.results.base import SPLIT, Store
 from umpteen.results.opening import (
@@ -53,6 +52,7 @@ from umpteen.results.opening import (
     parse_address,
 )
 from umpteen.staging import Packed, measure, pack
+from umpteen.system.locks import local_lock
 
 __all__ = ["Order", "Outcome", "Sent", "Split", "open_batch", "sort_runs", "split"]
 

@@ -19,8 +19,7 @@ from umpteen.forms import MOST_TASKS
 from umpteen.identity import Identity, describe_place, is_another
 from umpteen.job_files import parse_running, read_cancel_mark
 from umpteen.lane import BatchView
-from umpteen.lease import Kept, is_alive, passing_lock, read_last_slots
-from umpteen.process import Machine
+from umpteen.lease import Kept, is_alive, read_last_slots
 from umpteen.records import (
     Start,
     build_line,
@@ -40,6 +39,8 @@ from umpteen.results.base import (
     running_key,
 )
 from umpteen.results.opening import find_output
+from umpteen.system.host import Machine
+from umpteen.system.locks import passing_lock
 from umpteen.task import (
     FORMAT_VERSION,
     NUMBER_OF,

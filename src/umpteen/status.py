@@ -21,12 +21,12 @@ from umpteen.task import STATES, Record, tell_end
 
 __all__ = [
     "DAMAGED",
-    "UNREACHABLE",
-    "UNREAD",
-    "UNREADABLE",
     "Failure",
     "JobStatus",
     "RunningTask",
+    "UNREACHABLE",
+    "UNREAD",
+    "UNREADABLE",
     "build_status",
     "build_unread",
     "describe_end",

@@ -15,7 +15,7 @@ from umpteen.results.base import STATUS_BYTES, Glance, Store
 from umpteen.results.opening import is_remote, open_store
 from umpteen.task import NUMBER_OF, Record, TaskState
 
-__all__ = ["STATUS_CODE", "Left", "find_left", "has_left", "judge"]
+__all__ = ["Left", "STATUS_CODE", "find_left", "has_left", "judge"]
 
 STATUS_CODE = "status_code"
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Callable, NamedTuple
 
 from umpteen.forms import parse_ranges
-from umpteen.machine import Capacity, list_lacks
+from umpteen.system.resources import Capacity, list_lacks
 from umpteen.task import (
     FREE,
     IS_FINAL,

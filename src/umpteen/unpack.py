@@ -28,7 +28,8 @@ from collections.abc import Callable, Iterator
 from typing import IO, Optional, cast
 
 from umpteen.errors import StoreError
-from umpteen.lease import SYNCED, leases_folder, local_lock, lock_file
+from umpteen.lease import SYNCED
+from umpteen.system.locks import leases_folder, local_lock, lock_file
 
 __all__ = [
     "CHUNK",

@@ -13,11 +13,12 @@ from umpteen.history import History
 from umpteen.identity import describe_place, find_place, identify
 from umpteen.lease import Lease, is_held
 from umpteen.lookup import Liveness
-from umpteen.process import build_runner_command, read_machine
 from umpteen.records import build_line
 from umpteen.results.base import JOB, RecordsKey, batch_key, handles_key, records_key
 from umpteen.results.directory import DirectoryStore
 from umpteen.starts import Opener
+from umpteen.system.host import read_machine
+from umpteen.system.processes import build_runner_command
 
 TOKEN, OTHER = "a" * 12, "b" * 12
 BATCH = """{"nprocs": 1, "remote_output_path": "%s", "runs": [{"cmd": "true",

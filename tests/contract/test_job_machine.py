@@ -38,12 +38,12 @@ from umpteen.identity import identify
 from umpteen.job import Job, Task, Terms
 from umpteen.lease import Lease
 from umpteen.plan import build_plan
-from umpteen.process import read_machine
 from umpteen.records import build_line
 from umpteen.results.base import CANCEL
 from umpteen.results.directory import DirectoryStore
 from umpteen.settings import Setting, merge_settings
 from umpteen.starts import OpenBatch, Opener
+from umpteen.system.host import read_machine
 from umpteen.task import NUMBER_OF, STATES
 
 NAMES = st.sampled_from(["a", "b", "c", "d"])

@@ -10,10 +10,10 @@ import pytest
 
 from umpteen.identity import identify
 from umpteen.lease import Lease
-from umpteen.process import read_machine
 from umpteen.results.base import JOB, batch_key
 from umpteen.results.directory import DirectoryStore, RecordsFile
 from umpteen.starts import OpenBatch, Opener
+from umpteen.system.host import read_machine
 
 BATCH = b"""{"nprocs": 1, "remote_output_path": "/x", "runs": [{"cmd": "true", "remote_output_path":
 "/x/0"}], "umpteen": {"version": 1, "job": "job", "batch": "1", "indices": "0", "names": ["0"]}}"""

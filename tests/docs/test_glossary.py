@@ -3,7 +3,6 @@ from __future__ import annotations
 import re
 
 from tests.docs.pages import ROOT
-from tests.unit.test_layers import SRC, _level
 from umpteen.task import FORMAT_VERSION, TaskState
 
 
@@ -21,16 +20,6 @@ def test_architecture_diagram_has_the_transitions_of_the_code() -> None:
     drawn = set(re.findall(r"^ +(\w+) --> (\w+)", read("architecture.md"), re.MULTILINE))
     allowed = {(a.value, b.value) for a in TaskState for b in TaskState if a.may_become(b)}
     assert drawn == allowed
-
-
-def test_architecture_levels_are_those_of_the_layers() -> None:
-    rows = re.findall(r"^\| (\d) \| (`.*) \|$", read("architecture.md"), re.MULTILINE)
-    drawn = {name.replace("/", "."): int(n) for n, cells in rows for name in cells.split()}
-    drawn = {name.strip("`"): level for name, level in drawn.items()}
-    paths = [path.relative_to(SRC / "umpteen") for path in SRC.rglob("[!_]*.py")]
-    names = [".".join(path.with_suffix("").parts) for path in paths]
-    found = {name: drawn.get(name, drawn.get(f"{name.partition('.')[0]}.*")) for name in names}
-    assert found == {name: _level(f"umpteen.{name}") for name in names}
 
 
 def test_files_page_names_the_format_version() -> None:

@@ -20,7 +20,7 @@ from tests.support.store import list_records
 from tests.support.sweep import kill
 from tests.support.wait import wait_until
 from umpteen.batches import LOCAL_BATCH_CAP
-from umpteen.process import build_runner_command
+from umpteen.system.processes import build_runner_command
 from umpteen.task import link
 
 PORTABLE = {"UMPTEEN_PORTABLE": "1"}

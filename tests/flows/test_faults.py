@@ -16,8 +16,8 @@ from tests.support.command import Umpteen
 from tests.support.store import list_records
 from tests.support.sweep import find_runners
 from tests.support.wait import wait_until
-from umpteen.lease import leases_folder
-from umpteen.process import read_machine
+from umpteen.system.host import read_machine
+from umpteen.system.locks import leases_folder
 
 # Says that it is an hour earlier from the moment on at which the file is there.
 _SHIFT = r"""

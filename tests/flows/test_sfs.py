@@ -13,7 +13,13 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.flows.test_split import ARCHIVE, list_chunks, read_chunk, read_commands, split
+from tests.flows.test_split import (
+    ARCHIVE,
+    list_chunks,
+    read_chunk,
+    read_commands,
+    split,
+)
 from tests.support.command import Umpteen
 from tests.support.sfs import Sfs
 

@@ -11,8 +11,8 @@ import pytest
 
 from tests.support.command import Umpteen
 from tests.support.store import list_records
-from umpteen.machine import read_capacity
-from umpteen.process import build_runner_command
+from umpteen.system.processes import build_runner_command
+from umpteen.system.resources import read_capacity
 
 PORTABLE = {"UMPTEEN_PORTABLE": "1"}
 CORES = read_capacity().cpus

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from tests.support.command import Umpteen
 from tests.support.wait import wait_until
-from umpteen import process
+from umpteen.system import processes as process
 
 __all__ = ["TARGETS", "Point", "check_store", "main", "read_options", "run_point", "run_points"]
 

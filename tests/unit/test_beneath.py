@@ -15,8 +15,8 @@ import pytest
 
 from umpteen.errors import StoreError
 from umpteen.results.base import Store
-from umpteen.results.beneath import Found, remove_below, walk_below
 from umpteen.results.directory import DirectoryStore
+from umpteen.system.plain_files import Found, remove_below, walk_below
 
 DEEP, OPEN = 400, 64
 

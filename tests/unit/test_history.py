@@ -11,7 +11,13 @@ from tests.support.store import put_batch, put_hand_in, put_start
 from umpteen.errors import StoreError
 from umpteen.history import History
 from umpteen.job_files import RunningTask
-from umpteen.results.base import RecordsKey, handed_key, handles_key, records_key, tasks_key
+from umpteen.results.base import (
+    RecordsKey,
+    handed_key,
+    handles_key,
+    records_key,
+    tasks_key,
+)
 from umpteen.results.directory import DirectoryStore
 from umpteen.task import STATES
 

@@ -23,13 +23,11 @@ from umpteen.lease import (
     end_leftovers,
     find_lease,
     is_held,
-    leases_folder,
     list_living,
-    local_lock,
-    lock_file,
     read_last_slots,
 )
-from umpteen.process import boot_ticks
+from umpteen.system.host import boot_ticks
+from umpteen.system.locks import leases_folder, local_lock, lock_file
 from umpteen.task import SLOTS_MOST
 
 TOKEN, OTHER = "a" * 12, "b" * 12

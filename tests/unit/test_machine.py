@@ -8,8 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from umpteen import machine
-from umpteen.machine import Capacity, OutOfMemoryWatch, is_memory_short, read_capacity
+from umpteen.system import resources as machine
+from umpteen.system.resources import (
+    Capacity,
+    OutOfMemoryWatch,
+    is_memory_short,
+    read_capacity,
+)
 
 MB = 1 << 20
 

@@ -19,21 +19,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.wait import wait_until
-from umpteen import process
-from umpteen.process import (
-    ChildWatcher,
-    Launch,
-    Spawner,
-    boot_ticks,
+from umpteen.system import children, processes
+from umpteen.system import spawn as spawning
+from umpteen.system.children import ChildWatcher
+from umpteen.system.host import boot_ticks, read_machine
+from umpteen.system.processes import (
     build_runner_command,
     end_group,
     is_plain,
     list_marked,
     list_processes,
-    read_machine,
     resolve_program,
-    usable_cores,
 )
+from umpteen.system.resources import usable_cores
+from umpteen.system.spawn import Launch, Spawner
 
 PATH = os.environ["PATH"]
 ENV = [f"PATH={PATH}".encode()]
@@ -147,7 +146,8 @@ def test_resolve_program_with_a_slash_is_looked_for_in_the_folder(tmp_path: Path
 def is_portable(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[bool]:
     """Both ways, and afterwards signals as they were."""
     portable = request.param == "portable"
-    monkeypatch.setattr(process, "IS_PORTABLE", portable)
+    for module in (spawning, children, processes):
+        monkeypatch.setattr(module, "IS_PORTABLE", portable)
     before = signal.getsignal(signal.SIGCHLD)
     yield portable
     signal.signal(signal.SIGCHLD, before)

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from tests.unit.test_task import RECORDS
 from umpteen.forms import parse_ranges
-from umpteen.process import Machine
 from umpteen.records import (
     build_line,
     format_ranges,
@@ -24,6 +23,7 @@ from umpteen.records import (
 )
 from umpteen.results.base import RecordsKey, records_key
 from umpteen.results.directory import DirectoryStore, RecordsFile
+from umpteen.system.host import Machine
 from umpteen.task import Record
 
 HERE = Machine("machine", "boot", "host")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from umpteen.screen import clean
+from umpteen.system.terminal import clean
 
 
 @pytest.mark.parametrize(

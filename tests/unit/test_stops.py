@@ -7,7 +7,7 @@ from signal import SIGHUP, SIGINT, SIGTERM
 
 import pytest
 
-from umpteen.stops import Stops
+from umpteen.system.stop_signals import Stops
 
 
 @pytest.mark.parametrize(

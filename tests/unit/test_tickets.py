@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from umpteen.machine import Capacity
+from umpteen.system.resources import Capacity
 from umpteen.task import NUMBER_OF
 from umpteen.tickets import Needs, Queue, Taken, Tasks, Unrun, build_needs
 

@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from umpteen.cli.options import complete_file, complete_name, find_job, is_job_file, watch_options
+from umpteen.cli.options import (
+    complete_file,
+    complete_name,
+    find_job,
+    is_job_file,
+    watch_options,
+)
 from umpteen.cli.view import Waiting, stop_signals
 from umpteen.cli.watch import watch_to_end
 from umpteen.dispatch import collect

@@ -27,8 +27,8 @@ from umpteen.errors import (
     UmpteenError,
     nearest_hint,
 )
-from umpteen.screen import clean
-from umpteen.streams import never_mind_stderr
+from umpteen.system.streams import never_mind_stderr
+from umpteen.system.terminal import clean
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -168,7 +168,7 @@ def run_program(arguments: Sequence[str]) -> int:
 
 def _explain(error: Exception) -> UmpteenError:
     """What nobody has foreseen where it came about."""
-    from umpteen.process import explain_shortage
+    from umpteen.system.processes import explain_shortage
 
     said = f"unexpected: {type(error).__name__}: {error}"
     hint = "--debug shows where; please report it"

@@ -14,7 +14,7 @@ def main() -> None:
     if sys.argv[1:] == ["--version"] and _print_version():
         return
     try:
-        from umpteen.streams import fill_streams
+        from umpteen.system.streams import fill_streams
 
         fill_streams()
         from umpteen.cli.group import run_program

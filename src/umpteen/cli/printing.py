@@ -12,8 +12,8 @@ from typing import Any
 import click
 
 from umpteen.errors import OutputError, ReaderLeftError
-from umpteen.screen import clean
-from umpteen.streams import lead_nowhere
+from umpteen.system.streams import lead_nowhere
+from umpteen.system.terminal import clean
 
 __all__ = ["guard_stdout", "say"]
 

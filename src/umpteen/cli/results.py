@@ -19,7 +19,7 @@ from umpteen.lookup import open_history
 from umpteen.pulling import LeftOut, Pulled, list_task_files, pull
 from umpteen.report import render_number, render_size, shorten_path
 from umpteen.results.opening import make_absolute
-from umpteen.screen import clean
+from umpteen.system.terminal import clean
 from umpteen.task import STATES
 
 __all__ = ["results_command"]

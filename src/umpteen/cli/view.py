@@ -44,9 +44,9 @@ from umpteen.report import (
     render_start,
     status_to_dict,
 )
-from umpteen.screen import clean
 from umpteen.status import Failure, JobStatus, is_failure
-from umpteen.stops import STOP_SIGNALS, Stops
+from umpteen.system.stop_signals import STOP_SIGNALS, Stops
+from umpteen.system.terminal import clean
 from umpteen.task import Record
 
 __all__ = [

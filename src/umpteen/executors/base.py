@@ -12,16 +12,16 @@ from umpteen.errors import SettingsError, nearest_hint
 from umpteen.identity import Identity
 
 __all__ = [
-    "ENDED",
-    "LOCAL",
-    "QUEUED",
-    "RUNNING",
-    "UNKNOWN",
     "Abilities",
+    "ENDED",
     "Executor",
+    "LOCAL",
     "Load",
     "Order",
+    "QUEUED",
+    "RUNNING",
     "Tell",
+    "UNKNOWN",
     "find_short_name",
     "is_short_name",
     "open_executor",

@@ -16,11 +16,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from umpteen.errors import (
-    RUNNER_CRASHED,
-    BackendError,
-    SettingsError,
-)
+from umpteen.errors import RUNNER_CRASHED, BackendError, SettingsError
 from umpteen.executors.base import ENDED, QUEUED, RUNNING, UNKNOWN, Load, Order
 from umpteen.executors.dask_connection import (
     Client,

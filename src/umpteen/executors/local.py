@@ -13,10 +13,19 @@ from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
 from umpteen.errors import BackendError, SettingsError
-from umpteen.executors.base import ENDED, LOCAL, RUNNING, UNKNOWN, Abilities, Executor, Load
+from umpteen.executors.base import (
+    ENDED,
+    LOCAL,
+    RUNNING,
+    UNKNOWN,
+    Abilities,
+    Executor,
+    Load,
+)
 from umpteen.lease import Lease, find_runner, is_alive
-from umpteen.process import build_runner_command, explain_shortage, read_machine
 from umpteen.records import format_ranges
+from umpteen.system.host import read_machine
+from umpteen.system.processes import build_runner_command, explain_shortage
 from umpteen.task import RUNNER_VARIABLE
 
 __all__ = ["LocalExecutor", "build_handle", "parse_handle"]

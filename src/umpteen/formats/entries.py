@@ -17,7 +17,11 @@ import msgspec
 from umpteen.errors import InputError, SettingsError, UmpteenError
 from umpteen.formats.documents import Path, Place, Source
 from umpteen.formats.matrix import ReadTable, Table, parse_matrix, value_text
-from umpteen.formats.placeholders import Template, TextTemplate, refuse_placeholder_in_name
+from umpteen.formats.placeholders import (
+    Template,
+    TextTemplate,
+    refuse_placeholder_in_name,
+)
 from umpteen.formats.terms import (
     TermsEntry,
     TermsTemplate,

@@ -35,14 +35,7 @@ from umpteen.names import automatic_name
 from umpteen.settings import Setting
 from umpteen.task import shell_command
 
-__all__ = [
-    "JOB_KEYS",
-    "TASK_KEYS",
-    "explain_invalid",
-    "parse_executor",
-    "read_csv",
-    "read_native",
-]
+__all__ = ["JOB_KEYS", "TASK_KEYS", "explain_invalid", "parse_executor", "read_csv", "read_native"]
 
 _Count = Annotated[int, msgspec.Meta(ge=1)]
 _Whole = Annotated[int, msgspec.Meta(ge=0, le=2**31)]

@@ -19,9 +19,9 @@ from umpteen.formats.documents import Document, Source, parse_yaml
 from umpteen.formats.terms import show_value
 
 __all__ = [
-    "WORKING_DIRECTORY",
     "Download",
     "Recipe",
+    "WORKING_DIRECTORY",
     "check_fetchable",
     "join_script",
     "read_recipe",

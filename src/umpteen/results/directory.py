@@ -27,7 +27,7 @@ from umpteen.results.base import (
     Glance,
     Store,
 )
-from umpteen.results.beneath import (
+from umpteen.system.plain_files import (
     NEW_FILE,
     Found,
     NotPlainError,

@@ -14,7 +14,7 @@ import stat
 
 from umpteen.errors import StoreError
 from umpteen.results.base import OWN_FOLDER
-from umpteen.results.beneath import NEW_FILE, NotPlainError, folder_below
+from umpteen.system.plain_files import NEW_FILE, NotPlainError, folder_below
 
 __all__ = ["check_folder", "own_ids", "refuse_strangers"]
 

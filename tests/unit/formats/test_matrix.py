@@ -8,7 +8,13 @@ import pytest
 
 from umpteen.errors import InputError
 from umpteen.formats.documents import Source
-from umpteen.formats.matrix import Table, build_product, parse_matrix, parse_words, read_table
+from umpteen.formats.matrix import (
+    Table,
+    build_product,
+    parse_matrix,
+    parse_words,
+    read_table,
+)
 
 
 def no_table(name: str) -> Source:

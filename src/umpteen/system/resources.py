@@ -10,9 +10,9 @@ import os
 import re
 import time
 from collections import deque
-from typing import NamedTuple
+from typing import Callable, NamedTuple
 
-from umpteen.process import usable_cores
+from umpteen.system.host import read_text
 
 __all__ = [
     "Capacity",
@@ -21,6 +21,7 @@ __all__ = [
     "is_memory_short",
     "list_lacks",
     "read_capacity",
+    "usable_cores",
 ]
 
 _LEAST_SHARE, _LEAST_BYTES = 0.05, 256 << 20  # of memory that must be free to start a task
@@ -170,3 +171,51 @@ def _read(path: str) -> str:
             return file.read()
     except OSError:
         return ""
+
+
+def usable_cores() -> int:
+    """The cores that this process may use: affinity and cgroup quotas respected."""
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except AttributeError:
+        cores = os.cpu_count() or 1
+    quota = _cgroup_cores()
+    return max(1, min(cores, int(quota))) if quota else max(1, cores)
+
+
+def _cgroup_cores() -> float | None:
+    """The CPU quota of the cgroups this process is in, in cores (cgroup v2, then v1)."""
+    lowest: float | None = None
+    for line in read_text("/proc/self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            quota = _lowest_quota("/sys/fs/cgroup", path, _quota_v2)
+        elif "cpu" in controllers.split(","):
+            quota = _lowest_quota("/sys/fs/cgroup/cpu", path, _quota_v1)
+        else:
+            continue
+        if quota and (lowest is None or quota < lowest):
+            lowest = quota
+    return lowest
+
+
+def _lowest_quota(root: str, path: str, read: Callable[[str], float | None]) -> float | None:
+    quotas = []
+    while True:
+        quota = read(root + path)
+        if quota:
+            quotas.append(quota)
+        if path in ("", "/"):
+            return min(quotas, default=None)
+        path = os.path.dirname(path)
+
+
+def _quota_v2(folder: str) -> float | None:
+    parts = read_text(folder + "/cpu.max").split()
+    return int(parts[0]) / int(parts[1]) if len(parts) == 2 and parts[0] != "max" else None
+
+
+def _quota_v1(folder: str) -> float | None:
+    quota = read_text(folder + "/cpu.cfs_quota_us")
+    period = read_text(folder + "/cpu.cfs_period_us")
+    return int(quota) / int(period) if quota and period and int(quota) > 0 else None

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 __all__ = [
-    "NEW_FILE",
     "Found",
+    "NEW_FILE",
     "NotPlainError",
     "check_key",
     "describe_kind",

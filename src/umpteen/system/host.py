@@ -1,0 +1,72 @@
+"""Which machine this is, since when it runs, and its disk."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import subprocess
+import time
+from typing import NamedTuple
+
+__all__ = ["Machine", "boot_ticks", "read_machine", "read_text", "sync_filesystem"]
+
+
+IS_PORTABLE = bool(os.environ.get("UMPTEEN_PORTABLE")) or not os.path.exists("/proc/self/stat")
+
+
+_BOOT_CLOCK = getattr(time, "CLOCK_BOOTTIME", 0)
+
+
+_TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
+
+
+class Machine(NamedTuple):
+    """Which machine this is, and which boot of it; both empty where that cannot be known."""
+
+    machine: str
+    boot: str
+    host: str
+
+
+def read_machine() -> Machine:
+    """This machine: its id, the id of this boot, and its host name."""
+    host = os.uname().nodename
+    machine = read_text("/etc/machine-id") or host
+    boot = read_text("/proc/sys/kernel/random/boot_id") or _boot_time()
+    return Machine(machine, boot, host)
+
+
+def read_text(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
+def _boot_time() -> str:
+    try:
+        return subprocess.run(
+            ["sysctl", "-n", "kern.boottime"], capture_output=True, text=True, check=False
+        ).stdout.strip()
+    except OSError:
+        return ""
+
+
+def boot_ticks() -> int:
+    """Now, in the clock ticks since boot that /proc gives as the start time of a process."""
+    return int(time.clock_gettime(_BOOT_CLOCK) * _TICKS_A_SECOND) if _BOOT_CLOCK else 0
+
+
+def sync_filesystem(fd: int) -> None:
+    """Write out all that the file system of `fd` holds in memory; all of them without syncfs."""
+    try:
+        if ctypes.CDLL(None, use_errno=True).syncfs(fd) == 0:
+            return
+        number = ctypes.get_errno()
+        if number in (errno.EIO, errno.ENOSPC, errno.EDQUOT):
+            raise OSError(number, os.strerror(number))
+    except AttributeError:
+        pass
+    os.sync()

@@ -1,0 +1,273 @@
+"""Processes on this machine: start one, hear of its end, end it with all it started.
+
+Everything that differs between Linux and other Unixes is here, probed at run time;
+`UMPTEEN_PORTABLE=1` forces the portable way. Knows nothing of tasks or stores.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Collection, Mapping
+from typing import NamedTuple
+
+from umpteen.errors import EXIT_INTERRUPTED, RUNNER_CRASHED, BackendError
+from umpteen.system.host import IS_PORTABLE
+
+__all__ = [
+    "ProcessEntry",
+    "build_python_command",
+    "build_runner_command",
+    "end_group",
+    "explain_shortage",
+    "is_marked_otherwise",
+    "is_plain",
+    "is_running",
+    "is_stopped",
+    "list_below",
+    "list_children",
+    "list_marked",
+    "list_processes",
+    "read_pid_namespace",
+    "read_process",
+    "resolve_program",
+]
+
+# What a POSIX shell, dash or bash does itself, so that running a program of that name
+# would not be the same.
+_SHELL_WORDS = frozenset(
+    ". : [ alias bg bind break builtin caller case cd chdir command compgen complete compopt"
+    " continue coproc declare dirs disown do done echo elif else enable esac eval exec exit"
+    " export false fc fg fi for function getopts hash help history if in jobs kill let local"
+    " logout mapfile newgrp popd printf pushd pwd read readarray readonly return select set"
+    " shift shopt source suspend test then time times trap true type typeset ulimit umask"
+    " unalias unset until wait while".split()
+)
+_PLAIN_COMMAND = re.compile(r"[A-Za-z0-9_@%+:,./\-][A-Za-z0-9_@%+=:,./\- \t]*")
+
+
+def build_runner_command() -> list[str]:
+    """The command that starts a runner with this Python and this copy of the package.
+
+    Without `site` it starts in half the time; without PYTHONPATH nothing is passed on to
+    commands that they would not have had otherwise.
+    """
+    return build_python_command("umpteen.runner", "-S", "-E")
+
+
+def build_python_command(module: str, *flags: str) -> list[str]:
+    """The command that calls `main` of a module of this copy of the package with this Python.
+
+    The standard library comes first: before the folder that we are in, which may have a
+    `random.py`, and before what is installed beside us.
+    """
+    place = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    # By hand as well, as Python 3.9 does not know -P, without which 3.13 imports before we do.
+    safe = ["-P"] if sys.version_info >= (3, 11) else []
+    program = (
+        "import sys\n"
+        "sys.path[:] = [*filter(None, sys.path)]\n"
+        f"{place!r} in sys.path or sys.path.append({place!r})\n"
+        "try:\n"
+        f"    from {module} import main\n"
+        "    sys.exit(main())\n"
+        "except KeyboardInterrupt:\n"
+        f"    sys.exit({EXIT_INTERRUPTED})\n"
+        "except Exception:\n"
+        "    sys.excepthook(*sys.exc_info())\n"
+        f"    sys.exit({RUNNER_CRASHED})\n"
+    )
+    return [sys.executable, *flags, *safe, "-c", program]
+
+
+def explain_shortage(error: Exception) -> BackendError | None:
+    """What to say where the system lets this user start no more; None where it is another error.
+
+    Python raises a RuntimeError for threads, which only its text tells from others.
+    """
+    is_fork = isinstance(error, OSError) and error.errno == errno.EAGAIN and not error.filename
+    if is_fork or (isinstance(error, RuntimeError) and "can't start new thread" in str(error)):
+        return BackendError(
+            "the system lets this user start no more processes and threads",
+            "end others, or raise the limit: ulimit -u shows it",
+        )
+    return None
+
+
+# --- starting -------------------------------------------------------------------------
+
+
+def is_plain(command: str) -> bool:
+    """Whether a command holds no shell syntax at all, so that blanks alone part its words."""
+    return _PLAIN_COMMAND.fullmatch(command) is not None
+
+
+def resolve_program(word: str, path: str, cwd: str | None) -> str | None:
+    """The program that `sh` would start for the first word of a plain command.
+
+    None where the shell would do something else: a builtin, an assignment, nothing found.
+    """
+    if "=" in word or word in _SHELL_WORDS:
+        return None
+    if "/" in word:
+        full = word if word.startswith("/") or cwd is None else os.path.join(cwd, word)
+        return word if _is_program(full) else None
+    for folder in path.split(":"):
+        if folder.startswith("/") and _is_program(f"{folder}/{word}"):
+            return f"{folder}/{word}"
+    return None
+
+
+def _is_program(path: str) -> bool:
+    return os.path.isfile(path) and os.access(path, os.X_OK)
+
+
+# --- ending -----------------------------------------------------------------------------
+
+
+def end_group(pid: int, number: int) -> bool:
+    """Send a signal to the group of `pid`; False where there is none any more."""
+    try:
+        os.killpg(pid, number)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
+
+
+class ProcessEntry(NamedTuple):
+    """One process of this machine; `start_ticks` is its start in clock ticks since boot."""
+
+    pid: int
+    parent: int
+    session: int
+    start_ticks: int
+
+
+def list_processes() -> list[ProcessEntry]:
+    """Every process that can be seen; zombies are left out."""
+    if IS_PORTABLE:
+        return _list_by_ps()
+    entries = []
+    for name in os.listdir("/proc"):
+        if name.isdigit() and (entry := read_process(int(name))):
+            entries.append(entry)
+    return entries
+
+
+def read_process(pid: int) -> ProcessEntry | None:
+    """One process; None where it has ended, or cannot be looked at."""
+    fields = _read_stat(pid)
+    if len(fields) < 20 or fields[0] in (b"Z", b"X"):
+        return None
+    return ProcessEntry(pid, int(fields[1]), int(fields[3]), int(fields[19]))
+
+
+def _read_stat(pid: int) -> list[bytes]:
+    """What the kernel says of a process, from its state on; nothing where it cannot be read."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            # The program's name stands in brackets and may hold anything, brackets too.
+            return file.read().rpartition(b")")[2].split()
+    except OSError:
+        return []
+
+
+def is_running(pid: int, start_ticks: int) -> bool:
+    """Whether the process that began then, by its `ProcessEntry`, still runs."""
+    if not os.path.exists("/proc/self/stat"):
+        try:
+            os.kill(pid, 0)
+        except OSError as error:
+            return error.errno == errno.EPERM
+        return True
+    found = read_process(pid)
+    return found is not None and found.start_ticks == start_ticks
+
+
+def read_pid_namespace() -> str:
+    """Within what pids of this process mean what they say; empty where that is not to be known."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a signal stopped the process, which goes on when another tells it to."""
+    return _read_stat(pid)[:1] in ([b"T"], [b"t"])
+
+
+def _list_by_ps() -> list[ProcessEntry]:
+    columns = "pid=,ppid=,sess=,stat="
+    with subprocess.Popen(["ps", "-A", "-o", columns], stdout=subprocess.PIPE, text=True) as lister:
+        shown = lister.communicate()[0]
+    rows = (line.split() for line in shown.splitlines())
+    return [
+        ProcessEntry(int(row[0]), int(row[1]), int(row[2], 16 if "x" in row[2] else 10), 0)
+        for row in rows
+        if len(row) == 4 and not row[3].startswith("Z") and int(row[0]) != lister.pid
+    ]
+
+
+def list_marked(variable: str, value: str, also: Mapping[str, str] | None = None) -> list[int]:
+    """Processes of ours whose environment, as it was at their start, says `variable=value`.
+
+    `also`: further variables that must be there too. Without /proc: none.
+    """
+    wanted = [f"{key}={text}".encode() for key, text in {variable: value, **(also or {})}.items()]
+    if IS_PORTABLE and not os.path.exists("/proc/self/environ"):
+        return []
+    marked = []
+    for name in os.listdir("/proc"):
+        if not name.isdigit() or int(name) == os.getpid():
+            continue
+        entries = _read_environment(int(name))
+        if all(entry in entries for entry in wanted) and read_process(int(name)):
+            marked.append(int(name))
+    return marked
+
+
+def _read_environment(pid: int) -> list[bytes]:
+    """`NAME=value` of each variable as at the start of a process; nothing where it cannot be read."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            return file.read().split(b"\0")
+    except OSError:
+        return []
+
+
+def list_below(roots: Collection[int], variable: str, value: str) -> list[ProcessEntry]:
+    """Descendants of processes, whatever their environment and session.
+
+    But for those whose environment says another value of the variable, and what is below them.
+    """
+    children: dict[int, list[ProcessEntry]] = {}
+    for entry in list_processes():
+        children.setdefault(entry.parent, []).append(entry)
+    found: list[ProcessEntry] = []
+    waiting = [entry for root in roots for entry in children.get(root, ())]
+    while waiting:
+        entry = waiting.pop()
+        if not is_marked_otherwise(entry.pid, variable, value):
+            found.append(entry)
+            waiting += children.get(entry.pid, ())
+    return found
+
+
+def is_marked_otherwise(pid: int, variable: str, value: str) -> bool:
+    """Whether the environment of a process says another value of the variable."""
+    prefix = f"{variable}=".encode()
+    marks = [entry for entry in _read_environment(pid) if entry.startswith(prefix)]
+    return bool(marks) and marks[0] != f"{variable}={value}".encode()
+
+
+def list_children() -> set[int]:
+    """Our children, orphans that came to us among them; none where the kernel does not tell."""
+    try:
+        with open(f"/proc/self/task/{os.getpid()}/children", "rb") as file:
+            return set(map(int, file.read().split()))
+    except OSError:
+        return set()
