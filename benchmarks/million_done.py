@@ -34,11 +34,14 @@ from benchmarks.measuring import (
 )
 from benchmarks.million_plan import build_command
 
-from umpteen.forms import parse_ranges
 from umpteen.identity import describe_place, find_place
-from umpteen.records import build_line, format_ranges
+from umpteen.model.command import build_digest
+from umpteen.model.forms import parse_ranges
+from umpteen.model.ranges import format_ranges
+from umpteen.model.record import Record
+from umpteen.model.states import FORMAT_VERSION
+from umpteen.records import build_line
 from umpteen.system.host import read_machine
-from umpteen.task import FORMAT_VERSION, Record, build_digest
 
 _BEGAN_S = 1_750_000_000.0
 _TASK_S, _RATE = 0.0012, 1000.0

@@ -43,12 +43,13 @@ from umpteen.formats.native import TASK_KEYS, parse_executor
 from umpteen.formats.placeholders import refuse_placeholders
 from umpteen.formats.terms import parse_memory, parse_retries, show_value
 from umpteen.job import Job as PlannedJob
+from umpteen.model.command import shell_command
+from umpteen.model.record import Record
 from umpteen.plan import RERUN_CHOICES
 from umpteen.results.opening import working_folder
 from umpteen.sentences import render_why
 from umpteen.settings import Setting
 from umpteen.status import JobStatus, describe_end
-from umpteen.task import Record, shell_command
 from umpteen.where import PLAN_FIELDS, compile_where
 
 __all__ = ["Job", "OpenJob", "Task", "TaskResult", "collect", "open_job", "run", "submit"]

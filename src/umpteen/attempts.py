@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Callable, Optional
 
 from umpteen.lane import BatchView
+from umpteen.model.states import REASON_OUT_OF_MEMORY, TaskState
 from umpteen.open_batches import FAILURES, OpenBatches
 from umpteen.outgoing import Outcome, Outgoing
 from umpteen.recalls import Recalls
@@ -23,7 +24,6 @@ from umpteen.results.opening import is_remote
 from umpteen.retries import plan_retry
 from umpteen.system.plain_files import open_below
 from umpteen.system.resources import OutOfMemoryWatch
-from umpteen.task import REASON_OUT_OF_MEMORY, TaskState
 from umpteen.tickets import Needs, build_needs
 
 __all__ = ["Attempts", "Echo", "echo_outputs"]

@@ -12,7 +12,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from umpteen.errors import StoreError
-from umpteen.forms import (
+from umpteen.job_files import read_form
+from umpteen.model.dependencies import OUTCOMES
+from umpteen.model.forms import (
     MOST_TASKS,
     FormError,
     get,
@@ -28,11 +30,9 @@ from umpteen.forms import (
     truth,
     whole,
 )
-from umpteen.job_files import read_form
-from umpteen.names import find_malformed_name
+from umpteen.model.names import find_malformed_name
 from umpteen.records import parse_record
 from umpteen.results.base import Store, batch_key
-from umpteen.task import OUTCOMES
 
 __all__ = ["read_batch_file"]
 

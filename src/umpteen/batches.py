@@ -17,19 +17,11 @@ from umpteen.cut import Cut, cut_evenly
 from umpteen.graph import Barrier
 from umpteen.handed_files import HandedBatch, TaskLine
 from umpteen.job import Task
+from umpteen.model.command import shell_command
+from umpteen.model.dependencies import FREE, OUTCOMES, link, meets
+from umpteen.model.ranges import format_ranges
+from umpteen.model.states import FORMAT_VERSION, IS_FINAL, STATES, tell_end
 from umpteen.plan import Plan
-from umpteen.records import format_ranges
-from umpteen.task import (
-    FORMAT_VERSION,
-    FREE,
-    IS_FINAL,
-    OUTCOMES,
-    STATES,
-    link,
-    meets,
-    shell_command,
-    tell_end,
-)
 
 __all__ = ["LOCAL_BATCH_CAP", "NEEDS", "NewBatch", "Past", "build_batches", "build_task_lines"]
 

@@ -14,7 +14,8 @@ from collections.abc import Collection, Mapping, Sequence
 from umpteen.graph import Graph
 from umpteen.history import SUCCEEDED, History
 from umpteen.job import Task
-from umpteen.task import FREE, IS_FINAL, OUTCOMES, STATES, link, meets
+from umpteen.model.dependencies import FREE, OUTCOMES, link, meets
+from umpteen.model.states import IS_FINAL, STATES
 
 __all__ = ["Loose", "find_behind"]
 

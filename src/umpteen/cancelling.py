@@ -14,11 +14,11 @@ from umpteen.errors import InputError
 from umpteen.history import History
 from umpteen.job_files import read_cancel_mark
 from umpteen.leftovers import clear_dead
+from umpteen.model.states import IS_FINAL
 from umpteen.records import build_line
 from umpteen.results.base import CANCEL
 from umpteen.starts import Opener
 from umpteen.system.host import read_machine
-from umpteen.task import IS_FINAL
 
 __all__ = [
     "is_cancelled",

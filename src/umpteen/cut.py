@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from umpteen.graph import Graph
+from umpteen.model.dependencies import FREE, link
 from umpteen.plan import Plan
-from umpteen.task import FREE, link
 
 __all__ = ["Cut", "WORKERS", "cut_evenly", "cut_for_engine"]
 

@@ -53,6 +53,9 @@ from umpteen.lookup import (
     read_facts,
     read_status,
 )
+from umpteen.model.command import write_verb
+from umpteen.model.record import Record
+from umpteen.model.states import IS_FINAL, SLOTS_MOST
 from umpteen.plan import Chosen, Plan, build_plan, takes_behind
 from umpteen.registry import forget, register
 from umpteen.removal import Measured, Removed, measure_job, remove_job, remove_rest
@@ -69,7 +72,6 @@ from umpteen.status import JobStatus, build_status, estimate_left_s
 from umpteen.system.background import Beside
 from umpteen.system.locks import leases_folder
 from umpteen.system.resources import in_mb, list_lacks, read_capacity, usable_cores
-from umpteen.task import IS_FINAL, SLOTS_MOST, Record, write_verb
 from umpteen.verify import forget_missing, verify
 from umpteen.where import Where
 from umpteen.why import Why, build_why

@@ -16,7 +16,7 @@ import msgspec
 
 from umpteen.errors import InputError, nearest_hint
 from umpteen.job import Task
-from umpteen.task import FREE, OUTCOMES, link
+from umpteen.model.dependencies import FREE, OUTCOMES, link
 
 __all__ = ["Barrier", "Graph", "GraphError", "build_graph", "list_by_priority"]
 

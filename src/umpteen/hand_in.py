@@ -27,8 +27,9 @@ from umpteen.handed_files import HandedBatch, HandIn
 from umpteen.history import History
 from umpteen.identity import build_id
 from umpteen.job import Job
+from umpteen.model.ranges import format_ranges
+from umpteen.model.states import FORMAT_VERSION
 from umpteen.plan import Plan, build_settings
-from umpteen.records import format_ranges
 from umpteen.results.base import (
     BATCHES,
     JOB,
@@ -47,7 +48,6 @@ from umpteen.results.opening import OPTIONS_VARIABLE, is_remote, read_options
 from umpteen.results.owners import refuse_strangers
 from umpteen.staging import measure, pack
 from umpteen.system.background import Beside
-from umpteen.task import FORMAT_VERSION
 
 __all__ = ["hand_in", "measure_syncs", "open_job_folder", "put_syncs"]
 

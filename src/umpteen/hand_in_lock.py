@@ -17,9 +17,9 @@ from collections.abc import Iterator
 from typing import Any, Callable
 
 from umpteen.errors import StoreError
-from umpteen.forms import FormError, load_json
 from umpteen.identity import identify
 from umpteen.lease import name_hand_in
+from umpteen.model.forms import FormError, load_json
 from umpteen.results.base import LOCK, Content, Store
 from umpteen.results.opening import is_remote
 from umpteen.results.owners import refuse_strangers

@@ -12,7 +12,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from umpteen.forms import (
+from umpteen.job import Task
+from umpteen.model.forms import (
     MOST_TASKS,
     MOST_TIME_S,
     FormError,
@@ -24,8 +25,7 @@ from umpteen.forms import (
     truth,
     whole,
 )
-from umpteen.job import Task
-from umpteen.names import find_malformed_name
+from umpteen.model.names import find_malformed_name
 from umpteen.records import parse_end, parse_lines, parse_record
 from umpteen.results.base import Store, tasks_key
 

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from umpteen.errors import StoreError
-from umpteen.forms import FormError, parse_ranges
 from umpteen.handed_files import (
     BatchNames,
     HandIn,
@@ -44,6 +43,9 @@ from umpteen.job_files import (
     parse_running,
     read_cancel_mark,
 )
+from umpteen.model.forms import FormError, parse_ranges
+from umpteen.model.record import Record
+from umpteen.model.states import IS_FINAL, NUMBER_OF, STATES
 from umpteen.records import (
     list_starts,
     parse_end,
@@ -74,7 +76,6 @@ from umpteen.results.base import (
     tasks_key,
 )
 from umpteen.system.host import Machine, read_machine
-from umpteen.task import IS_FINAL, NUMBER_OF, STATES, Record
 
 __all__ = ["BatchHistory", "History", "SKIPPED", "SUCCEEDED"]
 

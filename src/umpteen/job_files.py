@@ -11,7 +11,7 @@ import functools
 from typing import Any, Callable, NamedTuple, TypeVar
 
 from umpteen.errors import StoreError
-from umpteen.forms import (
+from umpteen.model.forms import (
     FormError,
     get,
     list_of,

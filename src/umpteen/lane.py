@@ -22,9 +22,18 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Callable, NamedTuple
 
-from umpteen.forms import parse_ranges
 from umpteen.identity import tell_loss
 from umpteen.lease import Lease, SlotEntry
+from umpteen.model.command import RUNNER_VARIABLE, build_digest, build_environment
+from umpteen.model.forms import parse_ranges
+from umpteen.model.record import Record
+from umpteen.model.states import (
+    NUMBER_OF,
+    REASON_DEADLINE,
+    REASON_INTERRUPTED,
+    REASON_OUTPUT_LIMIT,
+    TaskState,
+)
 from umpteen.records import list_starts, read_start
 from umpteen.results.base import (
     OUTPUTS,
@@ -50,17 +59,6 @@ from umpteen.system.processes import (
     resolve_program,
 )
 from umpteen.system.spawn import Launch, Spawner
-from umpteen.task import (
-    NUMBER_OF,
-    REASON_DEADLINE,
-    REASON_INTERRUPTED,
-    REASON_OUTPUT_LIMIT,
-    RUNNER_VARIABLE,
-    Record,
-    TaskState,
-    build_digest,
-    build_environment,
-)
 from umpteen.unpack import synced_folder
 
 __all__ = [

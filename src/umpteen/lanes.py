@@ -15,6 +15,7 @@ import time
 
 from umpteen.lane import GO_ON, KILL, LEAVE, ONE_MORE, ORDER, PAUSE, LaneSetup, run_lane
 from umpteen.lease import Lease
+from umpteen.model.command import RUNNER_VARIABLE
 from umpteen.results.directory import DirectoryStore
 from umpteen.starts import read_batch
 from umpteen.system.children import ChildWatcher, reap_strangers
@@ -31,7 +32,6 @@ from umpteen.system.resources import (
     is_memory_short,
     usable_cores,
 )
-from umpteen.task import RUNNER_VARIABLE
 from umpteen.work import Work
 
 __all__ = ["Lanes"]

@@ -21,6 +21,8 @@ from typing import Any, BinaryIO, Callable, NamedTuple
 
 from umpteen.errors import find_last_word
 from umpteen.identity import Identity
+from umpteen.model.command import RUNNER_VARIABLE
+from umpteen.model.states import SLOTS_MOST, TaskState
 from umpteen.results.base import spool_folder
 from umpteen.system.host import read_machine
 from umpteen.system.locks import leases_folder, refuse
@@ -33,7 +35,6 @@ from umpteen.system.processes import (
     read_pid_namespace,
     read_process,
 )
-from umpteen.task import RUNNER_VARIABLE, SLOTS_MOST, TaskState
 
 __all__ = [
     "KEPT",

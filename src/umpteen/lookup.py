@@ -27,11 +27,12 @@ from umpteen.executors.base import (
 )
 from umpteen.history import BatchHistory, History
 from umpteen.job import Task
+from umpteen.model.record import Record
+from umpteen.model.states import STATES
 from umpteen.registry import find_address, register, was_handed_in
 from umpteen.results.base import Store, attempt_folder
 from umpteen.results.opening import find_output, is_remote, open_store, parse_address
 from umpteen.status import JobStatus, build_status, list_living
-from umpteen.task import STATES, Record
 from umpteen.verify import verify
 
 __all__ = [

@@ -17,12 +17,12 @@ from typing import Any, NamedTuple
 from umpteen.delivery import Delivery, Parcel, Partial
 from umpteen.lanes import Lanes
 from umpteen.lease import Kept, Lease
+from umpteen.model.states import NUMBER_OF, TaskState
 from umpteen.others import Others
 from umpteen.records import build_line
 from umpteen.results.base import attempt_folder, spool_folder
 from umpteen.results.opening import is_remote
 from umpteen.starts import OpenBatch, Opener
-from umpteen.task import NUMBER_OF, TaskState
 
 __all__ = ["Outcome", "Outgoing"]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-from umpteen.forms import (
+from umpteen.job_files import damaged
+from umpteen.model.forms import (
     FormError,
     get,
     list_of,
@@ -14,12 +15,12 @@ from umpteen.forms import (
     table_of,
     token,
 )
-from umpteen.job_files import damaged
+from umpteen.model.record import Record
+from umpteen.model.states import NUMBER_OF, TaskState
 from umpteen.records import Start, list_starts, read_start
 from umpteen.results.base import HANDED, Store, handed_key, parse_numbers
 from umpteen.status_codes import has_left
 from umpteen.system.host import read_machine
-from umpteen.task import NUMBER_OF, Record, TaskState
 
 __all__ = ["HandIn", "Handed", "Past", "list_handed", "read_past"]
 

@@ -17,7 +17,8 @@ from umpteen.behind import Loose, find_behind
 from umpteen.graph import Graph, build_graph, list_by_priority
 from umpteen.history import SUCCEEDED, BatchHistory, History
 from umpteen.job import Job, Task
-from umpteen.task import FREE, IS_FINAL, STATES
+from umpteen.model.dependencies import FREE
+from umpteen.model.states import IS_FINAL, STATES
 
 __all__ = [
     "Change",

@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, Callable, NamedTuple
 
 from umpteen.errors import StoreError
-from umpteen.forms import (
+from umpteen.model.forms import (
     MOST_TASKS,
     MOST_TIME_S,
     FormError,
@@ -24,6 +24,8 @@ from umpteen.forms import (
     truth,
     whole,
 )
+from umpteen.model.record import Record
+from umpteen.model.states import FORMAT_VERSION, NUMBER_OF
 from umpteen.results.base import (
     RecordsKey,
     Store,
@@ -32,12 +34,10 @@ from umpteen.results.base import (
     records_key,
 )
 from umpteen.system.host import Machine
-from umpteen.task import FORMAT_VERSION, NUMBER_OF, Record
 
 __all__ = [
     "Start",
     "build_line",
-    "format_ranges",
     "list_starts",
     "parse_end",
     "parse_lines",
@@ -218,20 +218,3 @@ def refuse_newer(store: Store, content: dict[str, Any]) -> None:
             "pip install --upgrade umpteen",
             path=store.address,
         )
-
-
-def format_ranges(numbers: Iterable[int]) -> str:
-    """Rising numbers as text: `0-4999,6000`."""
-    if isinstance(numbers, range) and numbers.step == 1 and len(numbers) > 1:
-        return f"{numbers.start}-{numbers.stop - 1}"
-    parts: list[str] = []
-    first = last = -2
-    for each in numbers:
-        if each != last + 1:
-            if last >= 0:
-                parts.append(f"{first}-{last}" if last > first else str(first))
-            first = each
-        last = each
-    if last >= 0:
-        parts.append(f"{first}-{last}" if last > first else str(first))
-    return ",".join(parts)

@@ -17,10 +17,12 @@ from umpteen.errors import StoreError, UmpteenError
 from umpteen.executors.base import LOCAL
 from umpteen.history import History
 from umpteen.lookup import open_output
+from umpteen.model.command import write_verb
+from umpteen.model.record import Record
+from umpteen.model.states import tell_end
 from umpteen.plan import Plan
 from umpteen.status import Failure, JobStatus, describe_end, is_failure
 from umpteen.system.terminal import clean
-from umpteen.task import Record, tell_end, write_verb
 
 __all__ = [
     "Folds",

@@ -10,7 +10,7 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from umpteen.task import REASON_OUT_OF_MEMORY, REASON_OUTPUT_LIMIT, TaskState
+from umpteen.model.states import REASON_OUT_OF_MEMORY, REASON_OUTPUT_LIMIT, TaskState
 
 __all__ = ["Again", "plan_retry"]
 

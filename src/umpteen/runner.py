@@ -35,6 +35,7 @@ from umpteen.lane import CANCEL_ALL, DEADLINE, END_KINDLY, GO_ON, KILL
 from umpteen.lanes import Lanes
 from umpteen.lease import Kept, Lease, find_kept
 from umpteen.leftovers import clear_dead, remove_scratch
+from umpteen.model.command import RUNNER_VARIABLE
 from umpteen.open_batches import OpenBatches
 from umpteen.others import Marks, Others
 from umpteen.outgoing import Outgoing
@@ -51,7 +52,6 @@ from umpteen.system.resources import Capacity, read_capacity
 from umpteen.system.stop_signals import STOP_SIGNALS, Stops
 from umpteen.system.streams import fill_streams, never_mind_stderr
 from umpteen.system.terminal import clean
-from umpteen.task import RUNNER_VARIABLE
 from umpteen.work import Options, Work, check_job, find_work
 
 __all__ = ["main"]

@@ -10,16 +10,11 @@ from typing import Any
 
 import msgspec
 
+from umpteen.model.command import write_verb
+from umpteen.model.record import Record
+from umpteen.model.states import IS_FINAL, REASON_INTERRUPTED, STATES, tell_end
 from umpteen.report import render_change, render_seconds
 from umpteen.status import describe_end
-from umpteen.task import (
-    IS_FINAL,
-    REASON_INTERRUPTED,
-    STATES,
-    Record,
-    tell_end,
-    write_verb,
-)
 from umpteen.why import Attempt, Blocker, Why
 
 __all__ = ["render_why", "why_to_dict"]

@@ -15,19 +15,22 @@ from typing import Any, NamedTuple
 
 from umpteen.batch_file import read_batch_file
 from umpteen.errors import StoreError
-from umpteen.forms import MOST_TASKS
 from umpteen.identity import Identity, describe_place, is_another
 from umpteen.job_files import parse_running, read_cancel_mark
 from umpteen.lane import BatchView
 from umpteen.lease import Kept, is_alive, read_last_slots
-from umpteen.records import (
-    Start,
-    build_line,
-    format_ranges,
-    list_starts,
-    read_start,
-    refuse_newer,
+from umpteen.model.forms import MOST_TASKS
+from umpteen.model.ranges import format_ranges
+from umpteen.model.record import Record
+from umpteen.model.states import (
+    FORMAT_VERSION,
+    NUMBER_OF,
+    REASON_INTERRUPTED,
+    REASON_KILLED_ITS_RUNNER,
+    STATES,
+    TaskState,
 )
+from umpteen.records import Start, build_line, list_starts, read_start, refuse_newer
 from umpteen.results.base import (
     OUTPUTS,
     Appender,
@@ -41,15 +44,6 @@ from umpteen.results.base import (
 from umpteen.results.opening import find_output
 from umpteen.system.host import Machine
 from umpteen.system.locks import passing_lock
-from umpteen.task import (
-    FORMAT_VERSION,
-    NUMBER_OF,
-    REASON_INTERRUPTED,
-    REASON_KILLED_ITS_RUNNER,
-    STATES,
-    Record,
-    TaskState,
-)
 
 __all__ = ["OpenBatch", "Opener", "read_batch"]
 

@@ -16,8 +16,9 @@ from umpteen.executors.base import LOCAL, QUEUED, RUNNING
 from umpteen.handed_files import HandIn
 from umpteen.history import History
 from umpteen.lease import find_death, find_trouble
+from umpteen.model.record import Record
+from umpteen.model.states import STATES, tell_end
 from umpteen.results.base import REMOVING
-from umpteen.task import STATES, Record, tell_end
 
 __all__ = [
     "DAMAGED",

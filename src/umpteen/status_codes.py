@@ -11,9 +11,10 @@ import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from umpteen.model.record import Record
+from umpteen.model.states import NUMBER_OF, TaskState
 from umpteen.results.base import STATUS_BYTES, Glance, Store
 from umpteen.results.opening import is_remote, open_store
-from umpteen.task import NUMBER_OF, Record, TaskState
 
 __all__ = ["Left", "STATUS_CODE", "find_left", "has_left", "judge"]
 

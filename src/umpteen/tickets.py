@@ -12,19 +12,10 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, Callable, NamedTuple
 
-from umpteen.forms import parse_ranges
+from umpteen.model.dependencies import FREE, OUTCOMES, link, meets
+from umpteen.model.forms import parse_ranges
+from umpteen.model.states import IS_FINAL, NUMBER_OF, STATES, TaskState, tell_end
 from umpteen.system.resources import Capacity, list_lacks
-from umpteen.task import (
-    FREE,
-    IS_FINAL,
-    NUMBER_OF,
-    OUTCOMES,
-    STATES,
-    TaskState,
-    link,
-    meets,
-    tell_end,
-)
 
 __all__ = ["Needs", "Queue", "Taken", "Tasks", "Unrun", "build_needs"]
 

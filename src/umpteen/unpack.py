@@ -29,22 +29,10 @@ from typing import IO, Optional, cast
 
 from umpteen.errors import StoreError
 from umpteen.lease import SYNCED
+from umpteen.model.archive import CHUNK, DIGEST_BYTES, stays_inside
 from umpteen.system.locks import leases_folder, local_lock, lock_file
 
-__all__ = [
-    "CHUNK",
-    "DIGEST_BYTES",
-    "lead_to",
-    "mark_used",
-    "place",
-    "remove_unused",
-    "stays_inside",
-    "synced_folder",
-    "unpack_once",
-]
-
-DIGEST_BYTES = 20  # of the blake2b of the tar that is in the archive
-CHUNK = 1 << 20
+__all__ = ["lead_to", "mark_used", "place", "remove_unused", "synced_folder", "unpack_once"]
 
 _DIGEST = re.compile(f"[0-9a-f]{{{2 * DIGEST_BYTES}}}")
 _CONTENT, _LISTING = "content", "listing"
@@ -157,16 +145,6 @@ def _put_link(target: str, path: str) -> None:
         temporary = f"{path}.{os.urandom(4).hex()}{_MAKING}"
         os.symlink(target, temporary)
         os.replace(temporary, path)
-
-
-def stays_inside(path: str, target: str) -> bool:
-    """Whether a link at `path` leads to somewhere in its folder, whatever other links there are.
-
-    Only where `..` stands at the beginning alone can that be told from the text.
-    """
-    parts = target.split("/")
-    ups = next((count for count, part in enumerate(parts) if part != ".."), len(parts))
-    return target[:1] != "/" and ".." not in parts[ups:] and ups <= path.count("/")
 
 
 # --- a copy -------------------------------------------------------------------------------

@@ -15,9 +15,10 @@ from umpteen.executors.base import LOCAL
 from umpteen.history import SUCCEEDED, History
 from umpteen.job import Task
 from umpteen.lane import is_left
+from umpteen.model.record import Record
+from umpteen.model.states import IS_FINAL, NUMBER_OF
 from umpteen.results.opening import is_remote, open_store, place_of
 from umpteen.status_codes import STATUS_CODE, Left, find_left, has_left, judge
-from umpteen.task import IS_FINAL, NUMBER_OF, Record
 
 __all__ = ["forget_missing", "read_codes", "verify"]
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from umpteen.errors import InputError, nearest_hint
-from umpteen.task import STATES
+from umpteen.model.states import STATES
 
 __all__ = ["FIELDS", "PLAN_FIELDS", "Where", "compile_where"]
 

@@ -37,6 +37,7 @@ from umpteen.history import History
 from umpteen.identity import identify
 from umpteen.job import Job, Task, Terms
 from umpteen.lease import Lease
+from umpteen.model.states import NUMBER_OF, STATES
 from umpteen.plan import build_plan
 from umpteen.records import build_line
 from umpteen.results.base import CANCEL
@@ -44,7 +45,6 @@ from umpteen.results.directory import DirectoryStore
 from umpteen.settings import Setting, merge_settings
 from umpteen.starts import OpenBatch, Opener
 from umpteen.system.host import read_machine
-from umpteen.task import NUMBER_OF, STATES
 
 NAMES = st.sampled_from(["a", "b", "c", "d"])
 _RUNS = {

@@ -3,7 +3,7 @@ from __future__ import annotations
 import re
 
 from tests.docs.pages import ROOT
-from umpteen.task import FORMAT_VERSION, TaskState
+from umpteen.model.states import FORMAT_VERSION, TaskState
 
 
 def read(page: str) -> str:

@@ -20,8 +20,8 @@ from tests.support.store import list_records
 from tests.support.sweep import kill
 from tests.support.wait import wait_until
 from umpteen.batches import LOCAL_BATCH_CAP
+from umpteen.model.dependencies import link
 from umpteen.system.processes import build_runner_command
-from umpteen.task import link
 
 PORTABLE = {"UMPTEEN_PORTABLE": "1"}
 SEED = os.environ.get("UMPTEEN_SWEEP_SEED") or str(int(time.time()))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.command import Umpteen
-from umpteen.task import SLOTS_MOST
+from umpteen.model.states import SLOTS_MOST
 
 
 @pytest.mark.parametrize("slots", [SLOTS_MOST + 1, 99_999_999_999, 10**30])

@@ -12,10 +12,12 @@ import pytest
 from tests.support.store import put_batch, put_hand_in, put_start
 from umpteen.batch_file import read_batch_file
 from umpteen.errors import StoreError
-from umpteen.forms import FormError, load_json, parse_ranges
 from umpteen.history import History
 from umpteen.job_files import parse_running, read_cancel_mark
-from umpteen.names import find_malformed_name
+from umpteen.model.forms import FormError, load_json, parse_ranges
+from umpteen.model.names import find_malformed_name
+from umpteen.model.record import Record
+from umpteen.model.states import STATES
 from umpteen.records import build_line, parse_lines, parse_record, read_start
 from umpteen.results.base import (
     CANCEL,
@@ -31,7 +33,6 @@ from umpteen.results.base import (
     tasks_key,
 )
 from umpteen.results.directory import DirectoryStore
-from umpteen.task import STATES, Record
 
 DEEP = "[" * 100_000
 HUGE = "0-99999999999"

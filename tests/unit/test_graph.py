@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from umpteen.graph import Graph, GraphError, build_graph, list_by_priority
 from umpteen.job import Task, Terms
-from umpteen.task import FREE, link
+from umpteen.model.dependencies import FREE, link
 
 
 def make(name: str, *after: str, priority: int = 0, template: int = 0) -> Task:

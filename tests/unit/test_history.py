@@ -11,6 +11,7 @@ from tests.support.store import put_batch, put_hand_in, put_start
 from umpteen.errors import StoreError
 from umpteen.history import History
 from umpteen.job_files import RunningTask
+from umpteen.model.states import STATES
 from umpteen.results.base import (
     RecordsKey,
     handed_key,
@@ -19,7 +20,6 @@ from umpteen.results.base import (
     tasks_key,
 )
 from umpteen.results.directory import DirectoryStore
-from umpteen.task import STATES
 
 
 @pytest.fixture

@@ -26,9 +26,9 @@ from umpteen.lease import (
     list_living,
     read_last_slots,
 )
+from umpteen.model.states import SLOTS_MOST
 from umpteen.system.host import boot_ticks
 from umpteen.system.locks import leases_folder, local_lock, lock_file
-from umpteen.task import SLOTS_MOST
 
 TOKEN, OTHER = "a" * 12, "b" * 12
 STORE = Identity("/store")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from umpteen.names import automatic_name, find_bad_name
+from umpteen.model.names import automatic_name, find_bad_name
 
 
 @pytest.mark.parametrize(

@@ -17,10 +17,10 @@ from umpteen.batches import LOCAL_BATCH_CAP, Past, build_batches, build_task_lin
 from umpteen.graph import GraphError
 from umpteen.history import History
 from umpteen.job import Job, Retry, Task, Terms
+from umpteen.model.dependencies import link
 from umpteen.plan import Chosen, Plan, build_plan, build_settings
 from umpteen.results.directory import DirectoryStore
 from umpteen.settings import Setting, merge_settings
-from umpteen.task import link
 
 
 @pytest.fixture

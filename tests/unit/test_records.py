@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.test_task import RECORDS
-from umpteen.forms import parse_ranges
+from umpteen.model.forms import parse_ranges
+from umpteen.model.ranges import format_ranges
+from umpteen.model.record import Record
 from umpteen.records import (
     build_line,
-    format_ranges,
     list_starts,
     parse_lines,
     parse_record,
@@ -24,7 +25,6 @@ from umpteen.records import (
 from umpteen.results.base import RecordsKey, records_key
 from umpteen.results.directory import DirectoryStore, RecordsFile
 from umpteen.system.host import Machine
-from umpteen.task import Record
 
 HERE = Machine("machine", "boot", "host")
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tests.support.store import put_batch, put_hand_in
 from tests.unit.test_status import make_status
 from umpteen.history import History
+from umpteen.model.record import Record
 from umpteen.records import build_line
 from umpteen.registry import register
 from umpteen.report import (
@@ -38,7 +39,6 @@ from umpteen.results.base import batch_key
 from umpteen.results.directory import DirectoryStore
 from umpteen.results.opening import open_store
 from umpteen.status import Failure
-from umpteen.task import Record
 
 
 @pytest.mark.parametrize(

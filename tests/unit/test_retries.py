@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from umpteen.retries import Again, plan_retry
-from umpteen.task import (
+from umpteen.model.states import (
     REASON_DEADLINE,
     REASON_INTERRUPTED,
     REASON_KILLED_ITS_RUNNER,
     REASON_OUT_OF_MEMORY,
     REASON_OUTPUT_LIMIT,
 )
+from umpteen.retries import Again, plan_retry
 
 FAILED: dict[str, Any] = {"state": "failed", "exit_code": 1}
 KILLED: dict[str, Any] = {"state": "failed", "signal": 9}

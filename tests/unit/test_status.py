@@ -10,6 +10,7 @@ import pytest
 from tests.support.store import put_hand_in, put_start
 from umpteen.executors.base import ENDED, QUEUED, RUNNING, UNKNOWN
 from umpteen.history import History
+from umpteen.model.record import Record
 from umpteen.results.base import handles_key
 from umpteen.results.directory import DirectoryStore
 from umpteen.status import (
@@ -20,7 +21,6 @@ from umpteen.status import (
     estimate_left_s,
     list_living,
 )
-from umpteen.task import Record
 
 
 @pytest.fixture

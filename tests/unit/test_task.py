@@ -9,15 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from umpteen.model.command import build_digest, build_environment, shell_command
+from umpteen.model.record import Record
+from umpteen.model.states import TaskState, tell_end
 from umpteen.records import parse_record
-from umpteen.task import (
-    Record,
-    TaskState,
-    build_digest,
-    build_environment,
-    shell_command,
-    tell_end,
-)
 
 STATES = list(TaskState)
 FINAL = {"succeeded", "failed", "timed_out", "cancelled", "skipped"}

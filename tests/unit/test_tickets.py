@@ -12,8 +12,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from umpteen.model.states import NUMBER_OF
 from umpteen.system.resources import Capacity
-from umpteen.task import NUMBER_OF
 from umpteen.tickets import Needs, Queue, Taken, Tasks, Unrun, build_needs
 
 GB = 1 << 30

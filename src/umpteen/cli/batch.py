@@ -16,10 +16,10 @@ from umpteen.formats import read_job
 from umpteen.formats.reading import open_document
 from umpteen.formats.sc import read_batch
 from umpteen.job import Job
+from umpteen.model.command import RUNNER_VARIABLE, write_verb
 from umpteen.registry import register
 from umpteen.results.opening import parse_address
 from umpteen.system.processes import build_runner_command
-from umpteen.task import RUNNER_VARIABLE, write_verb
 
 __all__ = ["batch_command"]
 

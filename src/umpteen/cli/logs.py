@@ -18,8 +18,9 @@ from umpteen.history import History
 from umpteen.job import Task
 from umpteen.live import LiveReader
 from umpteen.lookup import Outputs, find_outputs, find_task, open_history, read_status
+from umpteen.model.record import Record
+from umpteen.model.states import IS_FINAL, STATES
 from umpteen.results.opening import is_remote
-from umpteen.task import IS_FINAL, STATES, Record
 
 __all__ = ["logs_command"]
 

@@ -16,11 +16,11 @@ from umpteen.cli.printing import say
 from umpteen.errors import EXIT_SOME_FAILED, EXIT_SUCCEEDED, SettingsError
 from umpteen.history import History
 from umpteen.lookup import open_history
+from umpteen.model.states import STATES
 from umpteen.pulling import LeftOut, Pulled, list_task_files, pull
 from umpteen.report import render_number, render_size, shorten_path
 from umpteen.results.opening import make_absolute
 from umpteen.system.terminal import clean
-from umpteen.task import STATES
 
 __all__ = ["results_command"]
 

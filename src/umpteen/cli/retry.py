@@ -24,7 +24,7 @@ from umpteen.cli.watch import watch_to_end
 from umpteen.dispatch import Rerun, Submission, explain, plan_rerun, retry
 from umpteen.history import SKIPPED
 from umpteen.lookup import find_names
-from umpteen.task import write_verb
+from umpteen.model.command import write_verb
 
 __all__ = ["retry_command"]
 

@@ -14,6 +14,8 @@ from umpteen.cli.printing import say
 from umpteen.dispatch import exit_code
 from umpteen.history import History
 from umpteen.lookup import open_history, read_gone, read_status
+from umpteen.model.command import write_verb
+from umpteen.model.record import Record
 from umpteen.report import (
     Folds,
     choose_failures,
@@ -25,7 +27,6 @@ from umpteen.report import (
     status_to_dict,
 )
 from umpteen.status import is_failure
-from umpteen.task import Record, write_verb
 
 __all__ = ["status_command"]
 

@@ -24,6 +24,7 @@ from umpteen.errors import (
     StoreError,
 )
 from umpteen.lookup import read_status
+from umpteen.model.record import Record
 from umpteen.plan import Plan
 from umpteen.report import (
     Folds,
@@ -47,7 +48,6 @@ from umpteen.report import (
 from umpteen.status import Failure, JobStatus, is_failure
 from umpteen.system.stop_signals import STOP_SIGNALS, Stops
 from umpteen.system.terminal import clean
-from umpteen.task import Record
 
 __all__ = [
     "LiveView",

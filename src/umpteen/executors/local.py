@@ -23,10 +23,10 @@ from umpteen.executors.base import (
     Load,
 )
 from umpteen.lease import Lease, find_runner, is_alive
-from umpteen.records import format_ranges
+from umpteen.model.command import RUNNER_VARIABLE
+from umpteen.model.ranges import format_ranges
 from umpteen.system.host import read_machine
 from umpteen.system.processes import build_runner_command, explain_shortage
-from umpteen.task import RUNNER_VARIABLE
 
 __all__ = ["LocalExecutor", "build_handle", "parse_handle"]
 

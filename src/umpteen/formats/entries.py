@@ -30,7 +30,7 @@ from umpteen.formats.terms import (
     parse_terms,
 )
 from umpteen.job import Task
-from umpteen.names import automatic_name
+from umpteen.model.names import automatic_name
 from umpteen.settings import Setting, parse_duration_s
 
 __all__ = [

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
 from umpteen.errors import InputError, nearest_hint
-from umpteen.names import encode_value
+from umpteen.model.names import encode_value
 
 __all__ = ["Template", "TextTemplate", "refuse_placeholder_in_name", "refuse_placeholders"]
 

@@ -41,9 +41,9 @@ from umpteen.formats.placeholders import refuse_placeholders
 from umpteen.formats.sc import read_sc
 from umpteen.graph import GraphError, build_graph
 from umpteen.job import Job, Task, check_job_name
-from umpteen.names import find_bad_name
+from umpteen.model.command import shell_command
+from umpteen.model.names import find_bad_name
 from umpteen.settings import DEFAULTS, Setting, Settings, merge_settings
-from umpteen.task import shell_command
 
 __all__ = [
     "find_program",

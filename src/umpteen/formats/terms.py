@@ -17,8 +17,8 @@ from umpteen.errors import InputError, SettingsError, nearest_hint
 from umpteen.formats.matrix import value_text
 from umpteen.formats.placeholders import TextTemplate
 from umpteen.job import Retry, Terms
+from umpteen.model.dependencies import OUTCOMES
 from umpteen.settings import parse_duration_s
-from umpteen.task import OUTCOMES
 
 __all__ = [
     "TermsEntry",
