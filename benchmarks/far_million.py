@@ -40,7 +40,7 @@ from benchmarks.million_plan import decode as decode_tasks
 from tests.support.proxy import FaultProxy
 from tests.support.s3 import S3, S3Server
 
-from umpteen.results.opening import OPTIONS_VARIABLE, open_store
+from umpteen.store.address import OPTIONS_VARIABLE, open_store
 
 # What is measured, in an environment that says how S3 is reached; the seconds.
 Call = Callable[[Mapping[str, str]], float]

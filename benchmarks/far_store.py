@@ -39,7 +39,7 @@ from benchmarks.million_plan import build_command
 from tests.support.proxy import FaultProxy
 from tests.support.s3 import S3, S3Server
 
-from umpteen.results.opening import OPTIONS_VARIABLE, open_store
+from umpteen.store.address import OPTIONS_VARIABLE, open_store
 
 _LATENCY_S = 0.02
 _SLOTS = 8

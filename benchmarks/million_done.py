@@ -34,13 +34,13 @@ from benchmarks.measuring import (
 )
 from benchmarks.million_plan import build_command
 
-from umpteen.identity import describe_place, find_place
 from umpteen.model.command import build_digest
 from umpteen.model.forms import parse_ranges
 from umpteen.model.ranges import format_ranges
 from umpteen.model.record import Record
 from umpteen.model.states import FORMAT_VERSION
-from umpteen.records import build_line
+from umpteen.store.identity import describe_place, find_place
+from umpteen.store.records import build_line
 from umpteen.system.host import read_machine
 
 _BEGAN_S = 1_750_000_000.0

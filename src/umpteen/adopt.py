@@ -17,18 +17,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from umpteen.errors import InputError, StoreError
-from umpteen.hand_in_lock import HandInLock, OwnFiles, hand_in_lock
-from umpteen.identity import build_id
-from umpteen.job_files import damaged
 from umpteen.model.forms import FormError, get, load_json, table_of, text, token, whole
 from umpteen.model.names import find_malformed_name
 from umpteen.model.ranges import format_ranges
 from umpteen.model.states import FORMAT_VERSION, IS_FINAL, SLOTS_MOST
-from umpteen.past import HandIn, Past, list_handed, read_past
-from umpteen.records import list_starts, read_start
-from umpteen.results.base import BATCHES, JOB, Store, batch_key, handed_key, tasks_key
-from umpteen.results.opening import check_job_address, open_store, parse_address
-from umpteen.status_codes import find_left, judge
+from umpteen.store.address import check_job_address, open_store, parse_address
+from umpteen.store.base import Store
+from umpteen.store.identity import build_id
+from umpteen.store.job_files import damaged
+from umpteen.store.layout import BATCHES, JOB, batch_key, handed_key, tasks_key
+from umpteen.store.recorded import HandIn, Past, list_handed, read_past
+from umpteen.store.records import list_starts, read_start
+from umpteen.store.status_codes import find_left, judge
+from umpteen.store.submission_lock import HandInLock, OwnFiles, hand_in_lock
 from umpteen.system.host import read_machine
 
 __all__ = [

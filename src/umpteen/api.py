@@ -46,10 +46,10 @@ from umpteen.job import Job as PlannedJob
 from umpteen.model.command import shell_command
 from umpteen.model.record import Record
 from umpteen.plan import RERUN_CHOICES
-from umpteen.results.opening import working_folder
 from umpteen.sentences import render_why
 from umpteen.settings import Setting
 from umpteen.status import JobStatus, describe_end
+from umpteen.store.address import working_folder
 from umpteen.where import PLAN_FIELDS, compile_where
 
 __all__ = ["Job", "OpenJob", "Task", "TaskResult", "collect", "open_job", "run", "submit"]

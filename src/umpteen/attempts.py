@@ -18,10 +18,10 @@ from umpteen.model.states import REASON_OUT_OF_MEMORY, TaskState
 from umpteen.open_batches import FAILURES, OpenBatches
 from umpteen.outgoing import Outcome, Outgoing
 from umpteen.recalls import Recalls
-from umpteen.records import build_line
-from umpteen.results.base import spool_folder
-from umpteen.results.opening import is_remote
 from umpteen.retries import plan_retry
+from umpteen.store.address import is_remote
+from umpteen.store.layout import spool_folder
+from umpteen.store.records import build_line
 from umpteen.system.plain_files import open_below
 from umpteen.system.resources import OutOfMemoryWatch
 from umpteen.tickets import Needs, build_needs

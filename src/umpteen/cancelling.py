@@ -12,12 +12,12 @@ import msgspec
 
 from umpteen.errors import InputError
 from umpteen.history import History
-from umpteen.job_files import read_cancel_mark
 from umpteen.leftovers import clear_dead
 from umpteen.model.states import IS_FINAL
-from umpteen.records import build_line
-from umpteen.results.base import CANCEL
 from umpteen.starts import Opener
+from umpteen.store.job_files import read_cancel_mark
+from umpteen.store.layout import CANCEL
+from umpteen.store.records import build_line
 from umpteen.system.host import read_machine
 
 __all__ = [

@@ -18,8 +18,9 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from umpteen.errors import StoreError, UmpteenError
-from umpteen.results.base import OUTPUTS, UNFINISHED, Store, attempt_folder
-from umpteen.results.opening import find_output
+from umpteen.store.address import find_output
+from umpteen.store.base import Store
+from umpteen.store.layout import OUTPUTS, UNFINISHED, attempt_folder
 from umpteen.system.plain_files import open_below
 
 __all__ = ["Delivery", "Parcel", "Partial"]

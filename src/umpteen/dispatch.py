@@ -38,7 +38,6 @@ from umpteen.errors import (
 from umpteen.executors.base import LOCAL, Executor, Tell, find_short_name, open_executor
 from umpteen.graph import build_graph
 from umpteen.hand_in import hand_in, measure_syncs, open_job_folder, put_syncs
-from umpteen.hand_in_lock import HandInLock, hand_in_lock
 from umpteen.history import SKIPPED, History
 from umpteen.job import Job, Task, Terms
 from umpteen.leftovers import clear_dead
@@ -58,17 +57,25 @@ from umpteen.model.record import Record
 from umpteen.model.states import IS_FINAL, SLOTS_MOST
 from umpteen.plan import Chosen, Plan, build_plan, takes_behind
 from umpteen.registry import forget, register
-from umpteen.removal import Measured, Removed, measure_job, remove_job, remove_rest
-from umpteen.results.base import HANDED, JOB, LOCK, REMOVING, Store, parse_numbers
-from umpteen.results.opening import (
+from umpteen.settings import DEFAULTS, Settings
+from umpteen.status import JobStatus, build_status, estimate_left_s
+from umpteen.store.address import (
     check_job_address,
     is_remote,
     open_store,
     place_of,
     read_patience,
 )
-from umpteen.settings import DEFAULTS, Settings
-from umpteen.status import JobStatus, build_status, estimate_left_s
+from umpteen.store.base import Store
+from umpteen.store.layout import HANDED, JOB, LOCK, REMOVING, parse_numbers
+from umpteen.store.removal import (
+    Measured,
+    Removed,
+    measure_job,
+    remove_job,
+    remove_rest,
+)
+from umpteen.store.submission_lock import HandInLock, hand_in_lock
 from umpteen.system.background import Beside
 from umpteen.system.locks import leases_folder
 from umpteen.system.resources import in_mb, list_lacks, read_capacity, usable_cores

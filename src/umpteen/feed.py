@@ -10,13 +10,13 @@ import time
 
 from umpteen.attempts import Attempts
 from umpteen.intake import Intake
-from umpteen.job_files import CancelMark
 from umpteen.lane import TICKET
 from umpteen.lanes import Lanes
 from umpteen.open_batches import OpenBatches
 from umpteen.outgoing import Outgoing
 from umpteen.recalls import Recalls
 from umpteen.starts import OpenBatch
+from umpteen.store.job_files import CancelMark
 
 __all__ = ["Feed"]
 

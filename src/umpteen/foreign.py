@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from umpteen.errors import StoreError
 from umpteen.lease import list_living
 from umpteen.model.states import NUMBER_OF
-from umpteen.records import list_starts, read_start
 from umpteen.starts import Opener, read_batch
+from umpteen.store.records import list_starts, read_start
 
 __all__ = ["ForeignBatches"]
 

@@ -22,19 +22,19 @@ from umpteen.batches import NEEDS, NewBatch, Past, build_batches, build_task_lin
 from umpteen.cut import Cut
 from umpteen.errors import StoreError
 from umpteen.executors.base import Executor, Load, Order
-from umpteen.hand_in_lock import HandInLock, OwnFiles
 from umpteen.handed_files import HandedBatch, HandIn
 from umpteen.history import History
-from umpteen.identity import build_id
 from umpteen.job import Job
 from umpteen.model.ranges import format_ranges
 from umpteen.model.states import FORMAT_VERSION
 from umpteen.plan import Plan, build_settings
-from umpteen.results.base import (
+from umpteen.staging import measure, pack
+from umpteen.store.address import OPTIONS_VARIABLE, is_remote, read_options
+from umpteen.store.base import Content, Store
+from umpteen.store.identity import build_id
+from umpteen.store.layout import (
     BATCHES,
     JOB,
-    Content,
-    Store,
     batch_key,
     closed_key,
     handed_key,
@@ -44,9 +44,8 @@ from umpteen.results.base import (
     synced_key,
     tasks_key,
 )
-from umpteen.results.opening import OPTIONS_VARIABLE, is_remote, read_options
-from umpteen.results.owners import refuse_strangers
-from umpteen.staging import measure, pack
+from umpteen.store.owners import refuse_strangers
+from umpteen.store.submission_lock import HandInLock, OwnFiles
 from umpteen.system.background import Beside
 
 __all__ = ["hand_in", "measure_syncs", "open_job_folder", "put_syncs"]

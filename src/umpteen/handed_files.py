@@ -26,8 +26,9 @@ from umpteen.model.forms import (
     whole,
 )
 from umpteen.model.names import find_malformed_name
-from umpteen.records import parse_end, parse_lines, parse_record
-from umpteen.results.base import Store, tasks_key
+from umpteen.store.base import Store
+from umpteen.store.layout import tasks_key
+from umpteen.store.records import parse_end, parse_lines, parse_record
 
 __all__ = [
     "BatchNames",

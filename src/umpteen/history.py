@@ -26,7 +26,12 @@ from umpteen.handed_files import (
     parse_table,
     parse_task_lines,
 )
-from umpteen.identity import (
+from umpteen.job import Task
+from umpteen.model.forms import FormError, parse_ranges
+from umpteen.model.record import Record
+from umpteen.model.states import IS_FINAL, NUMBER_OF, STATES
+from umpteen.store.base import Store
+from umpteen.store.identity import (
     LOST_HINT,
     Identity,
     describe_place,
@@ -35,35 +40,20 @@ from umpteen.identity import (
     parse_id,
     tell_loss,
 )
-from umpteen.job import Task
-from umpteen.job_files import (
+from umpteen.store.job_files import (
     RunningTask,
     damaged,
     parse_job,
     parse_running,
     read_cancel_mark,
 )
-from umpteen.model.forms import FormError, parse_ranges
-from umpteen.model.record import Record
-from umpteen.model.states import IS_FINAL, NUMBER_OF, STATES
-from umpteen.records import (
-    list_starts,
-    parse_end,
-    parse_lines,
-    parse_record,
-    parse_start,
-    read_start,
-    refuse_newer,
-    trusted_size,
-)
-from umpteen.results.base import (
+from umpteen.store.layout import (
     CLOSED,
     HANDED,
     JOB,
     OWN_FOLDER,
     REMOVING,
     RecordsKey,
-    Store,
     batch_key,
     handed_key,
     handles_key,
@@ -74,6 +64,16 @@ from umpteen.results.base import (
     records_key,
     running_folder,
     tasks_key,
+)
+from umpteen.store.records import (
+    list_starts,
+    parse_end,
+    parse_lines,
+    parse_record,
+    parse_start,
+    read_start,
+    refuse_newer,
+    trusted_size,
 )
 from umpteen.system.host import Machine, read_machine
 

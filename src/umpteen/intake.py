@@ -14,12 +14,12 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from umpteen.errors import StoreError
-from umpteen.job_files import CancelMark, read_cancel_mark
 from umpteen.lane import BatchView
 from umpteen.lanes import Lanes
-from umpteen.results.base import batch_key, synced_key
-from umpteen.results.opening import is_remote
 from umpteen.starts import OpenBatch, Opener
+from umpteen.store.address import is_remote
+from umpteen.store.job_files import CancelMark, read_cancel_mark
+from umpteen.store.layout import batch_key, synced_key
 from umpteen.system.background import Beside
 from umpteen.unpack import lead_to, place, unpack_once
 

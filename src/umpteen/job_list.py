@@ -20,8 +20,6 @@ from umpteen.executors.base import LOCAL
 from umpteen.history import History
 from umpteen.lookup import read_status
 from umpteen.registry import Entry
-from umpteen.results.base import Store
-from umpteen.results.opening import is_remote, open_store
 from umpteen.status import (
     DAMAGED,
     UNREACHABLE,
@@ -30,6 +28,8 @@ from umpteen.status import (
     build_status,
     build_unread,
 )
+from umpteen.store.address import is_remote, open_store
+from umpteen.store.base import Store
 
 __all__ = ["Pending", "read_far", "read_near"]
 

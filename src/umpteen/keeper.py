@@ -24,8 +24,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from umpteen.errors import BackendError, SettingsError
-from umpteen.identity import Identity
-from umpteen.lease import is_held, name_hand_in
+from umpteen.lease import is_held
+from umpteen.store.identity import Identity
+from umpteen.store.submission_lock import name_hand_in
 from umpteen.system.locks import leases_folder, local_lock
 from umpteen.system.processes import build_python_command
 from umpteen.system.stop_signals import Stops

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import Self
 
 from umpteen.errors import InputError, StoreError
-from umpteen.results.base import JOB
+from umpteen.store.layout import JOB
 from umpteen.system.plain_files import (
     NotPlainError,
     check_key,

@@ -22,7 +22,6 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Callable, NamedTuple
 
-from umpteen.identity import tell_loss
 from umpteen.lease import Lease, SlotEntry
 from umpteen.model.command import RUNNER_VARIABLE, build_digest, build_environment
 from umpteen.model.forms import parse_ranges
@@ -34,17 +33,18 @@ from umpteen.model.states import (
     REASON_OUTPUT_LIMIT,
     TaskState,
 )
-from umpteen.records import list_starts, read_start
-from umpteen.results.base import (
+from umpteen.store.address import OPTIONS_VARIABLE, is_remote, parse_address
+from umpteen.store.base import Store
+from umpteen.store.identity import tell_loss
+from umpteen.store.layout import (
     OUTPUTS,
     UNFINISHED,
-    Store,
     attempt_folder,
     scratch_folder,
     spool_folder,
 )
-from umpteen.results.opening import OPTIONS_VARIABLE, is_remote, parse_address
-from umpteen.results.owners import check_folder, own_ids
+from umpteen.store.owners import check_folder, own_ids
+from umpteen.store.records import list_starts, read_start
 from umpteen.system.children import ChildWatcher
 from umpteen.system.host import boot_ticks, read_machine
 from umpteen.system.plain_files import NEW_FILE, NotPlainError

@@ -16,8 +16,8 @@ import time
 from umpteen.lane import GO_ON, KILL, LEAVE, ONE_MORE, ORDER, PAUSE, LaneSetup, run_lane
 from umpteen.lease import Lease
 from umpteen.model.command import RUNNER_VARIABLE
-from umpteen.results.directory import DirectoryStore
 from umpteen.starts import read_batch
+from umpteen.store.directory import DirectoryStore
 from umpteen.system.children import ChildWatcher, reap_strangers
 from umpteen.system.processes import (
     is_marked_otherwise,

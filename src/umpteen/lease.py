@@ -20,10 +20,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, BinaryIO, Callable, NamedTuple
 
 from umpteen.errors import find_last_word
-from umpteen.identity import Identity
 from umpteen.model.command import RUNNER_VARIABLE
 from umpteen.model.states import SLOTS_MOST, TaskState
-from umpteen.results.base import spool_folder
+from umpteen.store.identity import Identity
+from umpteen.store.layout import spool_folder
 from umpteen.system.host import read_machine
 from umpteen.system.locks import leases_folder, refuse
 from umpteen.system.processes import (
@@ -52,7 +52,6 @@ __all__ = [
     "is_alive",
     "is_held",
     "list_living",
-    "name_hand_in",
     "read_last_slots",
 ]
 
@@ -397,14 +396,6 @@ def list_living(store: Identity) -> set[str]:
         for token, folder in _list_leases()
         if store.fits(_read(folder, "info.json")) and _lives(folder)
     }
-
-
-# --- locks ----------------------------------------------------------------------------------
-
-
-def name_hand_in(store: Identity) -> str:
-    """Of the local lock of whoever hands in to a store."""
-    return f"hand-in-{store.digest}"
 
 
 # --- what dead ones left --------------------------------------------------------------------

@@ -9,15 +9,15 @@ import contextlib
 import os
 import shutil
 
-from umpteen.identity import Identity
 from umpteen.lease import KEPT, SPOOL, end_leftovers
-from umpteen.results.base import (
+from umpteen.store.address import is_remote
+from umpteen.store.identity import Identity
+from umpteen.store.layout import (
     RUNNING,
     parse_running_key,
     running_folder,
     scratch_folder,
 )
-from umpteen.results.opening import is_remote
 from umpteen.system.plain_files import folder_below, remove_below, remove_empty
 
 __all__ = ["clear_dead", "remove_scratch"]

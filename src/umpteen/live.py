@@ -11,10 +11,10 @@ import contextlib
 from collections.abc import Iterable
 
 from umpteen.errors import StoreError
-from umpteen.results.base import (
+from umpteen.store.base import Store
+from umpteen.store.layout import (
     FOLLOW,
     LiveKey,
-    Store,
     follow_key,
     live_folder,
     parse_live_key,

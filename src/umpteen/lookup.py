@@ -30,9 +30,10 @@ from umpteen.job import Task
 from umpteen.model.record import Record
 from umpteen.model.states import STATES
 from umpteen.registry import find_address, register, was_handed_in
-from umpteen.results.base import Store, attempt_folder
-from umpteen.results.opening import find_output, is_remote, open_store, parse_address
 from umpteen.status import JobStatus, build_status, list_living
+from umpteen.store.address import find_output, is_remote, open_store, parse_address
+from umpteen.store.base import Store
+from umpteen.store.layout import attempt_folder
 from umpteen.verify import verify
 
 __all__ = [

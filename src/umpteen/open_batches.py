@@ -19,9 +19,9 @@ from umpteen.lanes import Lanes
 from umpteen.model.states import NUMBER_OF, TaskState
 from umpteen.others import Others
 from umpteen.recorder import Recorder
-from umpteen.records import build_line
 from umpteen.retries import Again, plan_retry
 from umpteen.starts import OpenBatch, Opener
+from umpteen.store.records import build_line
 from umpteen.tickets import Needs, Queue, Tasks, Unrun, build_needs
 
 __all__ = ["FAILURES", "OpenBatches", "SUCCEEDED"]

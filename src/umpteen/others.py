@@ -13,13 +13,13 @@ from collections.abc import Mapping
 from typing import Callable, NamedTuple
 
 from umpteen.errors import StoreError
-from umpteen.job_files import CancelMark, read_cancel_mark
 from umpteen.lease import Lease
 from umpteen.live import LiveOutputs
-from umpteen.records import build_line
-from umpteen.results.base import LiveKey, running_folder, running_key, spool_folder
-from umpteen.results.opening import is_remote
 from umpteen.starts import OpenBatch, Opener
+from umpteen.store.address import is_remote
+from umpteen.store.job_files import CancelMark, read_cancel_mark
+from umpteen.store.layout import LiveKey, running_folder, running_key, spool_folder
+from umpteen.store.records import build_line
 from umpteen.system.background import Aside
 from umpteen.system.plain_files import remove_empty
 

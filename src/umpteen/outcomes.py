@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from umpteen.formats.sc import Run
 from umpteen.history import History
 from umpteen.job import Task
-from umpteen.results.base import JOB
-from umpteen.results.opening import open_store, parse_address
-from umpteen.status_codes import find_left
+from umpteen.store.address import open_store, parse_address
+from umpteen.store.layout import JOB
+from umpteen.store.status_codes import find_left
 from umpteen.verify import read_codes
 
 __all__ = ["read_exit_codes"]

@@ -19,10 +19,10 @@ from umpteen.lanes import Lanes
 from umpteen.lease import Kept, Lease
 from umpteen.model.states import NUMBER_OF, TaskState
 from umpteen.others import Others
-from umpteen.records import build_line
-from umpteen.results.base import attempt_folder, spool_folder
-from umpteen.results.opening import is_remote
 from umpteen.starts import OpenBatch, Opener
+from umpteen.store.address import is_remote
+from umpteen.store.layout import attempt_folder, spool_folder
+from umpteen.store.records import build_line
 
 __all__ = ["Outcome", "Outgoing"]
 

@@ -20,9 +20,10 @@ from umpteen.job import Task
 from umpteen.landing import Landing, has_time, tell_obstacle
 from umpteen.lookup import NotOpenedError, Outputs, find_outputs
 from umpteen.model.archive import stays_inside
-from umpteen.results.base import OUTPUTS, Store
-from umpteen.results.directory import DirectoryStore
-from umpteen.results.opening import is_remote
+from umpteen.store.address import is_remote
+from umpteen.store.base import Store
+from umpteen.store.directory import DirectoryStore
+from umpteen.store.layout import OUTPUTS
 from umpteen.system.plain_files import Found, NotPlainError, describe_kind
 
 __all__ = ["LeftOut", "Pulled", "TaskFiles", "list_task_files", "pull"]

@@ -7,11 +7,11 @@ Standard library alone.
 
 from __future__ import annotations
 
-from umpteen.job_files import CancelMark
 from umpteen.lane import CANCEL_ONE
 from umpteen.lanes import Lanes
 from umpteen.open_batches import OpenBatches
 from umpteen.outgoing import Outgoing
+from umpteen.store.job_files import CancelMark
 
 __all__ = ["Recalls"]
 

@@ -15,8 +15,8 @@ from collections.abc import Iterable
 
 from umpteen.lanes import Lanes
 from umpteen.lease import KEPT
-from umpteen.records import build_line
-from umpteen.results.base import Appender
+from umpteen.store.base import Appender
+from umpteen.store.records import build_line
 from umpteen.system.background import Syncer, is_unsynced
 from umpteen.system.host import sync_filesystem
 

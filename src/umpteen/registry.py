@@ -14,8 +14,8 @@ import time
 from typing import NamedTuple
 
 from umpteen.errors import InputError, nearest_hint
-from umpteen.results.base import JOB
-from umpteen.results.opening import is_remote, open_store, parse_address
+from umpteen.store.address import is_remote, open_store, parse_address
+from umpteen.store.layout import JOB
 
 __all__ = [
     "Entry",

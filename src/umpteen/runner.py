@@ -29,7 +29,6 @@ from umpteen.errors import (
 )
 from umpteen.feed import Feed
 from umpteen.foreign import ForeignBatches
-from umpteen.identity import LOST_HINT, tell_loss
 from umpteen.intake import Intake
 from umpteen.lane import CANCEL_ALL, DEADLINE, END_KINDLY, GO_ON, KILL
 from umpteen.lanes import Lanes
@@ -41,10 +40,11 @@ from umpteen.others import Marks, Others
 from umpteen.outgoing import Outgoing
 from umpteen.recalls import Recalls
 from umpteen.recorder import Recorder
-from umpteen.results.base import Store
-from umpteen.results.directory import DirectoryStore
-from umpteen.results.opening import is_remote, open_store, read_patience
 from umpteen.starts import Opener
+from umpteen.store.address import is_remote, open_store, read_patience
+from umpteen.store.base import Store
+from umpteen.store.directory import DirectoryStore
+from umpteen.store.identity import LOST_HINT, tell_loss
 from umpteen.system.children import become_subreaper, reap_strangers
 from umpteen.system.host import read_machine
 from umpteen.system.processes import build_runner_command, explain_shortage

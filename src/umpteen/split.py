@@ -43,15 +43,16 @@ from umpteen.formats.sc import (
 )
 from umpteen.formats.syncs import Sync
 from umpteen.outcomes import read_exit_codes
-from umpteen.results.base import SPLIT, Store
-from umpteen.results.opening import (
+from umpteen.staging import Packed, measure, pack
+from umpteen.store.address import (
     check_job_address,
     is_remote,
     make_absolute,
     open_store,
     parse_address,
 )
-from umpteen.staging import Packed, measure, pack
+from umpteen.store.base import Store
+from umpteen.store.layout import SPLIT
 from umpteen.system.locks import local_lock
 
 __all__ = ["Order", "Outcome", "Sent", "Split", "open_batch", "sort_runs", "split"]

@@ -19,7 +19,7 @@ from typing import BinaryIO, NamedTuple
 from umpteen.errors import InputError
 from umpteen.ignores import IgnoreRules
 from umpteen.model.archive import CHUNK, DIGEST_BYTES, stays_inside
-from umpteen.results.base import JOB
+from umpteen.store.layout import JOB
 
 __all__ = ["Packed", "measure", "pack"]
 

@@ -13,10 +13,7 @@ import time
 from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from umpteen.batch_file import read_batch_file
 from umpteen.errors import StoreError
-from umpteen.identity import Identity, describe_place, is_another
-from umpteen.job_files import parse_running, read_cancel_mark
 from umpteen.lane import BatchView
 from umpteen.lease import Kept, is_alive, read_last_slots
 from umpteen.model.forms import MOST_TASKS
@@ -30,18 +27,26 @@ from umpteen.model.states import (
     STATES,
     TaskState,
 )
-from umpteen.records import Start, build_line, list_starts, read_start, refuse_newer
-from umpteen.results.base import (
+from umpteen.store.address import find_output
+from umpteen.store.base import Appender, Store
+from umpteen.store.batch_file import read_batch_file
+from umpteen.store.identity import Identity, describe_place, is_another
+from umpteen.store.job_files import parse_running, read_cancel_mark
+from umpteen.store.layout import (
     OUTPUTS,
-    Appender,
     RecordsKey,
-    Store,
     attempt_folder,
     closed_key,
     records_key,
     running_key,
 )
-from umpteen.results.opening import find_output
+from umpteen.store.records import (
+    Start,
+    build_line,
+    list_starts,
+    read_start,
+    refuse_newer,
+)
 from umpteen.system.host import Machine
 from umpteen.system.locks import passing_lock
 

@@ -18,7 +18,7 @@ from umpteen.history import History
 from umpteen.lease import find_death, find_trouble
 from umpteen.model.record import Record
 from umpteen.model.states import STATES, tell_end
-from umpteen.results.base import REMOVING
+from umpteen.store.layout import REMOVING
 
 __all__ = [
     "DAMAGED",

@@ -17,8 +17,8 @@ from umpteen.job import Task
 from umpteen.lane import is_left
 from umpteen.model.record import Record
 from umpteen.model.states import IS_FINAL, NUMBER_OF
-from umpteen.results.opening import is_remote, open_store, place_of
-from umpteen.status_codes import STATUS_CODE, Left, find_left, has_left, judge
+from umpteen.store.address import is_remote, open_store, place_of
+from umpteen.store.status_codes import STATUS_CODE, Left, find_left, has_left, judge
 
 __all__ = ["forget_missing", "read_codes", "verify"]
 

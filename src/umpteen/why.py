@@ -15,16 +15,16 @@ from umpteen.behind import find_behind
 from umpteen.graph import Graph, build_graph
 from umpteen.history import SUCCEEDED, BatchHistory, History
 from umpteen.job import Task, Terms
-from umpteen.job_files import RunningTask, parse_running
 from umpteen.lease import find_death
 from umpteen.model.command import build_digest, shell_command
 from umpteen.model.dependencies import meets
 from umpteen.model.record import Record
 from umpteen.model.states import IS_FINAL, STATES
 from umpteen.plan import list_code
-from umpteen.records import list_starts, read_start
-from umpteen.results.base import running_key, synced_key
-from umpteen.results.opening import place_of
+from umpteen.store.address import place_of
+from umpteen.store.job_files import RunningTask, parse_running
+from umpteen.store.layout import running_key, synced_key
+from umpteen.store.records import list_starts, read_start
 from umpteen.system.resources import Capacity, in_mb, list_lacks, read_capacity
 
 __all__ = ["Attempt", "Blocker", "Why", "build_why"]

@@ -14,14 +14,15 @@ from typing import NamedTuple
 
 from umpteen.adopt import adopt_batch, read_address
 from umpteen.errors import EXIT_SUCCEEDED, SettingsError, StoreError, UmpteenError
-from umpteen.identity import LOST_HINT, Identity, find_place, identify, parse_id
-from umpteen.job_files import parse_job, read_form
 from umpteen.model.forms import parse_ranges
 from umpteen.model.states import SLOTS_MOST
-from umpteen.results.base import JOB, REMOVING, Store
-from umpteen.results.opening import is_remote, open_store, parse_address
-from umpteen.results.owners import refuse_strangers
 from umpteen.starts import read_batch
+from umpteen.store.address import is_remote, open_store, parse_address
+from umpteen.store.base import Store
+from umpteen.store.identity import LOST_HINT, Identity, find_place, identify, parse_id
+from umpteen.store.job_files import parse_job, read_form
+from umpteen.store.layout import JOB, REMOVING
+from umpteen.store.owners import refuse_strangers
 
 __all__ = ["Options", "Work", "check_job", "find_work"]
 

@@ -18,15 +18,16 @@ __all__ = ["Carrier", "TRAVELS", "Zipapp", "build_carrier", "build_zipapp"]
 
 # Modules of this package that the runner is made of: standard library alone, Python 3.9.
 TRAVELS = (
-    "_version adopt attempts batch_file delivery errors feed foreign hand_in_lock identity "
-    "intake job_files lane lanes lease leftovers live model model.archive model.command "
-    "model.dependencies model.forms model.names model.ranges model.record model.states "
-    "open_batches others outgoing past recalls recorder records results results.base "
-    "results.directory results.filesystem results.opening results.owners results.place "
-    "results.remote results.s3 results.segments results.sftp retries runner starts "
-    "status_codes system system.background system.children system.host system.locks "
-    "system.plain_files system.processes system.resources system.spawn system.stop_signals "
-    "system.streams system.terminal tickets unpack work"
+    "_version adopt attempts delivery errors feed foreign intake lane lanes lease leftovers "
+    "live model model.archive model.command model.dependencies model.forms model.names "
+    "model.ranges model.record model.states open_batches others outgoing recalls recorder "
+    "retries runner starts store store.address store.backends store.backends.base "
+    "store.backends.fsspec store.backends.s3 store.backends.sftp store.base store.batch_file "
+    "store.directory store.identity store.job_files store.layout store.owners store.recorded "
+    "store.records store.remote store.segments store.status_codes store.submission_lock "
+    "system system.background system.children system.host system.locks system.plain_files "
+    "system.processes system.resources system.spawn system.stop_signals system.streams "
+    "system.terminal tickets unpack work"
 ).split()
 
 _DATE = (1980, 1, 1, 0, 0, 0)  # the first that a zip file knows

@@ -14,9 +14,9 @@ from tests.support.s3 import S3
 from tests.support.wait import wait_until
 from umpteen.delivery import Delivery, Parcel, Partial
 from umpteen.errors import StoreError
-from umpteen.results.base import Content
-from umpteen.results.directory import DirectoryStore
-from umpteen.results.opening import OPTIONS_VARIABLE, open_store
+from umpteen.store.address import OPTIONS_VARIABLE, open_store
+from umpteen.store.base import Content
+from umpteen.store.directory import DirectoryStore
 
 
 def put_outputs(folder: Path) -> str:

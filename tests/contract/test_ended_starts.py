@@ -10,13 +10,13 @@ import pytest
 
 from tests.support.store import put_hand_in
 from umpteen.history import History
-from umpteen.identity import describe_place, find_place, identify
 from umpteen.lease import Lease, is_held
 from umpteen.lookup import Liveness
-from umpteen.records import build_line
-from umpteen.results.base import JOB, RecordsKey, batch_key, handles_key, records_key
-from umpteen.results.directory import DirectoryStore
 from umpteen.starts import Opener
+from umpteen.store.directory import DirectoryStore
+from umpteen.store.identity import describe_place, find_place, identify
+from umpteen.store.layout import JOB, RecordsKey, batch_key, handles_key, records_key
+from umpteen.store.records import build_line
 from umpteen.system.host import read_machine
 from umpteen.system.processes import build_runner_command
 

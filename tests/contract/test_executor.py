@@ -28,10 +28,10 @@ from umpteen.executors.base import (
 from umpteen.executors.local import LocalExecutor
 from umpteen.formats import read_job
 from umpteen.hand_in import open_job_folder
-from umpteen.identity import Identity
-from umpteen.results.base import CANCEL, batch_key
-from umpteen.results.opening import open_store
 from umpteen.settings import Setting
+from umpteen.store.address import open_store
+from umpteen.store.identity import Identity
+from umpteen.store.layout import CANCEL, batch_key
 
 # The name that a user gives; options of those that need some are below.
 EXECUTORS = ["local", "dask", "ray"]

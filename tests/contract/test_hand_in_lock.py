@@ -14,26 +14,19 @@ from tests.support.proxy import FaultProxy
 from tests.support.s3 import S3
 from tests.support.store import read_tree
 from tests.support.wait import wait_until
-from umpteen import hand_in_lock as locks
 from umpteen.errors import StoreError
 from umpteen.executors.local import LocalExecutor
 from umpteen.hand_in import hand_in, open_job_folder
-from umpteen.hand_in_lock import HandInLock, describe_owner, hand_in_lock
 from umpteen.history import History
 from umpteen.job import Job, Task
 from umpteen.plan import Plan, build_plan
-from umpteen.results.base import (
-    LOCK,
-    Content,
-    Store,
-    batch_key,
-    handed_key,
-    options_key,
-    tasks_key,
-)
-from umpteen.results.directory import DirectoryStore
-from umpteen.results.opening import open_store
 from umpteen.settings import Setting, merge_settings
+from umpteen.store import submission_lock as locks
+from umpteen.store.address import open_store
+from umpteen.store.base import Content, Store
+from umpteen.store.directory import DirectoryStore
+from umpteen.store.layout import LOCK, batch_key, handed_key, options_key, tasks_key
+from umpteen.store.submission_lock import HandInLock, describe_owner, hand_in_lock
 
 OTHERS = b'{"token":"of another"}'
 

@@ -32,18 +32,18 @@ from hypothesis.stateful import (
 from umpteen.batches import Past
 from umpteen.executors.base import Abilities, Executor, Load
 from umpteen.hand_in import hand_in, open_job_folder
-from umpteen.hand_in_lock import hand_in_lock
 from umpteen.history import History
-from umpteen.identity import identify
 from umpteen.job import Job, Task, Terms
 from umpteen.lease import Lease
 from umpteen.model.states import NUMBER_OF, STATES
 from umpteen.plan import build_plan
-from umpteen.records import build_line
-from umpteen.results.base import CANCEL
-from umpteen.results.directory import DirectoryStore
 from umpteen.settings import Setting, merge_settings
 from umpteen.starts import OpenBatch, Opener
+from umpteen.store.directory import DirectoryStore
+from umpteen.store.identity import identify
+from umpteen.store.layout import CANCEL
+from umpteen.store.records import build_line
+from umpteen.store.submission_lock import hand_in_lock
 from umpteen.system.host import read_machine
 
 NAMES = st.sampled_from(["a", "b", "c", "d"])

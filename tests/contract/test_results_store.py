@@ -18,9 +18,10 @@ from tests.support.s3 import S3
 from tests.support.sfs import Sfs, SfsServer
 from tests.support.sftp import Sftp
 from umpteen.errors import StoreError
-from umpteen.results.base import RecordsKey, Store, records_folder, records_key
-from umpteen.results.opening import open_store
-from umpteen.results.segments import SEGMENT_BYTES
+from umpteen.store.address import open_store
+from umpteen.store.base import Store
+from umpteen.store.layout import RecordsKey, records_folder, records_key
+from umpteen.store.segments import SEGMENT_BYTES
 
 OpenStore = Callable[[], Store]
 FORK = multiprocessing.get_context("fork")

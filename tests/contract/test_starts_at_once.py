@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from umpteen.identity import identify
 from umpteen.lease import Lease
-from umpteen.results.base import JOB, batch_key
-from umpteen.results.directory import DirectoryStore, RecordsFile
 from umpteen.starts import OpenBatch, Opener
+from umpteen.store.directory import DirectoryStore, RecordsFile
+from umpteen.store.identity import identify
+from umpteen.store.layout import JOB, batch_key
 from umpteen.system.host import read_machine
 
 BATCH = b"""{"nprocs": 1, "remote_output_path": "/x", "runs": [{"cmd": "true", "remote_output_path":

@@ -19,9 +19,10 @@ from tests.support.s3 import S3, S3Server
 from tests.support.server import find_port
 from tests.support.sftp import Sftp
 from umpteen.errors import SettingsError, StoreError, UmpteenError
-from umpteen.results.base import RecordsKey, Store, records_folder, records_key
-from umpteen.results.opening import open_store
-from umpteen.results.segments import SEGMENT_BYTES
+from umpteen.store.address import open_store
+from umpteen.store.base import Store
+from umpteen.store.layout import RecordsKey, records_folder, records_key
+from umpteen.store.segments import SEGMENT_BYTES
 
 MB = 1024 * 1024
 
@@ -353,7 +354,7 @@ _KEYS = {"SSECustomerAlgorithm": "AES256", "SSECustomerKey": "0123456789abcdef" 
 def test_reads_and_heads_have_the_key_that_writes_had(
     s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("umpteen.results.s3._WHOLE_BYTES", MB)  # so that some go in parts
+    monkeypatch.setattr("umpteen.store.backends.s3._WHOLE_BYTES", MB)  # so that some go in parts
     store = open_with(s3, s3_additional_kwargs=_KEYS)
     content = os.urandom(9 * MB)
     assert store.create("a", b"x")

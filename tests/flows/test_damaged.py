@@ -19,9 +19,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.support.store import put_batch, put_hand_in, put_start
-from umpteen.records import build_line
-from umpteen.results.base import CANCEL, RecordsKey, handles_key, running_key
-from umpteen.results.directory import DirectoryStore
+from umpteen.store.directory import DirectoryStore
+from umpteen.store.layout import CANCEL, RecordsKey, handles_key, running_key
+from umpteen.store.records import build_line
 
 VERBS = [
     ["ls"], ["ls", "--json"], ["status", "JOB"], ["status", "JOB", "--json"], ["why", "JOB", "0"],

@@ -24,7 +24,7 @@ from tests.support.s3 import S3
 from tests.support.store import list_records, read_record
 from tests.support.sweep import list_processes
 from tests.support.wait import wait_until
-from umpteen.results.opening import OPTIONS_VARIABLE, open_store
+from umpteen.store.address import OPTIONS_VARIABLE, open_store
 
 # As a notebook runs a cell; what others log stays theirs to choose.
 IN_A_LOOP = """

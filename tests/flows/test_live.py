@@ -17,8 +17,8 @@ from tests.support.s3 import S3
 from tests.support.sftp import Sftp
 from tests.support.sweep import find_runners
 from tests.support.wait import wait_until
-from umpteen.results.base import Store
-from umpteen.results.opening import OPTIONS_VARIABLE, open_store
+from umpteen.store.address import OPTIONS_VARIABLE, open_store
+from umpteen.store.base import Store
 
 WAITS = "echo begun $UMPTEEN_ATTEMPT; echo e >&2; until [ -e {0} ]; do sleep 0.05; done; echo end"
 

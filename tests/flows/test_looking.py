@@ -14,8 +14,8 @@ import pytest
 
 from tests.support.command import Umpteen
 from tests.support.store import put_batch, put_hand_in, put_start
-from umpteen.records import build_line
-from umpteen.results.base import (
+from umpteen.store.directory import DirectoryStore
+from umpteen.store.layout import (
     CANCEL,
     JOB,
     RecordsKey,
@@ -24,7 +24,7 @@ from umpteen.results.base import (
     records_key,
     tasks_key,
 )
-from umpteen.results.directory import DirectoryStore
+from umpteen.store.records import build_line
 
 VERBS = [
     ("ls",),

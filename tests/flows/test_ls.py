@@ -16,7 +16,7 @@ from tests.support.command import Umpteen
 from tests.support.proxy import FaultProxy
 from tests.support.s3 import S3
 from tests.support.server import find_port
-from umpteen.results.opening import OPTIONS_VARIABLE
+from umpteen.store.address import OPTIONS_VARIABLE
 
 
 def test_ls_without_jobs_says_how_to_start_one(umpteen: Umpteen) -> None:

@@ -27,9 +27,9 @@ from tests.support.sweep import TARGETS, Point, find_runners, list_processes
 from tests.support.wait import wait_until
 from umpteen.live import LiveReader
 from umpteen.model.command import RUNNER_VARIABLE
-from umpteen.records import list_starts, read_start
-from umpteen.results.base import Store
-from umpteen.results.opening import OPTIONS_VARIABLE, open_store
+from umpteen.store.address import OPTIONS_VARIABLE, open_store
+from umpteen.store.base import Store
+from umpteen.store.records import list_starts, read_start
 from umpteen.system.host import read_machine
 from umpteen.system.processes import build_runner_command
 

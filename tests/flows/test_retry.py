@@ -12,8 +12,8 @@ import pytest
 from tests.support.command import Umpteen
 from tests.support.store import list_records, put_hand_in
 from tests.support.wait import wait_until
-from umpteen.results.base import LOCK
-from umpteen.results.directory import DirectoryStore
+from umpteen.store.directory import DirectoryStore
+from umpteen.store.layout import LOCK
 
 # Fails until there is a file `go.N`, or `go`.
 NEEDS_GO = "echo {n} >> ran; [ -e go ] || [ -e go.{n} ]"

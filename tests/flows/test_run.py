@@ -548,4 +548,4 @@ def test_run_on_a_folder_loads_nothing_of_other_places(
     assert done.returncode == 0
     assert "umpteen.cli" in done.stderr
     assert "fsspec" not in done.stderr
-    assert "umpteen.results.remote" not in done.stderr
+    assert "umpteen.store.remote" not in done.stderr

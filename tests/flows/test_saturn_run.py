@@ -26,7 +26,7 @@ from tests.support.saturn import RUN, RUN_ON_SATURN, TASKS
 from tests.support.store import list_records
 from tests.support.sweep import list_processes
 from tests.support.wait import wait_until
-from umpteen.results.opening import OPTIONS_VARIABLE, open_store
+from umpteen.store.address import OPTIONS_VARIABLE, open_store
 
 FIBONACCI = ["144\n", "832040\n", "5\n", "233\n"]
 JULIA = """\

@@ -28,7 +28,7 @@ from tests.support.s3 import S3
 from tests.support.store import list_records
 from tests.support.sweep import list_processes
 from tests.support.wait import wait_until
-from umpteen.results.opening import open_store
+from umpteen.store.address import open_store
 
 RECIPE = """\
 # what runs

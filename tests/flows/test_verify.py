@@ -12,7 +12,7 @@ import umpteen as api
 from tests.support.command import Umpteen
 from tests.support.proxy import FaultProxy
 from tests.support.s3 import S3
-from umpteen.results.opening import OPTIONS_VARIABLE, open_store
+from umpteen.store.address import OPTIONS_VARIABLE, open_store
 
 JOB = "slots: 2\ntasks:\n" + "".join(f"- {{name: {n}, command: echo {n}}}\n" for n in "abcde")
 

@@ -26,7 +26,7 @@ from tests.support.sweep import (
     run_points,
 )
 from tests.support.wait import wait_until
-from umpteen.results.opening import OPTIONS_VARIABLE, open_store
+from umpteen.store.address import OPTIONS_VARIABLE, open_store
 
 __all__ = ["main", "run_far_point"]
 

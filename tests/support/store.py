@@ -6,16 +6,16 @@ import json
 from pathlib import Path
 from typing import Any
 
-from umpteen.records import build_line
-from umpteen.results.base import (
+from umpteen.store.base import Store
+from umpteen.store.layout import (
     JOB,
     RecordsKey,
-    Store,
     batch_key,
     handed_key,
     records_key,
     tasks_key,
 )
+from umpteen.store.records import build_line
 
 __all__ = ["list_records", "put_batch", "put_hand_in", "put_start", "read_record", "read_tree"]
 

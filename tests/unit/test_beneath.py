@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from umpteen.errors import StoreError
-from umpteen.results.base import Store
-from umpteen.results.directory import DirectoryStore
+from umpteen.store.base import Store
+from umpteen.store.directory import DirectoryStore
 from umpteen.system.plain_files import Found, remove_below, walk_below
 
 DEEP, OPEN = 400, 64

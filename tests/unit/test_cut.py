@@ -17,8 +17,8 @@ from umpteen.cut import Cut, cut_for_engine
 from umpteen.history import History
 from umpteen.job import Job, Task, Terms
 from umpteen.plan import Plan, build_plan
-from umpteen.results.directory import DirectoryStore
 from umpteen.settings import Setting, merge_settings
+from umpteen.store.directory import DirectoryStore
 
 
 def make_plan(*tasks: Task, batch_size: int = 0) -> Plan:

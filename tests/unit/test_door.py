@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 
 from tests.support.store import put_batch, put_hand_in, put_start
-from umpteen.batch_file import read_batch_file
 from umpteen.errors import StoreError
 from umpteen.history import History
-from umpteen.job_files import parse_running, read_cancel_mark
 from umpteen.model.forms import FormError, load_json, parse_ranges
 from umpteen.model.names import find_malformed_name
 from umpteen.model.record import Record
 from umpteen.model.states import STATES
-from umpteen.records import build_line, parse_lines, parse_record, read_start
-from umpteen.results.base import (
+from umpteen.store.batch_file import read_batch_file
+from umpteen.store.directory import DirectoryStore
+from umpteen.store.job_files import parse_running, read_cancel_mark
+from umpteen.store.layout import (
     CANCEL,
     JOB,
     RecordsKey,
@@ -32,7 +32,7 @@ from umpteen.results.base import (
     parse_records_key,
     tasks_key,
 )
-from umpteen.results.directory import DirectoryStore
+from umpteen.store.records import build_line, parse_lines, parse_record, read_start
 
 DEEP = "[" * 100_000
 HUGE = "0-99999999999"

@@ -14,8 +14,8 @@ from fsspec import register_implementation
 from fsspec.implementations.memory import MemoryFileSystem
 
 from umpteen.errors import StoreError
-from umpteen.results.base import Store
-from umpteen.results.remote import RemoteStore
+from umpteen.store.base import Store
+from umpteen.store.remote import RemoteStore
 
 
 class StatusError(Exception):

@@ -10,16 +10,16 @@ import pytest
 from tests.support.store import put_batch, put_hand_in, put_start
 from umpteen.errors import StoreError
 from umpteen.history import History
-from umpteen.job_files import RunningTask
 from umpteen.model.states import STATES
-from umpteen.results.base import (
+from umpteen.store.directory import DirectoryStore
+from umpteen.store.job_files import RunningTask
+from umpteen.store.layout import (
     RecordsKey,
     handed_key,
     handles_key,
     records_key,
     tasks_key,
 )
-from umpteen.results.directory import DirectoryStore
 
 
 @pytest.fixture

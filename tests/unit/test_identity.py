@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from umpteen.identity import Identity, build_id, identify, read_id
-from umpteen.results.base import JOB
-from umpteen.results.directory import DirectoryStore
+from umpteen.store.directory import DirectoryStore
+from umpteen.store.identity import Identity, build_id, identify, read_id
+from umpteen.store.layout import JOB
 
 WORD, OTHER = "0123456789abcdef", "f" * 16
 

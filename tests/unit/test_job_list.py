@@ -11,8 +11,8 @@ import pytest
 
 from umpteen import job_list
 from umpteen.job_list import Pending, read_far
-from umpteen.results.base import Store
 from umpteen.status import UNREACHABLE, JobStatus, build_unread
+from umpteen.store.base import Store
 
 
 class _Slow:

@@ -15,7 +15,6 @@ import pytest
 
 from tests.support.wait import wait_until
 from umpteen.errors import StoreError
-from umpteen.identity import Identity
 from umpteen.lease import (
     SYNCED,
     Lease,
@@ -27,6 +26,7 @@ from umpteen.lease import (
     read_last_slots,
 )
 from umpteen.model.states import SLOTS_MOST
+from umpteen.store.identity import Identity
 from umpteen.system.host import boot_ticks
 from umpteen.system.locks import leases_folder, local_lock, lock_file
 

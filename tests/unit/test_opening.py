@@ -7,9 +7,7 @@ import os
 import pytest
 
 from umpteen.errors import SettingsError
-from umpteen.results.base import Store
-from umpteen.results.directory import DirectoryStore
-from umpteen.results.opening import (
+from umpteen.store.address import (
     OPTIONS_VARIABLE,
     find_output,
     is_remote,
@@ -17,6 +15,8 @@ from umpteen.results.opening import (
     parse_address,
     read_patience,
 )
+from umpteen.store.base import Store
+from umpteen.store.directory import DirectoryStore
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from tests.support.store import put_hand_in, put_start
 from umpteen.formats.sc import Run
 from umpteen.model.ranges import format_ranges
 from umpteen.outcomes import read_exit_codes
-from umpteen.results.directory import DirectoryStore
-from umpteen.results.opening import open_store
+from umpteen.store.address import open_store
+from umpteen.store.directory import DirectoryStore
 
 
 class Requests(Counter[str]):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from umpteen.errors import StoreError
-from umpteen.results import owners
+from umpteen.store import owners
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ from umpteen.history import History
 from umpteen.job import Job, Retry, Task, Terms
 from umpteen.model.dependencies import link
 from umpteen.plan import Chosen, Plan, build_plan, build_settings
-from umpteen.results.directory import DirectoryStore
 from umpteen.settings import Setting, merge_settings
+from umpteen.store.directory import DirectoryStore
 
 
 @pytest.fixture

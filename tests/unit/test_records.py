@@ -14,7 +14,9 @@ from tests.unit.test_task import RECORDS
 from umpteen.model.forms import parse_ranges
 from umpteen.model.ranges import format_ranges
 from umpteen.model.record import Record
-from umpteen.records import (
+from umpteen.store.directory import DirectoryStore, RecordsFile
+from umpteen.store.layout import RecordsKey, records_key
+from umpteen.store.records import (
     build_line,
     list_starts,
     parse_lines,
@@ -22,8 +24,6 @@ from umpteen.records import (
     read_start,
     trusted_size,
 )
-from umpteen.results.base import RecordsKey, records_key
-from umpteen.results.directory import DirectoryStore, RecordsFile
 from umpteen.system.host import Machine
 
 HERE = Machine("machine", "boot", "host")

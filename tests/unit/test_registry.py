@@ -10,8 +10,8 @@ import pytest
 
 from umpteen.errors import InputError
 from umpteen.registry import find_address, list_entries, register
-from umpteen.results.base import JOB
-from umpteen.results.directory import DirectoryStore
+from umpteen.store.directory import DirectoryStore
+from umpteen.store.layout import JOB
 
 
 @pytest.fixture(autouse=True)

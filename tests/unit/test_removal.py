@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from umpteen.removal import Measured, measure_job, remove_job
-from umpteen.results.base import JOB
-from umpteen.results.directory import DirectoryStore
+from umpteen.store.directory import DirectoryStore
+from umpteen.store.layout import JOB
+from umpteen.store.removal import Measured, measure_job, remove_job
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,6 @@ from tests.support.store import put_batch, put_hand_in
 from tests.unit.test_status import make_status
 from umpteen.history import History
 from umpteen.model.record import Record
-from umpteen.records import build_line
 from umpteen.registry import register
 from umpteen.report import (
     Folds,
@@ -35,10 +34,11 @@ from umpteen.report import (
     shorten_path,
     status_to_dict,
 )
-from umpteen.results.base import batch_key
-from umpteen.results.directory import DirectoryStore
-from umpteen.results.opening import open_store
 from umpteen.status import Failure
+from umpteen.store.address import open_store
+from umpteen.store.directory import DirectoryStore
+from umpteen.store.layout import batch_key
+from umpteen.store.records import build_line
 
 
 @pytest.mark.parametrize(

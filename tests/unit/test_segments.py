@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from umpteen.errors import StoreError
-from umpteen.results.base import Content
-from umpteen.results.directory import DirectoryStore
-from umpteen.results.segments import (
+from umpteen.store.base import Content
+from umpteen.store.directory import DirectoryStore
+from umpteen.store.segments import (
     SEGMENT_BYTES,
     Segment,
     Segments,

@@ -11,8 +11,6 @@ from tests.support.store import put_hand_in, put_start
 from umpteen.executors.base import ENDED, QUEUED, RUNNING, UNKNOWN
 from umpteen.history import History
 from umpteen.model.record import Record
-from umpteen.results.base import handles_key
-from umpteen.results.directory import DirectoryStore
 from umpteen.status import (
     JobStatus,
     RunningTask,
@@ -21,6 +19,8 @@ from umpteen.status import (
     estimate_left_s,
     list_living,
 )
+from umpteen.store.directory import DirectoryStore
+from umpteen.store.layout import handles_key
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from umpteen.model.command import build_digest, build_environment, shell_command
 from umpteen.model.record import Record
 from umpteen.model.states import TaskState, tell_end
-from umpteen.records import parse_record
+from umpteen.store.records import parse_record
 
 STATES = list(TaskState)
 FINAL = {"succeeded", "failed", "timed_out", "cancelled", "skipped"}

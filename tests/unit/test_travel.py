@@ -24,9 +24,15 @@ TRAVELS = {f"umpteen.{name}" for name in zipapp.TRAVELS} | {
 # What a module may import beside that, in functions alone: it says so where it is missing.
 PACKAGES = {
     "umpteen.executors.carrier": {"dask", "distributed"},
-    "umpteen.results.filesystem": {"fsspec", "fsspec.asyn", "saturnfs.schemas.base"},
-    "umpteen.results.s3": {"aiohttp", "botocore", "botocore.session", "fsspec.config", "s3fs"},
-    "umpteen.results.sftp": {"asyncssh", "asyncssh.sftp", "sshfs"},
+    "umpteen.store.backends.fsspec": {"fsspec", "fsspec.asyn", "saturnfs.schemas.base"},
+    "umpteen.store.backends.s3": {
+        "aiohttp",
+        "botocore",
+        "botocore.session",
+        "fsspec.config",
+        "s3fs",
+    },
+    "umpteen.store.backends.sftp": {"asyncssh", "asyncssh.sftp", "sshfs"},
 }
 # What a module may take from the standard library of today that 3.9 does not have.
 NEWER_MODULES = {"annotationlib", "compression", "tomllib"}

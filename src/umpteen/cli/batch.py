@@ -18,7 +18,7 @@ from umpteen.formats.sc import read_batch
 from umpteen.job import Job
 from umpteen.model.command import RUNNER_VARIABLE, write_verb
 from umpteen.registry import register
-from umpteen.results.opening import parse_address
+from umpteen.store.address import parse_address
 from umpteen.system.processes import build_runner_command
 
 __all__ = ["batch_command"]

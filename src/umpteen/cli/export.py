@@ -19,7 +19,7 @@ from umpteen.cli.printing import say
 from umpteen.errors import SettingsError, StoreError
 from umpteen.export import Table, read_table
 from umpteen.lookup import open_history
-from umpteen.results.opening import make_absolute
+from umpteen.store.address import make_absolute
 
 __all__ = ["export_command"]
 

@@ -20,7 +20,7 @@ from umpteen.live import LiveReader
 from umpteen.lookup import Outputs, find_outputs, find_task, open_history, read_status
 from umpteen.model.record import Record
 from umpteen.model.states import IS_FINAL, STATES
-from umpteen.results.opening import is_remote
+from umpteen.store.address import is_remote
 
 __all__ = ["logs_command"]
 

@@ -13,8 +13,8 @@ import click
 from umpteen.errors import InputError, SettingsError, UmpteenError
 from umpteen.registry import find_address, find_addresses, is_job
 from umpteen.report import shorten_path
-from umpteen.results.opening import parse_address
 from umpteen.settings import parse_duration_s
+from umpteen.store.address import parse_address
 from umpteen.where import FIELDS, PLAN_FIELDS, Where, compile_where
 
 if TYPE_CHECKING:
@@ -172,8 +172,8 @@ def _list_tasks(job: str) -> list[str]:
     import msgspec
 
     from umpteen.handed_files import TaskLine
-    from umpteen.results.base import tasks_key
-    from umpteen.results.opening import is_remote, open_store
+    from umpteen.store.address import is_remote, open_store
+    from umpteen.store.layout import tasks_key
 
     address = find_address(job)
     if is_remote(address):  # who types does not wait for a network

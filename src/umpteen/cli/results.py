@@ -19,7 +19,7 @@ from umpteen.lookup import open_history
 from umpteen.model.states import STATES
 from umpteen.pulling import LeftOut, Pulled, list_task_files, pull
 from umpteen.report import render_number, render_size, shorten_path
-from umpteen.results.opening import make_absolute
+from umpteen.store.address import make_absolute
 from umpteen.system.terminal import clean
 
 __all__ = ["results_command"]

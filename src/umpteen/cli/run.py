@@ -27,8 +27,8 @@ from umpteen.formats import read_job
 from umpteen.formats.syncs import parse_sync
 from umpteen.job import Job, Retry
 from umpteen.plan import RERUN_CHOICES, Chosen
-from umpteen.results.opening import working_folder
 from umpteen.settings import Setting
+from umpteen.store.address import working_folder
 from umpteen.where import Where
 
 __all__ = ["run_command"]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from umpteen.errors import SettingsError, nearest_hint
-from umpteen.identity import Identity
+from umpteen.store.identity import Identity
 
 __all__ = [
     "Abilities",

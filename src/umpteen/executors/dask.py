@@ -35,8 +35,8 @@ from umpteen.executors.engine import (
     rank_answer,
     read_answer,
 )
-from umpteen.identity import Identity
 from umpteen.keeper import is_kept_dead, keep_cluster, load_class
+from umpteen.store.identity import Identity
 from umpteen.zipapp import build_carrier
 
 Future = Any  # Dask's own, which has no types

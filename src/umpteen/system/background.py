@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Generic, Optional, TypeVar
 
 from umpteen.errors import StoreError
-from umpteen.results.base import Appender
+from umpteen.store.base import Appender
 from umpteen.system.host import sync_filesystem
 
 __all__ = ["Aside", "Beside", "Syncer", "is_unsynced"]

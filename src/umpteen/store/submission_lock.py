@@ -17,16 +17,16 @@ from collections.abc import Iterator
 from typing import Any, Callable
 
 from umpteen.errors import StoreError
-from umpteen.identity import identify
-from umpteen.lease import name_hand_in
 from umpteen.model.forms import FormError, load_json
-from umpteen.results.base import LOCK, Content, Store
-from umpteen.results.opening import is_remote
-from umpteen.results.owners import refuse_strangers
+from umpteen.store.address import is_remote
+from umpteen.store.base import Content, Store
+from umpteen.store.identity import Identity, identify
+from umpteen.store.layout import LOCK
+from umpteen.store.owners import refuse_strangers
 from umpteen.system.host import read_machine
 from umpteen.system.locks import leases_folder, local_lock
 
-__all__ = ["HandInLock", "OwnFiles", "describe_owner", "hand_in_lock"]
+__all__ = ["HandInLock", "OwnFiles", "describe_owner", "hand_in_lock", "name_hand_in"]
 
 _Name = Callable[[str], str]
 _RENEW_S, _TAKE_OVER_S, _POLL_S = 10.0, 60.0, 0.2
@@ -171,3 +171,11 @@ class OwnFiles:
         """Put them by their plain names, too, for older versions: since we handed in, these are ours."""
         for name, build in self._marked:
             self.store.replace(name(""), build())
+
+
+# --- locks ----------------------------------------------------------------------------------
+
+
+def name_hand_in(store: Identity) -> str:
+    """Of the local lock of whoever hands in to a store."""
+    return f"hand-in-{store.digest}"

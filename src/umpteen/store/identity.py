@@ -15,8 +15,9 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from umpteen.results.base import JOB, OWN_FOLDER, Store
-from umpteen.results.opening import is_remote
+from umpteen.store.address import is_remote
+from umpteen.store.base import Store
+from umpteen.store.layout import JOB, OWN_FOLDER
 from umpteen.system.host import Machine
 
 __all__ = [

@@ -13,8 +13,8 @@ import sys
 from typing import Any
 
 from umpteen.errors import SettingsError, nearest_hint
-from umpteen.results.base import Store
-from umpteen.results.directory import DirectoryStore
+from umpteen.store.base import Store
+from umpteen.store.directory import DirectoryStore
 
 __all__ = [
     "OPTIONS_VARIABLE",
@@ -128,7 +128,7 @@ def open_store(
         import site
 
         site.main()
-    from umpteen.results.remote import RemoteStore
+    from umpteen.store.remote import RemoteStore
 
     options = read_options() if options is None else options
     return RemoteStore(address, options, read_patience() if patience_s is None else patience_s)
@@ -206,7 +206,7 @@ def _parse_remote(scheme: str, rest: str) -> str:
 
 
 def _check_scheme(scheme: str) -> None:
-    from umpteen.results.filesystem import known_schemes
+    from umpteen.store.backends.fsspec import known_schemes
 
     if scheme in _NEVER:
         raise SettingsError(

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from umpteen.errors import StoreError
-from umpteen.job_files import read_form
 from umpteen.model.dependencies import OUTCOMES
 from umpteen.model.forms import (
     MOST_TASKS,
@@ -31,8 +30,10 @@ from umpteen.model.forms import (
     whole,
 )
 from umpteen.model.names import find_malformed_name
-from umpteen.records import parse_record
-from umpteen.results.base import Store, batch_key
+from umpteen.store.base import Store
+from umpteen.store.job_files import read_form
+from umpteen.store.layout import batch_key
+from umpteen.store.records import parse_record
 
 __all__ = ["read_batch_file"]
 

@@ -13,7 +13,7 @@ import os
 import stat
 
 from umpteen.errors import StoreError
-from umpteen.results.base import OWN_FOLDER
+from umpteen.store.layout import OWN_FOLDER
 from umpteen.system.plain_files import NEW_FILE, NotPlainError, folder_below
 
 __all__ = ["check_folder", "own_ids", "refuse_strangers"]

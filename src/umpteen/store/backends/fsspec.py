@@ -20,8 +20,7 @@ from collections.abc import Mapping
 from typing import Any, Callable
 
 from umpteen.errors import SettingsError
-from umpteen.results.directory import written_whole
-from umpteen.results.place import (
+from umpteen.store.backends.base import (
     ASK_FOR_ACCESS,
     CHECK_NETWORK,
     CONNECT_S,
@@ -35,6 +34,7 @@ from umpteen.results.place import (
     judge_network,
     read_number,
 )
+from umpteen.store.directory import written_whole
 
 __all__ = ["FilesystemPlace", "known_schemes", "need_package", "open_loop"]
 

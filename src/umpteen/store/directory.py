@@ -16,17 +16,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 
 from umpteen.errors import StoreError
-from umpteen.results.base import (
-    HANDED,
-    JOB,
-    OPTIONS_SUFFIX,
-    STATUS_BYTES,
-    TASKS,
-    Appender,
-    Content,
-    Glance,
-    Store,
-)
+from umpteen.store.base import Appender, Content, Glance, Store
+from umpteen.store.layout import HANDED, JOB, OPTIONS_SUFFIX, STATUS_BYTES, TASKS
 from umpteen.system.plain_files import (
     NEW_FILE,
     Found,

@@ -13,8 +13,9 @@ from typing import NamedTuple
 
 from umpteen.model.record import Record
 from umpteen.model.states import NUMBER_OF, TaskState
-from umpteen.results.base import STATUS_BYTES, Glance, Store
-from umpteen.results.opening import is_remote, open_store
+from umpteen.store.address import is_remote, open_store
+from umpteen.store.base import Glance, Store
+from umpteen.store.layout import STATUS_BYTES
 
 __all__ = ["Left", "STATUS_CODE", "find_left", "has_left", "judge"]
 

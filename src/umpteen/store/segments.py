@@ -11,7 +11,8 @@ import threading
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from umpteen.results.base import RECORDS, Appender, Store, parse_records_key
+from umpteen.store.base import Appender, Store
+from umpteen.store.layout import RECORDS, parse_records_key
 
 __all__ = [
     "SEGMENT_BYTES",

@@ -26,9 +26,9 @@ from umpteen.model.forms import (
 )
 from umpteen.model.record import Record
 from umpteen.model.states import FORMAT_VERSION, NUMBER_OF
-from umpteen.results.base import (
+from umpteen.store.base import Store
+from umpteen.store.layout import (
     RecordsKey,
-    Store,
     parse_records_key,
     records_folder,
     records_key,

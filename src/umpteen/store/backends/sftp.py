@@ -16,9 +16,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any, Callable
 
 from umpteen.errors import SettingsError
-from umpteen.results.base import JOB
-from umpteen.results.directory import written_whole
-from umpteen.results.place import (
+from umpteen.store.backends.base import (
     ASK_FOR_ACCESS,
     CHECK_NETWORK,
     CONNECT_S,
@@ -32,6 +30,8 @@ from umpteen.results.place import (
     judge_network,
     read_number,
 )
+from umpteen.store.directory import written_whole
+from umpteen.store.layout import JOB
 
 __all__ = ["SftpPlace"]
 

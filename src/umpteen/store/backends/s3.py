@@ -14,8 +14,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, BinaryIO
 
-from umpteen.results.directory import written_whole
-from umpteen.results.place import (
+from umpteen.store.backends.base import (
     ASK_FOR_ACCESS,
     CHECK_NETWORK,
     CONNECT_S,
@@ -31,6 +30,7 @@ from umpteen.results.place import (
     judge_network,
     read_number,
 )
+from umpteen.store.directory import written_whole
 
 __all__ = ["S3Place"]
 

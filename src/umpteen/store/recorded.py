@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-from umpteen.job_files import damaged
 from umpteen.model.forms import (
     FormError,
     get,
@@ -17,9 +16,11 @@ from umpteen.model.forms import (
 )
 from umpteen.model.record import Record
 from umpteen.model.states import NUMBER_OF, TaskState
-from umpteen.records import Start, list_starts, read_start
-from umpteen.results.base import HANDED, Store, handed_key, parse_numbers
-from umpteen.status_codes import has_left
+from umpteen.store.base import Store
+from umpteen.store.job_files import damaged
+from umpteen.store.layout import HANDED, handed_key, parse_numbers
+from umpteen.store.records import Start, list_starts, read_start
+from umpteen.store.status_codes import has_left
 from umpteen.system.host import read_machine
 
 __all__ = ["HandIn", "Handed", "Past", "list_handed", "read_past"]

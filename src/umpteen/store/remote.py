@@ -19,11 +19,12 @@ from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from typing import Any, Callable, Optional, TypeVar
 
 from umpteen.errors import SettingsError, StoreError
-from umpteen.results.base import PROBE, STATUS_BYTES, Appender, Content, Glance, Store
-from umpteen.results.directory import written_whole
-from umpteen.results.filesystem import FilesystemPlace, need_package, open_loop
-from umpteen.results.place import Body, Place, PlaceError, Trouble, gather
-from umpteen.results.segments import (
+from umpteen.store.backends.base import Body, Place, PlaceError, Trouble, gather
+from umpteen.store.backends.fsspec import FilesystemPlace, need_package, open_loop
+from umpteen.store.base import Appender, Content, Glance, Store
+from umpteen.store.directory import written_whole
+from umpteen.store.layout import PROBE, STATUS_BYTES
+from umpteen.store.segments import (
     Segment,
     Segments,
     is_records_folder,
@@ -382,11 +383,11 @@ def _open_place(address: str, options: dict[str, Any]) -> Place:
     scheme = address.partition("://")[0]
     need_package(scheme)
     if scheme == "s3":
-        from umpteen.results.s3 import S3Place
+        from umpteen.store.backends.s3 import S3Place
 
         return S3Place(address, options)
     if scheme == "sftp":
-        from umpteen.results.sftp import SftpPlace
+        from umpteen.store.backends.sftp import SftpPlace
 
         return SftpPlace(address, options)
     return FilesystemPlace(address, options)

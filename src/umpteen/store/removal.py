@@ -15,10 +15,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from umpteen.errors import StoreError
-from umpteen.job_files import parse_job, read_form
-from umpteen.results.base import JOB, LOCK, OUTPUTS, OWN_FOLDER, REMOVING, Store
-from umpteen.results.opening import is_remote
-from umpteen.results.owners import own_ids
+from umpteen.store.address import is_remote
+from umpteen.store.base import Store
+from umpteen.store.job_files import parse_job, read_form
+from umpteen.store.layout import JOB, LOCK, OUTPUTS, OWN_FOLDER, REMOVING
+from umpteen.store.owners import own_ids
 from umpteen.system.plain_files import (
     folder_below,
     folder_of,

@@ -22,7 +22,8 @@ from umpteen.model.forms import (
     text,
     whole,
 )
-from umpteen.results.base import CANCEL, Store
+from umpteen.store.base import Store
+from umpteen.store.layout import CANCEL
 
 __all__ = [
     "CancelMark",
