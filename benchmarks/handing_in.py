@@ -16,7 +16,7 @@ from umpteen.dispatch import settle, submit
 from umpteen.executors.base import ENDED, Abilities, Executor, Load
 from umpteen.executors.local import build_handle
 from umpteen.formats import read_job
-from umpteen.settings import Setting
+from umpteen.job.settings import Setting
 
 EXECUTOR = "benchmarks.handing_in:NowhereExecutor"
 

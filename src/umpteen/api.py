@@ -42,12 +42,12 @@ from umpteen.formats.inputs import choose_job_name, names_files
 from umpteen.formats.native import TASK_KEYS, parse_executor
 from umpteen.formats.placeholders import refuse_placeholders
 from umpteen.formats.terms import parse_memory, parse_retries, show_value
-from umpteen.job import Job as PlannedJob
+from umpteen.job.settings import Setting
+from umpteen.job.spec import Job as PlannedJob
 from umpteen.model.command import shell_command
 from umpteen.model.record import Record
 from umpteen.plan import RERUN_CHOICES
 from umpteen.sentences import render_why
-from umpteen.settings import Setting
 from umpteen.status import JobStatus, describe_end
 from umpteen.store.address import working_folder
 from umpteen.where import PLAN_FIELDS, compile_where

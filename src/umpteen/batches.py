@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import msgspec
 
 from umpteen.cut import Cut, cut_evenly
-from umpteen.graph import Barrier
 from umpteen.handed_files import HandedBatch, TaskLine
-from umpteen.job import Task
+from umpteen.job.dependencies import Barrier
+from umpteen.job.spec import Task
 from umpteen.model.command import shell_command
 from umpteen.model.dependencies import FREE, OUTCOMES, link, meets
 from umpteen.model.ranges import format_ranges

@@ -11,9 +11,9 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Collection, Mapping, Sequence
 
-from umpteen.graph import Graph
 from umpteen.history import SUCCEEDED, History
-from umpteen.job import Task
+from umpteen.job.dependencies import Graph
+from umpteen.job.spec import Task
 from umpteen.model.dependencies import FREE, OUTCOMES, link, meets
 from umpteen.model.states import IS_FINAL, STATES
 

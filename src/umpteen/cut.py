@@ -12,7 +12,7 @@ from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from umpteen.graph import Graph
+from umpteen.job.dependencies import Graph
 from umpteen.model.dependencies import FREE, link
 from umpteen.plan import Plan
 

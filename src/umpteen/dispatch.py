@@ -36,10 +36,11 @@ from umpteen.errors import (
     find_last_word,
 )
 from umpteen.executors.base import LOCAL, Executor, Tell, find_short_name, open_executor
-from umpteen.graph import build_graph
 from umpteen.hand_in import hand_in, measure_syncs, open_job_folder, put_syncs
 from umpteen.history import SKIPPED, History
-from umpteen.job import Job, Task, Terms
+from umpteen.job.dependencies import build_graph
+from umpteen.job.settings import DEFAULTS, Settings
+from umpteen.job.spec import Job, Task, Terms
 from umpteen.leftovers import clear_dead
 from umpteen.lookup import (
     UNKNOWN_S,
@@ -57,7 +58,6 @@ from umpteen.model.record import Record
 from umpteen.model.states import IS_FINAL, SLOTS_MOST
 from umpteen.plan import Chosen, Plan, build_plan, takes_behind
 from umpteen.registry import forget, register
-from umpteen.settings import DEFAULTS, Settings
 from umpteen.status import JobStatus, build_status, estimate_left_s
 from umpteen.store.address import (
     check_job_address,

@@ -24,7 +24,7 @@ from umpteen.errors import StoreError
 from umpteen.executors.base import Executor, Load, Order
 from umpteen.handed_files import HandedBatch, HandIn
 from umpteen.history import History
-from umpteen.job import Job
+from umpteen.job.spec import Job
 from umpteen.model.ranges import format_ranges
 from umpteen.model.states import FORMAT_VERSION
 from umpteen.plan import Plan, build_settings

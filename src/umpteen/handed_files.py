@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from umpteen.job import Task
+from umpteen.job.spec import Task
 from umpteen.model.forms import (
     MOST_TASKS,
     MOST_TIME_S,

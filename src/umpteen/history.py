@@ -26,7 +26,7 @@ from umpteen.handed_files import (
     parse_table,
     parse_task_lines,
 )
-from umpteen.job import Task
+from umpteen.job.spec import Task
 from umpteen.model.forms import FormError, parse_ranges
 from umpteen.model.record import Record
 from umpteen.model.states import IS_FINAL, NUMBER_OF, STATES

@@ -26,7 +26,7 @@ from umpteen.executors.base import (
     open_executor,
 )
 from umpteen.history import BatchHistory, History
-from umpteen.job import Task
+from umpteen.job.spec import Task
 from umpteen.model.record import Record
 from umpteen.model.states import STATES
 from umpteen.registry import find_address, register, was_handed_in

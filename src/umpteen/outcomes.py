@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from umpteen.formats.sc import Run
 from umpteen.history import History
-from umpteen.job import Task
+from umpteen.job.spec import Task
 from umpteen.store.address import open_store, parse_address
 from umpteen.store.layout import JOB
 from umpteen.store.status_codes import find_left

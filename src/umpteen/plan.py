@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import msgspec
 
 from umpteen.behind import Loose, find_behind
-from umpteen.graph import Graph, build_graph, list_by_priority
 from umpteen.history import SUCCEEDED, BatchHistory, History
-from umpteen.job import Job, Task
+from umpteen.job.dependencies import Graph, build_graph, list_by_priority
+from umpteen.job.spec import Job, Task
 from umpteen.model.dependencies import FREE
 from umpteen.model.states import IS_FINAL, STATES
 

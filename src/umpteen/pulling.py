@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from umpteen.errors import InputError, SettingsError, StoreError
 from umpteen.history import History
-from umpteen.job import Task
+from umpteen.job.spec import Task
 from umpteen.landing import Landing, has_time, tell_obstacle
 from umpteen.lookup import NotOpenedError, Outputs, find_outputs
 from umpteen.model.archive import stays_inside

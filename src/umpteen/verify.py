@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 
 from umpteen.executors.base import LOCAL
 from umpteen.history import SUCCEEDED, History
-from umpteen.job import Task
+from umpteen.job.spec import Task
 from umpteen.lane import is_left
 from umpteen.model.record import Record
 from umpteen.model.states import IS_FINAL, NUMBER_OF

@@ -12,9 +12,9 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from umpteen.behind import find_behind
-from umpteen.graph import Graph, build_graph
 from umpteen.history import SUCCEEDED, BatchHistory, History
-from umpteen.job import Task, Terms
+from umpteen.job.dependencies import Graph, build_graph
+from umpteen.job.spec import Task, Terms
 from umpteen.lease import find_death
 from umpteen.model.command import build_digest, shell_command
 from umpteen.model.dependencies import meets

@@ -28,7 +28,7 @@ from umpteen.executors.base import (
 from umpteen.executors.local import LocalExecutor
 from umpteen.formats import read_job
 from umpteen.hand_in import open_job_folder
-from umpteen.settings import Setting
+from umpteen.job.settings import Setting
 from umpteen.store.address import open_store
 from umpteen.store.identity import Identity
 from umpteen.store.layout import CANCEL, batch_key

@@ -18,9 +18,9 @@ from umpteen.errors import StoreError
 from umpteen.executors.local import LocalExecutor
 from umpteen.hand_in import hand_in, open_job_folder
 from umpteen.history import History
-from umpteen.job import Job, Task
+from umpteen.job.settings import Setting, merge_settings
+from umpteen.job.spec import Job, Task
 from umpteen.plan import Plan, build_plan
-from umpteen.settings import Setting, merge_settings
 from umpteen.store import submission_lock as locks
 from umpteen.store.address import open_store
 from umpteen.store.base import Content, Store

@@ -33,11 +33,11 @@ from umpteen.batches import Past
 from umpteen.executors.base import Abilities, Executor, Load
 from umpteen.hand_in import hand_in, open_job_folder
 from umpteen.history import History
-from umpteen.job import Job, Task, Terms
+from umpteen.job.settings import Setting, merge_settings
+from umpteen.job.spec import Job, Task, Terms
 from umpteen.lease import Lease
 from umpteen.model.states import NUMBER_OF, STATES
 from umpteen.plan import build_plan
-from umpteen.settings import Setting, merge_settings
 from umpteen.starts import OpenBatch, Opener
 from umpteen.store.directory import DirectoryStore
 from umpteen.store.identity import identify

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from umpteen.graph import Graph, GraphError, build_graph, list_by_priority
-from umpteen.job import Task, Terms
+from umpteen.job.dependencies import Graph, GraphError, build_graph, list_by_priority
+from umpteen.job.spec import Task, Terms
 from umpteen.model.dependencies import FREE, link
 
 

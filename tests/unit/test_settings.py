@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from umpteen.errors import SettingsError
-from umpteen.settings import DEFAULTS, Setting, merge_settings, parse_duration_s
+from umpteen.job.settings import DEFAULTS, Setting, merge_settings
+from umpteen.units import parse_duration_s
 
 
 def test_merge_settings_of_nothing_are_the_defaults() -> None:

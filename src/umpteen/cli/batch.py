@@ -15,7 +15,7 @@ from umpteen.errors import InputError, SettingsError, StoreError
 from umpteen.formats import read_job
 from umpteen.formats.reading import open_document
 from umpteen.formats.sc import read_batch
-from umpteen.job import Job
+from umpteen.job.spec import Job
 from umpteen.model.command import RUNNER_VARIABLE, write_verb
 from umpteen.registry import register
 from umpteen.store.address import parse_address

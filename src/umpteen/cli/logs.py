@@ -15,7 +15,7 @@ from umpteen.cli.options import TaskCommand, complete_task, job_argument, one_ta
 from umpteen.cli.printing import say
 from umpteen.errors import EXIT_SOME_FAILED, EXIT_SUCCEEDED, InputError, SettingsError
 from umpteen.history import History
-from umpteen.job import Task
+from umpteen.job.spec import Task
 from umpteen.live import LiveReader
 from umpteen.lookup import Outputs, find_outputs, find_task, open_history, read_status
 from umpteen.model.record import Record

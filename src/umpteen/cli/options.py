@@ -13,8 +13,8 @@ import click
 from umpteen.errors import InputError, SettingsError, UmpteenError
 from umpteen.registry import find_address, find_addresses, is_job
 from umpteen.report import shorten_path
-from umpteen.settings import parse_duration_s
 from umpteen.store.address import parse_address
+from umpteen.units import parse_duration_s
 from umpteen.where import FIELDS, PLAN_FIELDS, Where, compile_where
 
 if TYPE_CHECKING:

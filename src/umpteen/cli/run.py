@@ -25,9 +25,9 @@ from umpteen.dispatch import choose_where, detach, plan_run, settle, submit
 from umpteen.errors import SettingsError
 from umpteen.formats import read_job
 from umpteen.formats.syncs import parse_sync
-from umpteen.job import Job, Retry
+from umpteen.job.settings import Setting
+from umpteen.job.spec import Job, Retry
 from umpteen.plan import RERUN_CHOICES, Chosen
-from umpteen.settings import Setting
 from umpteen.store.address import working_folder
 from umpteen.where import Where
 

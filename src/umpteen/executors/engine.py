@@ -20,7 +20,7 @@ from umpteen.errors import (
     nearest_hint,
 )
 from umpteen.executors.base import Abilities, Executor, Load, Order
-from umpteen.settings import parse_duration_s
+from umpteen.units import parse_duration_s
 
 __all__ = [
     "EngineExecutor",

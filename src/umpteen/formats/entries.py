@@ -29,9 +29,10 @@ from umpteen.formats.terms import (
     build_terms_after,
     parse_terms,
 )
-from umpteen.job import Task
+from umpteen.job.settings import Setting
+from umpteen.job.spec import Task
 from umpteen.model.names import automatic_name
-from umpteen.settings import Setting, parse_duration_s
+from umpteen.units import parse_duration_s
 
 __all__ = [
     "AfterEntry",

@@ -30,10 +30,10 @@ from umpteen.formats.matrix import iterate_csv
 from umpteen.formats.placeholders import Template, TextTemplate
 from umpteen.formats.syncs import parse_syncs
 from umpteen.formats.terms import show_value
-from umpteen.job import Task, check_job_name
+from umpteen.job.settings import Setting
+from umpteen.job.spec import Task, check_job_name
 from umpteen.model.command import shell_command
 from umpteen.model.names import automatic_name
-from umpteen.settings import Setting
 
 __all__ = ["JOB_KEYS", "TASK_KEYS", "explain_invalid", "parse_executor", "read_csv", "read_native"]
 

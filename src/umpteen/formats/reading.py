@@ -39,11 +39,11 @@ from umpteen.formats.matrix import build_product, join_tables, parse_words, read
 from umpteen.formats.native import read_csv, read_native
 from umpteen.formats.placeholders import refuse_placeholders
 from umpteen.formats.sc import read_sc
-from umpteen.graph import GraphError, build_graph
-from umpteen.job import Job, Task, check_job_name
+from umpteen.job.dependencies import GraphError, build_graph
+from umpteen.job.settings import DEFAULTS, Setting, Settings, merge_settings
+from umpteen.job.spec import Job, Task, check_job_name
 from umpteen.model.command import shell_command
 from umpteen.model.names import find_bad_name
-from umpteen.settings import DEFAULTS, Setting, Settings, merge_settings
 
 __all__ = [
     "find_program",

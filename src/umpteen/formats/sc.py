@@ -16,8 +16,8 @@ from umpteen.errors import InputError
 from umpteen.formats.documents import Document
 from umpteen.formats.entries import Draft, locate_error
 from umpteen.formats.native import explain_invalid
-from umpteen.job import Task, check_job_name
-from umpteen.settings import Setting
+from umpteen.job.settings import Setting
+from umpteen.job.spec import Task, check_job_name
 
 __all__ = [
     "BatchFile",

@@ -16,9 +16,9 @@ import msgspec
 from umpteen.errors import InputError, SettingsError, nearest_hint
 from umpteen.formats.matrix import value_text
 from umpteen.formats.placeholders import TextTemplate
-from umpteen.job import Retry, Terms
+from umpteen.job.spec import Retry, Terms
 from umpteen.model.dependencies import OUTCOMES
-from umpteen.settings import parse_duration_s
+from umpteen.units import parse_duration_s
 
 __all__ = [
     "TermsEntry",

@@ -12,7 +12,7 @@ import pytest
 from tests.support.saturn import RUN, RUN_ON_SATURN, TASKS
 from umpteen.errors import InputError
 from umpteen.formats import read_job
-from umpteen.job import Job, Task
+from umpteen.job.spec import Job, Task
 
 Read = Callable[..., Job]
 

@@ -12,8 +12,8 @@ import pytest
 from umpteen.errors import InputError
 from umpteen.formats import read_job
 from umpteen.formats.inputs import choose_job_name
-from umpteen.job import Task
-from umpteen.settings import Setting
+from umpteen.job.settings import Setting
+from umpteen.job.spec import Task
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ import pytest
 
 from umpteen.errors import InputError
 from umpteen.formats import read_job
-from umpteen.job import Job, Task
+from umpteen.job.spec import Job, Task
 
 Read = Callable[..., Job]
 

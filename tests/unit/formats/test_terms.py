@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from umpteen.errors import InputError
 from umpteen.formats import read_job
 from umpteen.formats.terms import parse_retries, parse_size
-from umpteen.job import Job, Retry, Task, Terms
-from umpteen.settings import Setting
+from umpteen.job.settings import Setting
+from umpteen.job.spec import Job, Retry, Task, Terms
 
 Read = Callable[..., Job]
 GB = 1 << 30

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from umpteen.errors import InputError, nearest_hint
-from umpteen.job import Task
+from umpteen.job.spec import Task
 from umpteen.model.dependencies import FREE, OUTCOMES, link
 
 __all__ = ["Barrier", "Graph", "GraphError", "build_graph", "list_by_priority"]

@@ -10,7 +10,7 @@ import re
 import msgspec
 
 from umpteen.errors import InputError
-from umpteen.settings import Settings
+from umpteen.job.settings import Settings
 
 __all__ = ["Job", "Retry", "Task", "Terms", "check_job_name"]
 
