@@ -37,11 +37,11 @@ from umpteen.errors import (
     nearest_hint,
 )
 from umpteen.formats import read_job
-from umpteen.formats.entries import parse_duration_field
-from umpteen.formats.inputs import choose_job_name, names_files
 from umpteen.formats.native import TASK_KEYS, parse_executor
 from umpteen.formats.placeholders import refuse_placeholders
-from umpteen.formats.terms import parse_memory, parse_retries, show_value
+from umpteen.formats.sources import choose_job_name, names_files
+from umpteen.formats.task_options import parse_retries
+from umpteen.formats.tasks import parse_duration_field
 from umpteen.job.settings import Setting
 from umpteen.job.spec import Job as PlannedJob
 from umpteen.model.command import shell_command
@@ -50,6 +50,7 @@ from umpteen.plan import RERUN_CHOICES
 from umpteen.sentences import render_why
 from umpteen.status import JobStatus, describe_end
 from umpteen.store.address import working_folder
+from umpteen.units import parse_memory, show_value
 from umpteen.where import PLAN_FIELDS, compile_where
 
 __all__ = ["Job", "OpenJob", "Task", "TaskResult", "collect", "open_job", "run", "submit"]

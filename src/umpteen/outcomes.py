@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from umpteen.formats.sc import Run
+from umpteen.formats.saturn_batch import Run
 from umpteen.history import History
 from umpteen.job.spec import Task
 from umpteen.store.address import open_store, parse_address

@@ -24,7 +24,15 @@ import msgspec
 
 from umpteen.errors import InputError, SettingsError
 from umpteen.formats.reading import open_document
-from umpteen.formats.recipe import (
+from umpteen.formats.saturn_batch import (
+    BatchFile,
+    Run,
+    complete_runs,
+    encode_chunk,
+    is_of_a_job,
+    read_batch,
+)
+from umpteen.formats.saturn_recipe import (
     WORKING_DIRECTORY,
     Download,
     Recipe,
@@ -32,14 +40,6 @@ from umpteen.formats.recipe import (
     join_script,
     read_recipe,
     rewrite_recipe,
-)
-from umpteen.formats.sc import (
-    BatchFile,
-    Run,
-    complete_runs,
-    encode_chunk,
-    is_of_a_job,
-    read_batch,
 )
 from umpteen.formats.syncs import Sync
 from umpteen.outcomes import read_exit_codes

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import re
+from fractions import Fraction
+from typing import Any
 
-from umpteen.errors import SettingsError
+from umpteen.errors import InputError, SettingsError
 
-__all__ = ["parse_duration_s"]
+__all__ = [
+    "SIZE_WORDS",
+    "parse_duration_s",
+    "parse_memory",
+    "parse_size",
+    "refuse_value",
+    "show_value",
+]
 
 
 _UNITS_S = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -45,3 +54,69 @@ def _read_duration_s(text: str) -> float | None:
         days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
         return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
     return None
+
+
+_MOST_BYTES = 2**63
+
+
+_LEAST_MEMORY = 1 << 20
+
+
+_NUMBER = re.compile(r"[-+]?[\d.]+")
+
+
+_SIZE = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,18})?)\s*(?:([KMGTP])(?:i?B)?|B)?", re.IGNORECASE)
+
+
+SIZE_WORDS = "a size such as 512M or 4G"
+
+
+# --- sizes --------------------------------------------------------------------------------
+
+
+def parse_size(given: str | float) -> int | None:
+    """Bytes in `4096`, `100K`, `512M`, `1.5GB`, `4GiB` or `2T`, by powers of 1024.
+
+    None where it is no size.
+    """
+    match = _SIZE.fullmatch(str(given).strip())
+    if not match:
+        return None
+    size = int(Fraction(match[1]) * 1024 ** (" KMGTP".index((match[2] or " ").upper())))
+    return size if size < _MOST_BYTES else None
+
+
+def parse_memory(given: str | float) -> int:
+    """Bytes; a number without a unit is refused where it is too small to be one of bytes.
+
+    Raises InputError.
+    """
+    text = str(given).strip()
+    size = parse_size(text)
+    if size is None:
+        raise refuse_value("memory", SIZE_WORDS, given)
+    if size < (_LEAST_MEMORY if _NUMBER.fullmatch(text) else 1):
+        number = text.rstrip("BKMGTPbkmgtpi ")
+        hint = f"write a unit: {number}M or {number}G" if size else None
+        raise InputError(f"a memory of {size} bytes is too little", hint, field="memory")
+    return size
+
+
+def refuse_value(
+    field: str, words: str, value: Any, hint: str | None = None, *, subject: str = ""
+) -> InputError:
+    message = f"{subject or repr(field)} must be {words}, not {show_value(value)}"
+    return InputError(message, hint, field=field)
+
+
+def show_value(value: Any) -> str:
+    """A value of a file, as an error shows it."""
+    if isinstance(value, (dict, list)):
+        kind = "a mapping" if isinstance(value, dict) else "a list"
+        return kind if value else f"an empty {kind[2:]}"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    text = str(value)
+    if _NUMBER.fullmatch(text):
+        return text
+    return repr(text if len(text) <= 40 else text[:37] + "...") if value != "" else "nothing"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.support.store import put_hand_in, put_start
-from umpteen.formats.sc import Run
+from umpteen.formats.saturn_batch import Run
 from umpteen.model.ranges import format_ranges
 from umpteen.outcomes import read_exit_codes
 from umpteen.store.address import open_store

@@ -14,7 +14,7 @@ from umpteen.adopt import DEFAULT_SLOTS, build_batch_id
 from umpteen.errors import InputError, SettingsError, StoreError
 from umpteen.formats import read_job
 from umpteen.formats.reading import open_document
-from umpteen.formats.sc import read_batch
+from umpteen.formats.saturn_batch import read_batch
 from umpteen.job.spec import Job
 from umpteen.model.command import RUNNER_VARIABLE, write_verb
 from umpteen.registry import register

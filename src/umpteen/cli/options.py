@@ -203,7 +203,7 @@ def read_memory(_: click.Context, parameter: click.Parameter, value: str | None)
     """Bytes of memory; raises SettingsError that names the flag."""
     if value is None:
         return None
-    from umpteen.formats.terms import parse_memory
+    from umpteen.units import parse_memory
 
     return _read(parse_memory, parameter, value)
 
@@ -212,7 +212,7 @@ def read_size(_: click.Context, parameter: click.Parameter, value: str | None) -
     """Bytes; raises SettingsError that names the flag."""
     if value is None:
         return None
-    from umpteen.formats.terms import parse_size
+    from umpteen.units import parse_size
 
     size = parse_size(value)
     if size is None:

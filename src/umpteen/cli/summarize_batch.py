@@ -9,7 +9,7 @@ import click
 from umpteen.cli.options import complete_file
 from umpteen.cli.printing import say
 from umpteen.errors import EXIT_SUCCEEDED
-from umpteen.formats.sc import Run, complete_runs
+from umpteen.formats.saturn_batch import Run, complete_runs
 from umpteen.outcomes import read_exit_codes
 from umpteen.split import open_batch, sort_runs
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 
 from umpteen.errors import InputError
 from umpteen.formats.documents import Path, Place, Source, check_encoding
-from umpteen.formats.entries import Draft
+from umpteen.formats.tasks import Draft
 from umpteen.model.command import shell_command, write_verb
 
 __all__ = ["find_interpreter", "read_lines", "refuse_makefile"]

@@ -15,7 +15,10 @@ import msgspec
 
 from umpteen.errors import InputError, nearest_hint
 from umpteen.formats.documents import Document, Path, Place, Source
-from umpteen.formats.entries import (
+from umpteen.formats.placeholders import Template, TextTemplate
+from umpteen.formats.syncs import parse_syncs
+from umpteen.formats.tables import iterate_csv
+from umpteen.formats.tasks import (
     AfterEntry,
     Draft,
     Duration,
@@ -26,14 +29,11 @@ from umpteen.formats.entries import (
     locate_error,
     parse_duration_field,
 )
-from umpteen.formats.matrix import iterate_csv
-from umpteen.formats.placeholders import Template, TextTemplate
-from umpteen.formats.syncs import parse_syncs
-from umpteen.formats.terms import show_value
 from umpteen.job.settings import Setting
 from umpteen.job.spec import Task, check_job_name
 from umpteen.model.command import shell_command
 from umpteen.model.names import automatic_name
+from umpteen.units import show_value
 
 __all__ = ["JOB_KEYS", "TASK_KEYS", "explain_invalid", "parse_executor", "read_csv", "read_native"]
 

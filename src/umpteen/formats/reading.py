@@ -17,15 +17,16 @@ import msgspec
 
 from umpteen._version import __version__
 from umpteen.errors import InputError
-from umpteen.formats.documents import (
-    Document,
-    JsonDocument,
-    JsonLinesDocument,
-    Source,
-    YamlDocument,
-    check_encoding,
-)
-from umpteen.formats.entries import (
+from umpteen.formats.documents import Document, Source, check_encoding
+from umpteen.formats.json_documents import JsonDocument, JsonLinesDocument
+from umpteen.formats.lines import find_interpreter, read_lines, refuse_makefile
+from umpteen.formats.matrix import build_product, join_tables, parse_words
+from umpteen.formats.native import read_csv, read_native
+from umpteen.formats.placeholders import refuse_placeholders
+from umpteen.formats.saturn_batch import read_sc
+from umpteen.formats.sources import Inputs, choose_job_name, names_files
+from umpteen.formats.tables import read_table
+from umpteen.formats.tasks import (
     Draft,
     TaskDefaults,
     TaskEntry,
@@ -33,12 +34,7 @@ from umpteen.formats.entries import (
     build_tasks,
     locate_error,
 )
-from umpteen.formats.inputs import Inputs, choose_job_name, names_files
-from umpteen.formats.lines import find_interpreter, read_lines, refuse_makefile
-from umpteen.formats.matrix import build_product, join_tables, parse_words, read_table
-from umpteen.formats.native import read_csv, read_native
-from umpteen.formats.placeholders import refuse_placeholders
-from umpteen.formats.sc import read_sc
+from umpteen.formats.yaml_documents import YamlDocument
 from umpteen.job.dependencies import GraphError, build_graph
 from umpteen.job.settings import DEFAULTS, Setting, Settings, merge_settings
 from umpteen.job.spec import Job, Task, check_job_name

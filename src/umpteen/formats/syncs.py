@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from umpteen.errors import InputError, nearest_hint
-from umpteen.formats.terms import show_value
+from umpteen.units import show_value
 
 __all__ = ["Sync", "parse_sync", "parse_syncs"]
 

@@ -8,13 +8,8 @@ import pytest
 
 from umpteen.errors import InputError
 from umpteen.formats.documents import Source
-from umpteen.formats.matrix import (
-    Table,
-    build_product,
-    parse_matrix,
-    parse_words,
-    read_table,
-)
+from umpteen.formats.matrix import build_product, parse_matrix, parse_words
+from umpteen.formats.tables import Table, read_table
 
 
 def no_table(name: str) -> Source:

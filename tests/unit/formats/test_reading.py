@@ -11,7 +11,7 @@ import pytest
 
 from umpteen.errors import InputError
 from umpteen.formats import read_job
-from umpteen.formats.inputs import choose_job_name
+from umpteen.formats.sources import choose_job_name
 from umpteen.job.settings import Setting
 from umpteen.job.spec import Task
 

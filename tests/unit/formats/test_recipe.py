@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from umpteen.errors import InputError, SettingsError
-from umpteen.formats.documents import JsonDocument, Source, YamlDocument, parse_yaml
-from umpteen.formats.recipe import (
+from umpteen.formats.documents import Source
+from umpteen.formats.json_documents import JsonDocument
+from umpteen.formats.saturn_recipe import (
     Download,
     Recipe,
     check_fetchable,
@@ -16,6 +17,7 @@ from umpteen.formats.recipe import (
     read_recipe,
     rewrite_recipe,
 )
+from umpteen.formats.yaml_documents import YamlDocument, parse_yaml
 
 RECIPE = """\
 # a recipe é 名 😀

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from umpteen.errors import InputError
 from umpteen.formats import read_job
-from umpteen.formats.terms import parse_retries, parse_size
+from umpteen.formats.task_options import parse_retries
 from umpteen.job.settings import Setting
 from umpteen.job.spec import Job, Retry, Task, Terms
+from umpteen.units import parse_size
 
 Read = Callable[..., Job]
 GB = 1 << 30

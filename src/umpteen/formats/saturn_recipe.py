@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 import yaml
 
 from umpteen.errors import InputError, SettingsError
-from umpteen.formats.documents import Document, Source, parse_yaml
-from umpteen.formats.terms import show_value
+from umpteen.formats.documents import Document, Source
+from umpteen.formats.yaml_documents import parse_yaml
+from umpteen.units import show_value
 
 __all__ = [
     "Download",

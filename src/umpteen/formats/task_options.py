@@ -8,17 +8,23 @@ from __future__ import annotations
 import re
 import signal
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from fractions import Fraction
 from typing import Annotated, Any
 
 import msgspec
 
 from umpteen.errors import InputError, SettingsError, nearest_hint
-from umpteen.formats.matrix import value_text
 from umpteen.formats.placeholders import TextTemplate
+from umpteen.formats.tables import value_text
 from umpteen.job.spec import Retry, Terms
 from umpteen.model.dependencies import OUTCOMES
-from umpteen.units import parse_duration_s
+from umpteen.units import (
+    SIZE_WORDS,
+    parse_duration_s,
+    parse_memory,
+    parse_size,
+    refuse_value,
+    show_value,
+)
 
 __all__ = [
     "TermsEntry",
@@ -26,28 +32,19 @@ __all__ = [
     "build_terms",
     "build_terms_after",
     "parse_after",
-    "parse_memory",
     "parse_retries",
-    "parse_size",
     "parse_terms",
-    "show_value",
 ]
 
 _MOST = 2**31
-_MOST_BYTES = 2**63
-_LEAST_MEMORY = 1 << 20
 _MOST_RETRIES = 1000
 _NONE = Terms()
-
-_NUMBER = re.compile(r"[-+]?[\d.]+")
 _WHOLE = re.compile(r"-?[0-9]{1,18}")
-_SIZE = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,18})?)\s*(?:([KMGTP])(?:i?B)?|B)?", re.IGNORECASE)
 _FACTOR = re.compile(r"x\s*([0-9]{1,9}(?:\.[0-9]{1,9})?)", re.IGNORECASE)
 _NO_WAIT = re.compile(r"0+(?:\.0+)?\s*[smhd]?")
 _EXIT_CODE = re.compile(r"exit_code[ :]\s*([0-9]{1,3})(?:\s*-\s*([0-9]{1,3}))?")
 _SIGNAL = re.compile(r"(?:signal[ :]\s*(?:SIG)?|SIG)([0-9]{1,2}|[A-Z][A-Z0-9]*)", re.IGNORECASE)
 _CONDITIONS = ("failed", "any", "timed_out", "out_of_memory", "output_limit", "lost")
-_SIZE_WORDS = "a size such as 512M or 4G"
 _RULE_WORDS = {
     "when": "a condition or a list of conditions",
     "times": f"a whole number from 1 to {_MOST_RETRIES}",
@@ -188,42 +185,11 @@ def _parse_expect(given: str | list[Any]) -> list[str]:
     return paths
 
 
-# --- sizes --------------------------------------------------------------------------------
-
-
-def parse_size(given: str | float) -> int | None:
-    """Bytes in `4096`, `100K`, `512M`, `1.5GB`, `4GiB` or `2T`, by powers of 1024.
-
-    None where it is no size.
-    """
-    match = _SIZE.fullmatch(str(given).strip())
-    if not match:
-        return None
-    size = int(Fraction(match[1]) * 1024 ** (" KMGTP".index((match[2] or " ").upper())))
-    return size if size < _MOST_BYTES else None
-
-
-def parse_memory(given: str | float) -> int:
-    """Bytes; a number without a unit is refused where it is too small to be one of bytes.
-
-    Raises InputError.
-    """
-    text = str(given).strip()
-    size = parse_size(text)
-    if size is None:
-        raise _wrong("memory", _SIZE_WORDS, given)
-    if size < (_LEAST_MEMORY if _NUMBER.fullmatch(text) else 1):
-        number = text.rstrip("BKMGTPbkmgtpi ")
-        hint = f"write a unit: {number}M or {number}G" if size else None
-        raise InputError(f"a memory of {size} bytes is too little", hint, field="memory")
-    return size
-
-
 def _parse_output_limit(given: str | float) -> int | None:
     """Bytes; 0 is no limit, in place of the job's."""
     size = parse_size(given)
     if size is None:
-        raise _wrong("output_limit", _SIZE_WORDS, given)
+        raise refuse_value("output_limit", SIZE_WORDS, given)
     return size or None
 
 
@@ -238,10 +204,10 @@ def parse_retries(given: Any) -> list[Retry]:
         return [_parse_rule(rule) for rule in given]
     if isinstance(given, bool) or not _WHOLE.fullmatch(str(given).strip()):
         words = "a number, a rule or a list of rules"
-        raise _wrong("retries", words, given, _RETRIES_HINT)
+        raise refuse_value("retries", words, given, _RETRIES_HINT)
     times = int(given)
     if not 0 <= times <= _MOST_RETRIES:
-        raise _wrong("retries", f"from 0 to {_MOST_RETRIES}", given)
+        raise refuse_value("retries", f"from 0 to {_MOST_RETRIES}", given)
     return [Retry(["failed"], times)] if times else []
 
 
@@ -331,27 +297,7 @@ def _parse_more_memory(rule: _Rule, given: Mapping[str, Any]) -> tuple[float, in
 
 
 def _wrong_rule(key: str, given: Mapping[str, Any]) -> InputError:
-    return _wrong("retries", _RULE_WORDS[key], given.get(key), subject=f"{key!r} of a retry")
-
-
-def _wrong(
-    field: str, words: str, value: Any, hint: str | None = None, *, subject: str = ""
-) -> InputError:
-    message = f"{subject or repr(field)} must be {words}, not {show_value(value)}"
-    return InputError(message, hint, field=field)
-
-
-def show_value(value: Any) -> str:
-    """A value of a file, as an error shows it."""
-    if isinstance(value, (dict, list)):
-        kind = "a mapping" if isinstance(value, dict) else "a list"
-        return kind if value else f"an empty {kind[2:]}"
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    text = str(value)
-    if _NUMBER.fullmatch(text):
-        return text
-    return repr(text if len(text) <= 40 else text[:37] + "...") if value != "" else "nothing"
+    return refuse_value("retries", _RULE_WORDS[key], given.get(key), subject=f"{key!r} of a retry")
 
 
 _PARSERS: dict[str, Callable[[Any], Any]] = {

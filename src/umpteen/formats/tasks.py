@@ -16,13 +16,14 @@ import msgspec
 
 from umpteen.errors import InputError, SettingsError, UmpteenError
 from umpteen.formats.documents import Path, Place, Source
-from umpteen.formats.matrix import ReadTable, Table, parse_matrix, value_text
+from umpteen.formats.matrix import parse_matrix
 from umpteen.formats.placeholders import (
     Template,
     TextTemplate,
     refuse_placeholder_in_name,
 )
-from umpteen.formats.terms import (
+from umpteen.formats.tables import ReadTable, Table, value_text
+from umpteen.formats.task_options import (
     TermsEntry,
     TermsTemplate,
     build_terms,

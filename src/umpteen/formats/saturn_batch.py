@@ -14,8 +14,8 @@ import msgspec
 
 from umpteen.errors import InputError
 from umpteen.formats.documents import Document
-from umpteen.formats.entries import Draft, locate_error
 from umpteen.formats.native import explain_invalid
+from umpteen.formats.tasks import Draft, locate_error
 from umpteen.job.settings import Setting
 from umpteen.job.spec import Task, check_job_name
 
