@@ -12,9 +12,9 @@ import msgspec
 
 from umpteen.errors import InputError
 from umpteen.history import History
-from umpteen.leftovers import clear_dead
 from umpteen.model.states import IS_FINAL
-from umpteen.starts import Opener
+from umpteen.runner.batch_start import Opener
+from umpteen.runner.leftovers import clear_dead
 from umpteen.store.job_files import read_cancel_mark
 from umpteen.store.layout import CANCEL
 from umpteen.store.records import build_line

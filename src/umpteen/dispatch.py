@@ -41,7 +41,6 @@ from umpteen.history import SKIPPED, History
 from umpteen.job.dependencies import build_graph
 from umpteen.job.settings import DEFAULTS, Settings
 from umpteen.job.spec import Job, Task, Terms
-from umpteen.leftovers import clear_dead
 from umpteen.lookup import (
     UNKNOWN_S,
     Liveness,
@@ -58,6 +57,7 @@ from umpteen.model.record import Record
 from umpteen.model.states import IS_FINAL, SLOTS_MOST
 from umpteen.plan import Chosen, Plan, build_plan, takes_behind
 from umpteen.registry import forget, register
+from umpteen.runner.leftovers import clear_dead
 from umpteen.status import JobStatus, build_status, estimate_left_s
 from umpteen.store.address import (
     check_job_address,

@@ -24,11 +24,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from umpteen.errors import BackendError, SettingsError
-from umpteen.lease import is_held
+from umpteen.runner.launch import build_python_command
+from umpteen.runner.lease import is_held
 from umpteen.store.identity import Identity
 from umpteen.store.submission_lock import name_hand_in
 from umpteen.system.locks import leases_folder, local_lock
-from umpteen.system.processes import build_python_command
 from umpteen.system.stop_signals import Stops
 
 __all__ = ["is_kept_dead", "keep_cluster", "load_class", "main"]

@@ -15,9 +15,9 @@ from umpteen.estimate import estimate_range
 from umpteen.executors.base import LOCAL, QUEUED, RUNNING
 from umpteen.handed_files import HandIn
 from umpteen.history import History
-from umpteen.lease import find_death, find_trouble
 from umpteen.model.record import Record
 from umpteen.model.states import STATES, tell_end
+from umpteen.runner.lease import find_death, find_trouble
 from umpteen.store.layout import REMOVING
 
 __all__ = [

@@ -14,9 +14,9 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from umpteen.executors.base import LOCAL
 from umpteen.history import SUCCEEDED, History
 from umpteen.job.spec import Task
-from umpteen.lane import is_left
 from umpteen.model.record import Record
 from umpteen.model.states import IS_FINAL, NUMBER_OF
+from umpteen.runner.lanes.lane import is_left
 from umpteen.store.address import is_remote, open_store, place_of
 from umpteen.store.status_codes import STATUS_CODE, Left, find_left, has_left, judge
 

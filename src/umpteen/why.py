@@ -15,12 +15,12 @@ from umpteen.behind import find_behind
 from umpteen.history import SUCCEEDED, BatchHistory, History
 from umpteen.job.dependencies import Graph, build_graph
 from umpteen.job.spec import Task, Terms
-from umpteen.lease import find_death
 from umpteen.model.command import build_digest, shell_command
 from umpteen.model.dependencies import meets
 from umpteen.model.record import Record
 from umpteen.model.states import IS_FINAL, STATES
 from umpteen.plan import list_code
+from umpteen.runner.lease import find_death
 from umpteen.store.address import place_of
 from umpteen.store.job_files import RunningTask, parse_running
 from umpteen.store.layout import running_key, synced_key

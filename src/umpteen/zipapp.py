@@ -1,7 +1,7 @@
 """The part of umpteen that travels, as one file for machines that have only `python3`.
 
 An ordinary zip file, the same bytes for the same version, so that its digest names it. For
-engines it is put into the text of a module, `executors.carrier`, that starts the runner.
+engines it is put into the text of a module, `runner.engine_worker`, that starts the runner.
 """
 
 from __future__ import annotations
@@ -18,16 +18,21 @@ __all__ = ["Carrier", "TRAVELS", "Zipapp", "build_carrier", "build_zipapp"]
 
 # Modules of this package that the runner is made of: standard library alone, Python 3.9.
 TRAVELS = (
-    "_version adopt attempts delivery errors feed foreign intake lane lanes lease leftovers "
-    "live model model.archive model.command model.dependencies model.forms model.names "
-    "model.ranges model.record model.states open_batches others outgoing recalls recorder "
-    "retries runner starts store store.address store.backends store.backends.base "
+    "_version errors model model.archive model.command model.dependencies model.forms "
+    "model.names model.ranges model.record model.states runner runner.active_batch "
+    "runner.active_batches runner.arguments runner.batch_loader runner.batch_start "
+    "runner.cancellation runner.completions runner.dispatcher runner.heartbeat "
+    "runner.import_batch runner.lanes runner.lanes.command runner.lanes.group "
+    "runner.lanes.lane runner.lanes.protocol runner.launch runner.lease runner.leftovers "
+    "runner.live_output runner.loop runner.main runner.recorder runner.retries "
+    "runner.scheduler runner.synced runner.uploader runner.uploads runner.upstream "
+    "runner.workload store store.address store.backends store.backends.base "
     "store.backends.fsspec store.backends.s3 store.backends.sftp store.base store.batch_file "
     "store.directory store.identity store.job_files store.layout store.owners store.recorded "
     "store.records store.remote store.segments store.status_codes store.submission_lock "
     "system system.background system.children system.host system.locks system.plain_files "
     "system.processes system.resources system.spawn system.stop_signals system.streams "
-    "system.terminal tickets unpack work"
+    "system.terminal"
 ).split()
 
 _DATE = (1980, 1, 1, 0, 0, 0)  # the first that a zip file knows
@@ -49,8 +54,8 @@ class Carrier(NamedTuple):
 
 @functools.cache
 def build_carrier() -> Carrier:
-    """What engines carry to workers: see `executors/carrier.py`."""
-    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "executors", "carrier.py")
+    """What engines carry to workers: see `runner/engine_worker.py`."""
+    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "runner", "engine_worker.py")
     with open(path, encoding="utf-8") as file:
         text = file.read()
     packed = build_zipapp()

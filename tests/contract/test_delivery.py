@@ -12,8 +12,8 @@ import pytest
 from tests.support.proxy import FaultProxy
 from tests.support.s3 import S3
 from tests.support.wait import wait_until
-from umpteen.delivery import Delivery, Parcel, Partial
 from umpteen.errors import StoreError
+from umpteen.runner.uploader import Delivery, Parcel, Partial
 from umpteen.store.address import OPTIONS_VARIABLE, open_store
 from umpteen.store.base import Content
 from umpteen.store.directory import DirectoryStore

@@ -10,15 +10,15 @@ import pytest
 
 from tests.support.store import put_hand_in
 from umpteen.history import History
-from umpteen.lease import Lease, is_held
 from umpteen.lookup import Liveness
-from umpteen.starts import Opener
+from umpteen.runner.batch_start import Opener
+from umpteen.runner.launch import build_runner_command
+from umpteen.runner.lease import Lease, is_held
 from umpteen.store.directory import DirectoryStore
 from umpteen.store.identity import describe_place, find_place, identify
 from umpteen.store.layout import JOB, RecordsKey, batch_key, handles_key, records_key
 from umpteen.store.records import build_line
 from umpteen.system.host import read_machine
-from umpteen.system.processes import build_runner_command
 
 TOKEN, OTHER = "a" * 12, "b" * 12
 BATCH = """{"nprocs": 1, "remote_output_path": "%s", "runs": [{"cmd": "true",

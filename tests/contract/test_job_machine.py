@@ -35,10 +35,11 @@ from umpteen.hand_in import hand_in, open_job_folder
 from umpteen.history import History
 from umpteen.job.settings import Setting, merge_settings
 from umpteen.job.spec import Job, Task, Terms
-from umpteen.lease import Lease
 from umpteen.model.states import NUMBER_OF, STATES
 from umpteen.plan import build_plan
-from umpteen.starts import OpenBatch, Opener
+from umpteen.runner.active_batch import OpenBatch
+from umpteen.runner.batch_start import Opener
+from umpteen.runner.lease import Lease
 from umpteen.store.directory import DirectoryStore
 from umpteen.store.identity import identify
 from umpteen.store.layout import CANCEL

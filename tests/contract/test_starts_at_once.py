@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from umpteen.lease import Lease
-from umpteen.starts import OpenBatch, Opener
+from umpteen.runner.active_batch import OpenBatch
+from umpteen.runner.batch_start import Opener
+from umpteen.runner.lease import Lease
 from umpteen.store.directory import DirectoryStore, RecordsFile
 from umpteen.store.identity import identify
 from umpteen.store.layout import JOB, batch_key

@@ -21,7 +21,7 @@ from tests.support.sweep import kill
 from tests.support.wait import wait_until
 from umpteen.batches import LOCAL_BATCH_CAP
 from umpteen.model.dependencies import link
-from umpteen.system.processes import build_runner_command
+from umpteen.runner.launch import build_runner_command
 
 PORTABLE = {"UMPTEEN_PORTABLE": "1"}
 SEED = os.environ.get("UMPTEEN_SWEEP_SEED") or str(int(time.time()))

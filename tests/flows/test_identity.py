@@ -49,7 +49,7 @@ def list_runner(umpteen: Umpteen) -> list[int]:
     return [
         pid
         for pid in list_processes(umpteen)
-        if b"umpteen.runner" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        if b"umpteen.runner.main" in Path(f"/proc/{pid}/cmdline").read_bytes()
     ]
 
 

@@ -14,7 +14,7 @@ from tests.support.command import Umpteen
 from tests.support.store import list_records, read_record
 from tests.support.sweep import list_processes
 from tests.support.wait import wait_until
-from umpteen.system.processes import build_runner_command
+from umpteen.runner.launch import build_runner_command
 
 PORTABLE = {"UMPTEEN_PORTABLE": "1"}
 

@@ -25,13 +25,13 @@ from tests.support.s3 import S3
 from tests.support.sftp import Sftp
 from tests.support.sweep import TARGETS, Point, find_runners, list_processes
 from tests.support.wait import wait_until
-from umpteen.live import LiveReader
 from umpteen.model.command import RUNNER_VARIABLE
+from umpteen.runner.launch import build_runner_command
+from umpteen.runner.live_output import LiveReader
 from umpteen.store.address import OPTIONS_VARIABLE, open_store
 from umpteen.store.base import Store
 from umpteen.store.records import list_starts, read_start
 from umpteen.system.host import read_machine
-from umpteen.system.processes import build_runner_command
 
 RECORDS = ".umpteen/records/1"
 SEED = os.environ.get("UMPTEEN_SWEEP_SEED") or str(int(time.time()))

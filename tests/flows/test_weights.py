@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.command import Umpteen
 from tests.support.store import list_records
-from umpteen.system.processes import build_runner_command
+from umpteen.runner.launch import build_runner_command
 from umpteen.system.resources import read_capacity
 
 PORTABLE = {"UMPTEEN_PORTABLE": "1"}

@@ -73,7 +73,7 @@ def list_processes(umpteen: Umpteen) -> dict[int, bytes]:
 def find_runners(umpteen: Umpteen) -> list[int]:
     """Runners and their lanes, a runner before its lanes."""
     processes = list_processes(umpteen)
-    ours = {pid for pid, command in processes.items() if b"umpteen.runner" in command}
+    ours = {pid for pid, command in processes.items() if b"umpteen.runner.main" in command}
     entries = {entry.pid: entry for entry in process.list_processes() if entry.pid in ours}
     runners = [entry for entry in entries.values() if entry.parent not in entries]
     lanes = [entry for entry in entries.values() if entry.parent in {r.pid for r in runners}]

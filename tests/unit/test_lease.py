@@ -15,7 +15,8 @@ import pytest
 
 from tests.support.wait import wait_until
 from umpteen.errors import StoreError
-from umpteen.lease import (
+from umpteen.model.states import SLOTS_MOST
+from umpteen.runner.lease import (
     SYNCED,
     Lease,
     SlotEntry,
@@ -25,7 +26,6 @@ from umpteen.lease import (
     list_living,
     read_last_slots,
 )
-from umpteen.model.states import SLOTS_MOST
 from umpteen.store.identity import Identity
 from umpteen.system.host import boot_ticks
 from umpteen.system.locks import leases_folder, local_lock, lock_file
@@ -265,7 +265,7 @@ def test_lease_that_is_being_made_is_not_taken_for_a_dead_one(
             looked.append(end_leftovers(STORE))
         flock(fd, how)
 
-    monkeypatch.setattr("umpteen.lease.fcntl.flock", look_before)
+    monkeypatch.setattr("umpteen.runner.lease.fcntl.flock", look_before)
     lease = Lease.create(TOKEN, STORE, 1)
     assert looked == [[]]
     assert not (leases / TOKEN / "buried").exists()

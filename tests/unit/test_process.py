@@ -19,18 +19,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.wait import wait_until
+from umpteen.runner.lanes.command import is_plain, resolve_program
+from umpteen.runner.launch import build_runner_command
 from umpteen.system import children, processes
 from umpteen.system import spawn as spawning
 from umpteen.system.children import ChildWatcher
 from umpteen.system.host import boot_ticks, read_machine
-from umpteen.system.processes import (
-    build_runner_command,
-    end_group,
-    is_plain,
-    list_marked,
-    list_processes,
-    resolve_program,
-)
+from umpteen.system.processes import end_group, list_marked, list_processes
 from umpteen.system.resources import usable_cores
 from umpteen.system.spawn import Launch, Spawner
 

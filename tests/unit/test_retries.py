@@ -15,7 +15,7 @@ from umpteen.model.states import (
     REASON_OUT_OF_MEMORY,
     REASON_OUTPUT_LIMIT,
 )
-from umpteen.retries import Again, plan_retry
+from umpteen.runner.retries import Again, plan_retry
 
 FAILED: dict[str, Any] = {"state": "failed", "exit_code": 1}
 KILLED: dict[str, Any] = {"state": "failed", "signal": 9}

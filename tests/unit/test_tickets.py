@@ -13,8 +13,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from umpteen.model.states import NUMBER_OF
+from umpteen.runner.scheduler import Needs, Queue, Taken, Tasks, Unrun, build_needs
 from umpteen.system.resources import Capacity
-from umpteen.tickets import Needs, Queue, Taken, Tasks, Unrun, build_needs
 
 GB = 1 << 30
 HERE = Capacity(cpus=4, memory=8 * GB, gpus=("0", "1"))

@@ -18,8 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from tests.support.trees import Link, Program, put_tree, see_tree, trees
 from tests.support.wait import wait_until
 from umpteen.errors import StoreError
+from umpteen.runner.synced import lead_to, mark_used, place, remove_unused, unpack_once
 from umpteen.staging import measure, pack
-from umpteen.unpack import lead_to, mark_used, place, remove_unused, unpack_once
 
 SMALL = {
     "main.py": b"print()",

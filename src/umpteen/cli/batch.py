@@ -10,7 +10,6 @@ from typing import Any
 import click
 import msgspec
 
-from umpteen.adopt import DEFAULT_SLOTS, build_batch_id
 from umpteen.errors import InputError, SettingsError, StoreError
 from umpteen.formats import read_job
 from umpteen.formats.reading import open_document
@@ -18,8 +17,9 @@ from umpteen.formats.saturn_batch import read_batch
 from umpteen.job.spec import Job
 from umpteen.model.command import RUNNER_VARIABLE, write_verb
 from umpteen.registry import register
+from umpteen.runner.import_batch import DEFAULT_SLOTS, build_batch_id
+from umpteen.runner.launch import build_runner_command
 from umpteen.store.address import parse_address
-from umpteen.system.processes import build_runner_command
 
 __all__ = ["batch_command"]
 

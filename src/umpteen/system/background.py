@@ -9,10 +9,8 @@ from collections.abc import Callable
 from typing import Generic, Optional, TypeVar
 
 from umpteen.errors import StoreError
-from umpteen.store.base import Appender
-from umpteen.system.host import sync_filesystem
 
-__all__ = ["Aside", "Beside", "Syncer", "is_unsynced"]
+__all__ = ["Aside", "Beside"]
 
 _ASIDE_S = 5.0
 
@@ -71,44 +69,3 @@ class Aside:
     def do(self, call: Callable[[], None]) -> None:
         """Have it done when all before it is; a store's errors are passed over."""
         self.calls.put(call)
-
-
-class Syncer:
-    """Waits for the disk in a thread of its own, so that nobody else has to."""
-
-    def __init__(self) -> None:
-        self.thread: threading.Thread | None = None
-        self.marks: list[tuple[Appender, int]] = []
-        self.error: StoreError | None = None  # of the newest, where that failed
-
-    def begin(self, marks: list[tuple[Appender, int]]) -> None:
-        """Start to sync all that was written so far, if nothing is being synced."""
-        if self.thread is None:
-            self.marks, self.error = marks, None
-            self.thread = threading.Thread(target=self._sync, daemon=True)
-            self.thread.start()
-
-    def _sync(self) -> None:
-        try:
-            for file, _ in self.marks:
-                file.flush()
-            if self.marks[0][0].fd >= 0:
-                sync_filesystem(self.marks[0][0].fd)
-        except StoreError as error:
-            self.error = error
-        except OSError as error:
-            self.error = StoreError(f"{error.strerror}: {error.filename or 'the disk'}")
-
-    def take(self, *, wait: bool) -> list[tuple[Appender, int]]:
-        """How far each file is on the disk by now; empty while that is not known."""
-        if self.thread is None or (self.thread.is_alive() and not wait):
-            return []
-        self.thread.join()
-        self.thread = None
-        marks, self.marks = self.marks, []
-        return [] if self.error else marks
-
-
-def is_unsynced(file: Appender) -> bool:
-    """Whether it has what a power loss, or our own end, would take away."""
-    return bool(file.pending) if file.fd < 0 else file.size > file.synced

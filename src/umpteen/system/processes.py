@@ -8,23 +8,18 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import subprocess
-import sys
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
-from umpteen.errors import EXIT_INTERRUPTED, RUNNER_CRASHED, BackendError
+from umpteen.errors import BackendError
 from umpteen.system.host import IS_PORTABLE
 
 __all__ = [
     "ProcessEntry",
-    "build_python_command",
-    "build_runner_command",
     "end_group",
     "explain_shortage",
     "is_marked_otherwise",
-    "is_plain",
     "is_running",
     "is_stopped",
     "list_below",
@@ -33,54 +28,7 @@ __all__ = [
     "list_processes",
     "read_pid_namespace",
     "read_process",
-    "resolve_program",
 ]
-
-# What a POSIX shell, dash or bash does itself, so that running a program of that name
-# would not be the same.
-_SHELL_WORDS = frozenset(
-    ". : [ alias bg bind break builtin caller case cd chdir command compgen complete compopt"
-    " continue coproc declare dirs disown do done echo elif else enable esac eval exec exit"
-    " export false fc fg fi for function getopts hash help history if in jobs kill let local"
-    " logout mapfile newgrp popd printf pushd pwd read readarray readonly return select set"
-    " shift shopt source suspend test then time times trap true type typeset ulimit umask"
-    " unalias unset until wait while".split()
-)
-_PLAIN_COMMAND = re.compile(r"[A-Za-z0-9_@%+:,./\-][A-Za-z0-9_@%+=:,./\- \t]*")
-
-
-def build_runner_command() -> list[str]:
-    """The command that starts a runner with this Python and this copy of the package.
-
-    Without `site` it starts in half the time; without PYTHONPATH nothing is passed on to
-    commands that they would not have had otherwise.
-    """
-    return build_python_command("umpteen.runner", "-S", "-E")
-
-
-def build_python_command(module: str, *flags: str) -> list[str]:
-    """The command that calls `main` of a module of this copy of the package with this Python.
-
-    The standard library comes first: before the folder that we are in, which may have a
-    `random.py`, and before what is installed beside us.
-    """
-    place = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    # By hand as well, as Python 3.9 does not know -P, without which 3.13 imports before we do.
-    safe = ["-P"] if sys.version_info >= (3, 11) else []
-    program = (
-        "import sys\n"
-        "sys.path[:] = [*filter(None, sys.path)]\n"
-        f"{place!r} in sys.path or sys.path.append({place!r})\n"
-        "try:\n"
-        f"    from {module} import main\n"
-        "    sys.exit(main())\n"
-        "except KeyboardInterrupt:\n"
-        f"    sys.exit({EXIT_INTERRUPTED})\n"
-        "except Exception:\n"
-        "    sys.excepthook(*sys.exc_info())\n"
-        f"    sys.exit({RUNNER_CRASHED})\n"
-    )
-    return [sys.executable, *flags, *safe, "-c", program]
 
 
 def explain_shortage(error: Exception) -> BackendError | None:
@@ -95,34 +43,6 @@ def explain_shortage(error: Exception) -> BackendError | None:
             "end others, or raise the limit: ulimit -u shows it",
         )
     return None
-
-
-# --- starting -------------------------------------------------------------------------
-
-
-def is_plain(command: str) -> bool:
-    """Whether a command holds no shell syntax at all, so that blanks alone part its words."""
-    return _PLAIN_COMMAND.fullmatch(command) is not None
-
-
-def resolve_program(word: str, path: str, cwd: str | None) -> str | None:
-    """The program that `sh` would start for the first word of a plain command.
-
-    None where the shell would do something else: a builtin, an assignment, nothing found.
-    """
-    if "=" in word or word in _SHELL_WORDS:
-        return None
-    if "/" in word:
-        full = word if word.startswith("/") or cwd is None else os.path.join(cwd, word)
-        return word if _is_program(full) else None
-    for folder in path.split(":"):
-        if folder.startswith("/") and _is_program(f"{folder}/{word}"):
-            return f"{folder}/{word}"
-    return None
-
-
-def _is_program(path: str) -> bool:
-    return os.path.isfile(path) and os.access(path, os.X_OK)
 
 
 # --- ending -----------------------------------------------------------------------------

@@ -14,12 +14,13 @@ import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from umpteen.delivery import Delivery, Parcel, Partial
-from umpteen.lanes import Lanes
-from umpteen.lease import Kept, Lease
 from umpteen.model.states import NUMBER_OF, TaskState
-from umpteen.others import Others
-from umpteen.starts import OpenBatch, Opener
+from umpteen.runner.active_batch import OpenBatch
+from umpteen.runner.batch_start import Opener
+from umpteen.runner.heartbeat import Others
+from umpteen.runner.lanes.group import Lanes
+from umpteen.runner.lease import Kept, Lease
+from umpteen.runner.uploader import Delivery, Parcel, Partial
 from umpteen.store.address import is_remote
 from umpteen.store.layout import attempt_folder, spool_folder
 from umpteen.store.records import build_line

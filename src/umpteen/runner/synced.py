@@ -28,8 +28,8 @@ from collections.abc import Callable, Iterator
 from typing import IO, Optional, cast
 
 from umpteen.errors import StoreError
-from umpteen.lease import SYNCED
 from umpteen.model.archive import CHUNK, DIGEST_BYTES, stays_inside
+from umpteen.runner.lease import SYNCED
 from umpteen.system.locks import leases_folder, local_lock, lock_file
 
 __all__ = ["lead_to", "mark_used", "place", "remove_unused", "synced_folder", "unpack_once"]

@@ -7,9 +7,9 @@ import time
 from collections.abc import Iterator
 
 from umpteen.errors import StoreError
-from umpteen.lease import list_living
 from umpteen.model.states import NUMBER_OF
-from umpteen.starts import Opener, read_batch
+from umpteen.runner.batch_start import Opener, read_batch
+from umpteen.runner.lease import list_living
 from umpteen.store.records import list_starts, read_start
 
 __all__ = ["ForeignBatches"]

@@ -17,12 +17,10 @@ import os
 import re
 import shutil
 import signal
-import struct
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Callable, NamedTuple
 
-from umpteen.lease import Lease, SlotEntry
 from umpteen.model.command import RUNNER_VARIABLE, build_digest, build_environment
 from umpteen.model.forms import parse_ranges
 from umpteen.model.record import Record
@@ -33,6 +31,24 @@ from umpteen.model.states import (
     REASON_OUTPUT_LIMIT,
     TaskState,
 )
+from umpteen.runner.lanes.command import is_plain, resolve_program
+from umpteen.runner.lanes.protocol import (
+    AGAIN,
+    CANCEL_ALL,
+    CANCEL_ONE,
+    DEADLINE,
+    END_KINDLY,
+    FENCED,
+    GO_ON,
+    KILL,
+    LEAVE,
+    ONE_MORE,
+    ORDER,
+    PAUSE,
+    TICKET,
+)
+from umpteen.runner.lease import Lease, SlotEntry
+from umpteen.runner.synced import synced_folder
 from umpteen.store.address import OPTIONS_VARIABLE, is_remote, parse_address
 from umpteen.store.base import Store
 from umpteen.store.identity import tell_loss
@@ -52,45 +68,13 @@ from umpteen.system.processes import (
     ProcessEntry,
     end_group,
     explain_shortage,
-    is_plain,
     is_running,
     list_below,
     list_marked,
-    resolve_program,
 )
 from umpteen.system.spawn import Launch, Spawner
-from umpteen.unpack import synced_folder
 
-__all__ = [
-    "AGAIN",
-    "BatchView",
-    "CANCEL_ALL",
-    "CANCEL_ONE",
-    "DEADLINE",
-    "END_KINDLY",
-    "FENCED",
-    "GO_ON",
-    "KILL",
-    "LEAVE",
-    "LaneSetup",
-    "ONE_MORE",
-    "ORDER",
-    "PAUSE",
-    "TICKET",
-    "is_left",
-    "run_lane",
-]
-
-# A batch's place in the runner's list, a task's place in it, the attempt's number, what holds
-# for it, and the GPUs it may use as a mask.
-TICKET = struct.Struct("<IIIIQ")
-FENCED = 1  # an earlier start may live elsewhere: outputs go below `attempts/`
-AGAIN = 2  # the attempt before was this runner's, too
-
-# What a lane is told; the task it is about, where it is about one, as a ticket names it.
-ORDER = struct.Struct("<cxxxII")
-PAUSE, GO_ON, ONE_MORE, LEAVE = b"P", b"G", b"1", b"L"
-END_KINDLY, KILL, DEADLINE, CANCEL_ALL, CANCEL_ONE = b"T", b"K", b"D", b"X", b"C"
+__all__ = ["BatchView", "LaneSetup", "is_left", "run_lane"]
 _ENDINGS = {
     END_KINDLY: (TaskState.WAITING.value, REASON_INTERRUPTED),
     DEADLINE: (TaskState.TIMED_OUT.value, REASON_DEADLINE),

@@ -13,18 +13,18 @@ import shutil
 from collections.abc import Sequence
 from typing import Callable, Optional
 
-from umpteen.lane import BatchView
 from umpteen.model.states import REASON_OUT_OF_MEMORY, TaskState
-from umpteen.open_batches import FAILURES, OpenBatches
-from umpteen.outgoing import Outcome, Outgoing
-from umpteen.recalls import Recalls
-from umpteen.retries import plan_retry
+from umpteen.runner.active_batches import FAILURES, OpenBatches
+from umpteen.runner.cancellation import Recalls
+from umpteen.runner.lanes.lane import BatchView
+from umpteen.runner.retries import plan_retry
+from umpteen.runner.scheduler import Needs, build_needs
+from umpteen.runner.uploads import Outcome, Outgoing
 from umpteen.store.address import is_remote
 from umpteen.store.layout import spool_folder
 from umpteen.store.records import build_line
 from umpteen.system.plain_files import open_below
 from umpteen.system.resources import OutOfMemoryWatch
-from umpteen.tickets import Needs, build_needs
 
 __all__ = ["Attempts", "Echo", "echo_outputs"]
 

@@ -13,16 +13,17 @@ from collections.abc import Iterable
 from typing import Any
 
 from umpteen.errors import StoreError
-from umpteen.foreign import ForeignBatches
-from umpteen.lane import AGAIN, CANCEL_ALL, FENCED, TICKET
-from umpteen.lanes import Lanes
 from umpteen.model.states import NUMBER_OF, TaskState
-from umpteen.others import Others
-from umpteen.recorder import Recorder
-from umpteen.retries import Again, plan_retry
-from umpteen.starts import OpenBatch, Opener
+from umpteen.runner.active_batch import OpenBatch
+from umpteen.runner.batch_start import Opener
+from umpteen.runner.heartbeat import Others
+from umpteen.runner.lanes.group import Lanes
+from umpteen.runner.lanes.protocol import AGAIN, CANCEL_ALL, FENCED, TICKET
+from umpteen.runner.recorder import Recorder
+from umpteen.runner.retries import Again, plan_retry
+from umpteen.runner.scheduler import Needs, Queue, Tasks, Unrun, build_needs
+from umpteen.runner.upstream import ForeignBatches
 from umpteen.store.records import build_line
-from umpteen.tickets import Needs, Queue, Tasks, Unrun, build_needs
 
 __all__ = ["FAILURES", "OpenBatches", "SUCCEEDED"]
 

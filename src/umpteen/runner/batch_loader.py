@@ -14,14 +14,15 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from umpteen.errors import StoreError
-from umpteen.lane import BatchView
-from umpteen.lanes import Lanes
-from umpteen.starts import OpenBatch, Opener
+from umpteen.runner.active_batch import OpenBatch
+from umpteen.runner.batch_start import Opener
+from umpteen.runner.lanes.group import Lanes
+from umpteen.runner.lanes.lane import BatchView
+from umpteen.runner.synced import lead_to, place, unpack_once
 from umpteen.store.address import is_remote
 from umpteen.store.job_files import CancelMark, read_cancel_mark
 from umpteen.store.layout import batch_key, synced_key
 from umpteen.system.background import Beside
-from umpteen.unpack import lead_to, place, unpack_once
 
 __all__ = ["Intake", "Opened"]
 

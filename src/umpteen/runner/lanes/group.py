@@ -13,10 +13,12 @@ import signal
 import sys
 import time
 
-from umpteen.lane import GO_ON, KILL, LEAVE, ONE_MORE, ORDER, PAUSE, LaneSetup, run_lane
-from umpteen.lease import Lease
 from umpteen.model.command import RUNNER_VARIABLE
-from umpteen.starts import read_batch
+from umpteen.runner.batch_start import read_batch
+from umpteen.runner.lanes.lane import LaneSetup, run_lane
+from umpteen.runner.lanes.protocol import GO_ON, KILL, LEAVE, ONE_MORE, ORDER, PAUSE
+from umpteen.runner.lease import Lease
+from umpteen.runner.workload import Work
 from umpteen.store.directory import DirectoryStore
 from umpteen.system.children import ChildWatcher, reap_strangers
 from umpteen.system.processes import (
@@ -32,7 +34,6 @@ from umpteen.system.resources import (
     is_memory_short,
     usable_cores,
 )
-from umpteen.work import Work
 
 __all__ = ["Lanes"]
 

@@ -1,13 +1,4 @@
-"""On the machine: runs batches, and records what happened to each of their tasks.
-
-    python3 -m umpteen.runner ADDRESS BATCHES      BATCHES such as 1-3,7
-
-Takes batch files of a store (or one from elsewhere, see `adopt.py`), forks lanes that execute
-the commands, gives them tickets, and alone writes the records. Here are the command line, the
-signals, the main loop and the end; what there is between belongs to the modules named in
-docs/architecture.md. Knows nothing of executors and of how a job was planned. Standard library
-alone.
-"""
+"""The runner's loop: starts tasks, hears of their ends, looks at the store, and closes."""
 
 from __future__ import annotations
 
@@ -17,103 +8,58 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
 
-from umpteen.attempts import Attempts, echo_outputs
 from umpteen.errors import (
     EXIT_SOME_FAILED,
     EXIT_SUCCEEDED,
     RUNNER_CRASHED,
     StoreError,
-    UmpteenError,
 )
-from umpteen.feed import Feed
-from umpteen.foreign import ForeignBatches
-from umpteen.intake import Intake
-from umpteen.lane import CANCEL_ALL, DEADLINE, END_KINDLY, GO_ON, KILL
-from umpteen.lanes import Lanes
-from umpteen.lease import Kept, Lease, find_kept
-from umpteen.leftovers import clear_dead, remove_scratch
-from umpteen.model.command import RUNNER_VARIABLE
-from umpteen.open_batches import OpenBatches
-from umpteen.others import Marks, Others
-from umpteen.outgoing import Outgoing
-from umpteen.recalls import Recalls
-from umpteen.recorder import Recorder
-from umpteen.starts import Opener
+from umpteen.runner.active_batches import OpenBatches
+from umpteen.runner.arguments import Options
+from umpteen.runner.batch_loader import Intake
+from umpteen.runner.batch_start import Opener
+from umpteen.runner.cancellation import Recalls
+from umpteen.runner.completions import Attempts, echo_outputs
+from umpteen.runner.dispatcher import Feed
+from umpteen.runner.heartbeat import Marks, Others
+from umpteen.runner.lanes.group import Lanes
+from umpteen.runner.lanes.protocol import CANCEL_ALL, DEADLINE, END_KINDLY, GO_ON, KILL
+from umpteen.runner.lease import Kept, Lease, find_kept
+from umpteen.runner.leftovers import clear_dead, remove_scratch
+from umpteen.runner.recorder import Recorder
+from umpteen.runner.uploads import Outgoing
+from umpteen.runner.upstream import ForeignBatches
+from umpteen.runner.workload import Work, check_job
 from umpteen.store.address import is_remote, open_store, read_patience
 from umpteen.store.base import Store
 from umpteen.store.directory import DirectoryStore
 from umpteen.store.identity import LOST_HINT, tell_loss
 from umpteen.system.children import become_subreaper, reap_strangers
 from umpteen.system.host import read_machine
-from umpteen.system.processes import build_runner_command, explain_shortage
-from umpteen.system.resources import Capacity, read_capacity
+from umpteen.system.resources import Capacity
 from umpteen.system.stop_signals import STOP_SIGNALS, Stops
-from umpteen.system.streams import fill_streams, never_mind_stderr
 from umpteen.system.terminal import clean
-from umpteen.work import Options, Work, check_job, find_work
 
-__all__ = ["main"]
+__all__ = ["Runner", "complain"]
+
 
 _BATCHING_S = 0.05  # records are written together that arrive within this time
+
+
 _LOOK_S = 3.0  # how often later starts are looked for
+
+
 _SYNC_S = 5.0
+
+
 _YOUNG_S = 2.0
+
+
 _MEMORY_S = 0.5  # how often it is looked whether memory is short, and what orphans there are
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the batches named on the command line; the exit code.
-
-    0 when every outcome is recorded, whatever the outcomes are; with `--strict` 1 where a
-    task did not succeed; 2 wrong use; 3 the store could not be read or written. Where nobody
-    watches it and a signal has kept it from some tasks: 128 and the number of that signal.
-    """
-    token = os.environ.get(RUNNER_VARIABLE, "")
-    fill_streams()
-    never_mind_stderr()
-    try:
-        options = Options(sys.argv[1:] if arguments is None else arguments)
-        if options.token != token or not token:
-            _start_over_with_token(options.token or os.urandom(6).hex())
-        return _run(options, token)
-    except Exception as error:
-        told = error if isinstance(error, UmpteenError) else explain_shortage(error)
-        if told is None:
-            sys.excepthook(*sys.exc_info())
-            return RUNNER_CRASHED
-        hint = f"\n\nhint: {clean(told.hint)}" if told.hint else ""
-        print(f"error: {clean(str(told))}{hint}", file=sys.stderr)
-        return told.exit_code
-
-
-def _start_over_with_token(token: str) -> None:
-    """Begin again as the same process, with the token in the environment that /proc shows."""
-    os.environ[RUNNER_VARIABLE] = token
-    rest = [word for word in sys.argv[1:] if not word.startswith("--token")]
-    command = [*build_runner_command(), f"--token={token}", *rest]
-    os.execv(command[0], command)
-
-
-def _run(options: Options, token: str) -> int:
-    work = find_work(options)
-    if work.note:
-        with contextlib.suppress(OSError):
-            os.write(2, f"{work.note}\n".encode())
-    if not work.batches:
-        return EXIT_SUCCEEDED
-    if options.lease_fd >= 0:
-        lease = Lease.adopt(token, options.lease_fd)
-    else:
-        lease = Lease.create(token, work.store, work.slots)
-    capacity = read_capacity()
-    if options.cpus:
-        capacity = capacity._replace(cpus=options.cpus)
-    return _Runner(work, token, lease, capacity).run(options)
-
-
-class _Runner:
+class Runner:
     recorder: Recorder
     others: Others
     batches: OpenBatches
@@ -354,7 +300,7 @@ class _Runner:
             self.batches.end(ordinal)
         self._wait_for_stores()
         if self.lost:  # whoever finds the store clears the rest
-            _complain(self.lost, LOST_HINT)
+            complain(self.lost, LOST_HINT)
             return StoreError.exit_code
         self._remove_scratch()
         if self._leave_kept():
@@ -387,7 +333,7 @@ class _Runner:
         """Leave outcomes that the store did not take on this machine, and say where."""
         said = self.recorder.leave_kept(self.lease.folder)
         if said:
-            _complain(said, self.recorder.hint)
+            complain(said, self.recorder.hint)
         return bool(said)
 
     def _say_left(self) -> str:
@@ -402,10 +348,10 @@ class _Runner:
     def _conclude(self, options: Options, left: str) -> int:
         """Say what has kept us from all that was to be done; the exit code."""
         if refused := self.intake.refused:
-            _complain(str(refused), refused.hint)
+            complain(str(refused), refused.hint)
             return StoreError.exit_code
         if self.recorder.trouble_s:
-            _complain(f"the results store cannot be written: {self.recorder.trouble}")
+            complain(f"the results store cannot be written: {self.recorder.trouble}")
             return StoreError.exit_code
         if left and options.is_alone:
             print(f"interrupted: {left} left; the same command goes on", file=sys.stderr)
@@ -413,10 +359,6 @@ class _Runner:
         return EXIT_SOME_FAILED if options.strict and self.batches.did_fail else EXIT_SUCCEEDED
 
 
-def _complain(message: str, hint: str | None = None) -> None:
+def complain(message: str, hint: str | None = None) -> None:
     hint = hint or "make room or give access, then run the same command again"
     print(f"error: {clean(message)}\n\nhint: {clean(hint)}", file=sys.stderr)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

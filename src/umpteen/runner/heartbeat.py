@@ -13,9 +13,10 @@ from collections.abc import Mapping
 from typing import Callable, NamedTuple
 
 from umpteen.errors import StoreError
-from umpteen.lease import Lease
-from umpteen.live import LiveOutputs
-from umpteen.starts import OpenBatch, Opener
+from umpteen.runner.active_batch import OpenBatch
+from umpteen.runner.batch_start import Opener
+from umpteen.runner.lease import Lease
+from umpteen.runner.live_output import LiveOutputs
 from umpteen.store.address import is_remote
 from umpteen.store.job_files import CancelMark, read_cancel_mark
 from umpteen.store.layout import LiveKey, running_folder, running_key, spool_folder

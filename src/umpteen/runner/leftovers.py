@@ -9,7 +9,7 @@ import contextlib
 import os
 import shutil
 
-from umpteen.lease import KEPT, SPOOL, end_leftovers
+from umpteen.runner.lease import KEPT, SPOOL, end_leftovers
 from umpteen.store.address import is_remote
 from umpteen.store.identity import Identity
 from umpteen.store.layout import (

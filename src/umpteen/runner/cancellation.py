@@ -7,10 +7,10 @@ Standard library alone.
 
 from __future__ import annotations
 
-from umpteen.lane import CANCEL_ONE
-from umpteen.lanes import Lanes
-from umpteen.open_batches import OpenBatches
-from umpteen.outgoing import Outgoing
+from umpteen.runner.active_batches import OpenBatches
+from umpteen.runner.lanes.group import Lanes
+from umpteen.runner.lanes.protocol import CANCEL_ONE
+from umpteen.runner.uploads import Outgoing
 from umpteen.store.job_files import CancelMark
 
 __all__ = ["Recalls"]

@@ -33,7 +33,7 @@ _SAID_BYTES = 2000
 # Nothing of the folder that a worker is in comes before the standard library.
 _PROGRAM = """import sys
 sys.path[:] = [*filter(None, sys.path), {!r}]
-from umpteen.runner import main
+from umpteen.runner.main import main
 sys.exit(main())"""
 _SAFE = ["-P"] if sys.version_info >= (3, 11) else []  # which older ones do not know
 _OLDEST = (3, 9)
@@ -227,7 +227,7 @@ def _unpack(above: str) -> str:
 
 
 def _is_whole(place: str) -> bool:
-    return os.path.exists(f"{place}/umpteen/runner.py")
+    return os.path.exists(f"{place}/umpteen/runner/main.py")
 
 
 def _list_limits(asked: dict[str, Any]) -> list[str]:

@@ -8,14 +8,14 @@ from __future__ import annotations
 import itertools
 import time
 
-from umpteen.attempts import Attempts
-from umpteen.intake import Intake
-from umpteen.lane import TICKET
-from umpteen.lanes import Lanes
-from umpteen.open_batches import OpenBatches
-from umpteen.outgoing import Outgoing
-from umpteen.recalls import Recalls
-from umpteen.starts import OpenBatch
+from umpteen.runner.active_batch import OpenBatch
+from umpteen.runner.active_batches import OpenBatches
+from umpteen.runner.batch_loader import Intake
+from umpteen.runner.cancellation import Recalls
+from umpteen.runner.completions import Attempts
+from umpteen.runner.lanes.group import Lanes
+from umpteen.runner.lanes.protocol import TICKET
+from umpteen.runner.uploads import Outgoing
 from umpteen.store.job_files import CancelMark
 
 __all__ = ["Feed"]
