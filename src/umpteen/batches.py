@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from umpteen.cut import Cut, cut_evenly
-from umpteen.handed_files import HandedBatch, TaskLine
+from umpteen.history.files import HandedBatch, TaskLine
 from umpteen.job.dependencies import Barrier
 from umpteen.job.spec import Task
 from umpteen.model.command import shell_command

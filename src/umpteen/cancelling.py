@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import msgspec
 
 from umpteen.errors import InputError
-from umpteen.history import History
+from umpteen.history.history import History
 from umpteen.model.states import IS_FINAL
 from umpteen.runner.batch_start import Opener
 from umpteen.runner.leftovers import clear_dead

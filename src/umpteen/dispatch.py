@@ -37,7 +37,7 @@ from umpteen.errors import (
 )
 from umpteen.executors.base import LOCAL, Executor, Tell, find_short_name, open_executor
 from umpteen.hand_in import hand_in, measure_syncs, open_job_folder, put_syncs
-from umpteen.history import SKIPPED, History
+from umpteen.history.history import SKIPPED, History
 from umpteen.job.dependencies import build_graph
 from umpteen.job.settings import DEFAULTS, Settings
 from umpteen.job.spec import Job, Task, Terms

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from umpteen.errors import SettingsError, StoreError
-from umpteen.history import History
+from umpteen.history.history import History
 from umpteen.lookup import Outputs, find_outputs, read_facts
 
 __all__ = ["METRICS", "Table", "list_rows", "read_table"]

@@ -22,8 +22,8 @@ from umpteen.batches import NEEDS, NewBatch, Past, build_batches, build_task_lin
 from umpteen.cut import Cut
 from umpteen.errors import StoreError
 from umpteen.executors.base import Executor, Load, Order
-from umpteen.handed_files import HandedBatch, HandIn
-from umpteen.history import History
+from umpteen.history.files import HandedBatch, HandIn
+from umpteen.history.history import History
 from umpteen.job.spec import Job
 from umpteen.model.ranges import format_ranges
 from umpteen.model.states import FORMAT_VERSION

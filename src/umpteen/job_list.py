@@ -17,7 +17,7 @@ import msgspec
 
 from umpteen.errors import StoreError
 from umpteen.executors.base import LOCAL
-from umpteen.history import History
+from umpteen.history.history import History
 from umpteen.lookup import read_status
 from umpteen.registry import Entry
 from umpteen.status import (

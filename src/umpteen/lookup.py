@@ -25,7 +25,7 @@ from umpteen.executors.base import (
     is_short_name,
     open_executor,
 )
-from umpteen.history import BatchHistory, History
+from umpteen.history.history import BatchHistory, History
 from umpteen.job.spec import Task
 from umpteen.model.record import Record
 from umpteen.model.states import STATES

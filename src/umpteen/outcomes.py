@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from umpteen.formats.saturn_batch import Run
-from umpteen.history import History
+from umpteen.history.history import History
 from umpteen.job.spec import Task
 from umpteen.store.address import open_store, parse_address
 from umpteen.store.layout import JOB

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from umpteen.behind import Loose, find_behind
-from umpteen.history import SUCCEEDED, BatchHistory, History
+from umpteen.history.behind import Loose, find_behind
+from umpteen.history.history import SUCCEEDED, BatchHistory, History
 from umpteen.job.dependencies import Graph, build_graph, list_by_priority
 from umpteen.job.spec import Job, Task
 from umpteen.model.dependencies import FREE

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from umpteen.errors import InputError, SettingsError, StoreError
-from umpteen.history import History
+from umpteen.history.history import History
 from umpteen.job.spec import Task
 from umpteen.landing import Landing, has_time, tell_obstacle
 from umpteen.lookup import NotOpenedError, Outputs, find_outputs

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from umpteen.errors import StoreError, UmpteenError
 from umpteen.executors.base import LOCAL
-from umpteen.history import History
+from umpteen.history.history import History
 from umpteen.lookup import open_output
 from umpteen.model.command import write_verb
 from umpteen.model.record import Record

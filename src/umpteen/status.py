@@ -13,8 +13,8 @@ import msgspec
 
 from umpteen.estimate import estimate_range
 from umpteen.executors.base import LOCAL, QUEUED, RUNNING
-from umpteen.handed_files import HandIn
-from umpteen.history import History
+from umpteen.history.files import HandIn
+from umpteen.history.history import History
 from umpteen.model.record import Record
 from umpteen.model.states import STATES, tell_end
 from umpteen.runner.lease import find_death, find_trouble

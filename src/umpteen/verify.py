@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 from umpteen.executors.base import LOCAL
-from umpteen.history import SUCCEEDED, History
+from umpteen.history.history import SUCCEEDED, History
 from umpteen.job.spec import Task
 from umpteen.model.record import Record
 from umpteen.model.states import IS_FINAL, NUMBER_OF

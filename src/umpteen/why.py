@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from umpteen.behind import find_behind
-from umpteen.history import SUCCEEDED, BatchHistory, History
+from umpteen.history.behind import find_behind
+from umpteen.history.history import SUCCEEDED, BatchHistory, History
 from umpteen.job.dependencies import Graph, build_graph
 from umpteen.job.spec import Task, Terms
 from umpteen.model.command import build_digest, shell_command

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.store import put_hand_in
-from umpteen.history import History
+from umpteen.history.history import History
 from umpteen.lookup import Liveness
 from umpteen.runner.batch_start import Opener
 from umpteen.runner.launch import build_runner_command

@@ -17,7 +17,7 @@ from tests.support.wait import wait_until
 from umpteen.errors import StoreError
 from umpteen.executors.local import LocalExecutor
 from umpteen.hand_in import hand_in, open_job_folder
-from umpteen.history import History
+from umpteen.history.history import History
 from umpteen.job.settings import Setting, merge_settings
 from umpteen.job.spec import Job, Task
 from umpteen.plan import Plan, build_plan

@@ -32,7 +32,7 @@ from hypothesis.stateful import (
 from umpteen.batches import Past
 from umpteen.executors.base import Abilities, Executor, Load
 from umpteen.hand_in import hand_in, open_job_folder
-from umpteen.history import History
+from umpteen.history.history import History
 from umpteen.job.settings import Setting, merge_settings
 from umpteen.job.spec import Job, Task, Terms
 from umpteen.model.states import NUMBER_OF, STATES

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from umpteen.batches import build_batches
 from umpteen.cut import Cut, cut_for_engine
-from umpteen.history import History
+from umpteen.history.history import History
 from umpteen.job.settings import Setting, merge_settings
 from umpteen.job.spec import Job, Task, Terms
 from umpteen.plan import Plan, build_plan

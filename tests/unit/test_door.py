@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.store import put_batch, put_hand_in, put_start
 from umpteen.errors import StoreError
-from umpteen.history import History
+from umpteen.history.history import History
 from umpteen.model.forms import FormError, load_json, parse_ranges
 from umpteen.model.names import find_malformed_name
 from umpteen.model.record import Record

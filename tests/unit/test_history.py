@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.store import put_batch, put_hand_in, put_start
 from umpteen.errors import StoreError
-from umpteen.history import History
+from umpteen.history.history import History
 from umpteen.model.states import STATES
 from umpteen.store.directory import DirectoryStore
 from umpteen.store.job_files import RunningTask

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.support.store import put_hand_in, put_start
 from umpteen.batches import LOCAL_BATCH_CAP, Past, build_batches, build_task_lines
-from umpteen.history import History
+from umpteen.history.history import History
 from umpteen.job.dependencies import GraphError
 from umpteen.job.settings import Setting, merge_settings
 from umpteen.job.spec import Job, Retry, Task, Terms

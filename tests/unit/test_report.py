@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.support.store import put_batch, put_hand_in
 from tests.unit.test_status import make_status
-from umpteen.history import History
+from umpteen.history.history import History
 from umpteen.model.record import Record
 from umpteen.registry import register
 from umpteen.report import (

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.store import put_hand_in, put_start
 from umpteen.executors.base import ENDED, QUEUED, RUNNING, UNKNOWN
-from umpteen.history import History
+from umpteen.history.history import History
 from umpteen.model.record import Record
 from umpteen.status import (
     JobStatus,

@@ -14,7 +14,7 @@ import click
 from umpteen.cli.options import TaskCommand, complete_task, job_argument, one_task
 from umpteen.cli.printing import say
 from umpteen.errors import EXIT_SOME_FAILED, EXIT_SUCCEEDED, InputError, SettingsError
-from umpteen.history import History
+from umpteen.history.history import History
 from umpteen.job.spec import Task
 from umpteen.lookup import Outputs, find_outputs, find_task, open_history, read_status
 from umpteen.model.record import Record

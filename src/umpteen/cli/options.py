@@ -20,7 +20,7 @@ from umpteen.where import FIELDS, PLAN_FIELDS, Where, compile_where
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-    from umpteen.history import History
+    from umpteen.history.history import History
 
 __all__ = [
     "TaskCommand",
@@ -171,7 +171,7 @@ def _list_tasks(job: str) -> list[str]:
     """Their names, from the beginning of what was handed in first: it has to be quick."""
     import msgspec
 
-    from umpteen.handed_files import TaskLine
+    from umpteen.history.files import TaskLine
     from umpteen.store.address import is_remote, open_store
     from umpteen.store.layout import tasks_key
 

@@ -14,7 +14,7 @@ import click
 from umpteen.cli.options import job_argument
 from umpteen.cli.printing import say
 from umpteen.errors import EXIT_SOME_FAILED, EXIT_SUCCEEDED, SettingsError
-from umpteen.history import History
+from umpteen.history.history import History
 from umpteen.lookup import open_history
 from umpteen.model.states import STATES
 from umpteen.pulling import LeftOut, Pulled, list_task_files, pull

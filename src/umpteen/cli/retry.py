@@ -22,7 +22,7 @@ from umpteen.cli.printing import say
 from umpteen.cli.view import Waiting, show_idle, show_leave, show_plan, stop_signals
 from umpteen.cli.watch import watch_to_end
 from umpteen.dispatch import Rerun, Submission, explain, plan_rerun, retry
-from umpteen.history import SKIPPED
+from umpteen.history.history import SKIPPED
 from umpteen.lookup import find_names
 from umpteen.model.command import write_verb
 

@@ -12,7 +12,7 @@ import click
 from umpteen.cli.options import job_argument
 from umpteen.cli.printing import say
 from umpteen.dispatch import exit_code
-from umpteen.history import History
+from umpteen.history.history import History
 from umpteen.lookup import open_history, read_gone, read_status
 from umpteen.model.command import write_verb
 from umpteen.model.record import Record

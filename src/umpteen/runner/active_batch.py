@@ -7,15 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from umpteen.model.ranges import format_ranges
-from umpteen.model.states import (
-    STATES,
-)
+from umpteen.model.states import STATES
 from umpteen.runner.lanes.lane import BatchView
 from umpteen.runner.lease import Kept
 from umpteen.store.base import Appender
-from umpteen.store.layout import (
-    RecordsKey,
-)
+from umpteen.store.layout import RecordsKey
 
 __all__ = ["OpenBatch"]
 

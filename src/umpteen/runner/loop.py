@@ -9,12 +9,7 @@ import signal
 import sys
 import time
 
-from umpteen.errors import (
-    EXIT_SOME_FAILED,
-    EXIT_SUCCEEDED,
-    RUNNER_CRASHED,
-    StoreError,
-)
+from umpteen.errors import EXIT_SOME_FAILED, EXIT_SUCCEEDED, RUNNER_CRASHED, StoreError
 from umpteen.runner.active_batches import OpenBatches
 from umpteen.runner.arguments import Options
 from umpteen.runner.batch_loader import Intake

@@ -16,11 +16,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from umpteen.errors import (
-    EXIT_SUCCEEDED,
-    RUNNER_CRASHED,
-    UmpteenError,
-)
+from umpteen.errors import EXIT_SUCCEEDED, RUNNER_CRASHED, UmpteenError
 from umpteen.model.command import RUNNER_VARIABLE
 from umpteen.runner.arguments import Options
 from umpteen.runner.launch import build_runner_command

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from umpteen.errors import StoreError
-from umpteen.handed_files import (
+from umpteen.history.files import (
     BatchNames,
     HandIn,
     TaskLine,

@@ -11,7 +11,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Collection, Mapping, Sequence
 
-from umpteen.history import SUCCEEDED, History
+from umpteen.history.history import SUCCEEDED, History
 from umpteen.job.dependencies import Graph
 from umpteen.job.spec import Task
 from umpteen.model.dependencies import FREE, OUTCOMES, link, meets
