@@ -35,7 +35,8 @@ from umpteen.errors import (
     UmpteenError,
     find_last_word,
 )
-from umpteen.executors.base import LOCAL, Executor, Tell, find_short_name, open_executor
+from umpteen.executors.base import LOCAL, Executor, Tell
+from umpteen.executors.registry import find_short_name, open_executor
 from umpteen.hand_in import hand_in, measure_syncs, open_job_folder, put_syncs
 from umpteen.history.history import SKIPPED, History
 from umpteen.job.dependencies import build_graph

@@ -17,14 +17,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from umpteen.errors import InputError, SettingsError, StoreError, UmpteenError
-from umpteen.executors.base import (
-    ENDED,
-    LOCAL,
-    UNKNOWN,
-    find_short_name,
-    is_short_name,
-    open_executor,
-)
+from umpteen.executors.base import ENDED, LOCAL, UNKNOWN
+from umpteen.executors.registry import find_short_name, is_short_name, open_executor
 from umpteen.history.history import BatchHistory, History
 from umpteen.job.spec import Task
 from umpteen.model.record import Record

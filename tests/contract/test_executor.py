@@ -14,7 +14,6 @@ from tests.support.wait import wait_until
 from umpteen.batches import build_batches
 from umpteen.dispatch import plan_run, settle
 from umpteen.errors import SettingsError
-from umpteen.executors import ray
 from umpteen.executors.base import (
     ENDED,
     QUEUED,
@@ -23,9 +22,10 @@ from umpteen.executors.base import (
     Executor,
     Load,
     Order,
-    open_executor,
 )
 from umpteen.executors.local import LocalExecutor
+from umpteen.executors.ray import executor as ray
+from umpteen.executors.registry import open_executor
 from umpteen.formats import read_job
 from umpteen.hand_in import open_job_folder
 from umpteen.job.settings import Setting

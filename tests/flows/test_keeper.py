@@ -57,7 +57,9 @@ def write_slow_job(umpteen: Umpteen, *tasks: str) -> dict[str, str]:
 
 
 def find_keepers(umpteen: Umpteen) -> list[int]:
-    return [pid for pid, c in list_processes(umpteen).items() if b"umpteen.keeper" in c]
+    return [
+        pid for pid, c in list_processes(umpteen).items() if b"umpteen.executors.dask.cluster" in c
+    ]
 
 
 def count(umpteen: Umpteen, pattern: str) -> int:

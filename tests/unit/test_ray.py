@@ -8,7 +8,7 @@ import pytest
 
 from umpteen.executors.base import Order
 from umpteen.executors.engine import parse_handle
-from umpteen.executors.ray import build_needs, count_room, tell_room
+from umpteen.executors.ray.executor import build_needs, count_room, tell_room
 
 NODES = [{"CPU": 4.0, "memory": 8e9}, {"CPU": 2.0, "GPU": 1.0, "licence": 1.0}]
 

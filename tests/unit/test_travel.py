@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from umpteen import zipapp
+from umpteen.executors import zipapp
 
 SRC = Path(__file__).parents[2] / "src"
 OLDEST = (3, 9)

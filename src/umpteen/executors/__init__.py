@@ -1,1 +1,4 @@
-"""Executors: places that run batches. One file each, loaded when asked for."""
+"""Executors: places that run batches. One file or folder each, loaded when asked for.
+
+`base` is the contract, `registry` finds an executor by its name.
+"""

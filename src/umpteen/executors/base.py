@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import abc
-import importlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from umpteen.errors import SettingsError, nearest_hint
 from umpteen.store.identity import Identity
 
 __all__ = [
@@ -22,21 +20,11 @@ __all__ = [
     "RUNNING",
     "Tell",
     "UNKNOWN",
-    "find_short_name",
-    "is_short_name",
-    "open_executor",
 ]
 
 QUEUED, RUNNING, ENDED, UNKNOWN = "queued", "running", "ended", "unknown"
 
 LOCAL = "local"
-_MODULES = {
-    LOCAL: "umpteen.executors.local:LocalExecutor",
-    "multiprocessing": "umpteen.executors.local:LocalExecutor",
-    "dask": "umpteen.executors.dask:DaskExecutor",
-    "ray": "umpteen.executors.ray:RayExecutor",
-}
-_LATER = ("slurm", "ssh", "pool", "saturn")
 
 
 Tell = Callable[[str], None]
@@ -194,39 +182,3 @@ class Executor(abc.ABC):
         complained of).
         """
         return 0, ""
-
-
-def find_short_name(name: str) -> str:
-    """Of several names for one executor, that by which it is stored."""
-    place = _MODULES.get(name)
-    return next((short for short, module in _MODULES.items() if module == place), name)
-
-
-def is_short_name(name: str) -> bool:
-    """Whether it is an executor of ours, and not a path that code is imported from."""
-    return name in _MODULES
-
-
-def open_executor(name: str, options: Mapping[str, Any]) -> Executor:
-    """The executor of that short name or import path. Raises SettingsError."""
-    place = _MODULES.get(name, name)
-    if name in _LATER:
-        raise SettingsError(
-            f"the executor {name!r} is not supported yet by this version",
-            "use 'local', 'dask' or 'ray'",
-        )
-    module, colon, attribute = place.partition(":")
-    if not colon:
-        module, _, attribute = place.rpartition(".")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, ValueError, AttributeError, TypeError) as error:
-        raise SettingsError(
-            f"there is no executor {name!r}", nearest_hint(name, [*_MODULES, *_LATER])
-        ) from error
-    if not (isinstance(found, type) and issubclass(found, Executor)):
-        raise SettingsError(
-            f"{name!r} is no executor", "name a class that is derived from umpteen's Executor"
-        )
-    executor: Executor = found(options)
-    return executor

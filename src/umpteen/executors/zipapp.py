@@ -35,6 +35,7 @@ TRAVELS = (
     "system.terminal"
 ).split()
 
+_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _DATE = (1980, 1, 1, 0, 0, 0)  # the first that a zip file knows
 
 
@@ -55,7 +56,7 @@ class Carrier(NamedTuple):
 @functools.cache
 def build_carrier() -> Carrier:
     """What engines carry to workers: see `runner/engine_worker.py`."""
-    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "runner", "engine_worker.py")
+    path = os.path.join(_ROOT, "runner", "engine_worker.py")
     with open(path, encoding="utf-8") as file:
         text = file.read()
     packed = build_zipapp()
@@ -68,16 +69,15 @@ def build_carrier() -> Carrier:
 @functools.cache
 def build_zipapp() -> Zipapp:
     """The runner of this copy of umpteen."""
-    root = os.path.dirname(os.path.abspath(__file__))
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(_entry("umpteen/__init__.py"), "")
         for module in TRAVELS:
             place = module.replace(".", "/")
-            path = f"{place}/__init__.py" if os.path.isdir(f"{root}/{place}") else f"{place}.py"
-            if not os.path.exists(f"{root}/{path}"):
+            path = f"{place}/__init__.py" if os.path.isdir(f"{_ROOT}/{place}") else f"{place}.py"
+            if not os.path.exists(f"{_ROOT}/{path}"):
                 continue
-            with open(f"{root}/{path}", "rb") as file:
+            with open(f"{_ROOT}/{path}", "rb") as file:
                 archive.writestr(_entry(f"umpteen/{path}"), file.read())
     content = packed.getvalue()
     return Zipapp(content, hashlib.blake2b(content, digest_size=10).hexdigest())

@@ -34,7 +34,7 @@ from umpteen.executors.engine import (
     parse_handle,
     rank_answer,
 )
-from umpteen.zipapp import build_carrier
+from umpteen.executors.zipapp import build_carrier
 
 __all__ = ["RayExecutor"]
 
@@ -238,7 +238,7 @@ class _Driver:
         _reach(address)
         self.said = tempfile.TemporaryFile()  # noqa: SIM115 -- as long as the process
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "umpteen.executors.ray_driver"],
+            [sys.executable, "-P", "-m", "umpteen.executors.ray.driver"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.said,

@@ -18,7 +18,8 @@ from typing import Any
 
 from umpteen.errors import RUNNER_CRASHED, BackendError, SettingsError
 from umpteen.executors.base import ENDED, QUEUED, RUNNING, UNKNOWN, Load, Order
-from umpteen.executors.dask_connection import (
+from umpteen.executors.dask.cluster import is_kept_dead, keep_cluster, load_class
+from umpteen.executors.dask.connection import (
     Client,
     check_address,
     connect,
@@ -35,9 +36,8 @@ from umpteen.executors.engine import (
     rank_answer,
     read_answer,
 )
-from umpteen.keeper import is_kept_dead, keep_cluster, load_class
+from umpteen.executors.zipapp import build_carrier
 from umpteen.store.identity import Identity
-from umpteen.zipapp import build_carrier
 
 Future = Any  # Dask's own, which has no types
 

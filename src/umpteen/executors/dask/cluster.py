@@ -1,6 +1,6 @@
 """A cluster that umpteen made, kept by a process of its own until its batches have ended.
 
-    python3 -m umpteen.keeper FOLDER LOCK
+    python3 -m umpteen.executors.dask.cluster FOLDER LOCK
 
 A job has one keeper at a time, whose folder lies beside the leases: `request.json` says what to
 make, `address` is the scheduler's once it is there, `complaint` why not, `log` what the cluster
@@ -117,7 +117,7 @@ def _start(
     fcntl.flock(lock, fcntl.LOCK_EX)
     with open(f"{folder}/log", "ab") as log:
         process = subprocess.Popen(
-            [*build_python_command("umpteen.keeper"), folder, str(lock)],
+            [*build_python_command("umpteen.executors.dask.cluster"), folder, str(lock)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

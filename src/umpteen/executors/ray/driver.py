@@ -1,6 +1,6 @@
 """Ray's driver for umpteen: a process connected to one cluster, and the actor that it leaves there.
 
-    python3 -P -m umpteen.executors.ray_driver
+    python3 -P -m umpteen.executors.ray.driver
 
 Each line of stdin is a call, in JSON, and is answered by a line. It is a process of its own, as
 Ray prints, knows one cluster a process, and ends a process whose cluster dies. Being of
