@@ -46,7 +46,7 @@ from umpteen.job.settings import Setting
 from umpteen.job.spec import Job as PlannedJob
 from umpteen.model.command import shell_command
 from umpteen.model.record import Record
-from umpteen.plan import RERUN_CHOICES
+from umpteen.planning.plan import RERUN_CHOICES
 from umpteen.sentences import render_why
 from umpteen.status import JobStatus, describe_end
 from umpteen.store.address import working_folder

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from umpteen.batches import Past
 from umpteen.cancelling import (
     is_cancelled,
     is_open,
@@ -24,7 +23,6 @@ from umpteen.cancelling import (
     record_marked,
     refuse_adopted,
 )
-from umpteen.cut import Cut, cut_for_engine
 from umpteen.errors import (
     EXIT_SOME_FAILED,
     EXIT_SUCCEEDED,
@@ -56,7 +54,9 @@ from umpteen.lookup import (
 from umpteen.model.command import write_verb
 from umpteen.model.record import Record
 from umpteen.model.states import IS_FINAL, SLOTS_MOST
-from umpteen.plan import Chosen, Plan, build_plan, takes_behind
+from umpteen.planning.batch_files import Past
+from umpteen.planning.batching import Cut, cut_for_engine
+from umpteen.planning.plan import Chosen, Plan, build_plan, takes_behind
 from umpteen.registry import forget, register
 from umpteen.runner.leftovers import clear_dead
 from umpteen.status import JobStatus, build_status, estimate_left_s

@@ -18,8 +18,6 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from umpteen.batches import NEEDS, NewBatch, Past, build_batches, build_task_lines
-from umpteen.cut import Cut
 from umpteen.errors import StoreError
 from umpteen.executors.base import Executor, Load, Order
 from umpteen.history.files import HandedBatch, HandIn
@@ -27,7 +25,15 @@ from umpteen.history.history import History
 from umpteen.job.spec import Job
 from umpteen.model.ranges import format_ranges
 from umpteen.model.states import FORMAT_VERSION
-from umpteen.plan import Plan, build_settings
+from umpteen.planning.batch_files import (
+    NEEDS,
+    NewBatch,
+    Past,
+    build_batches,
+    build_task_lines,
+)
+from umpteen.planning.batching import Cut
+from umpteen.planning.plan import Plan, build_settings
 from umpteen.staging import measure, pack
 from umpteen.store.address import OPTIONS_VARIABLE, is_remote, read_options
 from umpteen.store.base import Content, Store

@@ -20,7 +20,7 @@ from umpteen.lookup import open_output
 from umpteen.model.command import write_verb
 from umpteen.model.record import Record
 from umpteen.model.states import tell_end
-from umpteen.plan import Plan
+from umpteen.planning.plan import Plan
 from umpteen.status import Failure, JobStatus, describe_end, is_failure
 from umpteen.system.terminal import clean
 

@@ -11,7 +11,6 @@ import pytest
 
 from tests.support.store import list_records
 from tests.support.wait import wait_until
-from umpteen.batches import build_batches
 from umpteen.dispatch import plan_run, settle
 from umpteen.errors import SettingsError
 from umpteen.executors.base import (
@@ -29,6 +28,7 @@ from umpteen.executors.registry import open_executor
 from umpteen.formats import read_job
 from umpteen.hand_in import open_job_folder
 from umpteen.job.settings import Setting
+from umpteen.planning.batch_files import build_batches
 from umpteen.store.address import open_store
 from umpteen.store.identity import Identity
 from umpteen.store.layout import CANCEL, batch_key

@@ -20,7 +20,7 @@ from umpteen.hand_in import hand_in, open_job_folder
 from umpteen.history.history import History
 from umpteen.job.settings import Setting, merge_settings
 from umpteen.job.spec import Job, Task
-from umpteen.plan import Plan, build_plan
+from umpteen.planning.plan import Plan, build_plan
 from umpteen.store import submission_lock as locks
 from umpteen.store.address import open_store
 from umpteen.store.base import Content, Store

@@ -29,14 +29,14 @@ from hypothesis.stateful import (
     rule,
 )
 
-from umpteen.batches import Past
 from umpteen.executors.base import Abilities, Executor, Load
 from umpteen.hand_in import hand_in, open_job_folder
 from umpteen.history.history import History
 from umpteen.job.settings import Setting, merge_settings
 from umpteen.job.spec import Job, Task, Terms
 from umpteen.model.states import NUMBER_OF, STATES
-from umpteen.plan import build_plan
+from umpteen.planning.batch_files import Past
+from umpteen.planning.plan import build_plan
 from umpteen.runner.active_batch import OpenBatch
 from umpteen.runner.batch_start import Opener
 from umpteen.runner.lease import Lease

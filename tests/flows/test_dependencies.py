@@ -19,8 +19,8 @@ from tests.support.command import Umpteen
 from tests.support.store import list_records
 from tests.support.sweep import kill
 from tests.support.wait import wait_until
-from umpteen.batches import LOCAL_BATCH_CAP
 from umpteen.model.dependencies import link
+from umpteen.planning.batch_files import LOCAL_BATCH_CAP
 from umpteen.runner.launch import build_runner_command
 
 PORTABLE = {"UMPTEEN_PORTABLE": "1"}

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from umpteen.batches import build_batches
-from umpteen.cut import Cut, cut_for_engine
 from umpteen.history.history import History
 from umpteen.job.settings import Setting, merge_settings
 from umpteen.job.spec import Job, Task, Terms
-from umpteen.plan import Plan, build_plan
+from umpteen.planning.batch_files import build_batches
+from umpteen.planning.batching import Cut, cut_for_engine
+from umpteen.planning.plan import Plan, build_plan
 from umpteen.store.directory import DirectoryStore
 
 

@@ -13,13 +13,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.store import put_hand_in, put_start
-from umpteen.batches import LOCAL_BATCH_CAP, Past, build_batches, build_task_lines
 from umpteen.history.history import History
 from umpteen.job.dependencies import GraphError
 from umpteen.job.settings import Setting, merge_settings
 from umpteen.job.spec import Job, Retry, Task, Terms
 from umpteen.model.dependencies import link
-from umpteen.plan import Chosen, Plan, build_plan, build_settings
+from umpteen.planning.batch_files import (
+    LOCAL_BATCH_CAP,
+    Past,
+    build_batches,
+    build_task_lines,
+)
+from umpteen.planning.plan import Chosen, Plan, build_plan, build_settings
 from umpteen.store.directory import DirectoryStore
 
 

@@ -27,7 +27,7 @@ from umpteen.formats import read_job
 from umpteen.formats.syncs import parse_sync
 from umpteen.job.settings import Setting
 from umpteen.job.spec import Job, Retry
-from umpteen.plan import RERUN_CHOICES, Chosen
+from umpteen.planning.plan import RERUN_CHOICES, Chosen
 from umpteen.store.address import working_folder
 from umpteen.where import Where
 

@@ -25,7 +25,7 @@ from umpteen.errors import (
 )
 from umpteen.lookup import read_status
 from umpteen.model.record import Record
-from umpteen.plan import Plan
+from umpteen.planning.plan import Plan
 from umpteen.report import (
     Folds,
     choose_failures,

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from umpteen.cut import Cut, cut_evenly
 from umpteen.history.files import HandedBatch, TaskLine
 from umpteen.job.dependencies import Barrier
 from umpteen.job.spec import Task
@@ -21,7 +20,8 @@ from umpteen.model.command import shell_command
 from umpteen.model.dependencies import FREE, OUTCOMES, link, meets
 from umpteen.model.ranges import format_ranges
 from umpteen.model.states import FORMAT_VERSION, IS_FINAL, STATES, tell_end
-from umpteen.plan import Plan
+from umpteen.planning.batching import Cut, cut_evenly
+from umpteen.planning.plan import Plan
 
 __all__ = ["LOCAL_BATCH_CAP", "NEEDS", "NewBatch", "Past", "build_batches", "build_task_lines"]
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from umpteen.job.dependencies import Graph
 from umpteen.model.dependencies import FREE, link
-from umpteen.plan import Plan
+from umpteen.planning.plan import Plan
 
 __all__ = ["Cut", "WORKERS", "cut_evenly", "cut_for_engine"]
 
