@@ -31,7 +31,7 @@ from benchmarks.measuring import (
     say,
 )
 
-from umpteen.status import JobStatus, RunningTask, estimate_left_s
+from umpteen.query.status import JobStatus, RunningTask, estimate_left_s
 
 __all__ = ["WORKLOADS", "Look", "replay"]
 

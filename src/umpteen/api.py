@@ -26,7 +26,7 @@ from typing import Any, TypeVar, overload
 
 import msgspec
 
-from umpteen import dispatch, lookup
+from umpteen import dispatch
 from umpteen.cli.view import stop_signals
 from umpteen.cli.watch import watch_to_end
 from umpteen.errors import (
@@ -47,11 +47,17 @@ from umpteen.job.spec import Job as PlannedJob
 from umpteen.model.command import shell_command
 from umpteen.model.record import Record
 from umpteen.planning.plan import RERUN_CHOICES
+from umpteen.query.expression import PLAN_FIELDS, compile_where
+from umpteen.query.facts import read_facts
+from umpteen.query.failures import describe_end
+from umpteen.query.find import open_history
+from umpteen.query.liveness import read_status
+from umpteen.query.outputs import Outputs, find_outputs
+from umpteen.query.status import JobStatus
+from umpteen.query.verify import read_gone
 from umpteen.sentences import render_why
-from umpteen.status import JobStatus, describe_end
 from umpteen.store.address import working_folder
 from umpteen.units import parse_memory, show_value
-from umpteen.where import PLAN_FIELDS, compile_where
 
 __all__ = ["Job", "OpenJob", "Task", "TaskResult", "collect", "open_job", "run", "submit"]
 
@@ -212,7 +218,7 @@ def collect(name: str | os.PathLike[str], *, progress: bool = True) -> OpenJob:
 @_hinted()
 def open_job(name: str | os.PathLike[str]) -> OpenJob:
     """A job by its name or the address of its results. Raises InputError where there is none."""
-    return OpenJob(lookup.open_history(str(name)).store.address)
+    return OpenJob(open_history(str(name)).store.address)
 
 
 # --- what is given ----------------------------------------------------------------------
@@ -451,9 +457,9 @@ class TaskResult:
         return self._outputs.address
 
     @property
-    def _outputs(self) -> lookup.Outputs:
+    def _outputs(self) -> Outputs:
         facts = self._facts
-        return lookup.find_outputs(
+        return find_outputs(
             self._job.history, facts["task"], facts["token"], self.record, is_newest=_is_over(facts)
         )
 
@@ -478,7 +484,7 @@ def _is_over(facts: Mapping[str, Any]) -> bool:
     return facts["state"] not in ("waiting", "running")
 
 
-def _read_text(outputs: lookup.Outputs, name: str) -> str:
+def _read_text(outputs: Outputs, name: str) -> str:
     return (outputs.store.read(outputs.key(name)) or b"").decode(errors="replace")
 
 
@@ -492,7 +498,7 @@ class OpenJob:
 
     def __init__(self, address: str) -> None:
         self.address = address
-        self.history = lookup.open_history(address)
+        self.history = open_history(address)
         self.name: str = self.history.job.get("name", "")
 
     def __repr__(self) -> str:
@@ -503,11 +509,11 @@ class OpenJob:
     def status(self, *, verify: bool = False) -> JobStatus:
         """How it stands now. verify: whether what is done has to have what it left, too."""
         if verify:
-            history = lookup.open_history(self.address)
-            lookup.read_gone(history)
-            return lookup.read_status(history)
+            history = open_history(self.address)
+            read_gone(history)
+            return read_status(history)
         self.history.refresh()
-        return lookup.read_status(self.history)
+        return read_status(self.history)
 
     @property
     def ok(self) -> bool:
@@ -516,7 +522,7 @@ class OpenJob:
 
     def __iter__(self) -> Iterator[TaskResult]:
         self.history.refresh()
-        return iter([TaskResult(self, facts) for facts in lookup.read_facts(self.history)])
+        return iter([TaskResult(self, facts) for facts in read_facts(self.history)])
 
     def __len__(self) -> int:
         return self.status().total
@@ -546,7 +552,7 @@ class OpenJob:
     @_hinted()
     def to_rows(self) -> list[dict[str, Any]]:
         """A row a task, as `umpteen export` has it: `pandas.DataFrame(job.to_rows())`."""
-        from umpteen.export import list_rows
+        from umpteen.query.table import list_rows
 
         self.history.refresh()
         return list(list_rows(self.history))

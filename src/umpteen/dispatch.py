@@ -40,26 +40,22 @@ from umpteen.history.history import SKIPPED, History
 from umpteen.job.dependencies import build_graph
 from umpteen.job.settings import DEFAULTS, Settings
 from umpteen.job.spec import Job, Task, Terms
-from umpteen.lookup import (
-    UNKNOWN_S,
-    Liveness,
-    find_names,
-    find_stranger,
-    find_task,
-    list_handles,
-    open_history,
-    read_facts,
-    read_status,
-)
 from umpteen.model.command import write_verb
 from umpteen.model.record import Record
 from umpteen.model.states import IS_FINAL, SLOTS_MOST
 from umpteen.planning.batch_files import Past
 from umpteen.planning.batching import Cut, cut_for_engine
 from umpteen.planning.plan import Chosen, Plan, build_plan, takes_behind
-from umpteen.registry import forget, register
+from umpteen.query.expression import Where
+from umpteen.query.facts import read_facts
+from umpteen.query.find import find_names, find_task, open_history
+from umpteen.query.liveness import UNKNOWN_S, Liveness, list_handles, read_status
+from umpteen.query.registry import forget, register
+from umpteen.query.status import JobStatus, build_status, estimate_left_s
+from umpteen.query.trust import find_stranger
+from umpteen.query.verify import forget_missing, verify
+from umpteen.query.why import Why, build_why
 from umpteen.runner.leftovers import clear_dead
-from umpteen.status import JobStatus, build_status, estimate_left_s
 from umpteen.store.address import (
     check_job_address,
     is_remote,
@@ -80,9 +76,6 @@ from umpteen.store.submission_lock import HandInLock, hand_in_lock
 from umpteen.system.background import Beside
 from umpteen.system.locks import leases_folder
 from umpteen.system.resources import in_mb, list_lacks, read_capacity, usable_cores
-from umpteen.verify import forget_missing, verify
-from umpteen.where import Where
-from umpteen.why import Why, build_why
 
 __all__ = [
     "Removal",

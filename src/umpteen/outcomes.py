@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from umpteen.formats.saturn_batch import Run
 from umpteen.history.history import History
 from umpteen.job.spec import Task
+from umpteen.query.verify import read_codes
 from umpteen.store.address import open_store, parse_address
 from umpteen.store.layout import JOB
 from umpteen.store.status_codes import find_left
-from umpteen.verify import read_codes
 
 __all__ = ["read_exit_codes"]
 

@@ -5,7 +5,6 @@ Works nothing out that is not in what it is given, but for names and last lines 
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
 import re
@@ -13,23 +12,21 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from umpteen.errors import StoreError, UmpteenError
+from umpteen.errors import StoreError
 from umpteen.executors.base import LOCAL
 from umpteen.history.history import History
-from umpteen.lookup import open_output
 from umpteen.model.command import write_verb
 from umpteen.model.record import Record
 from umpteen.model.states import tell_end
 from umpteen.planning.plan import Plan
-from umpteen.status import Failure, JobStatus, describe_end, is_failure
+from umpteen.query.failures import Failure, describe_end
+from umpteen.query.status import JobStatus
 from umpteen.system.terminal import clean
 
 __all__ = [
     "Folds",
-    "choose_failures",
     "fit_progress",
     "plan_to_dict",
-    "read_failure",
     "render_ago",
     "render_bar",
     "render_cancel",
@@ -52,8 +49,6 @@ __all__ = [
     "shorten_place",
     "status_to_dict",
 ]
-
-_LAST_BYTES = 4096
 _LEAST = 12  # columns that a cut cell keeps
 _SHOWN_FOLDS, _SHOWN_NAMES, _SHOWN_ALIKE = 5, 3, 2
 _AFTER_WHICH = re.compile(r" after .+, which (.+)", re.DOTALL)
@@ -339,49 +334,6 @@ def _name_ended(status: JobStatus) -> str:
     count = status.counts[state]
     how = tell_end(state)
     return f"the {count:,} that {_PLURAL.get(how, how) if count > 1 else how}"
-
-
-def read_failure(history: History, batch: str, record: Record) -> Failure:
-    """A record that did not succeed, with its task's name and the last line of its stderr."""
-    name, output = history.describe_task(batch, record.task)
-    last = _read_last_line(history, name, output, record)
-    reason = describe_end(record)
-    has_stderr = bool(last)
-    if last == f"umpteen: {reason}":
-        last = ""  # said once is enough
-    return Failure(record.task, name, record.state, reason, last, has_stderr)
-
-
-def choose_failures(entries: Sequence[tuple[str, Record]], most: int) -> list[tuple[str, Record]]:
-    """The newest so many, the newest last: what failed goes before what was skipped."""
-    failed = sum(is_failure(record) for _, record in entries)
-    others = max(0, most - failed)
-    left = {True: failed - most, False: len(entries) - failed - others}  # to be left out
-    chosen = []
-    for batch, record in entries:
-        left[is_failure(record)] -= 1
-        if left[is_failure(record)] < 0:
-            chosen.append((batch, record))
-    return chosen
-
-
-def _read_last_line(history: History, name: str, output: str, record: Record) -> str:
-    """Of an attempt's stderr; empty where there is none, or nothing that may be read."""
-    with contextlib.suppress(UmpteenError):
-        found, folder = open_output(history, output, name)
-        below = f"{folder}/{record.outputs}" if record.outputs else folder
-        try:
-            return _find_last_line(found.read_tail(f"{below}/stderr", _LAST_BYTES) or b"")
-        finally:
-            if found is not history.store:
-                found.close()
-    return ""
-
-
-def _find_last_line(content: bytes) -> str:
-    lines = re.split(r"[\r\n]+", content.decode("utf-8", "replace"))
-    shown = (clean(line).strip() for line in reversed(lines))
-    return next((line for line in shown if line), "")
 
 
 def render_failures(job: str, failures: Sequence[Failure], width: int = 0) -> list[str]:

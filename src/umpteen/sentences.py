@@ -13,9 +13,9 @@ import msgspec
 from umpteen.model.command import write_verb
 from umpteen.model.record import Record
 from umpteen.model.states import IS_FINAL, REASON_INTERRUPTED, STATES, tell_end
+from umpteen.query.failures import describe_end
+from umpteen.query.why import Attempt, Blocker, Why
 from umpteen.report import render_change, render_seconds
-from umpteen.status import describe_end
-from umpteen.why import Attempt, Blocker, Why
 
 __all__ = ["render_why", "why_to_dict"]
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.store import put_hand_in
 from umpteen.history.history import History
-from umpteen.lookup import Liveness
+from umpteen.query.liveness import Liveness
 from umpteen.runner.batch_start import Opener
 from umpteen.runner.launch import build_runner_command
 from umpteen.runner.lease import Lease, is_held

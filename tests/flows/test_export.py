@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.command import Umpteen
 from umpteen.cli.export import _put
-from umpteen.export import Table
+from umpteen.query.table import Table
 
 MEASURES = """echo {lr}; printf '%s' '{"loss": {"test": 0.5, "by": [1, 2]}, "ok": true}' \
 > $UMPTEEN_RESULTS_DIR/metrics.json"""

@@ -225,7 +225,7 @@ def test_pull_after_one_that_was_killed_is_whole_and_leaves_no_parts(
 
 
 def test_pull_leaves_the_parts_of_one_that_is_at_it(umpteen: Umpteen) -> None:
-    from umpteen.landing import Landing
+    from umpteen.query.destination import Landing
 
     run(umpteen, "echo {n}")
     with Landing(str(umpteen.folder / "here")) as other:

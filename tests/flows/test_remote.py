@@ -26,8 +26,8 @@ from tests.support.sftp import Sftp
 from tests.support.sweep import TARGETS, Point, find_runners, list_processes
 from tests.support.wait import wait_until
 from umpteen.model.command import RUNNER_VARIABLE
+from umpteen.query.live import LiveReader
 from umpteen.runner.launch import build_runner_command
-from umpteen.runner.live_output import LiveReader
 from umpteen.store.address import OPTIONS_VARIABLE, open_store
 from umpteen.store.base import Store
 from umpteen.store.records import list_starts, read_start

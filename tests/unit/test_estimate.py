@@ -9,7 +9,7 @@ from benchmarks.time_left import Eta, Look, replay
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from umpteen.estimate import estimate_range
+from umpteen.query.estimate import estimate_range
 
 DURATIONS = st.lists(st.floats(0, 1e6), min_size=1, max_size=50)
 ELAPSED = st.lists(st.floats(0, 1e7), max_size=20)

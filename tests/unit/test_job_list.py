@@ -9,9 +9,9 @@ from typing import cast
 
 import pytest
 
-from umpteen import job_list
-from umpteen.job_list import Pending, read_far
-from umpteen.status import UNREACHABLE, JobStatus, build_unread
+from umpteen.query import job_list
+from umpteen.query.job_list import Pending, read_far
+from umpteen.query.status import UNREACHABLE, JobStatus, build_unread
 from umpteen.store.base import Store
 
 

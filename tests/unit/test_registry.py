@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from umpteen.errors import InputError
-from umpteen.registry import find_address, list_entries, register
+from umpteen.query.registry import find_address, list_entries, register
 from umpteen.store.directory import DirectoryStore
 from umpteen.store.layout import JOB
 

@@ -15,12 +15,11 @@ from tests.support.store import put_batch, put_hand_in
 from tests.unit.test_status import make_status
 from umpteen.history.history import History
 from umpteen.model.record import Record
-from umpteen.registry import register
+from umpteen.query.failures import Failure, choose_failures, read_failure
+from umpteen.query.registry import register
 from umpteen.report import (
     Folds,
-    choose_failures,
     fit_progress,
-    read_failure,
     render_ago,
     render_bar,
     render_counts,
@@ -34,7 +33,6 @@ from umpteen.report import (
     shorten_path,
     status_to_dict,
 )
-from umpteen.status import Failure
 from umpteen.store.address import open_store
 from umpteen.store.directory import DirectoryStore
 from umpteen.store.layout import batch_key

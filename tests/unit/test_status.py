@@ -11,11 +11,11 @@ from tests.support.store import put_hand_in, put_start
 from umpteen.executors.base import ENDED, QUEUED, RUNNING, UNKNOWN
 from umpteen.history.history import History
 from umpteen.model.record import Record
-from umpteen.status import (
+from umpteen.query.failures import describe_end
+from umpteen.query.status import (
     JobStatus,
     RunningTask,
     build_status,
-    describe_end,
     estimate_left_s,
     list_living,
 )

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from umpteen.errors import InputError
-from umpteen.where import PLAN_FIELDS, compile_where
+from umpteen.query.expression import PLAN_FIELDS, compile_where
 
 
 def facts(**more: Any) -> dict[str, Any]:

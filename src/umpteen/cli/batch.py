@@ -16,7 +16,7 @@ from umpteen.formats.reading import open_document
 from umpteen.formats.saturn_batch import read_batch
 from umpteen.job.spec import Job
 from umpteen.model.command import RUNNER_VARIABLE, write_verb
-from umpteen.registry import register
+from umpteen.query.registry import register
 from umpteen.runner.import_batch import DEFAULT_SLOTS, build_batch_id
 from umpteen.runner.launch import build_runner_command
 from umpteen.store.address import parse_address

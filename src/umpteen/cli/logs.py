@@ -16,10 +16,12 @@ from umpteen.cli.printing import say
 from umpteen.errors import EXIT_SOME_FAILED, EXIT_SUCCEEDED, InputError, SettingsError
 from umpteen.history.history import History
 from umpteen.job.spec import Task
-from umpteen.lookup import Outputs, find_outputs, find_task, open_history, read_status
 from umpteen.model.record import Record
 from umpteen.model.states import IS_FINAL, STATES
-from umpteen.runner.live_output import LiveReader
+from umpteen.query.find import find_task, open_history
+from umpteen.query.live import LiveReader
+from umpteen.query.liveness import read_status
+from umpteen.query.outputs import Outputs, find_outputs
 from umpteen.store.address import is_remote
 
 __all__ = ["logs_command"]

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from umpteen.errors import InputError, SettingsError, UmpteenError
-from umpteen.registry import find_address, find_addresses, is_job
+from umpteen.query.expression import FIELDS, PLAN_FIELDS, Where, compile_where
+from umpteen.query.registry import find_address, find_addresses, is_job
 from umpteen.report import shorten_path
 from umpteen.store.address import parse_address
 from umpteen.units import parse_duration_s
-from umpteen.where import FIELDS, PLAN_FIELDS, Where, compile_where
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -128,7 +128,7 @@ def complete_name(_: click.Context, __: click.Parameter, incomplete: str) -> lis
     """The jobs that begin like that, by the registry alone."""
     from click.shell_completion import CompletionItem
 
-    from umpteen.registry import list_names
+    from umpteen.query.registry import list_names
 
     return [CompletionItem(name) for name in list_names() if name.startswith(incomplete)]
 

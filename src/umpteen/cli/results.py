@@ -15,9 +15,9 @@ from umpteen.cli.options import job_argument
 from umpteen.cli.printing import say
 from umpteen.errors import EXIT_SOME_FAILED, EXIT_SUCCEEDED, SettingsError
 from umpteen.history.history import History
-from umpteen.lookup import open_history
 from umpteen.model.states import STATES
-from umpteen.pulling import LeftOut, Pulled, list_task_files, pull
+from umpteen.query.files import LeftOut, Pulled, list_task_files, pull
+from umpteen.query.find import open_history
 from umpteen.report import render_number, render_size, shorten_path
 from umpteen.store.address import make_absolute
 from umpteen.system.terminal import clean

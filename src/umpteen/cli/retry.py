@@ -23,8 +23,8 @@ from umpteen.cli.view import Waiting, show_idle, show_leave, show_plan, stop_sig
 from umpteen.cli.watch import watch_to_end
 from umpteen.dispatch import Rerun, Submission, explain, plan_rerun, retry
 from umpteen.history.history import SKIPPED
-from umpteen.lookup import find_names
 from umpteen.model.command import write_verb
+from umpteen.query.find import find_names
 
 __all__ = ["retry_command"]
 

@@ -28,8 +28,8 @@ from umpteen.formats.syncs import parse_sync
 from umpteen.job.settings import Setting
 from umpteen.job.spec import Job, Retry
 from umpteen.planning.plan import RERUN_CHOICES, Chosen
+from umpteen.query.expression import Where
 from umpteen.store.address import working_folder
-from umpteen.where import Where
 
 __all__ = ["run_command"]
 

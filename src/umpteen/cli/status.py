@@ -13,20 +13,20 @@ from umpteen.cli.options import job_argument
 from umpteen.cli.printing import say
 from umpteen.dispatch import exit_code
 from umpteen.history.history import History
-from umpteen.lookup import open_history, read_gone, read_status
 from umpteen.model.command import write_verb
 from umpteen.model.record import Record
+from umpteen.query.failures import choose_failures, is_failure, read_failure
+from umpteen.query.find import open_history
+from umpteen.query.liveness import read_status
+from umpteen.query.verify import read_gone
 from umpteen.report import (
     Folds,
-    choose_failures,
-    read_failure,
     render_ago,
     render_counts,
     render_failures,
     shorten_path,
     status_to_dict,
 )
-from umpteen.status import is_failure
 
 __all__ = ["status_command"]
 

@@ -23,15 +23,15 @@ from umpteen.errors import (
     ReaderLeftError,
     StoreError,
 )
-from umpteen.lookup import read_status
 from umpteen.model.record import Record
 from umpteen.planning.plan import Plan
+from umpteen.query.failures import Failure, choose_failures, is_failure, read_failure
+from umpteen.query.liveness import read_status
+from umpteen.query.status import JobStatus
 from umpteen.report import (
     Folds,
-    choose_failures,
     fit_progress,
     plan_to_dict,
-    read_failure,
     render_bar,
     render_counts,
     render_dry_run,
@@ -45,7 +45,6 @@ from umpteen.report import (
     render_start,
     status_to_dict,
 )
-from umpteen.status import Failure, JobStatus, is_failure
 from umpteen.system.stop_signals import STOP_SIGNALS, Stops
 from umpteen.system.terminal import clean
 

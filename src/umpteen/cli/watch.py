@@ -7,7 +7,7 @@ import time
 from umpteen.cli.view import open_view
 from umpteen.dispatch import Submission, exit_code, watch
 from umpteen.errors import EXIT_INTERRUPTED, EXIT_READER_LEFT
-from umpteen.status import JobStatus
+from umpteen.query.status import JobStatus
 from umpteen.system.stop_signals import Stops
 
 __all__ = ["watch_to_end"]

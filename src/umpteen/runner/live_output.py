@@ -17,11 +17,10 @@ from umpteen.store.layout import (
     LiveKey,
     follow_key,
     live_folder,
-    parse_live_key,
 )
 from umpteen.system.plain_files import open_below
 
-__all__ = ["LiveOutputs", "LiveReader"]
+__all__ = ["LiveOutputs"]
 
 _PIECE_BYTES = 4 << 20
 _NAMES = ("stdout", "stderr")
@@ -62,47 +61,3 @@ class LiveOutputs:
         with contextlib.suppress(StoreError):
             pieces = [f"{top}/{name}" for name, _ in self.store.walk(top)]
             self.store.delete_many([*pieces, follow_key(index)])
-
-
-class LiveReader:
-    """The half of who follows: a task's stdout or stderr, piece by piece, from the beginning.
-
-    key: the attempt that is being read: the newest that has a piece. offset: bytes read so far
-    of it.
-    """
-
-    def __init__(self, store: Store, index: int, name: str) -> None:
-        self.store, self.index, self.name = store, index, name
-        self.key: LiveKey | None = None
-        self.offset = self.number = 0
-
-    def begin(self) -> None:
-        """Ask for it; raises StoreError."""
-        self.store.replace(follow_key(self.index), b"1")
-
-    def end(self) -> None:
-        """Ask no more."""
-        with contextlib.suppress(StoreError):
-            self.store.delete(follow_key(self.index))
-
-    def read(self) -> bytes:
-        """What came since the last call; raises StoreError."""
-        found: dict[LiveKey, set[str]] = {}
-        for path, _ in self.store.walk(live_folder(self.index)):
-            attempt, _, name = path.partition("/")
-            if key := parse_live_key(attempt):
-                found.setdefault(key, set()).add(name)
-        if not found:
-            return b""
-        newest = max(found)
-        if newest != self.key:
-            self.key, self.offset, self.number = newest, 0, 0
-        pieces = []
-        while f"{self.name}.{self.number}" in found[newest]:
-            piece = self.store.read(f"{live_folder(self.index, newest)}/{self.name}.{self.number}")
-            if piece is None:
-                break
-            pieces.append(piece)
-            self.number += 1
-            self.offset += len(piece)
-        return b"".join(pieces)

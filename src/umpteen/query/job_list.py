@@ -18,9 +18,9 @@ import msgspec
 from umpteen.errors import StoreError
 from umpteen.executors.base import LOCAL
 from umpteen.history.history import History
-from umpteen.lookup import read_status
-from umpteen.registry import Entry
-from umpteen.status import (
+from umpteen.query.liveness import read_status
+from umpteen.query.registry import Entry
+from umpteen.query.status import (
     DAMAGED,
     UNREACHABLE,
     UNREADABLE,

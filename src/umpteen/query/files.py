@@ -17,9 +17,9 @@ from typing import NamedTuple
 from umpteen.errors import InputError, SettingsError, StoreError
 from umpteen.history.history import History
 from umpteen.job.spec import Task
-from umpteen.landing import Landing, has_time, tell_obstacle
-from umpteen.lookup import NotOpenedError, Outputs, find_outputs
 from umpteen.model.archive import stays_inside
+from umpteen.query.destination import Landing, has_time, tell_obstacle
+from umpteen.query.outputs import NotOpenedError, Outputs, find_outputs
 from umpteen.store.address import is_remote
 from umpteen.store.base import Store
 from umpteen.store.directory import DirectoryStore

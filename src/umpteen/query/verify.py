@@ -16,11 +16,17 @@ from umpteen.history.history import SUCCEEDED, History
 from umpteen.job.spec import Task
 from umpteen.model.record import Record
 from umpteen.model.states import IS_FINAL, NUMBER_OF
+from umpteen.query.liveness import Liveness
+from umpteen.query.outputs import check_output
 from umpteen.runner.lanes.lane import is_left
-from umpteen.store.address import is_remote, open_store, place_of
+from umpteen.store.address import (
+    is_remote,
+    open_store,
+    place_of,
+)
 from umpteen.store.status_codes import STATUS_CODE, Left, find_left, has_left, judge
 
-__all__ = ["forget_missing", "read_codes", "verify"]
+__all__ = ["forget_missing", "read_codes", "read_gone", "verify"]
 
 _RESULTS = "results/"
 _FAILED = NUMBER_OF["failed"]
@@ -179,3 +185,16 @@ def _has_results(history: History, task: Task, expected: Sequence[str]) -> bool:
         any(fnmatch.fnmatchcase(name, path) or name.startswith(f"{path}/") for name in there)
         for path in expected
     )
+
+
+def read_gone(history: History) -> list[str]:
+    """The names of tasks that are done, as recorded, but whose outputs are not as they were left.
+
+    From now on they count in `history` for what is there.
+    """
+    tasks = history.read_tasks()
+    for task in tasks:
+        if task.output:
+            check_output(history, task.output, task.name)
+    lost = verify(history, Liveness().list_living(history), tasks)
+    return [tasks[index].name for index in sorted(lost)]

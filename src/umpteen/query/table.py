@@ -17,7 +17,8 @@ import msgspec
 
 from umpteen.errors import SettingsError, StoreError
 from umpteen.history.history import History
-from umpteen.lookup import Outputs, find_outputs, read_facts
+from umpteen.query.facts import read_facts
+from umpteen.query.outputs import Outputs, find_outputs
 
 __all__ = ["METRICS", "Table", "list_rows", "read_table"]
 

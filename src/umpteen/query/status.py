@@ -6,23 +6,20 @@ The table and `--json` show this and work out nothing themselves.
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from umpteen.estimate import estimate_range
 from umpteen.executors.base import LOCAL, QUEUED, RUNNING
 from umpteen.history.files import HandIn
 from umpteen.history.history import History
-from umpteen.model.record import Record
-from umpteen.model.states import STATES, tell_end
+from umpteen.model.states import STATES
+from umpteen.query.estimate import estimate_range
 from umpteen.runner.lease import find_death, find_trouble
 from umpteen.store.layout import REMOVING
 
 __all__ = [
     "DAMAGED",
-    "Failure",
     "JobStatus",
     "RunningTask",
     "UNREACHABLE",
@@ -30,9 +27,7 @@ __all__ = [
     "UNREADABLE",
     "build_status",
     "build_unread",
-    "describe_end",
     "estimate_left_s",
-    "is_failure",
     "list_living",
 ]
 
@@ -40,8 +35,6 @@ UNREACHABLE, UNREADABLE, DAMAGED = UNREAD = "unreachable", "unreadable", "damage
 
 _RATE_WINDOW_S = 30.0
 _LEAST_BUSY = 0.01
-# Records of earlier versions say `which skipped`.
-_AFTER_ONE = re.compile(r"(after .+, which )(?:was )?(\w+(?: \w+)?)", re.DOTALL)
 
 
 class RunningTask(msgspec.Struct, frozen=True):
@@ -51,17 +44,6 @@ class RunningTask(msgspec.Struct, frozen=True):
     slot: int
     start_s: float
     batch: str
-
-
-class Failure(msgspec.Struct, frozen=True):
-    """A task that came to an end without success. last_line: of its stderr, if it says more."""
-
-    index: int
-    name: str
-    state: str
-    reason: str
-    last_line: str
-    has_stderr: bool
 
 
 class JobStatus(msgspec.Struct, frozen=True):
@@ -222,34 +204,3 @@ def _measure_busy(
     latest = itertools.islice(samples, len(samples) - count, None)
     work = sum(latest) + sum(min(elapsed, window) for elapsed in running)
     return min(1.0, max(_LEAST_BUSY, work / (window * max(1, slots))))
-
-
-def is_failure(record: Record) -> bool:
-    """Whether a task went wrong by itself: what was skipped or cancelled did not."""
-    return record.state in ("failed", "timed_out")
-
-
-def describe_end(record: Record) -> str:
-    """How an attempt ended, in a word or two: `exit 1`, `signal 9`, `timed out after 2 s`.
-
-    Empty where its state says it all.
-    """
-    if record.state == "timed_out" and record.reason:
-        return "ended by the job's deadline"
-    if record.state == "timed_out":
-        return (
-            f"timed out after {record.seconds:.2g} s"
-            if record.seconds < 100
-            else (f"timed out after {record.seconds:.0f} s")
-        )
-    if found := _AFTER_ONE.fullmatch(record.reason):
-        return f"{found[1]}{tell_end(found[2].replace(' ', '_'))}"
-    if record.reason:
-        return record.reason
-    if record.state == "cancelled":
-        return "" if record.signal or record.exit_code is not None else "not started"
-    if record.signal is not None:
-        return f"signal {record.signal}"
-    if record.exit_code is None:
-        return "not started"
-    return f"exit {record.exit_code}"

@@ -1,0 +1,113 @@
+"""Which batches run somewhere: what executors say of them, or what their files show."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from umpteen.errors import UmpteenError
+from umpteen.executors.base import ENDED, LOCAL, UNKNOWN
+from umpteen.executors.registry import open_executor
+from umpteen.history.history import BatchHistory, History
+from umpteen.query.status import JobStatus, build_status, list_living
+from umpteen.query.trust import tell_unasked
+
+__all__ = ["Liveness", "UNKNOWN_S", "list_handles", "read_status"]
+
+
+UNKNOWN_S = 60.0  # by when what does not change is taken to be dead
+
+
+def read_status(history: History, *, by_path: bool = False) -> JobStatus:
+    """How the job stands now. by_path: as of `list_handles`."""
+    liveness = Liveness(by_path=by_path)
+    living = liveness.list_living(history)
+    status = build_status(history, living)
+    if living and living <= liveness.seen.keys():  # and one look does not tell
+        trouble = status.trouble or liveness.reason
+        return msgspec.structs.replace(status, state="unknown", trouble=trouble)
+    if living and not (status.running or status.trouble):
+        return msgspec.structs.replace(status, trouble=_explain(history, living))
+    return status
+
+
+def _explain(history: History, living: set[str]) -> str:
+    """Why nothing runs, where an executor knows."""
+    options = dict(history.read_settings().get("executor_options") or {})
+    options.pop("worker_timeout", None)  # which is for those to keep who wait
+    batches = map(history.batches.__getitem__, living)
+    for name, handles in list_handles(history, batches).items():
+        with contextlib.suppress(UmpteenError):
+            if name != LOCAL and (reason := open_executor(name, options).explain(handles)):
+                return reason
+    return ""
+
+
+def list_handles(
+    history: History, batches: Iterable[BatchHistory], *, by_path: bool = False
+) -> dict[str, list[str]]:
+    """What may be asked after, by the executor to be asked: theirs, and the runners' own.
+
+    by_path: whether executors may be loaded that are none of ours, as verbs that only look never
+    do.
+    """
+    handles: dict[str, list[str]] = collections.defaultdict(list)
+    unasked: dict[tuple[str, int], str] = {}  # thousands of batches may be of one hand-in
+    for batch in batches:
+        hand_in = batch.executor, batch.hand_in
+        if batch.handle and hand_in not in unasked:
+            unasked[hand_in] = tell_unasked(history, batch, by_path=by_path)
+        if batch.handle and not unasked[hand_in]:
+            handles[batch.executor or LOCAL].append(batch.handle)
+        if batch.lease:
+            handles[LOCAL].append(batch.lease)
+    return handles
+
+
+class Liveness:
+    """Which batches somebody is at: what the executors say, asked once for all.
+
+    Where they cannot know (another machine's runner), a batch lives until its files have not
+    changed for 60 s by our clock; its runner replaces one every 15 s. by_path: as of
+    `list_handles`. reason: why an executor was not asked.
+    """
+
+    def __init__(self, *, by_path: bool = False) -> None:
+        self.by_path, self.reason = by_path, ""
+        self.seen: dict[str, tuple[Any, float]] = {}
+
+    def list_living(self, history: History) -> set[str]:
+        """The batches that somebody is at, or may be."""
+        open_batches = history.list_open()
+        polled: dict[str, str] = {}
+        for name, asked in list_handles(history, open_batches, by_path=self.by_path).items():
+            polled.update(open_executor(name, {}).poll(asked))
+        unpolled = [b for b in open_batches if b.handle and b.handle not in polled]
+        polled.update((batch.handle, UNKNOWN) for batch in unpolled)
+        if unpolled:
+            self.reason = tell_unasked(history, unpolled[-1], by_path=self.by_path)
+        living = list_living(history, polled)
+        for batch in open_batches:
+            told = polled.get(batch.lease, ENDED), polled.get(batch.handle, ENDED)
+            # What an engine says of a batch counts more than that we cannot see its runner.
+            is_told = batch.handle and batch.executor != LOCAL and told[1] != UNKNOWN
+            is_unknown = not is_told and UNKNOWN in told
+            if is_unknown and batch.batch not in living and self._has_changed(history, batch):
+                living.add(batch.batch)
+        return living
+
+    def _has_changed(self, history: History, batch: BatchHistory) -> bool:
+        if not history.unfinished(batch):
+            return False
+        found = (history.list_running(batch), [start.offset for start in batch.starts])
+        before, since_s = self.seen.get(batch.batch, (None, 0.0))
+        now = time.monotonic()
+        if found != before:
+            self.seen[batch.batch] = (found, now)
+            return True
+        return now - since_s < UNKNOWN_S

@@ -1,0 +1,42 @@
+"""Which executor may be asked what a store names: only what this user wrote is believed."""
+
+from __future__ import annotations
+
+from umpteen.executors.base import LOCAL
+from umpteen.executors.registry import find_short_name, is_short_name
+from umpteen.history.history import BatchHistory, History
+from umpteen.query.registry import was_handed_in
+from umpteen.store.address import is_remote
+
+__all__ = ["find_stranger"]
+
+
+def tell_unasked(history: History, batch: BatchHistory, *, by_path: bool = False) -> str:
+    """Why the executor that has a batch is not asked after it; empty where it may be.
+
+    Whoever writes to a store could else have us speak to anybody, and load anything.
+    """
+    name = find_short_name(batch.executor or LOCAL)
+    if name == LOCAL:
+        return ""
+    if not (by_path or is_short_name(name)):
+        return f"the executor {name!r} is loaded by run, collect, retry and cancel alone"
+    if found := find_stranger(history, batch.hand_in):
+        return (
+            f"{found} may be somebody else's, so that what it names ({name}) is not asked; "
+            "umpteen collect FILE, with the job's file, does so"
+        )
+    return ""
+
+
+def find_stranger(history: History, hand_in: int | None = None) -> str:
+    """What of a hand-in (of any, where none is given) somebody else may have written; else empty.
+
+    In a folder each file tells whose it is. Elsewhere a job is this user's who handed it in from
+    this machine.
+    """
+    if is_remote(history.store.address):
+        return "" if was_handed_in(history.store.address) else history.store.address
+    if hand_in is not None:
+        return history.strange.get(hand_in, "")
+    return next(iter(history.strange.values()), "")
