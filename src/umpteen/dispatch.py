@@ -15,14 +15,6 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from umpteen.cancelling import (
-    is_cancelled,
-    is_open,
-    put_cancel_mark,
-    record_cancelled,
-    record_marked,
-    refuse_adopted,
-)
 from umpteen.errors import (
     EXIT_SOME_FAILED,
     EXIT_SUCCEEDED,
@@ -35,7 +27,6 @@ from umpteen.errors import (
 )
 from umpteen.executors.base import LOCAL, Executor, Tell
 from umpteen.executors.registry import find_short_name, open_executor
-from umpteen.hand_in import hand_in, measure_syncs, open_job_folder, put_syncs
 from umpteen.history.history import SKIPPED, History
 from umpteen.job.dependencies import build_graph
 from umpteen.job.settings import DEFAULTS, Settings
@@ -73,6 +64,16 @@ from umpteen.store.removal import (
     remove_rest,
 )
 from umpteen.store.submission_lock import HandInLock, hand_in_lock
+from umpteen.submission.cancel import (
+    is_cancelled,
+    is_open,
+    put_cancel_mark,
+    record_cancelled,
+    record_marked,
+    refuse_adopted,
+)
+from umpteen.submission.sync import measure_syncs, put_syncs
+from umpteen.submission.write import hand_in, open_job_folder
 from umpteen.system.background import Beside
 from umpteen.system.locks import leases_folder
 from umpteen.system.resources import in_mb, list_lacks, read_capacity, usable_cores

@@ -43,7 +43,6 @@ from umpteen.formats.saturn_recipe import (
 )
 from umpteen.formats.syncs import Sync
 from umpteen.outcomes import read_exit_codes
-from umpteen.staging import Packed, measure, pack
 from umpteen.store.address import (
     check_job_address,
     is_remote,
@@ -53,6 +52,7 @@ from umpteen.store.address import (
 )
 from umpteen.store.base import Store
 from umpteen.store.layout import SPLIT
+from umpteen.submission.archive import Packed, measure, pack
 from umpteen.system.locks import local_lock
 
 __all__ = ["Order", "Outcome", "Sent", "Split", "open_batch", "sort_runs", "split"]

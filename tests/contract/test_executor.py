@@ -26,12 +26,12 @@ from umpteen.executors.local import LocalExecutor
 from umpteen.executors.ray import executor as ray
 from umpteen.executors.registry import open_executor
 from umpteen.formats import read_job
-from umpteen.hand_in import open_job_folder
 from umpteen.job.settings import Setting
 from umpteen.planning.batch_files import build_batches
 from umpteen.store.address import open_store
 from umpteen.store.identity import Identity
 from umpteen.store.layout import CANCEL, batch_key
+from umpteen.submission.write import open_job_folder
 
 # The name that a user gives; options of those that need some are below.
 EXECUTORS = ["local", "dask", "ray"]

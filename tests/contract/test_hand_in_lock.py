@@ -16,7 +16,6 @@ from tests.support.store import read_tree
 from tests.support.wait import wait_until
 from umpteen.errors import StoreError
 from umpteen.executors.local import LocalExecutor
-from umpteen.hand_in import hand_in, open_job_folder
 from umpteen.history.history import History
 from umpteen.job.settings import Setting, merge_settings
 from umpteen.job.spec import Job, Task
@@ -27,6 +26,7 @@ from umpteen.store.base import Content, Store
 from umpteen.store.directory import DirectoryStore
 from umpteen.store.layout import LOCK, batch_key, handed_key, options_key, tasks_key
 from umpteen.store.submission_lock import HandInLock, describe_owner, hand_in_lock
+from umpteen.submission.write import hand_in, open_job_folder
 
 OTHERS = b'{"token":"of another"}'
 

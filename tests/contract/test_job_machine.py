@@ -30,7 +30,6 @@ from hypothesis.stateful import (
 )
 
 from umpteen.executors.base import Abilities, Executor, Load
-from umpteen.hand_in import hand_in, open_job_folder
 from umpteen.history.history import History
 from umpteen.job.settings import Setting, merge_settings
 from umpteen.job.spec import Job, Task, Terms
@@ -45,6 +44,7 @@ from umpteen.store.identity import identify
 from umpteen.store.layout import CANCEL
 from umpteen.store.records import build_line
 from umpteen.store.submission_lock import hand_in_lock
+from umpteen.submission.write import hand_in, open_job_folder
 from umpteen.system.host import read_machine
 
 NAMES = st.sampled_from(["a", "b", "c", "d"])

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from umpteen.ignores import IgnoreRules
+from umpteen.submission.ignore import IgnoreRules
 
 LINES = r"""
 *.log !keep keep/ !keep/ /a a/b a/** **/b a/**/b !a/ [ab] [!a] [^b] ? ?? * !*/ !x.log a/* !a/b

@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.trees import Link, Program, put_tree
 from umpteen.errors import InputError
-from umpteen.staging import Packed, measure, pack
+from umpteen.submission.archive import Packed, measure, pack
 
 SMALL = {
     "main.py": b"print()",

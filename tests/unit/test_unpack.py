@@ -19,7 +19,7 @@ from tests.support.trees import Link, Program, put_tree, see_tree, trees
 from tests.support.wait import wait_until
 from umpteen.errors import StoreError
 from umpteen.runner.synced import lead_to, mark_used, place, remove_unused, unpack_once
-from umpteen.staging import measure, pack
+from umpteen.submission.archive import measure, pack
 
 SMALL = {
     "main.py": b"print()",

@@ -6,12 +6,7 @@ import contextlib
 
 from umpteen.errors import StoreError
 from umpteen.store.base import Store
-from umpteen.store.layout import (
-    LiveKey,
-    follow_key,
-    live_folder,
-    parse_live_key,
-)
+from umpteen.store.layout import LiveKey, follow_key, live_folder, parse_live_key
 
 __all__ = ["LiveReader"]
 

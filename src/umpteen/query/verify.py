@@ -19,11 +19,7 @@ from umpteen.model.states import IS_FINAL, NUMBER_OF
 from umpteen.query.liveness import Liveness
 from umpteen.query.outputs import check_output
 from umpteen.runner.lanes.lane import is_left
-from umpteen.store.address import (
-    is_remote,
-    open_store,
-    place_of,
-)
+from umpteen.store.address import is_remote, open_store, place_of
 from umpteen.store.status_codes import STATUS_CODE, Left, find_left, has_left, judge
 
 __all__ = ["forget_missing", "read_codes", "read_gone", "verify"]

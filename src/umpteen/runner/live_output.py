@@ -12,12 +12,7 @@ from collections.abc import Iterable
 
 from umpteen.errors import StoreError
 from umpteen.store.base import Store
-from umpteen.store.layout import (
-    FOLLOW,
-    LiveKey,
-    follow_key,
-    live_folder,
-)
+from umpteen.store.layout import FOLLOW, LiveKey, follow_key, live_folder
 from umpteen.system.plain_files import open_below
 
 __all__ = ["LiveOutputs"]

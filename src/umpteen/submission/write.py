@@ -14,7 +14,7 @@ import os
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -34,7 +34,6 @@ from umpteen.planning.batch_files import (
 )
 from umpteen.planning.batching import Cut
 from umpteen.planning.plan import Plan, build_settings
-from umpteen.staging import measure, pack
 from umpteen.store.address import OPTIONS_VARIABLE, is_remote, read_options
 from umpteen.store.base import Content, Store
 from umpteen.store.identity import build_id
@@ -47,14 +46,13 @@ from umpteen.store.layout import (
     handles_key,
     options_key,
     parse_numbers,
-    synced_key,
     tasks_key,
 )
 from umpteen.store.owners import refuse_strangers
 from umpteen.store.submission_lock import HandInLock, OwnFiles
 from umpteen.system.background import Beside
 
-__all__ = ["hand_in", "measure_syncs", "open_job_folder", "put_syncs"]
+__all__ = ["hand_in", "open_job_folder"]
 
 _UNSTORED = ("sources", "results_options")
 _VARIABLES = "env_vars"  # of Ray's runtime_env
@@ -86,82 +84,6 @@ def open_job_folder(store: Store, job: Job) -> None:
 def _settings(job: Job) -> dict[str, Any]:
     settings: dict[str, Any] = msgspec.to_builtins(job.settings)
     return settings
-
-
-def put_syncs(store: Store, job: Job, *, is_far: bool) -> Job:
-    """The job, once the folders that it syncs are in the store; what is there is not sent again.
-
-    is_far: whether its tasks may run where the folders are not. Raises InputError for what
-    cannot be packed.
-    """
-    syncs = _measure_syncs(store, job)
-    there = set(store.list(os.path.dirname(synced_key("")))) if syncs else set()
-    for sync in syncs:
-        key = synced_key(sync.digest)
-        if os.path.basename(key) not in there:
-            exclude = _list_excluded(store)
-            store.create(key, pack(sync.source, sync.digest, name=sync.name, exclude=exclude))
-    return _with_synced(job, syncs, is_far=is_far)
-
-
-def measure_syncs(store: Store, job: Job, *, is_far: bool) -> Job:
-    """The same, but nothing is put into the store."""
-    return _with_synced(job, _measure_syncs(store, job), is_far=is_far)
-
-
-class _Sync(NamedTuple):
-    """What is synced: the digest of a folder or file here, and where it is to be on a machine.
-
-    name: of a file there; None for a folder.
-    """
-
-    digest: str
-    source: str
-    destination: str | None
-    name: str | None
-
-
-def _measure_syncs(store: Store, job: Job) -> list[_Sync]:
-    settings = job.settings
-    syncs = []
-    for written, wanted in settings.file_syncs:
-        source = _expand(written, settings.submitted_from)
-        # Where it is itself it may have been changed since, and is not to be put back.
-        is_moved = wanted and _expand(wanted, settings.submitted_from) != source
-        destination, name = (wanted if is_moved else None), None
-        if os.path.isfile(source):
-            folder, name = os.path.split(destination or source)
-            name = name or os.path.basename(source)
-            destination = destination and (folder or os.curdir)
-        digest = measure(source, name=name, exclude=_list_excluded(store)).digest
-        syncs.append(_Sync(digest, source, destination, name))
-    return syncs
-
-
-def _list_excluded(store: Store) -> list[str]:
-    """Results are no part of a folder that is synced, although they may lie in it."""
-    own = [] if is_remote(store.address) else [store.address]
-    return [os.path.abspath("umpteen-results"), *own]
-
-
-def _with_synced(job: Job, syncs: Sequence[_Sync], *, is_far: bool) -> Job:
-    synced = [
-        (
-            sync.digest,
-            sync.destination,
-            sync.source + "/" * (sync.name is None) if is_far and not sync.destination else "",
-        )
-        for sync in syncs
-    ]
-    if not synced:
-        return job
-    return msgspec.structs.replace(
-        job, settings=msgspec.structs.replace(job.settings, synced=synced)
-    )
-
-
-def _expand(path: str, folder: str) -> str:
-    return os.path.abspath(os.path.join(folder, os.path.expanduser(path)))
 
 
 def hand_in(

@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import BinaryIO, NamedTuple
 
 from umpteen.errors import InputError
-from umpteen.ignores import IgnoreRules
 from umpteen.model.archive import CHUNK, DIGEST_BYTES, stays_inside
 from umpteen.store.layout import JOB
+from umpteen.submission.ignore import IgnoreRules
 
 __all__ = ["Packed", "measure", "pack"]
 
