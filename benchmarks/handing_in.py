@@ -12,11 +12,11 @@ import os
 import sys
 from collections.abc import Sequence
 
-from umpteen.dispatch import settle, submit
 from umpteen.executors.base import ENDED, Abilities, Executor, Load
 from umpteen.executors.local import build_handle
 from umpteen.formats import read_job
 from umpteen.job.settings import Setting
+from umpteen.verbs.run import settle, submit
 
 EXECUTOR = "benchmarks.handing_in:NowhereExecutor"
 

@@ -26,7 +26,6 @@ from typing import Any, TypeVar, overload
 
 import msgspec
 
-from umpteen import dispatch
 from umpteen.cli.view import stop_signals
 from umpteen.cli.watch import watch_to_end
 from umpteen.errors import (
@@ -58,6 +57,7 @@ from umpteen.query.verify import read_gone
 from umpteen.sentences import render_why
 from umpteen.store.address import working_folder
 from umpteen.units import parse_memory, show_value
+from umpteen.verbs import run as dispatch
 
 __all__ = ["Job", "OpenJob", "Task", "TaskResult", "collect", "open_job", "run", "submit"]
 

@@ -11,7 +11,6 @@ import pytest
 
 from tests.support.store import list_records
 from tests.support.wait import wait_until
-from umpteen.dispatch import plan_run, settle
 from umpteen.errors import SettingsError
 from umpteen.executors.base import (
     ENDED,
@@ -32,6 +31,7 @@ from umpteen.store.address import open_store
 from umpteen.store.identity import Identity
 from umpteen.store.layout import CANCEL, batch_key
 from umpteen.submission.write import open_job_folder
+from umpteen.verbs.run import plan_run, settle
 
 # The name that a user gives; options of those that need some are below.
 EXECUTORS = ["local", "dask", "ray"]

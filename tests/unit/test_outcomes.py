@@ -11,9 +11,9 @@ import pytest
 from tests.support.store import put_hand_in, put_start
 from umpteen.formats.saturn_batch import Run
 from umpteen.model.ranges import format_ranges
-from umpteen.outcomes import read_exit_codes
 from umpteen.store.address import open_store
 from umpteen.store.directory import DirectoryStore
+from umpteen.verbs.summarize_batch import read_exit_codes
 
 
 class Requests(Counter[str]):

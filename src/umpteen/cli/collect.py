@@ -16,8 +16,8 @@ from umpteen.cli.options import (
 )
 from umpteen.cli.view import Waiting, stop_signals
 from umpteen.cli.watch import watch_to_end
-from umpteen.dispatch import collect
 from umpteen.formats import read_executor
+from umpteen.verbs.run import collect
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem

@@ -21,10 +21,10 @@ from umpteen.cli.options import (
 from umpteen.cli.printing import say
 from umpteen.cli.view import Waiting, show_idle, show_leave, show_plan, stop_signals
 from umpteen.cli.watch import watch_to_end
-from umpteen.dispatch import Rerun, Submission, explain, plan_rerun, retry
 from umpteen.history.history import SKIPPED
 from umpteen.model.command import write_verb
 from umpteen.query.find import find_names
+from umpteen.verbs.run import Rerun, Submission, explain, plan_rerun, retry
 
 __all__ = ["retry_command"]
 

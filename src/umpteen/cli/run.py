@@ -21,7 +21,6 @@ from umpteen.cli.options import (
 )
 from umpteen.cli.view import Waiting, show_leave, show_plan, stop_signals
 from umpteen.cli.watch import watch_to_end
-from umpteen.dispatch import choose_where, detach, plan_run, settle, submit
 from umpteen.errors import SettingsError
 from umpteen.formats import read_job
 from umpteen.formats.syncs import parse_sync
@@ -30,6 +29,7 @@ from umpteen.job.spec import Job, Retry
 from umpteen.planning.plan import RERUN_CHOICES, Chosen
 from umpteen.query.expression import Where
 from umpteen.store.address import working_folder
+from umpteen.verbs.run import choose_where, detach, plan_run, settle, submit
 
 __all__ = ["run_command"]
 

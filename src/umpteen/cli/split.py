@@ -14,7 +14,7 @@ from umpteen.cli.printing import say
 from umpteen.errors import EXIT_SUCCEEDED, SettingsError
 from umpteen.formats.syncs import parse_sync
 from umpteen.report import render_number, render_size, shorten_path
-from umpteen.split import Order, Sent, Split, split
+from umpteen.verbs.split import Order, Sent, Split, split
 
 __all__ = ["split_command"]
 

@@ -11,7 +11,6 @@ import click
 
 from umpteen.cli.options import job_argument
 from umpteen.cli.printing import say
-from umpteen.dispatch import exit_code
 from umpteen.history.history import History
 from umpteen.model.command import write_verb
 from umpteen.model.record import Record
@@ -27,6 +26,7 @@ from umpteen.report import (
     shorten_path,
     status_to_dict,
 )
+from umpteen.verbs.run import exit_code
 
 __all__ = ["status_command"]
 

@@ -10,8 +10,8 @@ from umpteen.cli.options import complete_file
 from umpteen.cli.printing import say
 from umpteen.errors import EXIT_SUCCEEDED
 from umpteen.formats.saturn_batch import Run, complete_runs
-from umpteen.outcomes import read_exit_codes
-from umpteen.split import open_batch, sort_runs
+from umpteen.verbs.split import open_batch, sort_runs
+from umpteen.verbs.summarize_batch import read_exit_codes
 
 __all__ = ["summarize_batch_command"]
 

@@ -15,7 +15,6 @@ from typing import Any, Self
 
 from umpteen.cli.options import call_job
 from umpteen.cli.printing import say
-from umpteen.dispatch import Submission
 from umpteen.errors import (
     EXIT_READER_LEFT,
     EXIT_SUCCEEDED,
@@ -47,6 +46,7 @@ from umpteen.report import (
 )
 from umpteen.system.stop_signals import STOP_SIGNALS, Stops
 from umpteen.system.terminal import clean
+from umpteen.verbs.run import Submission
 
 __all__ = [
     "LiveView",

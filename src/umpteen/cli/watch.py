@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 
 from umpteen.cli.view import open_view
-from umpteen.dispatch import Submission, exit_code, watch
 from umpteen.errors import EXIT_INTERRUPTED, EXIT_READER_LEFT
 from umpteen.query.status import JobStatus
 from umpteen.system.stop_signals import Stops
+from umpteen.verbs.run import Submission, exit_code, watch
 
 __all__ = ["watch_to_end"]
 

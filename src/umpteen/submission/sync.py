@@ -11,9 +11,7 @@ import msgspec
 from umpteen.job.spec import Job
 from umpteen.store.address import is_remote
 from umpteen.store.base import Store
-from umpteen.store.layout import (
-    synced_key,
-)
+from umpteen.store.layout import synced_key
 from umpteen.submission.archive import measure, pack
 
 __all__ = ["measure_syncs", "put_syncs"]

@@ -42,7 +42,6 @@ from umpteen.formats.saturn_recipe import (
     rewrite_recipe,
 )
 from umpteen.formats.syncs import Sync
-from umpteen.outcomes import read_exit_codes
 from umpteen.store.address import (
     check_job_address,
     is_remote,
@@ -54,6 +53,7 @@ from umpteen.store.base import Store
 from umpteen.store.layout import SPLIT
 from umpteen.submission.archive import Packed, measure, pack
 from umpteen.system.locks import local_lock
+from umpteen.verbs.summarize_batch import read_exit_codes
 
 __all__ = ["Order", "Outcome", "Sent", "Split", "open_batch", "sort_runs", "split"]
 

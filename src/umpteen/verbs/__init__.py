@@ -1,0 +1,1 @@
+"""What the verbs of the command line and of the Python interface do."""
