@@ -26,8 +26,6 @@ from typing import Any, TypeVar, overload
 
 import msgspec
 
-from umpteen.cli.view import stop_signals
-from umpteen.cli.watch import watch_to_end
 from umpteen.errors import (
     EXIT_INTERRUPTED,
     BackendError,
@@ -54,7 +52,9 @@ from umpteen.query.liveness import read_status
 from umpteen.query.outputs import Outputs, find_outputs
 from umpteen.query.status import JobStatus
 from umpteen.query.verify import read_gone
-from umpteen.sentences import render_why
+from umpteen.report.views import stop_signals
+from umpteen.report.watch import watch_to_end
+from umpteen.report.why import render_why
 from umpteen.store.address import working_folder
 from umpteen.units import parse_memory, show_value
 from umpteen.verbs import run as dispatch

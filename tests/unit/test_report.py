@@ -17,22 +17,19 @@ from umpteen.history.history import History
 from umpteen.model.record import Record
 from umpteen.query.failures import Failure, choose_failures, read_failure
 from umpteen.query.registry import register
-from umpteen.report import (
+from umpteen.report.run import (
     Folds,
     fit_progress,
-    render_ago,
     render_bar,
     render_counts,
     render_end,
     render_failures,
     render_left,
     render_plan,
-    render_seconds,
     render_start,
-    render_table,
-    shorten_path,
     status_to_dict,
 )
+from umpteen.report.text import render_ago, render_seconds, render_table, shorten_path
 from umpteen.store.address import open_store
 from umpteen.store.directory import DirectoryStore
 from umpteen.store.layout import batch_key

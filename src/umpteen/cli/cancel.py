@@ -10,13 +10,13 @@ from typing import Any
 import click
 
 from umpteen.cli.options import TaskCommand, complete_task, job_argument
-from umpteen.cli.printing import say
-from umpteen.cli.view import stop_signals
 from umpteen.errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, EXIT_SUCCEEDED
 from umpteen.model.states import IS_FINAL, STATES
 from umpteen.query.liveness import read_status
 from umpteen.query.status import JobStatus
-from umpteen.report import render_cancel, render_counts, status_to_dict
+from umpteen.report.printing import say
+from umpteen.report.run import render_cancel, render_counts, status_to_dict
+from umpteen.report.views import stop_signals
 from umpteen.verbs.run import Submission, cancel, watch
 
 __all__ = ["cancel_command"]

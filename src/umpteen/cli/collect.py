@@ -14,9 +14,9 @@ from umpteen.cli.options import (
     is_job_file,
     watch_options,
 )
-from umpteen.cli.view import Waiting, stop_signals
-from umpteen.cli.watch import watch_to_end
 from umpteen.formats import read_executor
+from umpteen.report.views import Waiting, stop_signals
+from umpteen.report.watch import watch_to_end
 from umpteen.verbs.run import collect
 
 if TYPE_CHECKING:

@@ -15,10 +15,10 @@ import click
 import msgspec
 
 from umpteen.cli.options import job_argument
-from umpteen.cli.printing import say
 from umpteen.errors import SettingsError, StoreError
 from umpteen.query.find import open_history
 from umpteen.query.table import Table, read_table
+from umpteen.report.printing import say
 from umpteen.store.address import make_absolute
 
 __all__ = ["export_command"]

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from umpteen._version import __version__
-from umpteen.cli.printing import guard_stdout
 from umpteen.errors import (
     EXIT_INTERRUPTED,
     EXIT_WRONG_USE,
@@ -27,6 +26,7 @@ from umpteen.errors import (
     UmpteenError,
     nearest_hint,
 )
+from umpteen.report.printing import guard_stdout
 from umpteen.system.streams import never_mind_stderr
 from umpteen.system.terminal import clean
 

@@ -12,7 +12,6 @@ from typing import Any
 import click
 
 from umpteen.cli.options import TaskCommand, complete_task, job_argument, one_task
-from umpteen.cli.printing import say
 from umpteen.errors import EXIT_SOME_FAILED, EXIT_SUCCEEDED, InputError, SettingsError
 from umpteen.history.history import History
 from umpteen.job.spec import Task
@@ -22,6 +21,7 @@ from umpteen.query.find import find_task, open_history
 from umpteen.query.live import LiveReader
 from umpteen.query.liveness import read_status
 from umpteen.query.outputs import Outputs, find_outputs
+from umpteen.report.printing import say
 from umpteen.store.address import is_remote
 
 __all__ = ["logs_command"]

@@ -13,18 +13,16 @@ import click
 from umpteen.errors import InputError, SettingsError, UmpteenError
 from umpteen.query.expression import FIELDS, PLAN_FIELDS, Where, compile_where
 from umpteen.query.registry import find_address, find_addresses, is_job
-from umpteen.report import shorten_path
+from umpteen.report.text import shorten_job, shorten_path
 from umpteen.store.address import parse_address
 from umpteen.units import parse_duration_s
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-    from umpteen.history.history import History
 
 __all__ = [
     "TaskCommand",
-    "call_job",
     "complete_file",
     "complete_name",
     "complete_task",
@@ -87,7 +85,7 @@ def find_job(word: str, name: str | None = None) -> str:
     found, address = read_names(word, name)
     if not is_job(address):
         raise _no_such_job(word, found, address)
-    return _shorten_job(found, parse_address(address))
+    return shorten_job(found, parse_address(address))
 
 
 def _no_such_job(file: str, name: str, address: str) -> InputError:
@@ -101,20 +99,6 @@ def _no_such_job(file: str, name: str, address: str) -> InputError:
 def is_job_file(word: str) -> bool:
     """Whether a word names a file, and no job is called that."""
     return os.path.isfile(word) and not find_addresses(word)
-
-
-def call_job(history: History) -> str:
-    """What to type for a job here: its name, where that is enough to find it, else its address."""
-    return _shorten_job(str(history.job.get("name", "")), history.store.address)
-
-
-def _shorten_job(name: str, address: str) -> str:
-    """Its name, where that is enough to find it, else its address."""
-    try:
-        is_enough = find_address(name) == address
-    except UmpteenError:
-        is_enough = False
-    return name if is_enough else shorten_path(address)
 
 
 def complete_file(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:

@@ -12,13 +12,13 @@ from typing import Any
 import click
 
 from umpteen.cli.options import job_argument
-from umpteen.cli.printing import say
 from umpteen.errors import EXIT_SOME_FAILED, EXIT_SUCCEEDED, SettingsError
 from umpteen.history.history import History
 from umpteen.model.states import STATES
 from umpteen.query.files import LeftOut, Pulled, list_task_files, pull
 from umpteen.query.find import open_history
-from umpteen.report import render_number, render_size, shorten_path
+from umpteen.report.printing import say
+from umpteen.report.text import render_number, render_size, shorten_path
 from umpteen.store.address import make_absolute
 from umpteen.system.terminal import clean
 

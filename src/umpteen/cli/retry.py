@@ -18,12 +18,12 @@ from umpteen.cli.options import (
     refuse_loose,
     watch_options,
 )
-from umpteen.cli.printing import say
-from umpteen.cli.view import Waiting, show_idle, show_leave, show_plan, stop_signals
-from umpteen.cli.watch import watch_to_end
 from umpteen.history.history import SKIPPED
 from umpteen.model.command import write_verb
 from umpteen.query.find import find_names
+from umpteen.report.printing import say
+from umpteen.report.views import Waiting, show_idle, show_leave, show_plan, stop_signals
+from umpteen.report.watch import watch_to_end
 from umpteen.verbs.run import Rerun, Submission, explain, plan_rerun, retry
 
 __all__ = ["retry_command"]

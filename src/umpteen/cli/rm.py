@@ -8,10 +8,10 @@ import sys
 import click
 
 from umpteen.cli.options import job_argument
-from umpteen.cli.printing import say
 from umpteen.errors import EXIT_SOME_FAILED, EXIT_SUCCEEDED, SettingsError
 from umpteen.model.command import write_verb
-from umpteen.report import render_number, render_size, shorten_path
+from umpteen.report.printing import say
+from umpteen.report.text import render_number, render_size, shorten_path
 from umpteen.verbs.run import Removal, plan_removal, remove
 
 __all__ = ["rm_command"]

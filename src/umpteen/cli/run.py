@@ -10,7 +10,6 @@ from typing import Any
 import click
 
 from umpteen.cli.options import (
-    call_job,
     complete_file,
     read_duration,
     read_memory,
@@ -19,8 +18,6 @@ from umpteen.cli.options import (
     refuse_loose,
     watch_options,
 )
-from umpteen.cli.view import Waiting, show_leave, show_plan, stop_signals
-from umpteen.cli.watch import watch_to_end
 from umpteen.errors import SettingsError
 from umpteen.formats import read_job
 from umpteen.formats.syncs import parse_sync
@@ -28,6 +25,9 @@ from umpteen.job.settings import Setting
 from umpteen.job.spec import Job, Retry
 from umpteen.planning.plan import RERUN_CHOICES, Chosen
 from umpteen.query.expression import Where
+from umpteen.report.text import call_job
+from umpteen.report.views import Waiting, show_leave, show_plan, stop_signals
+from umpteen.report.watch import watch_to_end
 from umpteen.store.address import working_folder
 from umpteen.verbs.run import choose_where, detach, plan_run, settle, submit
 

@@ -10,10 +10,10 @@ from typing import Any
 import click
 
 from umpteen.cli.options import complete_file
-from umpteen.cli.printing import say
 from umpteen.errors import EXIT_SUCCEEDED, SettingsError
 from umpteen.formats.syncs import parse_sync
-from umpteen.report import render_number, render_size, shorten_path
+from umpteen.report.printing import say
+from umpteen.report.text import render_number, render_size, shorten_path
 from umpteen.verbs.split import Order, Sent, Split, split
 
 __all__ = ["split_command"]

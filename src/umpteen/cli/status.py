@@ -10,7 +10,6 @@ from collections.abc import Sequence
 import click
 
 from umpteen.cli.options import job_argument
-from umpteen.cli.printing import say
 from umpteen.history.history import History
 from umpteen.model.command import write_verb
 from umpteen.model.record import Record
@@ -18,14 +17,9 @@ from umpteen.query.failures import choose_failures, is_failure, read_failure
 from umpteen.query.find import open_history
 from umpteen.query.liveness import read_status
 from umpteen.query.verify import read_gone
-from umpteen.report import (
-    Folds,
-    render_ago,
-    render_counts,
-    render_failures,
-    shorten_path,
-    status_to_dict,
-)
+from umpteen.report.printing import say
+from umpteen.report.run import Folds, render_counts, render_failures, status_to_dict
+from umpteen.report.text import render_ago, shorten_path
 from umpteen.verbs.run import exit_code
 
 __all__ = ["status_command"]

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 import click
 
 from umpteen.cli.options import complete_file
-from umpteen.cli.printing import say
 from umpteen.errors import EXIT_SUCCEEDED
 from umpteen.formats.saturn_batch import Run, complete_runs
+from umpteen.report.printing import say
 from umpteen.verbs.split import open_batch, sort_runs
 from umpteen.verbs.summarize_batch import read_exit_codes
 

@@ -9,8 +9,8 @@ import sys
 import click
 
 from umpteen.cli.options import TaskCommand, complete_task, job_argument, one_task
-from umpteen.cli.printing import say
-from umpteen.sentences import render_why, why_to_dict
+from umpteen.report.printing import say
+from umpteen.report.why import render_why, why_to_dict
 from umpteen.verbs.run import explain
 
 __all__ = ["why_command"]

@@ -6,10 +6,8 @@ Works nothing out that is not in what it is given, but for names and last lines 
 from __future__ import annotations
 
 import itertools
-import os
 import re
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from umpteen.errors import StoreError
@@ -21,13 +19,22 @@ from umpteen.model.states import tell_end
 from umpteen.planning.plan import Plan
 from umpteen.query.failures import Failure, describe_end
 from umpteen.query.status import JobStatus
+from umpteen.report.text import (
+    LEAST_COLUMNS,
+    UNITS_S,
+    align,
+    cut,
+    fit,
+    render_number,
+    render_seconds,
+    shorten_path,
+)
 from umpteen.system.terminal import clean
 
 __all__ = [
     "Folds",
     "fit_progress",
     "plan_to_dict",
-    "render_ago",
     "render_bar",
     "render_cancel",
     "render_change",
@@ -39,31 +46,14 @@ __all__ = [
     "render_leave",
     "render_left",
     "render_nothing_to_retry",
-    "render_number",
     "render_plan",
-    "render_seconds",
-    "render_size",
     "render_start",
-    "render_table",
-    "shorten_path",
-    "shorten_place",
     "status_to_dict",
 ]
-_LEAST = 12  # columns that a cut cell keeps
 _SHOWN_FOLDS, _SHOWN_NAMES, _SHOWN_ALIKE = 5, 3, 2
 _AFTER_WHICH = re.compile(r" after .+, which (.+)", re.DOTALL)
 _Fold = dict[str, tuple[int, list[str]]]  # by reason: how many, and the names of the first
 _PLURAL = {"was skipped": "were skipped", "was cancelled": "were cancelled"}
-_UNITS_S = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
-
-
-def render_seconds(seconds: float) -> str:
-    """A duration in the unit a person would choose: `0.42 s`, `12 s`, `2.5 h`."""
-    for size, unit in _UNITS_S:
-        if seconds >= size * (1 if unit == "s" else 1.5):
-            value = seconds / size
-            return f"{value:.0f} {unit}" if value >= 10 else f"{value:.2g} {unit}"
-    return f"{seconds:.2f} s" if seconds >= 0.01 else "under 0.01 s"
 
 
 def render_left(left_s: tuple[float, float] | None) -> str:
@@ -73,31 +63,9 @@ def render_left(left_s: tuple[float, float] | None) -> str:
     low, high = left_s
     if high < 1:
         return "1 s left"
-    size, unit = next(pair for pair in _UNITS_S if high >= pair[0] * (1 if pair[1] == "s" else 1.5))
+    size, unit = next(pair for pair in UNITS_S if high >= pair[0] * (1 if pair[1] == "s" else 1.5))
     low, high = round(low / size), max(1, round(high / size))
     return f"{high} {unit} left" if low >= high else f"{low}–{high} {unit} left"
-
-
-def render_size(size: int) -> str:
-    """Bytes in the unit a person would choose: `812 bytes`, `1.2 MB`."""
-    value, unit = float(size), "bytes"
-    for unit in ("bytes", "KB", "MB", "GB", "TB"):
-        if value < 1000 or unit == "TB":
-            break
-        value /= 1000
-    return f"{value:.0f} {unit}" if value >= 10 or unit == "bytes" else f"{value:.1f} {unit}"
-
-
-def render_ago(then_s: float) -> str:
-    """How long ago a time since 1970 was: `12 min ago`, `yesterday`; empty for 0, not known."""
-    if not then_s:
-        return ""
-    seconds = time.time() - then_s
-    if seconds < 10:
-        return "just now"
-    if 86400 <= seconds < 172800:
-        return "yesterday"
-    return render_seconds(seconds) + " ago"
 
 
 def render_counts(status: JobStatus) -> str:
@@ -115,23 +83,6 @@ def render_bar(status: JobStatus, width: int) -> str:
     filled = int(share * width)
     half = "╸" if share * width - filled >= 0.5 and filled < width else ""
     return ("━" * filled + half).ljust(width)
-
-
-def shorten_path(path: str) -> str:
-    """The path from here where it is below here, else as it is."""
-    try:
-        return path.removeprefix(os.getcwd().rstrip("/") + "/")
-    except FileNotFoundError:  # we are in a folder that was removed
-        return path
-
-
-def shorten_place(folder: str) -> str:
-    """The folder from here where it is here, else with `~` for the user's home."""
-    shown = shorten_path(f"{folder}/")
-    if not shown.startswith("/"):
-        return shown.rstrip("/") or "."
-    home = os.path.expanduser("~").rstrip("/")
-    return f"~{folder[len(home) :]}" if home and shown.startswith(f"{home}/") else folder
 
 
 class Progress(NamedTuple):
@@ -153,17 +104,12 @@ def fit_progress(status: JobStatus, width: int) -> Progress:
     rate = ""
     if status.rate >= 0.1 and status.left_s:
         rate = f"   {status.rate:.1f}/s" if status.rate < 100 else f"   {status.rate:,.0f}/s"
-    if width - 1 - len(counts) - len(rate) - len(left) < _LEAST:
+    if width - 1 - len(counts) - len(rate) - len(left) < LEAST_COLUMNS:
         rate = ""
     room = min(30, width - 1 - len(counts) - len(rate) - len(left))
     if room < 0:
         room, left = 0, ""
-    return Progress(render_bar(status, room), _cut(counts + rate, width - 1), left)
-
-
-def render_number(number: int, word: str) -> str:
-    """`1 task`, `2,000 tasks`."""
-    return f"{number:,} {word}{'s' * (number != 1)}"
+    return Progress(render_bar(status, room), cut(counts + rate, width - 1), left)
 
 
 def render_start(status: JobStatus, *, is_left: bool = False) -> str:
@@ -345,12 +291,12 @@ def render_failures(job: str, failures: Sequence[Failure], width: int = 0) -> li
     rows = [_failure_cells(job, failure) for failure in failures]
     if not width or not rows:
         return [" " + "  ".join(cell for cell in row if cell) for row in rows]
-    widths = _fit([max(map(len, column)) for column in zip(*rows, strict=True)], width)
+    widths = fit([max(map(len, column)) for column in zip(*rows, strict=True)], width)
     if widths is not None:
-        return [_align(row, widths) for row in rows]
+        return [align(row, widths) for row in rows]
     widest = [max(map(len, column)) for column in zip(*rows, strict=True)][:-1]
-    widths = _fit(widest, width) or widest
-    return [line for row in rows for line in (_align(row[:-1], widths), f"   {row[-1]}")]
+    widths = fit(widest, width) or widest
+    return [line for row in rows for line in (align(row[:-1], widths), f"   {row[-1]}")]
 
 
 class Folds:
@@ -386,7 +332,7 @@ class Folds:
             lines.append(f" {count:,} {said}{few}")
         if more := sum(count for count, _, _ in found[_SHOWN_FOLDS:]):
             lines.append(f" {more:,} more skipped or cancelled for other reasons")
-        return [_cut(line, width) for line in lines] if width else lines
+        return [cut(line, width) for line in lines] if width else lines
 
 
 def _list_lines(kind: str, fold: _Fold) -> Iterator[tuple[str, int, list[str]]]:
@@ -422,21 +368,6 @@ def _say_kind(why: str) -> str:
     return f" after tasks that {_PLURAL.get(found[1], found[1])}" if found else why
 
 
-def _fit(widths: list[int], width: int) -> list[int] | None:
-    """The columns narrowed to fit, the third first; None where they cannot be."""
-    spare = width - sum(widths) - 2 * (len(widths) - 1) - 1
-    for column in (2, 1):  # the command is there to be copied: it stays whole
-        cut = min(-min(spare, 0), max(0, widths[column] - _LEAST))
-        widths = [w - cut if place == column else w for place, w in enumerate(widths)]
-        spare += cut
-    return widths if spare >= 0 else None
-
-
-def _align(row: Sequence[str], widths: Sequence[int]) -> str:
-    cells = (_cut(cell, w).ljust(w) for cell, w in zip(row, widths, strict=True))
-    return " " + "  ".join(cells).rstrip()
-
-
 def _failure_cells(job: str, failure: Failure) -> list[str]:
     flags = "--stderr" if failure.has_stderr else ""
     command = write_verb("logs", job, failure.name, flags=flags)
@@ -445,25 +376,6 @@ def _failure_cells(job: str, failure: Failure) -> list[str]:
     reason = failure.reason.removeprefix(f"{state} ")
     how = f"{reason}  {failure.last_line}" if failure.last_line else reason
     return [state, name, clean(how), clean(command)]
-
-
-def _cut(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: width - 1] + "…"
-
-
-def render_table(head: Sequence[str], rows: Iterable[Sequence[str]], right: str = "") -> list[str]:
-    """Columns under their heads, two blanks apart; `right` has an `r` for each right-aligned."""
-    table = [list(head), *(list(map(clean, row)) for row in rows)]
-    widths = [max(len(row[column]) for row in table) for column in range(len(head))]
-    aligns: list[Callable[[str, int], str]] = [
-        str.rjust if right[column : column + 1] == "r" else str.ljust for column in range(len(head))
-    ]
-    return [
-        "  ".join(
-            align(cell, width) for cell, width, align in zip(row, widths, aligns, strict=True)
-        ).rstrip()
-        for row in table
-    ]
 
 
 def status_to_dict(status: JobStatus) -> dict[str, Any]:

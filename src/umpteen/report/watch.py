@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 
-from umpteen.cli.view import open_view
 from umpteen.errors import EXIT_INTERRUPTED, EXIT_READER_LEFT
 from umpteen.query.status import JobStatus
+from umpteen.report.views import open_view
 from umpteen.system.stop_signals import Stops
 from umpteen.verbs.run import Submission, exit_code, watch
 

@@ -13,8 +13,6 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Self
 
-from umpteen.cli.options import call_job
-from umpteen.cli.printing import say
 from umpteen.errors import (
     EXIT_READER_LEFT,
     EXIT_SUCCEEDED,
@@ -27,7 +25,8 @@ from umpteen.planning.plan import Plan
 from umpteen.query.failures import Failure, choose_failures, is_failure, read_failure
 from umpteen.query.liveness import read_status
 from umpteen.query.status import JobStatus
-from umpteen.report import (
+from umpteen.report.printing import say
+from umpteen.report.run import (
     Folds,
     fit_progress,
     plan_to_dict,
@@ -44,6 +43,7 @@ from umpteen.report import (
     render_start,
     status_to_dict,
 )
+from umpteen.report.text import call_job
 from umpteen.system.stop_signals import STOP_SIGNALS, Stops
 from umpteen.system.terminal import clean
 from umpteen.verbs.run import Submission

@@ -1,0 +1,1 @@
+"""How things look: text, tables, JSON and the live view."""
