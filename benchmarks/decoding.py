@@ -50,7 +50,7 @@ class CommandFile(msgspec.Struct):
 
 
 class RecordLine(msgspec.Struct, gc=False):
-    """A line of a records file: the fields of umpteen.task.Record; of an event, none."""
+    """A line of a records file: the fields of umpteen.model.record.Record; of an event, none."""
 
     task: int = -1
     digest: str = ""

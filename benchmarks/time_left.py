@@ -38,7 +38,7 @@ __all__ = ["WORKLOADS", "Look", "replay"]
 TASKS = (200, 2_000, 10_000)
 SLOTS = (2, 8, 64)
 SHARES = range(5, 100, 5)
-_SAMPLES = 1000  # as many as `umpteen.history` keeps
+_SAMPLES = 1000  # as many as `umpteen.history.history` keeps
 _RATE_WINDOW_S = 30.0
 
 

@@ -1,4 +1,4 @@
-"""Small fixtures only. Tests run unit and contract first, so that the quick ones speak first."""
+"""Small fixtures only. Tests of the packages run first, then contracts: the quick ones speak first."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from tests.support.s3 import PROGRAMS, S3, S3Server
 from tests.support.sfs import Sfs, SfsServer
 from tests.support.sftp import Sftp, SftpServer
 
-_FIRST = ["unit", "contract"]
+_LAST = ["contract", "docs", "flows"]  # after those of the packages, which take seconds
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     def position(item: pytest.Item) -> int:
         folder = item.nodeid.split("/")[1]
-        return _FIRST.index(folder) if folder in _FIRST else len(_FIRST)
+        return _LAST.index(folder) if folder in _LAST else -1
 
     items.sort(key=position)
 

@@ -19,17 +19,17 @@ from collections.abc import Iterable
 from typing import Any
 
 __all__ = [
-    "BackendError",
     "EXIT_INTERRUPTED",
     "EXIT_READER_LEFT",
     "EXIT_SOME_FAILED",
     "EXIT_SUCCEEDED",
     "EXIT_UNREACHABLE",
     "EXIT_WRONG_USE",
+    "RUNNER_CRASHED",
+    "BackendError",
     "InputError",
     "OutputError",
     "PoolError",
-    "RUNNER_CRASHED",
     "ReaderLeftError",
     "SettingsError",
     "StoreError",

@@ -105,6 +105,7 @@ def parse_memory(given: str | float) -> int:
 def refuse_value(
     field: str, words: str, value: Any, hint: str | None = None, *, subject: str = ""
 ) -> InputError:
+    """The error to raise where a value is not what `words` say; subject: in place of the field."""
     message = f"{subject or repr(field)} must be {words}, not {show_value(value)}"
     return InputError(message, hint, field=field)
 

@@ -660,7 +660,7 @@ def test_large_files_go_in_parts_and_little_memory(
 ) -> None:
     program = f"""
 import resource
-from umpteen.results.opening import open_store
+from umpteen.store.address import open_store
 store = open_store({s3.address!r}, {s3.through(s3_proxy.port)!r})
 store.replace("small", b"x")
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -29,7 +29,7 @@ class Broken:
         self.umpteen = umpteen
         self.program = PROGRAM.format(packages=str(packages), source=str(SOURCE))
         shutil.copytree(SOURCE / "umpteen", packages / "umpteen")
-        needed = packages / "umpteen/feed.py"
+        needed = packages / "umpteen/runner/dispatcher.py"
         raising = WHY.replace(": ", "('") + "')"
         needed.write_text(f"{needed.read_text()}\nraise {raising}\n")
 

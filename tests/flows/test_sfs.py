@@ -156,7 +156,7 @@ def test_a_server_that_says_no_or_nothing_ends_the_command(
 # A program of its own, as what the client builds at its first use is built once.
 FIRST_USE = """
 import sys
-from umpteen.results.opening import open_store
+from umpteen.store.address import open_store
 sys.setswitchinterval(1e-6)
 print(open_store(sys.argv[1], {}).read_many([(f"{n}/a", 0, -1) for n in range(32)]))
 """

@@ -10,16 +10,16 @@ from typing import Any, NamedTuple
 from umpteen.store.identity import Identity
 
 __all__ = [
-    "Abilities",
     "ENDED",
-    "Executor",
     "LOCAL",
-    "Load",
-    "Order",
     "QUEUED",
     "RUNNING",
-    "Tell",
     "UNKNOWN",
+    "Abilities",
+    "Executor",
+    "Load",
+    "Order",
+    "Tell",
 ]
 
 QUEUED, RUNNING, ENDED, UNKNOWN = "queued", "running", "ended", "unknown"

@@ -14,26 +14,10 @@ import os
 import zipfile
 from typing import NamedTuple
 
-__all__ = ["Carrier", "TRAVELS", "Zipapp", "build_carrier", "build_zipapp"]
+__all__ = ["TRAVELS", "Carrier", "Zipapp", "build_carrier", "build_zipapp"]
 
-# Modules of this package that the runner is made of: standard library alone, Python 3.9.
-TRAVELS = (
-    "_version errors model model.archive model.command model.dependencies model.forms "
-    "model.names model.ranges model.record model.states runner runner.active_batch "
-    "runner.active_batches runner.arguments runner.batch_loader runner.batch_start "
-    "runner.cancellation runner.completions runner.dispatcher runner.heartbeat "
-    "runner.import_batch runner.lanes runner.lanes.command runner.lanes.group "
-    "runner.lanes.lane runner.lanes.protocol runner.launch runner.lease runner.leftovers "
-    "runner.live_output runner.loop runner.main runner.recorder runner.retries "
-    "runner.scheduler runner.synced runner.uploader runner.uploads runner.upstream "
-    "runner.workload store store.address store.backends store.backends.base "
-    "store.backends.fsspec store.backends.s3 store.backends.sftp store.base store.batch_file "
-    "store.directory store.identity store.job_files store.layout store.owners store.recorded "
-    "store.records store.remote store.segments store.status_codes store.submission_lock "
-    "system system.background system.children system.host system.locks system.plain_files "
-    "system.processes system.resources system.spawn system.stop_signals system.streams "
-    "system.terminal"
-).split()
+# What the runner is made of: standard library alone, Python 3.9. `pyproject.toml` says the same to ruff.
+TRAVELS = ("errors", "_version", "model", "store", "system", "runner")
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _DATE = (1980, 1, 1, 0, 0, 0)  # the first that a zip file knows
@@ -72,15 +56,21 @@ def build_zipapp() -> Zipapp:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(_entry("umpteen/__init__.py"), "")
-        for module in TRAVELS:
-            place = module.replace(".", "/")
-            path = f"{place}/__init__.py" if os.path.isdir(f"{_ROOT}/{place}") else f"{place}.py"
-            if not os.path.exists(f"{_ROOT}/{path}"):
-                continue
+        for path in _list_files():
             with open(f"{_ROOT}/{path}", "rb") as file:
                 archive.writestr(_entry(f"umpteen/{path}"), file.read())
     content = packed.getvalue()
     return Zipapp(content, hashlib.blake2b(content, digest_size=10).hexdigest())
+
+
+def _list_files() -> list[str]:
+    """The files of what travels, by their paths in the package, in a lasting order."""
+    found = [f"{name}.py" for name in TRAVELS if not os.path.isdir(f"{_ROOT}/{name}")]
+    for name in TRAVELS:
+        for folder, _, files in os.walk(f"{_ROOT}/{name}"):
+            place = os.path.relpath(folder, _ROOT)
+            found += [f"{place}/{file}" for file in files if file.endswith(".py")]
+    return sorted(found)
 
 
 def _entry(name: str) -> zipfile.ZipInfo:

@@ -47,6 +47,7 @@ def check_encoding(source: Source) -> None:
 
 
 def syntax_error(source: Source, message: str, offset: int) -> InputError:
+    """An error that names the line and column of a byte."""
     before = source.data[:offset]
     line_start = before.rfind(b"\n") + 1
     column = len(before[line_start:].decode(errors="replace")) + 1

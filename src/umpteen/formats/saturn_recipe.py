@@ -20,9 +20,9 @@ from umpteen.formats.yaml_documents import parse_yaml
 from umpteen.units import show_value
 
 __all__ = [
+    "WORKING_DIRECTORY",
     "Download",
     "Recipe",
-    "WORKING_DIRECTORY",
     "check_fetchable",
     "join_script",
     "read_recipe",

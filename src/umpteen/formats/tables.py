@@ -17,8 +17,8 @@ from umpteen.formats.json_documents import decode_json, decode_json_lines
 
 __all__ = [
     "NUMBER",
-    "ReadTable",
     "TABLES",
+    "ReadTable",
     "Table",
     "check_name",
     "iterate_csv",
@@ -48,6 +48,7 @@ ReadTable = Callable[[str], Source]
 
 
 def check_name(name: str) -> None:
+    """Refuse what cannot stand between braces. Raises InputError."""
     if not name.strip() or _BAD_NAME.search(name):
         raise InputError(f"{name!r} cannot be the name of a value", field="matrix")
 

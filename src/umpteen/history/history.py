@@ -77,7 +77,7 @@ from umpteen.store.records import (
 )
 from umpteen.system.host import Machine, read_machine
 
-__all__ = ["BatchHistory", "History", "SKIPPED", "SUCCEEDED"]
+__all__ = ["SKIPPED", "SUCCEEDED", "BatchHistory", "History"]
 
 SUCCEEDED, SKIPPED = NUMBER_OF["succeeded"], NUMBER_OF["skipped"]
 _TAIL_BYTES, _HEAD_BYTES = 65536, 1024

@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from typing import Any, Callable, TypeVar
 
 __all__ = [
-    "FormError",
     "MOST_TASKS",
     "MOST_TIME_S",
+    "FormError",
     "get",
     "list_of",
     "load_json",

@@ -16,7 +16,7 @@ from umpteen.job.dependencies import Graph
 from umpteen.model.dependencies import FREE, link
 from umpteen.planning.plan import Plan
 
-__all__ = ["Cut", "WORKERS", "cut_evenly", "cut_for_engine"]
+__all__ = ["WORKERS", "Cut", "cut_evenly", "cut_for_engine"]
 
 WORKERS = 16  # where nobody knows how many there are
 _TASKS_MOST = 5000  # of a batch, as long as that makes no more batches than may be

@@ -21,10 +21,10 @@ from umpteen.model.dependencies import FREE
 from umpteen.model.states import IS_FINAL, STATES
 
 __all__ = [
+    "RERUN_CHOICES",
     "Change",
     "Chosen",
     "Plan",
-    "RERUN_CHOICES",
     "build_plan",
     "build_settings",
     "list_code",

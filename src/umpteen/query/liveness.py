@@ -17,7 +17,7 @@ from umpteen.history.history import BatchHistory, History
 from umpteen.query.status import JobStatus, build_status, list_living
 from umpteen.query.trust import tell_unasked
 
-__all__ = ["Liveness", "UNKNOWN_S", "list_handles", "read_status"]
+__all__ = ["UNKNOWN_S", "Liveness", "list_handles", "read_status"]
 
 
 UNKNOWN_S = 60.0  # by when what does not change is taken to be dead

@@ -18,8 +18,8 @@ from umpteen.store.address import is_remote, open_store, parse_address
 from umpteen.store.layout import JOB
 
 __all__ = [
-    "Entry",
     "RESULTS_FOLDER",
+    "Entry",
     "find_address",
     "find_addresses",
     "forget",

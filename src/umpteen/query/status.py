@@ -20,11 +20,11 @@ from umpteen.store.layout import REMOVING
 
 __all__ = [
     "DAMAGED",
-    "JobStatus",
-    "RunningTask",
     "UNREACHABLE",
     "UNREAD",
     "UNREADABLE",
+    "JobStatus",
+    "RunningTask",
     "build_status",
     "build_unread",
     "estimate_left_s",

@@ -104,11 +104,13 @@ def fit(widths: list[int], width: int) -> list[int] | None:
 
 
 def align(row: Sequence[str], widths: Sequence[int]) -> str:
+    """A line of a table; widths: in columns."""
     cells = (cut(cell, w).ljust(w) for cell, w in zip(row, widths, strict=True))
     return " " + "  ".join(cells).rstrip()
 
 
 def cut(text: str, width: int) -> str:
+    """The text, or its begin and an ellipsis where it is longer than `width` columns."""
     return text if len(text) <= width else text[: width - 1] + "…"
 
 

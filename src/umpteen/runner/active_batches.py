@@ -25,7 +25,7 @@ from umpteen.runner.scheduler import Needs, Queue, Tasks, Unrun, build_needs
 from umpteen.runner.upstream import ForeignBatches
 from umpteen.store.records import build_line
 
-__all__ = ["FAILURES", "OpenBatches", "SUCCEEDED"]
+__all__ = ["FAILURES", "SUCCEEDED", "OpenBatches"]
 
 SUCCEEDED = NUMBER_OF[TaskState.SUCCEEDED.value]
 FAILURES = frozenset({NUMBER_OF[TaskState.FAILED.value], NUMBER_OF[TaskState.TIMED_OUT.value]})

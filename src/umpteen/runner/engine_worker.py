@@ -201,7 +201,7 @@ def _run_once(asked: dict[str, object], place: str) -> tuple[int, str]:
 
 
 def _name_folder() -> str:
-    """Where leases are, and the runner is put: as `umpteen.lease` has it."""
+    """Where leases are, and the runner is put: as `system.locks` has it."""
     above, own = os.environ.get("UMPTEEN_LEASES") or "/var/tmp", f"umpteen-{os.getuid()}"
     return above if os.path.basename(above.rstrip("/")) == own else os.path.join(above, own)
 

@@ -33,8 +33,8 @@ from umpteen.store.submission_lock import HandInLock, OwnFiles, hand_in_lock
 from umpteen.system.host import read_machine
 
 __all__ = [
-    "Adopted",
     "DEFAULT_SLOTS",
+    "Adopted",
     "adopt_batch",
     "build_batch_id",
     "read_address",

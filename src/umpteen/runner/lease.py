@@ -38,10 +38,10 @@ from umpteen.system.processes import (
 
 __all__ = [
     "KEPT",
-    "Kept",
-    "Lease",
     "SPOOL",
     "SYNCED",
+    "Kept",
+    "Lease",
     "SlotEntry",
     "end_leftovers",
     "find_death",

@@ -55,6 +55,8 @@ _MEMORY_S = 0.5  # how often it is looked whether memory is short, and what orph
 
 
 class Runner:
+    """One run of the runner: the parts that it is made of, and the loop that calls them."""
+
     recorder: Recorder
     others: Others
     batches: OpenBatches
@@ -81,6 +83,7 @@ class Runner:
     # --- the steps ------------------------------------------------------------------
 
     def run(self, options: Options) -> int:
+        """Runs all batches to their end, and returns the exit code."""
         self.orphan_grace_s = options.orphan_grace_s
         become_subreaper()
         signal.signal(signal.SIGUSR1, self._be_told_to_look)  # as early as may be: it would kill
@@ -355,5 +358,6 @@ class Runner:
 
 
 def complain(message: str, hint: str | None = None) -> None:
+    """Tell whoever started the runner, on stderr, what is wrong."""
     hint = hint or "make room or give access, then run the same command again"
     print(f"error: {clean(message)}\n\nhint: {clean(hint)}", file=sys.stderr)

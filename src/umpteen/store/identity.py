@@ -21,8 +21,8 @@ from umpteen.store.layout import JOB, OWN_FOLDER
 from umpteen.system.host import Machine
 
 __all__ = [
-    "Identity",
     "LOST_HINT",
+    "Identity",
     "build_id",
     "describe_place",
     "find_place",

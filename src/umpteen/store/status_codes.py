@@ -17,7 +17,7 @@ from umpteen.store.address import is_remote, open_store
 from umpteen.store.base import Glance, Store
 from umpteen.store.layout import STATUS_BYTES
 
-__all__ = ["Left", "STATUS_CODE", "find_left", "has_left", "judge"]
+__all__ = ["STATUS_CODE", "Left", "find_left", "has_left", "judge"]
 
 STATUS_CODE = "status_code"
 

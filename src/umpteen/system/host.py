@@ -38,6 +38,7 @@ def read_machine() -> Machine:
 
 
 def read_text(path: str) -> str:
+    """What a file of the kernel says; empty where there is none."""
     try:
         with open(path, encoding="utf-8") as file:
             return file.read().strip()

@@ -42,6 +42,7 @@ def _name_folder() -> str:
 
 
 def refuse(doing: str, error: OSError) -> StoreError:
+    """The error to raise where nothing can be written beside the leases."""
     return StoreError(f"{doing}: {error.strerror}", _HINT, path=error.filename)
 
 

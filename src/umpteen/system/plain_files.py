@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 __all__ = [
-    "Found",
     "NEW_FILE",
+    "Found",
     "NotPlainError",
     "check_key",
     "describe_kind",

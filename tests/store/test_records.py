@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.test_task import RECORDS
+from tests.model.test_states import RECORDS
 from umpteen.model.forms import parse_ranges
 from umpteen.model.ranges import format_ranges
 from umpteen.model.record import Record

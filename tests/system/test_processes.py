@@ -329,7 +329,7 @@ def test_machine_is_the_same_each_time() -> None:
 def test_usable_cores_respect_the_affinity() -> None:
     program = (
         "import os, sys; os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[0]}); "
-        "from umpteen.process import usable_cores; print(usable_cores())"
+        "from umpteen.system.resources import usable_cores; print(usable_cores())"
     )
     shown = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
     assert shown.stdout == b"1\n"

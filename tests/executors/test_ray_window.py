@@ -57,6 +57,6 @@ def test_large_batches_begin_before_small_ones(known: int) -> None:
 def test_batch_that_hangs_before_it_begins_stops_no_other(
     known: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("umpteen.executors.ray.executor.driver._HANG_S", 0.02)
+    monkeypatch.setattr("umpteen.executors.ray.driver._HANG_S", 0.02)
     begun = asyncio.run(simulate(40, 4, known, {1}))
     assert sorted(begun) == [0, *range(2, 40)]

@@ -17,13 +17,18 @@ from umpteen.executors import zipapp
 SRC = Path(__file__).parents[2] / "src"
 OLDEST = (3, 9)
 
-TRAVELS = {f"umpteen.{name}" for name in zipapp.TRAVELS} | {
-    "umpteen.agent",
-    "umpteen.runner.main.engine_worker",
-}
+
+def _list_modules() -> Iterator[str]:
+    for name in zipapp.TRAVELS:
+        place = SRC / "umpteen" / name
+        for path in place.rglob("*.py") if place.is_dir() else [place.with_suffix(".py")]:
+            yield ".".join(path.relative_to(SRC).with_suffix("").parts).removesuffix(".__init__")
+
+
+TRAVELS = set(_list_modules())
 # What a module may import beside that, in functions alone: it says so where it is missing.
 PACKAGES = {
-    "umpteen.runner.main.engine_worker": {"dask", "distributed"},
+    "umpteen.runner.engine_worker": {"dask", "distributed"},
     "umpteen.store.backends.fsspec": {"fsspec", "fsspec.asyn", "saturnfs.schemas.base"},
     "umpteen.store.backends.s3": {
         "aiohttp",
@@ -48,9 +53,6 @@ TYPES = {"bool", "bytes", "dict", "float", "frozenset", "int", "list", "set", "s
 def _path(module: str) -> Path:
     path = SRC.joinpath(*module.split("."))
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-
-
-PRESENT = sorted(module for module in TRAVELS if _path(module).exists())
 
 
 def find_newer(text: str) -> list[str]:
@@ -140,15 +142,15 @@ def _find_oldest_python() -> str:
 
 
 def test_travel_runner_is_there() -> None:
-    assert "umpteen.runner.main" in PRESENT
+    assert {"umpteen.runner.main", "umpteen.runner.lanes.lane"} < TRAVELS
 
 
-@pytest.mark.parametrize("module", ["umpteen", *PRESENT])
+@pytest.mark.parametrize("module", ["umpteen", *sorted(TRAVELS)])
 def test_travel_module_is_python_of_old_machines(module: str) -> None:
     assert find_newer(_path(module).read_text()) == []
 
 
-@pytest.mark.parametrize("module", PRESENT)
+@pytest.mark.parametrize("module", sorted(TRAVELS))
 def test_travel_module_imports_nothing_else(module: str) -> None:
     assert find_foreign(_path(module).read_text()) == PACKAGES.get(module, set())
 
@@ -156,7 +158,7 @@ def test_travel_module_imports_nothing_else(module: str) -> None:
 def test_travel_runner_starts_without_packages() -> None:
     program = (
         f"import sys; sys.path.insert(0, {str(SRC)!r})\n"
-        f"import {', '.join(PRESENT)}\n"
+        f"import {', '.join(sorted(TRAVELS))}\n"
         "print({'msgspec', 'click', 'rich', 'yaml', 'fsspec'} & set(sys.modules))"
     )
     done = subprocess.run(
@@ -198,6 +200,6 @@ def test_travel_older_python_passes(text: str) -> None:
     assert find_newer(text) == []
 
 
-@pytest.mark.parametrize("text", ["import msgspec", "from umpteen.plan import x", "import tomllib"])
+@pytest.mark.parametrize("text", ["import msgspec", "from umpteen.planning.plan import x", "import tomllib"])
 def test_travel_foreign_import_is_found(text: str) -> None:
     assert find_foreign(text)

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.query.test_status import make_status
 from tests.support.store import put_batch, put_hand_in
-from tests.unit.test_status import make_status
 from umpteen.history.history import History
 from umpteen.model.record import Record
 from umpteen.query.failures import Failure, choose_failures, read_failure

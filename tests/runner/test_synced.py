@@ -122,7 +122,7 @@ def test_unpack_once_fetches_once(small: Archive, synced: Path) -> None:
 _PROGRAM = f"""
 import os, shutil, sys, threading
 sys.path.insert(0, {str(SRC)!r})
-from umpteen.unpack import unpack_once
+from umpteen.runner.synced import unpack_once
 digest, archive, told, part = sys.argv[1:]
 def fetch(path):
     os.write(os.open(told, os.O_WRONLY | os.O_APPEND | os.O_CREAT), b"x")
