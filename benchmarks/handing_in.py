@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from umpteen.executors.base import ENDED, Abilities, Executor, Load
+from umpteen.executors.base import ENDED, Abilities, Executor, SubmitRequest
 from umpteen.executors.local import build_handle
 from umpteen.formats import read_job
 from umpteen.job.settings import Setting
@@ -30,7 +30,7 @@ class NowhereExecutor(Executor):
         batches_most=0, start_up_s=0.0,
     )  # fmt: skip
 
-    def submit(self, load: Load) -> dict[str, str]:
+    def submit(self, load: SubmitRequest) -> dict[str, str]:
         """Handles, and nothing started."""
         return dict.fromkeys(load.batches, build_handle(os.urandom(6).hex()))
 

@@ -13,16 +13,7 @@ from umpteen._version import __version__
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from umpteen import errors as errors
-    from umpteen.api import (
-        Job,
-        OpenJob,
-        Task,
-        TaskResult,
-        collect,
-        open_job,
-        run,
-        submit,
-    )
+    from umpteen.api import Job, OpenJob, Task, TaskResult, collect, open_job, run, submit
 
 __all__ = [
     "Job",

@@ -26,13 +26,7 @@ from typing import Any, TypeVar, overload
 
 import msgspec
 
-from umpteen.errors import (
-    EXIT_INTERRUPTED,
-    BackendError,
-    InputError,
-    UmpteenError,
-    nearest_hint,
-)
+from umpteen.errors import EXIT_INTERRUPTED, BackendError, InputError, UmpteenError, nearest_hint
 from umpteen.formats import read_job
 from umpteen.formats.native import TASK_KEYS, parse_executor
 from umpteen.formats.placeholders import refuse_placeholders
@@ -399,7 +393,7 @@ def _to_plain(value: Any) -> Any:
 
 def _hand_in(
     job: PlannedJob, only: str | None, rerun: str, *, is_verified: bool
-) -> dispatch.Submission:
+) -> dispatch.JobHandle:
     if rerun not in RERUN_CHOICES:
         hint = nearest_hint(str(rerun), RERUN_CHOICES)
         raise InputError(f"there is no rerun={rerun!r}", hint, field="rerun")
@@ -408,7 +402,7 @@ def _hand_in(
     return dispatch.submit(job, rerun, only=chosen, is_verified=is_verified)
 
 
-def _watch(submission: dispatch.Submission, *, progress: bool) -> OpenJob:
+def _watch(submission: dispatch.JobHandle, *, progress: bool) -> OpenJob:
     began_s = time.monotonic()
     with stop_signals() as stop:
         code = watch_to_end(

@@ -13,7 +13,7 @@ from tests.support.proxy import FaultProxy
 from tests.support.s3 import S3
 from tests.support.wait import wait_until
 from umpteen.errors import StoreError
-from umpteen.runner.uploader import Delivery, Parcel, Partial
+from umpteen.runner.uploader import Partial, Upload, Uploader
 from umpteen.store.address import OPTIONS_VARIABLE, open_store
 from umpteen.store.base import Content
 from umpteen.store.directory import DirectoryStore
@@ -31,11 +31,11 @@ def test_all_folders_of_one_bucket_share_connections_that_are_closed(
     s3: S3, s3_proxy: FaultProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(OPTIONS_VARIABLE, json.dumps(s3.through(s3_proxy.port)))
-    delivery = Delivery(DirectoryStore(str(tmp_path / "job")))
+    delivery = Uploader(DirectoryStore(str(tmp_path / "job")))
     for index in range(20):
         folder = put_outputs(tmp_path / f"spool/{index}-1")
         output = f"s3://{s3.bucket}/project-{index}/task"
-        delivery.send(Parcel(index, folder, output, "", "status_code", None))
+        delivery.send(Upload(index, folder, output, "", "status_code", None))
         [parcel] = wait_until(delivery.take)
         assert not parcel.problem
     assert len(s3_proxy.tasks) < 10
@@ -67,8 +67,8 @@ def test_an_attempt_that_is_set_aside_in_two_goes_has_one_label(tmp_path: Path, 
     put_outputs(task)
     for name in ("stderr", "results/a"):
         store.replace(f"task/{name}", b"1")
-    delivery = Delivery(store)
-    parcel = Parcel(0, put_outputs(tmp_path / "spool/0-2"), str(task), "", "status_code", None)
+    delivery = Uploader(store)
+    parcel = Upload(0, put_outputs(tmp_path / "spool/0-2"), str(task), "", "status_code", None)
     parcel.aside = (1, "aa")
     delivery.send(parcel)
     [arrived] = wait_until(delivery.take)
@@ -97,16 +97,16 @@ def test_what_was_shown_of_a_running_task_never_comes_after_all_that_it_left(
     tmp_path: Path,
 ) -> None:
     store = HeldStore(str(tmp_path / "job"))
-    delivery = Delivery(store)
+    delivery = Uploader(store)
     output = store.path("task")
     partial = Partial(0, put_outputs(tmp_path / "spool/0-1"), output, "")
     delivery.show(partial)
     assert store.has_begun.wait(30)
     (tmp_path / "spool/0-1/stdout").write_text("all of it")
-    parcel = Parcel(0, partial.folder, output, "", "status_code", None)
+    parcel = Upload(0, partial.folder, output, "", "status_code", None)
     parcel.partial = partial
     delivery.send(parcel)
-    other = Parcel(1, put_outputs(tmp_path / "spool/1-1"), store.path("o"), "", "status_code", None)
+    other = Upload(1, put_outputs(tmp_path / "spool/1-1"), store.path("o"), "", "status_code", None)
     delivery.send(other)  # which nothing of the first holds up
     assert wait_until(delivery.take) == [other]
     store.may_go.set()

@@ -17,9 +17,9 @@ from umpteen.executors.base import (
     QUEUED,
     RUNNING,
     UNKNOWN,
+    BatchRequest,
     Executor,
-    Load,
-    Order,
+    SubmitRequest,
 )
 from umpteen.executors.local import LocalExecutor
 from umpteen.executors.ray import executor as ray
@@ -94,11 +94,14 @@ def prepare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., st
     return prepare
 
 
-def make_load(executor: Executor, address: str, *batches: str) -> Load:
+def make_load(executor: Executor, address: str, *batches: str) -> SubmitRequest:
     """These batches of a store; three may run at once."""
     slots = 0 if executor.abilities.is_engine else 3
-    return Load(
-        Identity(address), [Order(batch) for batch in batches], slots, mark=os.urandom(6).hex()
+    return SubmitRequest(
+        Identity(address),
+        [BatchRequest(batch) for batch in batches],
+        slots,
+        mark=os.urandom(6).hex(),
     )
 
 

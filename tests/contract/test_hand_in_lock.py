@@ -25,8 +25,8 @@ from umpteen.store.address import open_store
 from umpteen.store.base import Content, Store
 from umpteen.store.directory import DirectoryStore
 from umpteen.store.layout import LOCK, batch_key, handed_key, options_key, tasks_key
-from umpteen.store.submission_lock import HandInLock, describe_owner, hand_in_lock
-from umpteen.submission.write import hand_in, open_job_folder
+from umpteen.store.submission_lock import SubmissionLock, describe_owner, submission_lock
+from umpteen.submission.write import open_job_folder, submit_plan
 
 OTHERS = b'{"token":"of another"}'
 
@@ -49,7 +49,7 @@ def read_time(store: Store) -> float:
     return float(json.loads(store.read(LOCK) or b'{"time":0}')["time"])
 
 
-def take_over(store: Store, lock: HandInLock) -> None:
+def take_over(store: Store, lock: SubmissionLock) -> None:
     """Have the lock, also where its holder was just about to renew it."""
 
     def put() -> bool:
@@ -63,7 +63,7 @@ def test_lock_is_renewed_again_after_the_store_refused(
     far: Store, s3: S3, s3_proxy: FaultProxy
 ) -> None:
     direct = open_store(s3.address, s3.options)
-    with hand_in_lock(far) as lock:
+    with submission_lock(far) as lock:
         s3_proxy.errors, s3_proxy.status, s3_proxy.code = 1.0, 403, "AccessDenied"
         s3_proxy.count()
         wait_until(lambda: s3_proxy.requests)
@@ -76,7 +76,7 @@ def test_lock_is_renewed_again_after_the_store_refused(
 
 
 def test_holder_whose_lock_was_taken_over_writes_no_more(far: Store) -> None:
-    with hand_in_lock(far) as lock:
+    with submission_lock(far) as lock:
         lock.check()
         take_over(far, lock)
         with pytest.raises(StoreError, match="was taken over by somebody else") as caught:
@@ -86,10 +86,10 @@ def test_holder_whose_lock_was_taken_over_writes_no_more(far: Store) -> None:
 
 
 def test_lock_that_cannot_be_given_back_ends_nobody(far: Store, s3_proxy: FaultProxy) -> None:
-    with hand_in_lock(far):
+    with submission_lock(far):
         s3_proxy.status, s3_proxy.code, s3_proxy.errors = 403, "AccessDenied", 1.0
     s3_proxy.errors = 0.0
-    with hand_in_lock(far) as lock:  # at once, since the kernel freed the one of this machine
+    with submission_lock(far) as lock:  # at once, since the kernel freed the one of this machine
         lock.check()
 
 
@@ -101,7 +101,7 @@ def test_lock_of_another_host_is_waited_for(far: Store, s3_proxy: FaultProxy, di
     got = threading.Event()
 
     def take() -> None:
-        with hand_in_lock(far):
+        with submission_lock(far):
             got.set()
 
     taking = threading.Thread(target=take)
@@ -152,13 +152,13 @@ class Raced(DirectoryStore):
 def test_what_somebody_else_wrote_meanwhile_ends_a_hand_in(tmp_path: Path, key: str) -> None:
     store = (Raced if key == batch_key("1") else DirectoryStore)(str(tmp_path / "store"))
     executor = Started({})
-    with hand_in_lock(store) as lock:
+    with submission_lock(store) as lock:
         plan, history = plan_job(store)
         if key == handed_key(1):
             store.create(tasks_key(1), b"of another")
             store.create(key, b"of another")
         with pytest.raises(StoreError, match="was written by somebody else") as caught:
-            hand_in(plan, history, executor, {}, lock)
+            submit_plan(plan, history, executor, {}, lock)
     assert (caught.value.path, executor.given) == (store.path(key), 0)
     assert store.read(key) == b"of another"
     if key == handed_key(1):
@@ -169,11 +169,11 @@ def test_what_somebody_else_wrote_meanwhile_ends_a_hand_in(tmp_path: Path, key: 
 
 def test_hand_in_without_its_lock_writes_nothing(tmp_path: Path) -> None:
     store, executor = DirectoryStore(str(tmp_path / "store")), Started({})
-    with hand_in_lock(store) as lock:
+    with submission_lock(store) as lock:
         plan, history = plan_job(store)
         take_over(store, lock)
         with pytest.raises(StoreError, match="was taken over"):
-            hand_in(plan, history, executor, {}, lock)
+            submit_plan(plan, history, executor, {}, lock)
     assert executor.given == 0
     assert store.list(".umpteen/batches") == []
 
@@ -205,10 +205,10 @@ class Overtaken(DirectoryStore):
         before = read_tree(Path(self.address))
         other = DirectoryStore(self.address)
         other.replace(LOCK, OTHERS)
-        lock = HandInLock(other, {"token": "of another"})
+        lock = SubmissionLock(other, {"token": "of another"})
         plan, history = plan_job(other, "b", "c")
         with contextlib.suppress(StoreError):  # of one that is handed in by now
-            hand_in(plan, history, Started({}), {}, lock)
+            submit_plan(plan, history, Started({}), {}, lock)
         lock.release()
         after = read_tree(Path(self.address))
         self.written = {path: after[path] for path in after.keys() - before.keys()}
@@ -227,10 +227,10 @@ def test_hand_in_that_loses_leaves_what_another_wrote(
     store, executor = Overtaken(plain.address, place), Started({})
     history = History(store)
     history.refresh()
-    with hand_in_lock(plain) as lock:
+    with submission_lock(plain) as lock:
         lock.store = store
         with contextlib.suppress(StoreError):
-            hand_in(plan, history, executor, {}, lock)
+            submit_plan(plan, history, executor, {}, lock)
     is_ours = bool(executor.given)
     found = History(plain)
     found.refresh()

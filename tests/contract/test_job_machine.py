@@ -29,22 +29,22 @@ from hypothesis.stateful import (
     rule,
 )
 
-from umpteen.executors.base import Abilities, Executor, Load
+from umpteen.executors.base import Abilities, Executor, SubmitRequest
 from umpteen.history.history import History
 from umpteen.job.settings import Setting, merge_settings
-from umpteen.job.spec import Job, Task, Terms
+from umpteen.job.spec import Job, Task, TaskOptions
 from umpteen.model.states import NUMBER_OF, STATES
 from umpteen.planning.batch_files import Past
 from umpteen.planning.plan import build_plan
-from umpteen.runner.active_batch import OpenBatch
+from umpteen.runner.active_batch import ActiveBatch
 from umpteen.runner.batch_start import Opener
 from umpteen.runner.lease import Lease
 from umpteen.store.directory import DirectoryStore
 from umpteen.store.identity import identify
 from umpteen.store.layout import CANCEL
 from umpteen.store.records import build_line
-from umpteen.store.submission_lock import hand_in_lock
-from umpteen.submission.write import hand_in, open_job_folder
+from umpteen.store.submission_lock import submission_lock
+from umpteen.submission.write import open_job_folder, submit_plan
 from umpteen.system.host import read_machine
 
 NAMES = st.sampled_from(["a", "b", "c", "d"])
@@ -66,7 +66,7 @@ class QueueExecutor(Executor):
         batches_most=0, start_up_s=0.0,
     )  # fmt: skip
 
-    def submit(self, load: Load) -> dict[str, str]:
+    def submit(self, load: SubmitRequest) -> dict[str, str]:
         """Handles that say nothing."""
         return dict.fromkeys(load.batches, "m/b/none")
 
@@ -99,7 +99,7 @@ class Known:
 class Alive:
     """A runner that lives: its lease, and the batch it has open."""
 
-    def __init__(self, lease: Lease, opener: Opener, opened: OpenBatch, batch: str) -> None:
+    def __init__(self, lease: Lease, opener: Opener, opened: ActiveBatch, batch: str) -> None:
         self.lease, self.opener, self.opened, self.batch = lease, opener, opened, batch
 
 
@@ -160,7 +160,7 @@ class JobMachine(RuleBasedStateMachine):
     def build_task(self, name: str) -> Task:
         after = [(other, "succeeded") for other in sorted(self.list_after(name))]
         command = f"echo {name} {self.known[name].version}"
-        return Task(command, name, terms=Terms(after=after) if after else None)
+        return Task(command, name, terms=TaskOptions(after=after) if after else None)
 
     @rule(rerun=st.sampled_from(sorted(_RUNS)))
     def run(self, rerun: str) -> None:
@@ -169,7 +169,7 @@ class JobMachine(RuleBasedStateMachine):
         address = Setting(self.store.address, "test")
         job = Job("job", given, merge_settings({"address": address, "slots": Setting(1, "test")}))
         open_job_folder(self.store, job)
-        with hand_in_lock(self.store) as lock:
+        with submission_lock(self.store) as lock:
             history = self.read()
             plan = build_plan(job, history, {*self.queued, *self.living}, rerun)
             expected = {name for name in self.file if self.judge(name) in _RUNS[rerun]}
@@ -185,7 +185,7 @@ class JobMachine(RuleBasedStateMachine):
                 for index, records in before.items()
                 if records
             }
-            hand_in(plan, history, self.executor, attempts, lock)
+            submit_plan(plan, history, self.executor, attempts, lock)
             self.closed.update(plan.closed)
         self.note_hand_in(self.read(), {batch.batch for batch in plan.again})
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from umpteen.runner.active_batch import OpenBatch
+from umpteen.runner.active_batch import ActiveBatch
 from umpteen.runner.batch_start import Opener
 from umpteen.runner.lease import Lease
 from umpteen.store.directory import DirectoryStore, RecordsFile
@@ -43,7 +43,7 @@ def test_one_of_two_starts_has_the_batch(
     plain.create(batch_key("1"), BATCH)
     store = identify(plain)
     leases = [Lease.create(token, store, 1) for token in tokens]
-    opened: list[OpenBatch | None] = []
+    opened: list[ActiveBatch | None] = []
 
     def open_as(token: str, through: DirectoryStore) -> None:
         opener = Opener(store, through, token, read_machine(), take_over=False, begun={})

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from umpteen.executors.base import Order
+from umpteen.executors.base import BatchRequest
 from umpteen.executors.engine import parse_handle
 from umpteen.executors.ray.executor import build_needs, count_room, tell_room
 
@@ -23,15 +23,15 @@ def test_parse_handle_gives_back_what_it_was_made_of(cluster: str) -> None:
 @pytest.mark.parametrize(
     ("options", "slots", "order", "needs"),
     [
-        ({}, 0, Order("1"), {"num_cpus": 1}),
-        ({}, 8, Order("1"), {"num_cpus": 8}),
-        ({}, 0, Order("1", cpus=2, gpus=1), {"num_cpus": 2, "num_gpus": 1}),
-        ({"num_cpus": 0.5}, 8, Order("1", memory=9), {"num_cpus": 0.5, "memory": 9}),
-        ({"resources": {"a": 1}}, 0, Order("1"), {"num_cpus": 1, "resources": {"a": 1}}),
+        ({}, 0, BatchRequest("1"), {"num_cpus": 1}),
+        ({}, 8, BatchRequest("1"), {"num_cpus": 8}),
+        ({}, 0, BatchRequest("1", cpus=2, gpus=1), {"num_cpus": 2, "num_gpus": 1}),
+        ({"num_cpus": 0.5}, 8, BatchRequest("1", memory=9), {"num_cpus": 0.5, "memory": 9}),
+        ({"resources": {"a": 1}}, 0, BatchRequest("1"), {"num_cpus": 1, "resources": {"a": 1}}),
     ],
 )
 def test_build_needs_takes_the_most_of_what_is_said(
-    options: dict[str, Any], slots: int, order: Order, needs: dict[str, Any]
+    options: dict[str, Any], slots: int, order: BatchRequest, needs: dict[str, Any]
 ) -> None:
     assert build_needs(options, slots, order) == needs
 

@@ -225,10 +225,10 @@ def test_pull_after_one_that_was_killed_is_whole_and_leaves_no_parts(
 
 
 def test_pull_leaves_the_parts_of_one_that_is_at_it(umpteen: Umpteen) -> None:
-    from umpteen.query.destination import Landing
+    from umpteen.query.destination import Destination
 
     run(umpteen, "echo {n}")
-    with Landing(str(umpteen.folder / "here")) as other:
+    with Destination(str(umpteen.folder / "here")) as other:
         Path(other.reserve(0)).write_text("half")
         assert pull(umpteen)[0] == 0
         assert Path(other.reserve(0)).read_text() == "half"

@@ -15,7 +15,7 @@ from umpteen.errors import InputError
 from umpteen.formats import read_job
 from umpteen.formats.task_options import parse_retries
 from umpteen.job.settings import Setting
-from umpteen.job.spec import Job, Retry, Task, Terms
+from umpteen.job.spec import Job, Retry, Task, TaskOptions
 from umpteen.units import parse_size
 
 Read = Callable[..., Job]
@@ -41,12 +41,12 @@ def refuse(read: Read, text: str, name: str = "job.yaml") -> InputError:
     return caught.value
 
 
-def read_terms(read: Read, line: str) -> Terms | None:
+def read_terms(read: Read, line: str) -> TaskOptions | None:
     """The terms of a task with this line, after a task called prep."""
     return read(f"tasks:\n- {{name: prep, command: a}}\n- command: b\n  {line}\n").tasks[1].terms
 
 
-FULL = Terms(
+FULL = TaskOptions(
     after=[("prep", "succeeded")],
     retries=[Retry(["failed"], times=3)],
     cpus=2,
@@ -89,15 +89,15 @@ def test_terms_of_the_job_serve_tasks_without_their_own(
 ) -> None:
     job = read(f"{key}: {FULL_KEYS[key]}\ntasks: [a, {{command: b, {key}: {own}}}]\n")
     alone = read(f"tasks: [{{command: b, {key}: {own}}}]\n")
-    assert job.tasks[0].terms == Terms(**{key: getattr(FULL, key)})
-    assert job.tasks[1].terms == alone.tasks[0].terms != Terms()
+    assert job.tasks[0].terms == TaskOptions(**{key: getattr(FULL, key)})
+    assert job.tasks[1].terms == alone.tasks[0].terms != TaskOptions()
 
 
 def test_terms_after_of_the_job_is_undone_by_an_empty_list(read: Read) -> None:
     job = read("after: prep\nretries: 2\ntasks: [{name: prep, command: a, after: []}, b]\n")
     twice = [Retry(["failed"], times=2)]
-    assert job.tasks[0].terms == Terms(retries=twice)
-    assert job.tasks[1].terms == Terms(after=[("prep", "succeeded")], retries=twice)
+    assert job.tasks[0].terms == TaskOptions(retries=twice)
+    assert job.tasks[1].terms == TaskOptions(after=[("prep", "succeeded")], retries=twice)
 
 
 @pytest.mark.parametrize(
@@ -120,8 +120,8 @@ def test_terms_of_the_run_file_serve_the_rows_of_a_table(read: Read, tmp_path: P
     (tmp_path / "run.yaml").write_text("cpus: 2\nexpect: out/{x}\n")
     job = read_job(["run.yaml", "t.csv"])
     assert [task.terms for task in job.tasks] == [
-        Terms(cpus=2, expect=["out/2"]),
-        Terms(cpus=2, expect=["out/1"]),
+        TaskOptions(cpus=2, expect=["out/2"]),
+        TaskOptions(cpus=2, expect=["out/1"]),
     ]
     with pytest.raises(InputError, match="line 2: task 0: after 'b-2': there is no task"):
         read("after: 'b-{x}'\n", "run.yaml", "t.csv")
@@ -132,9 +132,9 @@ def test_terms_flags_override_tasks(read: Read) -> None:
     text = "cpus: 3\ntasks: [{command: a, cpus: 2, retries: 5, priority: 1}, b]\n"
     flags: dict[str, Any] = {"retries": once, "cpus": 1, "memory": GB, "gpus": 2, "output_limit": 5}
     job = read(text, **flags)
-    terms = Terms(retries=once, cpus=1, memory=GB, gpus=2, output_limit=5)
+    terms = TaskOptions(retries=once, cpus=1, memory=GB, gpus=2, output_limit=5)
     assert job.tasks[1].terms == terms
-    assert job.tasks[0].terms == Terms(
+    assert job.tasks[0].terms == TaskOptions(
         retries=once, cpus=1, memory=GB, gpus=2, output_limit=5, priority=1
     )
     assert job.source_digest != read(text).source_digest
@@ -157,12 +157,14 @@ def test_terms_flags_override_tasks(read: Read) -> None:
 def test_after_takes_names_patterns_and_outcomes(
     read: Read, given: str, after: list[tuple[str, str]]
 ) -> None:
-    assert read_terms(read, f"after: {given}") == Terms(after=after)
+    assert read_terms(read, f"after: {given}") == TaskOptions(after=after)
 
 
 def test_after_takes_names_that_are_numbers(read: Read) -> None:
     tasks = [{"name": 3, "command": "a"}, {"command": "b", "after": [3]}]
-    assert read(json.dumps(tasks), "job.json").tasks[1].terms == Terms(after=[("3", "succeeded")])
+    assert read(json.dumps(tasks), "job.json").tasks[1].terms == TaskOptions(
+        after=[("3", "succeeded")]
+    )
 
 
 def test_after_and_expect_are_filled_as_names_and_texts(read: Read) -> None:
@@ -175,8 +177,8 @@ tasks:
     assert [task.terms for task in job.tasks] == [
         None,
         None,
-        Terms(after=[("prep-a%2Fb", "succeeded"), ("prep-*", "any")], expect=["out/a/b"]),
-        Terms(after=[("prep-2", "succeeded"), ("prep-*", "any")], expect=["out/2"]),
+        TaskOptions(after=[("prep-a%2Fb", "succeeded"), ("prep-*", "any")], expect=["out/a/b"]),
+        TaskOptions(after=[("prep-2", "succeeded"), ("prep-*", "any")], expect=["out/2"]),
     ]
 
 
@@ -186,7 +188,7 @@ tasks:
 - {name: 'p-1', command: a}
 - {name: t, command: 'b {x} {y}', matrix: {x: 1, y: 1}, after: ['p-{x}', 'p-{y}']}
 """)
-    assert job.tasks[1].terms == Terms(after=[("p-1", "succeeded")])
+    assert job.tasks[1].terms == TaskOptions(after=[("p-1", "succeeded")])
 
 
 @pytest.mark.parametrize("syntax", ["job.json", "job.jsonl", "job.yaml"])
@@ -198,8 +200,10 @@ def test_after_of_many_plain_tasks_is_read(read: Read, syntax: str) -> None:
     text = "\n".join(lines) if syntax == "job.jsonl" else "[\n" + ",\n".join(lines) + "\n]"
     job = read(text, syntax)
     assert job.tasks[0] == Task("a", "0")
-    assert job.tasks[39] == Task("a", "39", terms=Terms(after=[("38", "succeeded")]))
-    assert job.tasks[40] == Task("b", terms=Terms(after=[("0", "succeeded"), ("39", "succeeded")]))
+    assert job.tasks[39] == Task("a", "39", terms=TaskOptions(after=[("38", "succeeded")]))
+    assert job.tasks[40] == Task(
+        "b", terms=TaskOptions(after=[("0", "succeeded"), ("39", "succeeded")])
+    )
     assert job.tasks[41] == Task("c")
 
 
@@ -284,7 +288,7 @@ def test_after_with_an_unknown_placeholder_is_refused(read: Read) -> None:
     ],
 )  # fmt: skip
 def test_retries_are_a_number_a_rule_or_rules(read: Read, given: str, rules: list[Retry]) -> None:
-    assert read_terms(read, f"retries: {given}") == Terms(retries=rules)
+    assert read_terms(read, f"retries: {given}") == TaskOptions(retries=rules)
 
 
 def test_retries_in_json_have_numbers_and_truth_values() -> None:
@@ -419,7 +423,7 @@ def test_memory_of_few_bytes_asks_for_a_unit(read: Read) -> None:
 
 
 def test_memory_of_many_bytes_is_taken(read: Read) -> None:
-    assert read_terms(read, "memory: 1048576") == Terms(memory=1 << 20)
+    assert read_terms(read, "memory: 1048576") == TaskOptions(memory=1 << 20)
 
 
 @pytest.mark.parametrize("name", ["job.yaml", "job.json"])

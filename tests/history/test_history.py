@@ -13,13 +13,7 @@ from umpteen.history.history import History
 from umpteen.model.states import STATES
 from umpteen.store.directory import DirectoryStore
 from umpteen.store.job_files import RunningTask
-from umpteen.store.layout import (
-    RecordsKey,
-    handed_key,
-    handles_key,
-    records_key,
-    tasks_key,
-)
+from umpteen.store.layout import RecordsKey, handed_key, handles_key, records_key, tasks_key
 
 
 @pytest.fixture

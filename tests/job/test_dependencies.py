@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from umpteen.job.dependencies import Graph, GraphError, build_graph, list_by_priority
-from umpteen.job.spec import Task, Terms
+from umpteen.job.spec import Task, TaskOptions
 from umpteen.model.dependencies import FREE, link
 
 
@@ -20,8 +20,8 @@ def make(name: str, *after: str, priority: int = 0, template: int = 0) -> Task:
         (pattern, outcome or "succeeded")
         for pattern, _, outcome in (text.partition(":") for text in after)
     ]
-    terms = Terms(after=pairs, priority=priority, template=template)
-    return Task("true", name, terms=None if terms == Terms() else terms)
+    terms = TaskOptions(after=pairs, priority=priority, template=template)
+    return Task("true", name, terms=None if terms == TaskOptions() else terms)
 
 
 def build(*tasks: Task, canary: int = 0) -> Graph:

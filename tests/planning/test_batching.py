@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from umpteen.history.history import History
 from umpteen.job.settings import Setting, merge_settings
-from umpteen.job.spec import Job, Task, Terms
+from umpteen.job.spec import Job, Task, TaskOptions
 from umpteen.planning.batch_files import build_batches
-from umpteen.planning.batching import Cut, cut_for_engine
+from umpteen.planning.batching import BatchSizes, cut_for_engine
 from umpteen.planning.plan import Plan, build_plan
 from umpteen.store.directory import DirectoryStore
 
@@ -32,16 +32,16 @@ def plain(count: int) -> Plan:
 
 
 def after(name: str, *before: str) -> Task:
-    return Task("x", name, terms=Terms(after=[(each, "succeeded") for each in before]))
+    return Task("x", name, terms=TaskOptions(after=[(each, "succeeded") for each in before]))
 
 
 def cut(
     plan: Plan, workers: int = 4, most: int = 2000, seconds: dict[int, float] | None = None
-) -> Cut:
+) -> BatchSizes:
     return cut_for_engine(plan, workers, most, seconds or {}, 0.3)
 
 
-def list_batches(found: Cut) -> list[list[int]]:
+def list_batches(found: BatchSizes) -> list[list[int]]:
     batches, start = [], 0
     for size in found.sizes:
         batches.append(list(found.order[start : start + size]))
@@ -49,11 +49,11 @@ def list_batches(found: Cut) -> list[list[int]]:
     return batches
 
 
-def name_batches(plan: Plan, found: Cut) -> list[list[str]]:
+def name_batches(plan: Plan, found: BatchSizes) -> list[list[str]]:
     return [[plan.by_index(index).name for index in batch] for batch in list_batches(found)]
 
 
-def read_waits(plan: Plan, found: Cut) -> dict[str, list[str]]:
+def read_waits(plan: Plan, found: BatchSizes) -> dict[str, list[str]]:
     built = build_batches(plan, "/store", 1, {}, 0.0, found)
     return {new.handed.batch: json.loads(content)["umpteen"]["waits"] for new, content in built}
 

@@ -12,13 +12,7 @@ from umpteen.executors.base import ENDED, QUEUED, RUNNING, UNKNOWN
 from umpteen.history.history import History
 from umpteen.model.record import Record
 from umpteen.query.failures import describe_end
-from umpteen.query.status import (
-    JobStatus,
-    RunningTask,
-    build_status,
-    estimate_left_s,
-    list_living,
-)
+from umpteen.query.status import JobStatus, RunningTask, build_status, estimate_left_s, list_living
 from umpteen.store.directory import DirectoryStore
 from umpteen.store.layout import handles_key
 

@@ -18,7 +18,7 @@ from umpteen.model.record import Record
 from umpteen.query.failures import Failure, choose_failures, read_failure
 from umpteen.query.registry import register
 from umpteen.report.run import (
-    Folds,
+    FoldedCounts,
     fit_progress,
     render_bar,
     render_counts,
@@ -238,14 +238,14 @@ def test_failures_with_long_names_each_have_their_command_below() -> None:
     assert all(len(line) <= 80 for line in lines)
 
 
-def make_folds(tmp_path: Path, records: list[Record]) -> Folds:
+def make_folds(tmp_path: Path, records: list[Record]) -> FoldedCounts:
     store = DirectoryStore(str(tmp_path / "store"))
     last = len(records) - 1
     put_hand_in(store, 1, [{"command": "a"}] * len(records), {"1": f"0-{last}"})
     put_batch(store, "1", f"0-{last}", [f"t-{n}" for n in range(len(records))])
     history = History(store)
     history.refresh()
-    folds = Folds()
+    folds = FoldedCounts()
     for record in records:
         folds.add(history, "1", record)
     return folds

@@ -13,7 +13,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from umpteen.model.states import NUMBER_OF
-from umpteen.runner.scheduler import Needs, Queue, Taken, Tasks, Unrun, build_needs
+from umpteen.runner.scheduler import (
+    Assignment,
+    NeverStarted,
+    Resources,
+    Scheduler,
+    Tasks,
+    build_needs,
+)
 from umpteen.system.resources import Capacity
 
 GB = 1 << 30
@@ -21,29 +28,29 @@ HERE = Capacity(cpus=4, memory=8 * GB, gpus=("0", "1"))
 NO_LIMIT = Capacity(cpus=1000, memory=1000 * GB, gpus=())
 
 
-def make(capacity: Capacity = HERE, slots: int = 4) -> Queue:
-    return Queue(capacity, slots, lambda index: f"t{index}")
+def make(capacity: Capacity = HERE, slots: int = 4) -> Scheduler:
+    return Scheduler(capacity, slots, lambda index: f"t{index}")
 
 
 def tasks(
     count: int,
-    needs: Mapping[int, Needs] | None = None,
+    needs: Mapping[int, Resources] | None = None,
     after: Sequence[int] = (),
     barriers: Sequence[Mapping[str, str]] = (),
 ) -> Tasks:
     return Tasks(range(count), needs or {}, after, barriers)
 
 
-def take(queue: Queue, now_s: float = 0.0) -> list[tuple[int, int]]:
+def take(queue: Scheduler, now_s: float = 0.0) -> list[tuple[int, int]]:
     """All that may start now."""
     return [taken[:2] for taken in iter(lambda: queue.take(now_s), None)]
 
 
-def take_positions(queue: Queue, now_s: float = 0.0) -> list[int]:
+def take_positions(queue: Scheduler, now_s: float = 0.0) -> list[int]:
     return [position for _, position in take(queue, now_s)]
 
 
-def learn(queue: Queue, index: int, state: str) -> None:
+def learn(queue: Scheduler, index: int, state: str) -> None:
     queue.learn(index, NUMBER_OF[state])
 
 
@@ -87,13 +94,13 @@ def test_queue_that_is_told_to_be_tight_fills_the_slots_only() -> None:
     [
         ({}, False, None),
         ({"env": {"A": "1"}}, False, None),
-        ({"cpus": 2}, False, Needs(cpus=2)),
-        ({"memory": GB, "gpus": 1}, False, Needs(memory=GB, gpus=1)),
-        ({}, True, Needs(alone=True)),
+        ({"cpus": 2}, False, Resources(cpus=2)),
+        ({"memory": GB, "gpus": 1}, False, Resources(memory=GB, gpus=1)),
+        ({}, True, Resources(alone=True)),
     ],
 )
 def test_needs_are_what_the_batch_file_says(
-    extra: dict[str, object], alone: bool, needs: Needs | None
+    extra: dict[str, object], alone: bool, needs: Resources | None
 ) -> None:
     assert build_needs(extra, alone=alone) == needs
 
@@ -101,25 +108,33 @@ def test_needs_are_what_the_batch_file_says(
 @pytest.mark.parametrize(
     ("needs", "reason"),
     [
-        (Needs(cpus=5), "needs 5 cpus, and this machine has 4"),
-        (Needs(gpus=3), "needs 3 gpus, and this machine has 2"),
+        (Resources(cpus=5), "needs 5 cpus, and this machine has 4"),
+        (Resources(gpus=3), "needs 3 gpus, and this machine has 2"),
         (
-            Needs(memory=8 * GB + 1),
+            Resources(memory=8 * GB + 1),
             f"needs {8 * GB + 1} bytes of memory, and this machine has {8 * GB}",
         ),
     ],
 )
-def test_queue_fails_what_the_machine_can_never_have_room_for(needs: Needs, reason: str) -> None:
+def test_queue_fails_what_the_machine_can_never_have_room_for(
+    needs: Resources, reason: str
+) -> None:
     queue = make()
     queue.open(3, tasks(2, {0: needs}))
-    assert queue.unrun == [Unrun(3, 0, "failed", reason)]
+    assert queue.unrun == [NeverStarted(3, 0, "failed", reason)]
     assert take(queue) == [(3, 1)]
 
 
 @pytest.mark.parametrize(
-    "needs", [Needs(cpus=4), Needs(memory=8 * GB), Needs(gpus=2), Needs(4, 8 * GB, 2, alone=True)]
+    "needs",
+    [
+        Resources(cpus=4),
+        Resources(memory=8 * GB),
+        Resources(gpus=2),
+        Resources(4, 8 * GB, 2, alone=True),
+    ],
 )
-def test_queue_gives_out_what_needs_all_there_is(needs: Needs) -> None:
+def test_queue_gives_out_what_needs_all_there_is(needs: Resources) -> None:
     queue = make()
     queue.open(0, tasks(1, {0: needs}))
     assert (take_positions(queue), queue.unrun) == ([0], [])
@@ -131,16 +146,16 @@ def test_queue_gives_out_what_needs_all_there_is(needs: Needs) -> None:
 @pytest.mark.parametrize(
     ("needs", "at_once"),
     [
-        (Needs(cpus=1), 4),
-        (Needs(cpus=2), 2),
-        (Needs(cpus=3), 1),
-        (Needs(memory=3 * GB), 2),
-        (Needs(gpus=1), 2),
-        (Needs(gpus=2), 1),
-        (Needs(alone=True), 1),
+        (Resources(cpus=1), 4),
+        (Resources(cpus=2), 2),
+        (Resources(cpus=3), 1),
+        (Resources(memory=3 * GB), 2),
+        (Resources(gpus=1), 2),
+        (Resources(gpus=2), 1),
+        (Resources(alone=True), 1),
     ],
 )
-def test_queue_gives_out_as_many_as_there_is_room_for(needs: Needs, at_once: int) -> None:
+def test_queue_gives_out_as_many_as_there_is_room_for(needs: Resources, at_once: int) -> None:
     queue = make()
     queue.open(0, tasks(10, dict.fromkeys(range(10), needs)))
     assert len(take(queue)) == at_once
@@ -150,25 +165,25 @@ def test_queue_gives_out_as_many_as_there_is_room_for(needs: Needs, at_once: int
 
 def test_queue_counts_a_core_for_what_says_nothing_where_others_say() -> None:
     queue = make(slots=8)
-    queue.open(0, tasks(4, {0: Needs(cpus=2)}))
+    queue.open(0, tasks(4, {0: Resources(cpus=2)}))
     assert take_positions(queue) == [0, 1, 2]
 
 
 def test_queue_counts_no_cores_where_nobody_asks_for_any() -> None:
     queue = make(slots=8)
-    queue.open(0, tasks(8, {0: Needs(memory=GB)}))
+    queue.open(0, tasks(8, {0: Resources(memory=GB)}))
     assert len(take(queue)) == 8
 
 
 def test_queue_lets_small_ones_pass_what_waits_for_room() -> None:
     queue = make()
-    queue.open(0, tasks(4, {0: Needs(cpus=3), 1: Needs(cpus=3), 2: Needs(cpus=1)}))
+    queue.open(0, tasks(4, {0: Resources(cpus=3), 1: Resources(cpus=3), 2: Resources(cpus=1)}))
     assert take_positions(queue) == [0, 2]
 
 
 def test_queue_gives_out_nothing_beside_a_task_that_is_alone() -> None:
     queue = make()
-    queue.open(0, tasks(3, {1: Needs(alone=True)}))
+    queue.open(0, tasks(3, {1: Resources(alone=True)}))
     assert take_positions(queue) == [0, 2]
     queue.end((0, 0))
     assert take_positions(queue) == []
@@ -184,7 +199,7 @@ def test_queue_lets_a_task_be_alone_after_plain_ones_have_ended() -> None:
     queue = make()
     queue.open(0, tasks(6))
     assert len(take(queue)) == 6
-    queue.open(1, tasks(1, {0: Needs(alone=True)}))
+    queue.open(1, tasks(1, {0: Resources(alone=True)}))
     for position in range(6):
         assert take(queue) == []
         queue.end((0, position))
@@ -193,7 +208,7 @@ def test_queue_lets_a_task_be_alone_after_plain_ones_have_ended() -> None:
 
 def test_queue_lets_a_big_one_be_passed_only_so_often() -> None:
     queue = make(slots=2)
-    queue.open(0, tasks(100, {1: Needs(cpus=4)}))
+    queue.open(0, tasks(100, {1: Resources(cpus=4)}))
     passed = 0
     (first,) = take_positions(queue)[:1]
     running = [first, 2]
@@ -210,19 +225,19 @@ def test_queue_lets_a_big_one_be_passed_only_so_often() -> None:
 
 def test_queue_gives_each_task_devices_of_its_own_and_takes_them_back() -> None:
     queue = make()
-    queue.open(0, tasks(4, {0: Needs(gpus=1), 1: Needs(gpus=1), 2: Needs(gpus=2)}))
+    queue.open(0, tasks(4, {0: Resources(gpus=1), 1: Resources(gpus=1), 2: Resources(gpus=2)}))
     given_out = {taken.position: taken.devices for taken in iter(lambda: queue.take(0.0), None)}
     assert given_out == {0: 0b01, 1: 0b10, 3: 0}
     queue.end((0, 0))
     assert take(queue) == []
     queue.end((0, 1))
-    assert queue.take(0.0) == Taken(0, 2, 0b11)
+    assert queue.take(0.0) == Assignment(0, 2, 0b11)
 
 
 class Machine:
     """Starts what a queue gives out, and checks at each step that there was room for it."""
 
-    def __init__(self, capacity: Capacity, slots: int, needs: Sequence[Needs | None]) -> None:
+    def __init__(self, capacity: Capacity, slots: int, needs: Sequence[Resources | None]) -> None:
         self.capacity, self.slots, self.needs = capacity, slots, needs
         self.counts_cpus = any(n and n.cpus for n in needs)
         self.queue = make(capacity, slots)
@@ -243,7 +258,7 @@ class Machine:
         self.queue.end((0, position))
 
     def check(self) -> None:
-        used = [self.needs[position] or Needs() for position in self.running]
+        used = [self.needs[position] or Resources() for position in self.running]
         here = self.capacity
         assert len(used) <= self.slots
         assert sum(n.memory for n in used) <= here.memory
@@ -255,7 +270,7 @@ class Machine:
 
 
 NEEDS = st.none() | st.builds(
-    Needs,
+    Resources,
     cpus=st.integers(0, 4),
     memory=st.sampled_from([0, GB, 3 * GB, 8 * GB]),
     gpus=st.integers(0, 2),
@@ -264,9 +279,9 @@ NEEDS = st.none() | st.builds(
 
 
 @given(needs=st.lists(NEEDS, max_size=30), slots=st.integers(1, 6), seed=st.integers(0, 1 << 16))
-@example(needs=[None, Needs(alone=True), None], slots=2, seed=0)
+@example(needs=[None, Resources(alone=True), None], slots=2, seed=0)
 def test_queue_never_gives_out_more_than_there_is_and_each_task_once(
-    needs: list[Needs | None], slots: int, seed: int
+    needs: list[Resources | None], slots: int, seed: int
 ) -> None:
     chance = random.Random(seed)
     machine = Machine(HERE, slots, [n if n and any(n) else None for n in needs])
@@ -282,7 +297,7 @@ def test_queue_never_gives_out_more_than_there_is_and_each_task_once(
 @given(needs=st.lists(NEEDS, min_size=1, max_size=60), slots=st.integers(1, 4),
        seed=st.integers(0, 1 << 16))  # fmt: skip
 def test_queue_never_lets_the_first_that_waits_be_passed_more_than_twice_the_slots(
-    needs: list[Needs | None], slots: int, seed: int
+    needs: list[Resources | None], slots: int, seed: int
 ) -> None:
     chance = random.Random(seed)
     machine = Machine(HERE, slots, [n if n and any(n) else None for n in needs])
@@ -327,7 +342,7 @@ def test_barrier_opens_for_the_outcome_asked_for(
         assert (take(queue), queue.unrun) == ([(0, 0)], [])
     else:
         reason = f"after t7, which {HOW.get(state, state)}"
-        assert (take(queue), queue.unrun) == ([], [Unrun(0, 0, "skipped", reason)])
+        assert (take(queue), queue.unrun) == ([], [NeverStarted(0, 0, "skipped", reason)])
 
 
 @pytest.mark.parametrize("state", ["waiting", "running"])
@@ -351,7 +366,7 @@ def test_link_stands_for_the_success_of_one_task(state: str) -> None:
         assert (take(queue), queue.unrun) == ([(0, 1), (0, 2)], [])
     else:
         assert (take(queue), queue.unrun) == (
-            [(0, 2)], [Unrun(0, 1, "skipped", "after t40, which failed")]
+            [(0, 2)], [NeverStarted(0, 1, "skipped", "after t40, which failed")]
         )  # fmt: skip
 
 
@@ -387,7 +402,7 @@ def test_barrier_that_is_doomed_skips_though_others_still_run() -> None:
     queue = make()
     barrier = {"doomed": "after prep, which failed", "any": "9"}
     queue.open(0, tasks(1, after=[0], barriers=[barrier]))
-    assert queue.unrun == [Unrun(0, 0, "skipped", "after prep, which failed")]
+    assert queue.unrun == [NeverStarted(0, 0, "skipped", "after prep, which failed")]
 
 
 def test_barriers_of_equal_content_are_one_over_all_batches() -> None:
@@ -436,7 +451,7 @@ def test_success_after_a_failure_counts_for_who_asks_later() -> None:
 
 def test_task_behind_a_barrier_waits_for_room_as_well() -> None:
     queue = make()
-    needs = {0: Needs(cpus=4), 1: Needs(cpus=4)}
+    needs = {0: Resources(cpus=4), 1: Resources(cpus=4)}
     queue.open(0, tasks(2, needs, after=[-1, 0], barriers=[{"any": "50"}]))
     assert take(queue) == [(0, 0)]
     learn(queue, 50, "failed")
@@ -447,7 +462,7 @@ def test_task_behind_a_barrier_waits_for_room_as_well() -> None:
 
 def test_task_that_can_never_have_room_fails_though_it_is_behind_a_barrier() -> None:
     queue = make()
-    queue.open(0, tasks(1, {0: Needs(cpus=9)}, after=[0], barriers=[{"any": "50"}]))
+    queue.open(0, tasks(1, {0: Resources(cpus=9)}, after=[0], barriers=[{"any": "50"}]))
     assert [unrun.state for unrun in queue.unrun] == ["failed"]
     learn(queue, 50, "succeeded")
     assert (take(queue), len(queue.unrun)) == ([], 1)
@@ -511,12 +526,12 @@ def test_every_task_of_a_graph_is_given_out_or_unrun_once_and_after_its_own(
 def test_task_that_comes_back_waits_for_its_time_and_then_goes_first() -> None:
     queue = make()
     queue.open(0, tasks(5))
-    assert queue.take(0.0) == Taken(0, 0, 0)
+    assert queue.take(0.0) == Assignment(0, 0, 0)
     queue.end((0, 0))
     queue.come_back((0, 0), 10.0, None)
-    assert queue.take(9.9) == Taken(0, 1, 0)
+    assert queue.take(9.9) == Assignment(0, 1, 0)
     assert queue.until_due_s(9.0) == pytest.approx(1.0)
-    assert queue.take(10.0) == Taken(0, 0, 0)
+    assert queue.take(10.0) == Assignment(0, 0, 0)
     assert take_positions(queue, 10.0) == [2, 3, 4]
 
 
@@ -537,20 +552,20 @@ def test_tasks_come_back_by_their_time() -> None:
 
 def test_task_comes_back_with_what_it_needs_now() -> None:
     queue = make()
-    queue.open(0, tasks(3, {0: Needs(memory=GB)}))
+    queue.open(0, tasks(3, {0: Resources(memory=GB)}))
     assert len(take(queue)) == 3
     for position in range(3):
         queue.end((0, position))
-    queue.come_back((0, 0), 0.0, Needs(memory=5 * GB))
-    queue.come_back((0, 1), 0.0, Needs(memory=5 * GB))
-    queue.come_back((0, 2), 0.0, Needs(memory=3 * GB))
+    queue.come_back((0, 0), 0.0, Resources(memory=5 * GB))
+    queue.come_back((0, 1), 0.0, Resources(memory=5 * GB))
+    queue.come_back((0, 2), 0.0, Resources(memory=3 * GB))
     assert sorted(take_positions(queue)) in ([0, 2], [1, 2])
 
 
 def test_task_comes_back_with_no_more_memory_than_there_is() -> None:
     queue = make()
-    queue.come_back((0, 0), 0.0, Needs(memory=100 * GB))
-    queue.come_back((0, 1), 0.0, Needs(memory=GB))
+    queue.come_back((0, 0), 0.0, Resources(memory=100 * GB))
+    queue.come_back((0, 1), 0.0, Resources(memory=GB))
     assert (len(take(queue)), queue.unrun) == (1, [])
 
 
@@ -559,7 +574,7 @@ def test_task_comes_back_alone_to_a_queue_of_plain_ones() -> None:
     queue.open(0, tasks(4))
     assert len(take(queue)) == 4
     queue.end((0, 0))
-    queue.come_back((0, 0), 0.0, Needs(alone=True))
+    queue.come_back((0, 0), 0.0, Resources(alone=True))
     assert take(queue) == []
     for position in (1, 2, 3):
         queue.end((0, position))
@@ -586,7 +601,7 @@ def test_task_that_is_under_way_or_unknown_cannot_be_dropped(key: tuple[int, int
 
 def test_dropped_last_task_leaves_nothing() -> None:
     queue = make()
-    queue.open(0, tasks(1, {0: Needs(cpus=1)}))
+    queue.open(0, tasks(1, {0: Resources(cpus=1)}))
     assert queue.drop({(0, 0)}) == {(0, 0)}
     assert (queue.is_empty, queue.is_ready, take(queue)) == (True, False, [])
 

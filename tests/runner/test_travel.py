@@ -200,6 +200,8 @@ def test_travel_older_python_passes(text: str) -> None:
     assert find_newer(text) == []
 
 
-@pytest.mark.parametrize("text", ["import msgspec", "from umpteen.planning.plan import x", "import tomllib"])
+@pytest.mark.parametrize(
+    "text", ["import msgspec", "from umpteen.planning.plan import x", "import tomllib"]
+)
 def test_travel_foreign_import_is_found(text: str) -> None:
     assert find_foreign(text)

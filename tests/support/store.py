@@ -7,14 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from umpteen.store.base import Store
-from umpteen.store.layout import (
-    JOB,
-    RecordsKey,
-    batch_key,
-    handed_key,
-    records_key,
-    tasks_key,
-)
+from umpteen.store.layout import JOB, RecordsKey, batch_key, handed_key, records_key, tasks_key
 from umpteen.store.records import build_line
 
 __all__ = ["list_records", "put_batch", "put_hand_in", "put_start", "read_record", "read_tree"]

@@ -9,12 +9,7 @@ from pathlib import Path
 import pytest
 
 from umpteen.system import resources as machine
-from umpteen.system.resources import (
-    Capacity,
-    OutOfMemoryWatch,
-    is_memory_short,
-    read_capacity,
-)
+from umpteen.system.resources import Capacity, OutOfMemoryWatch, is_memory_short, read_capacity
 
 MB = 1 << 20
 

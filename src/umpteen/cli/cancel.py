@@ -17,7 +17,7 @@ from umpteen.query.status import JobStatus
 from umpteen.report.printing import say
 from umpteen.report.run import render_cancel, render_counts, status_to_dict
 from umpteen.report.views import stop_signals
-from umpteen.verbs.run import Submission, cancel, watch
+from umpteen.verbs.run import JobHandle, cancel, watch
 
 __all__ = ["cancel_command"]
 
@@ -67,7 +67,7 @@ def cancel_command(name: str, tasks: tuple[str, ...], *, as_json: bool) -> int:
     return EXIT_SOME_FAILED if found["left"] else EXIT_SUCCEEDED
 
 
-def _look_until_over(submission: Submission, status: JobStatus) -> JobStatus:
+def _look_until_over(submission: JobHandle, status: JobStatus) -> JobStatus:
     """The status once the runner has gone, which has nothing more to do."""
     until_s = time.monotonic() + _SAY_S
     while status.state == "running" and time.monotonic() < until_s:
@@ -77,7 +77,7 @@ def _look_until_over(submission: Submission, status: JobStatus) -> JobStatus:
     return status
 
 
-def _count(submission: Submission, status: JobStatus, chosen: list[int]) -> dict[str, Any]:
+def _count(submission: JobHandle, status: JobStatus, chosen: list[int]) -> dict[str, Any]:
     """How many were cancelled, and what became of the others.
 
     never_starts: of those that wait, and are recorded as cancelled when their turn would be.

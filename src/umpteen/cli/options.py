@@ -20,7 +20,6 @@ from umpteen.units import parse_duration_s
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-
 __all__ = [
     "TaskCommand",
     "complete_file",

@@ -24,7 +24,7 @@ from umpteen.query.find import find_names
 from umpteen.report.printing import say
 from umpteen.report.views import Waiting, show_idle, show_leave, show_plan, stop_signals
 from umpteen.report.watch import watch_to_end
-from umpteen.verbs.run import Rerun, Submission, explain, plan_rerun, retry
+from umpteen.verbs.run import JobHandle, Rerun, explain, plan_rerun, retry
 
 __all__ = ["retry_command"]
 
@@ -76,7 +76,7 @@ def retry_command(
     return code
 
 
-def _tell_blocker(submission: Submission, job: str, tasks: Sequence[str]) -> None:
+def _tell_blocker(submission: JobHandle, job: str, tasks: Sequence[str]) -> None:
     """Which task has to run again first, where one was skipped once more."""
     history = submission.history
     if SKIPPED not in history.states:

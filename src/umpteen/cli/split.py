@@ -14,7 +14,7 @@ from umpteen.errors import EXIT_SUCCEEDED, SettingsError
 from umpteen.formats.syncs import parse_sync
 from umpteen.report.printing import say
 from umpteen.report.text import render_number, render_size, shorten_path
-from umpteen.verbs.split import Order, Sent, Split, split
+from umpteen.verbs.split import Sent, Split, SplitRequest, split
 
 __all__ = ["split_command"]
 
@@ -72,7 +72,7 @@ def split_command(recipe: str, batch: str, local_dir: str | None, **options: Any
     folder = _choose_folder(local_dir, options["local_commands_directory"])
     if not options["command"].strip():
         raise SettingsError("--command is empty", "write --command 'umpteen batch'")
-    order = Order(
+    order = SplitRequest(
         recipe=recipe,
         batch=batch,
         folder=folder,
@@ -124,7 +124,7 @@ class _Progress:
             say(text, err=True)
 
 
-def _show(order: Order, done: Split) -> None:
+def _show(order: SplitRequest, done: Split) -> None:
     if done.outcome:
         rows = (
             ("unfinished", done.outcome.unfinished, False),

@@ -18,7 +18,7 @@ from umpteen.query.find import open_history
 from umpteen.query.liveness import read_status
 from umpteen.query.verify import read_gone
 from umpteen.report.printing import say
-from umpteen.report.run import Folds, render_counts, render_failures, status_to_dict
+from umpteen.report.run import FoldedCounts, render_counts, render_failures, status_to_dict
 from umpteen.report.text import render_ago, shorten_path
 from umpteen.verbs.run import exit_code
 
@@ -102,7 +102,7 @@ def _show_failures(
     """The newest failures, a line each; what was skipped or cancelled is counted."""
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
     failed = [entry for entry in ended if is_failure(entry[1])]
-    folds = Folds()
+    folds = FoldedCounts()
     for entry in ended:
         if not is_failure(entry[1]):
             folds.add(history, *entry)

@@ -16,9 +16,9 @@ __all__ = [
     "RUNNING",
     "UNKNOWN",
     "Abilities",
+    "BatchRequest",
     "Executor",
-    "Load",
-    "Order",
+    "SubmitRequest",
     "Tell",
 ]
 
@@ -45,7 +45,7 @@ class Abilities(NamedTuple):
     start_up_s: float
 
 
-class Order(NamedTuple):
+class BatchRequest(NamedTuple):
     """One batch to be run, once those that it is `after` have ended.
 
     gpus, cpus and memory (bytes): the most that one of its tasks needs, 0 where none says.
@@ -58,7 +58,7 @@ class Order(NamedTuple):
     memory: int = 0
 
 
-class Load(NamedTuple):
+class SubmitRequest(NamedTuple):
     """What an executor is given in one go.
 
     store: that the batches are in. slots: tasks at once in a batch, 0 for one that a worker's slot runs.
@@ -68,7 +68,7 @@ class Load(NamedTuple):
     """
 
     store: Identity
-    orders: Sequence[Order]
+    orders: Sequence[BatchRequest]
     slots: int
     mark: str
     earlier: Mapping[str, str] = {}
@@ -107,7 +107,7 @@ class Executor(abc.ABC):
         """Raises SettingsError where the options do not say where batches are to run."""
 
     @abc.abstractmethod
-    def submit(self, load: Load) -> dict[str, str]:
+    def submit(self, load: SubmitRequest) -> dict[str, str]:
         """Have the batches of a store run; the handle of each.
 
         Raises BackendError, `transient` where the same call may succeed later.

@@ -19,7 +19,7 @@ from umpteen.errors import (
     SettingsError,
     nearest_hint,
 )
-from umpteen.executors.base import Abilities, Executor, Load, Order
+from umpteen.executors.base import Abilities, BatchRequest, Executor, SubmitRequest
 from umpteen.units import parse_duration_s
 
 __all__ = [
@@ -57,7 +57,9 @@ def parse_handle(text: str) -> Handle:
     return Handle(place, mark, batch)
 
 
-def build_order(load: Load, order: Order, *, cpus: int, is_beside_others: bool = False) -> str:
+def build_order(
+    load: SubmitRequest, order: BatchRequest, *, cpus: int, is_beside_others: bool = False
+) -> str:
     """What the carrier is told of a batch.
 
     cpus: what its tasks may use together, 0 for all of the machine. is_beside_others: whether it

@@ -20,7 +20,7 @@ from umpteen.executors.base import (
     UNKNOWN,
     Abilities,
     Executor,
-    Load,
+    SubmitRequest,
 )
 from umpteen.model.command import RUNNER_VARIABLE
 from umpteen.model.ranges import format_ranges
@@ -90,7 +90,7 @@ class LocalExecutor(Executor):
                 with contextlib.suppress(OSError):
                     file.close()
 
-    def submit(self, load: Load) -> dict[str, str]:
+    def submit(self, load: SubmitRequest) -> dict[str, str]:
         """Start the runner; its lease is held before it lives, so that no look is too early."""
         token = os.urandom(6).hex()
         lease = Lease.create(token, load.store, load.slots)

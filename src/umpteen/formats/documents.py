@@ -12,7 +12,14 @@ import msgspec
 
 from umpteen.errors import InputError
 
-__all__ = ["Document", "Path", "Place", "Source", "check_encoding", "syntax_error"]
+__all__ = [
+    "Document",
+    "Path",
+    "Source",
+    "SourcePosition",
+    "check_encoding",
+    "syntax_error",
+]
 
 Path = Sequence["str | int"]
 
@@ -25,7 +32,7 @@ class Source(msgspec.Struct, frozen=True):
     folder: str = "."
 
 
-class Place(NamedTuple):
+class SourcePosition(NamedTuple):
     """Where a value stands (line from 1) and what it is."""
 
     line: int
@@ -75,5 +82,5 @@ class Document(Protocol):
     def convert_values(self, values: Mapping[str, Any], kind: Any) -> Any:
         """Values of this document as that type; lets msgspec.ValidationError through."""
 
-    def find(self, path: Path) -> Place | None:
+    def find(self, path: Path) -> SourcePosition | None:
         """Where the value at `path` stands, or the nearest above it."""

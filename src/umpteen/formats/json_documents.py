@@ -10,7 +10,7 @@ from typing import Any, get_args
 import msgspec
 
 from umpteen.errors import InputError
-from umpteen.formats.documents import Path, Place, Source, check_encoding, syntax_error
+from umpteen.formats.documents import Path, Source, SourcePosition, check_encoding, syntax_error
 
 __all__ = [
     "JsonDocument",
@@ -105,7 +105,7 @@ def _read_json_reason(error: Exception, size: int) -> tuple[str, int]:
     return ("the text ends too early" if "truncated" in str(error) else str(error)), size
 
 
-def find_in_json(source: Source, path: Path) -> Place | None:
+def find_in_json(source: Source, path: Path) -> SourcePosition | None:
     """Where the value at `path` stands, or the nearest above it."""
     text = source.data.decode(errors="replace")
     at = mark = _skip_blank(text, 0)
@@ -113,15 +113,15 @@ def find_in_json(source: Source, path: Path) -> Place | None:
         for step in path:
             found = _descend(text, at, step)
             if found is None:
-                return Place(text.count("\n", 0, mark) + 1, None)
+                return SourcePosition(text.count("\n", 0, mark) + 1, None)
             mark, at = found
         value = json.JSONDecoder(parse_float=str).raw_decode(text, at)[0]
     except (ValueError, IndexError, RecursionError):
         value = None
-    return Place(text.count("\n", 0, mark) + 1, value)
+    return SourcePosition(text.count("\n", 0, mark) + 1, value)
 
 
-def find_in_json_lines(source: Source, path: Path) -> Place | None:
+def find_in_json_lines(source: Source, path: Path) -> SourcePosition | None:
     """As `find_in_json`, where the first step counts the lines that hold something."""
     if not path or not isinstance(path[0], int):
         return None
@@ -130,7 +130,7 @@ def find_in_json_lines(source: Source, path: Path) -> Place | None:
         seen += bool(line.strip())
         if seen == path[0]:
             inner = find_in_json(Source(source.name, line), path[1:])
-            return Place(number, inner.value if inner else None)
+            return SourcePosition(number, inner.value if inner else None)
     return None
 
 
@@ -190,7 +190,7 @@ class JsonDocument:
         """Values of this document as that type; lets msgspec.ValidationError through."""
         return msgspec.convert(values, kind)
 
-    def find(self, path: Path) -> Place | None:
+    def find(self, path: Path) -> SourcePosition | None:
         """Where the value at `path` stands, or the nearest above it."""
         return find_in_json(self.source, path[1:] if self._list_key else path)
 
@@ -209,6 +209,6 @@ class JsonLinesDocument(JsonDocument):
         """The lines, each as an item of that list type; lets msgspec.ValidationError through."""
         return decode_json_lines(self.source, get_args(kind)[0])
 
-    def find(self, path: Path) -> Place | None:
+    def find(self, path: Path) -> SourcePosition | None:
         """Where the value at `path` stands, or the nearest above it."""
         return find_in_json_lines(self.source, path[1:])

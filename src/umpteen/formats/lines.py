@@ -1,4 +1,4 @@
-"""One command a line in, a Draft out; blank lines and those that begin with `#` are no tasks.
+"""One command a line in, a ParsedFile out; blank lines and those that begin with `#` are no tasks.
 
 A line that ends in a backslash goes on in the next.
 
@@ -13,8 +13,8 @@ import re
 from collections.abc import Iterator, Sequence
 
 from umpteen.errors import InputError
-from umpteen.formats.documents import Path, Place, Source, check_encoding
-from umpteen.formats.tasks import Draft
+from umpteen.formats.documents import Path, Source, SourcePosition, check_encoding
+from umpteen.formats.tasks import ParsedFile
 from umpteen.model.command import shell_command, write_verb
 
 __all__ = ["find_interpreter", "read_lines", "refuse_makefile"]
@@ -29,7 +29,7 @@ _OTHER_FORMATS = (
 )  # fmt: skip
 
 
-def read_lines(source: Source) -> Draft:
+def read_lines(source: Source) -> ParsedFile:
     """The commands; raises InputError, with the line, for bytes that are no text."""
     check_encoding(source)
     _refuse_others(source)
@@ -40,7 +40,7 @@ def read_lines(source: Source) -> Draft:
         stripped = [line.strip() for line in text.split("\n")]
         commands = [line for line in stripped if line and line[0] != "#"]
     _refuse_table(source, commands)
-    return Draft(source, entries=list(commands), find=functools.partial(_find_line, source))
+    return ParsedFile(source, entries=list(commands), find=functools.partial(_find_line, source))
 
 
 def _refuse_others(source: Source) -> None:
@@ -107,9 +107,9 @@ def find_interpreter(source: Source) -> str:
     return _INTERPRETERS.get(os.path.splitext(source.name)[1], "")
 
 
-def _find_line(source: Source, path: Path) -> Place | None:
+def _find_line(source: Source, path: Path) -> SourcePosition | None:
     text = source.data.decode(errors="replace").replace("\r\n", "\n")
     for position, (number, command) in enumerate(_join_lines(text)):
         if path and position == path[0]:
-            return Place(number, command)
+            return SourcePosition(number, command)
     return None

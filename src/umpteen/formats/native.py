@@ -1,4 +1,4 @@
-"""umpteen's own job file: YAML, JSON, JSON-lines or CSV in, a Draft out.
+"""umpteen's own job file: YAML, JSON, JSON-lines or CSV in, a ParsedFile out.
 
 The schema stands here and in `entries`, once for all syntaxes. Knows no other tool's words,
 but those of the saturn-run documents, whose files are native ones.
@@ -14,15 +14,15 @@ from typing import Annotated, Any
 import msgspec
 
 from umpteen.errors import InputError, nearest_hint
-from umpteen.formats.documents import Document, Path, Place, Source
+from umpteen.formats.documents import Document, Path, Source, SourcePosition
 from umpteen.formats.placeholders import Template, TextTemplate
 from umpteen.formats.syncs import parse_syncs
 from umpteen.formats.tables import iterate_csv
 from umpteen.formats.tasks import (
     AfterEntry,
-    Draft,
     Duration,
     Entry,
+    ParsedFile,
     PlainEntry,
     TaskDefaults,
     TaskEntry,
@@ -101,10 +101,10 @@ _RESULTS = {"LocalResults": "path", "S3Results": "s3_url"}
 _LIVE = "S3Results"  # puts what tasks print every 5 s
 
 
-def read_native(document: Document) -> Draft:
+def read_native(document: Document) -> ParsedFile:
     """What a job file says; raises InputError with file and line."""
     head = _read_head(document)
-    draft = Draft(
+    draft = ParsedFile(
         document.source,
         defaults=TaskDefaults(**{key: getattr(head, key) for key in _DEFAULT_KEYS}),
         path=("tasks",),
@@ -295,7 +295,7 @@ def parse_executor(given: Any) -> tuple[str, dict[str, Any]]:
     )
 
 
-def read_csv(source: Source) -> Draft:
+def read_csv(source: Source) -> ParsedFile:
     """A task a row: `command`, optional `name`, and every other column a parameter.
 
     Raises InputError with file and line.
@@ -311,7 +311,7 @@ def read_csv(source: Source) -> Draft:
             line=1,
         )
     entries: list[Entry] = []
-    draft = Draft(source, entries=entries, find=functools.partial(_find_row, source))
+    draft = ParsedFile(source, entries=entries, find=functools.partial(_find_row, source))
     build = _row_builder(tuple(header))
     for index, (_, cells) in enumerate(rows):
         try:
@@ -341,9 +341,9 @@ def _row_builder(header: tuple[str, ...]) -> Callable[[dict[str, str]], Task]:
     return build
 
 
-def _find_row(source: Source, path: Path) -> Place | None:
+def _find_row(source: Source, path: Path) -> SourcePosition | None:
     wanted = path[0] if path else 0
     for index, (line, cells) in enumerate(iterate_csv(source), -1):
         if index == wanted:
-            return Place(line, cells)
+            return SourcePosition(line, cells)
     return None

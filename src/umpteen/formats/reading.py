@@ -27,7 +27,7 @@ from umpteen.formats.saturn_batch import read_sc
 from umpteen.formats.sources import Inputs, choose_job_name, names_files
 from umpteen.formats.tables import read_table
 from umpteen.formats.tasks import (
-    Draft,
+    ParsedFile,
     TaskDefaults,
     TaskEntry,
     build_frame,
@@ -134,7 +134,9 @@ def _open_inputs(stdin: BinaryIO | None, given: list[Any]) -> Inputs:
     return inputs
 
 
-def _read_drafts(arguments: Sequence[str], tables: Sequence[str], inputs: Inputs) -> list[Draft]:
+def _read_drafts(
+    arguments: Sequence[str], tables: Sequence[str], inputs: Inputs
+) -> list[ParsedFile]:
     if not names_files(arguments):
         return [_read_command(arguments, tables, inputs)]
     if tables:
@@ -168,7 +170,7 @@ def _check_arguments(arguments: Sequence[str]) -> None:
             raise InputError(f"the argument {argument!r} is not UTF-8 text") from None
 
 
-def _read_command(arguments: Sequence[str], tables: Sequence[str], inputs: Inputs) -> Draft:
+def _read_command(arguments: Sequence[str], tables: Sequence[str], inputs: Inputs) -> ParsedFile:
     """A command template, its values from words and tables."""
     hint = "give a .csv, .tsv, .json or .jsonl file"
     read = [(name, read_table(inputs.open(name, hint=hint))) for name in tables]
@@ -179,7 +181,7 @@ def _read_command(arguments: Sequence[str], tables: Sequence[str], inputs: Input
     matrix = build_product(values) if values else None
     if not values:
         refuse_placeholders(arguments[0])
-    return Draft(Source("", b""), entries=[TaskEntry(command=arguments[0], matrix=matrix)])
+    return ParsedFile(Source("", b""), entries=[TaskEntry(command=arguments[0], matrix=matrix)])
 
 
 def _refuse_loose_words(arguments: Sequence[str]) -> None:
@@ -194,7 +196,7 @@ def _refuse_loose_words(arguments: Sequence[str]) -> None:
         )
 
 
-def _read_source(source: Source) -> Draft:
+def _read_source(source: Source) -> ParsedFile:
     """What a file says, by the reader that its content asks for."""
     extension = os.path.splitext(source.name)[1].lower()
     if not _NOT_BLANK.search(source.data):
@@ -259,7 +261,9 @@ def _first_line(data: bytes) -> bytes:
     return match[0] if match else b""
 
 
-def _tell_apart(drafts: Sequence[Draft], may_be_empty: bool) -> tuple[Draft, Draft | None]:
+def _tell_apart(
+    drafts: Sequence[ParsedFile], may_be_empty: bool
+) -> tuple[ParsedFile, ParsedFile | None]:
     """The draft with the tasks, and the one with settings alone."""
     with_tasks = [draft for draft in drafts if draft.entries is not None]
     if len(with_tasks) > 1:
@@ -274,7 +278,7 @@ def _tell_apart(drafts: Sequence[Draft], may_be_empty: bool) -> tuple[Draft, Dra
     return draft, next((other for other in drafts if other is not draft), None)
 
 
-def _choose_name(draft: Draft, run: Draft | None, argument: str) -> str:
+def _choose_name(draft: ParsedFile, run: ParsedFile | None, argument: str) -> str:
     given = (run.name if run else None) or draft.name
     if given is not None:
         return given
@@ -283,7 +287,7 @@ def _choose_name(draft: Draft, run: Draft | None, argument: str) -> str:
     return check_job_name(os.path.splitext(os.path.basename(draft.source.name))[0])
 
 
-def _join_defaults(draft: Draft, run: Draft | None) -> TaskDefaults:
+def _join_defaults(draft: ParsedFile, run: ParsedFile | None) -> TaskDefaults:
     """The run file's defaults over those of the tasks file; variables one by one."""
     if run is None:
         return draft.defaults
@@ -294,12 +298,14 @@ def _join_defaults(draft: Draft, run: Draft | None) -> TaskDefaults:
     return TaskDefaults(**joined)
 
 
-def _locate_default(error: InputError, draft: Draft, run: Draft | None) -> InputError:
+def _locate_default(error: InputError, draft: ParsedFile, run: ParsedFile | None) -> InputError:
     given_by_run = run and getattr(run.defaults, str(error.field), None) is not None
     return locate_error(run if run and given_by_run else draft, error, None)
 
 
-def _merge_settings(draft: Draft, run: Draft | None, flags: Mapping[str, Setting]) -> Settings:
+def _merge_settings(
+    draft: ParsedFile, run: ParsedFile | None, flags: Mapping[str, Setting]
+) -> Settings:
     """Flags over the run file over the tasks file; `fail_fast` stops at the first failure."""
     given = {key: flag for key, flag in flags.items() if key in DEFAULTS}
     layers = [draft.settings, run.settings if run else {}, given]
@@ -310,7 +316,7 @@ def _merge_settings(draft: Draft, run: Draft | None, flags: Mapping[str, Setting
     return settings
 
 
-def _check_names(draft: Draft, tasks: Sequence[Task], origins: Sequence[int] | None) -> None:
+def _check_names(draft: ParsedFile, tasks: Sequence[Task], origins: Sequence[int] | None) -> None:
     """Raises InputError, with the line, for the first name that cannot be."""
     names = [task.name for task in tasks]
     if not any(names):
@@ -331,7 +337,7 @@ def _check_names(draft: Draft, tasks: Sequence[Task], origins: Sequence[int] | N
 
 
 def _check_dependencies(
-    draft: Draft, tasks: Sequence[Task], origins: Sequence[int] | None, canary: int
+    draft: ParsedFile, tasks: Sequence[Task], origins: Sequence[int] | None, canary: int
 ) -> None:
     """Raises InputError, with the line, for an unknown name in an `after`, and for a cycle."""
     if not any(map(operator.attrgetter("terms"), tasks)) or _are_all_after_earlier(tasks):

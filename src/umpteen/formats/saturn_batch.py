@@ -1,4 +1,4 @@
-"""Batch files of `sc`: `nprocs`, `remote_output_path` and `runs` in, a Draft or chunks out.
+"""Batch files of `sc`: `nprocs`, `remote_output_path` and `runs` in, a ParsedFile or chunks out.
 
 The only module that knows these words. What a runner adds to its own batch files, under the
 key `umpteen`, is left alone.
@@ -15,7 +15,7 @@ import msgspec
 from umpteen.errors import InputError
 from umpteen.formats.documents import Document
 from umpteen.formats.native import explain_invalid
-from umpteen.formats.tasks import Draft, locate_error
+from umpteen.formats.tasks import ParsedFile, locate_error
 from umpteen.job.settings import Setting
 from umpteen.job.spec import Task, check_job_name
 
@@ -88,10 +88,10 @@ def read_batch(document: Document) -> BatchFile:
     return BatchFile(document, head.nprocs, head.remote_output_path or "", runs)
 
 
-def read_sc(document: Document) -> Draft:
+def read_sc(document: Document) -> ParsedFile:
     """What a batch file says; raises InputError with file and line."""
     batch = read_batch(document)
-    draft = Draft(document.source, path=("runs",), find=document.find)
+    draft = ParsedFile(document.source, path=("runs",), find=document.find)
     draft.settings = _read_settings(batch)
     draft.is_part = True  # a split makes many such files for one place
     draft.name = _name_by_place(batch.top)

@@ -1,4 +1,4 @@
-"""On what terms tasks run: what `after`, `retries`, weights and guards say, as Terms.
+"""On what terms tasks run: what `after`, `retries`, weights and guards say, as TaskOptions.
 
 Takes plain values of any syntax, in YAML all of them text. Knows no file and no place in one.
 """
@@ -15,7 +15,7 @@ import msgspec
 from umpteen.errors import InputError, SettingsError, nearest_hint
 from umpteen.formats.placeholders import TextTemplate
 from umpteen.formats.tables import value_text
-from umpteen.job.spec import Retry, Terms
+from umpteen.job.spec import Retry, TaskOptions
 from umpteen.model.dependencies import OUTCOMES
 from umpteen.units import (
     SIZE_WORDS,
@@ -27,8 +27,8 @@ from umpteen.units import (
 )
 
 __all__ = [
-    "TermsEntry",
-    "TermsTemplate",
+    "TaskOptionsEntry",
+    "TaskOptionsTemplate",
     "build_terms",
     "build_terms_after",
     "parse_after",
@@ -38,7 +38,7 @@ __all__ = [
 
 _MOST = 2**31
 _MOST_RETRIES = 1000
-_NONE = Terms()
+_NONE = TaskOptions()
 _WHOLE = re.compile(r"-?[0-9]{1,18}")
 _FACTOR = re.compile(r"x\s*([0-9]{1,9}(?:\.[0-9]{1,9})?)", re.IGNORECASE)
 _NO_WAIT = re.compile(r"0+(?:\.0+)?\s*[smhd]?")
@@ -59,7 +59,7 @@ _Count = Annotated[int, msgspec.Meta(ge=1, le=_MOST)]
 _Size = str | int | float | None
 
 
-class TermsEntry(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, gc=False):
+class TaskOptionsEntry(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, gc=False):
     """The keys of a task, or of a job for all its tasks, that say on what terms it runs."""
 
     after: Any = None
@@ -82,8 +82,8 @@ class _Rule(msgspec.Struct):
     alone: bool = False
 
 
-def parse_terms(entry: TermsEntry) -> dict[str, Any]:
-    """What is said, by the names of Terms; raises InputError with the field."""
+def parse_terms(entry: TaskOptionsEntry) -> dict[str, Any]:
+    """What is said, by the names of TaskOptions; raises InputError with the field."""
     said = {}
     for key, parse in _PARSERS.items():
         value = getattr(entry, key)
@@ -92,34 +92,37 @@ def parse_terms(entry: TermsEntry) -> dict[str, Any]:
     return said
 
 
-def build_terms(said: Mapping[str, Any]) -> Terms | None:
+def build_terms(said: Mapping[str, Any]) -> TaskOptions | None:
     """The terms; None where there are none."""
     if not said:
         return None
-    terms = Terms(**said)
+    terms = TaskOptions(**said)
     return None if terms == _NONE else terms
 
 
-def build_terms_after(given: Iterable[str | tuple[str, ...]]) -> dict[Any, Terms]:
+def build_terms_after(given: Iterable[str | tuple[str, ...]]) -> dict[Any, TaskOptions]:
     """For each `after`, the terms of a task that has no others; raises InputError."""
     names: dict[Any, None] = dict.fromkeys(given)
     is_text = set(map(type, names)) <= {str} and "" not in names and "\0" not in "".join(names)
     # One empty list for all: each its own would be half of what such a task takes.
     none: list[Any] = _NONE.expect
     if is_text:
-        return {name: Terms([(name, "succeeded")], none, None, None, 0, none) for name in names}
+        return {
+            name: TaskOptions([(name, "succeeded")], none, None, None, 0, none) for name in names
+        }
     return {
-        name: Terms(parse_after(list(name) if isinstance(name, tuple) else name)) for name in names
+        name: TaskOptions(parse_after(list(name) if isinstance(name, tuple) else name))
+        for name in names
     }
 
 
-class TermsTemplate:
-    """Terms with placeholders in `after`, as in names, and in `expect`.
+class TaskOptionsTemplate:
+    """TaskOptions with placeholders in `after`, as in names, and in `expect`.
 
     Raises InputError for an unknown placeholder in `after`.
     """
 
-    def __init__(self, terms: Terms | None, names: Sequence[str]) -> None:
+    def __init__(self, terms: TaskOptions | None, names: Sequence[str]) -> None:
         self._terms = terms
         self._after: list[tuple[TextTemplate, str]] = []
         self._expect: list[TextTemplate] = []
@@ -134,7 +137,7 @@ class TermsTemplate:
             raise InputError(error.message, error.hint, field="after") from None
         self._expect = [TextTemplate(path, names) for path in terms.expect]
 
-    def fill(self, values: Mapping[str, str]) -> Terms | None:
+    def fill(self, values: Mapping[str, str]) -> TaskOptions | None:
         """The terms for one row."""
         if self._terms is None or not (self._after or self._expect):
             return self._terms

@@ -1,6 +1,6 @@
 """What files say of their tasks, and the tasks made of it.
 
-Every reader gives a `Draft`; `build_tasks` fills in defaults, flags and matrices. Knows the
+Every reader gives a `ParsedFile`; `build_tasks` fills in defaults, flags and matrices. Knows the
 native keys of a task, and no file syntax.
 """
 
@@ -15,17 +15,13 @@ from typing import Any
 import msgspec
 
 from umpteen.errors import InputError, SettingsError, UmpteenError
-from umpteen.formats.documents import Path, Place, Source
+from umpteen.formats.documents import Path, Source, SourcePosition
 from umpteen.formats.matrix import parse_matrix
-from umpteen.formats.placeholders import (
-    Template,
-    TextTemplate,
-    refuse_placeholder_in_name,
-)
+from umpteen.formats.placeholders import Template, TextTemplate, refuse_placeholder_in_name
 from umpteen.formats.tables import ReadTable, Table, value_text
 from umpteen.formats.task_options import (
-    TermsEntry,
-    TermsTemplate,
+    TaskOptionsEntry,
+    TaskOptionsTemplate,
     build_terms,
     build_terms_after,
     parse_terms,
@@ -37,10 +33,10 @@ from umpteen.units import parse_duration_s
 
 __all__ = [
     "AfterEntry",
-    "Draft",
+    "CommonOptions",
     "Duration",
     "Entry",
-    "Frame",
+    "ParsedFile",
     "PlainEntry",
     "TaskDefaults",
     "TaskEntry",
@@ -56,7 +52,7 @@ _TERMS_OF_FLAGS = ("retries", "cpus", "memory", "gpus", "output_limit")
 Duration = str | int | float | None
 
 
-class TaskDefaults(TermsEntry, forbid_unknown_fields=True, kw_only=True, gc=False):
+class TaskDefaults(TaskOptionsEntry, forbid_unknown_fields=True, kw_only=True, gc=False):
     """The keys that a task has and a job may have for all its tasks."""
 
     shell: bool | None = None
@@ -92,7 +88,7 @@ class AfterEntry(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 Entry = TaskEntry | PlainEntry | AfterEntry | Task | str
 
 
-class Draft(msgspec.Struct):
+class ParsedFile(msgspec.Struct):
     """What one input says; `entries` is None where it says nothing of tasks.
 
     path: of the list of entries in the input. find: the place of a path. is_part: whether
@@ -105,11 +101,11 @@ class Draft(msgspec.Struct):
     defaults: TaskDefaults = msgspec.field(default_factory=TaskDefaults)
     entries: list[Entry] | None = None
     path: Path = ()
-    find: Callable[[Path], Place | None] = lambda _path: None
+    find: Callable[[Path], SourcePosition | None] = lambda _path: None
     is_part: bool = False
 
 
-class Frame(msgspec.Struct):
+class CommonOptions(msgspec.Struct):
     """What holds for all tasks: defaults, which a task overrides, and flags, which override it.
 
     terms: what the defaults say, and flag_terms what flags say, by the names of Terms. canary:
@@ -155,7 +151,7 @@ def _pause_collections() -> Iterator[None]:
 
 
 @_pause_collections()
-def build_tasks(draft: Draft, frame: Frame) -> tuple[list[Task], list[int] | None]:
+def build_tasks(draft: ParsedFile, frame: CommonOptions) -> tuple[list[Task], list[int] | None]:
     """The tasks, and for each its entry's position (None: its own); empties the entries.
 
     Raises InputError with file and line.
@@ -223,12 +219,12 @@ def _build_after(chunk: list[Any]) -> list[Task]:
 
 def build_frame(
     defaults: TaskDefaults, flags: Mapping[str, Any], read: ReadTable, *, canary: bool = False
-) -> Frame:
+) -> CommonOptions:
     """What holds for all tasks; `flags` are `timeout_s`, `env`, `cwd`, and some of Terms.
 
     Raises InputError with the field.
     """
-    return Frame(
+    return CommonOptions(
         shell=defaults.shell,
         matrix=_parse_matrix(defaults.matrix, read),
         timeout_s=parse_duration_field("timeout", defaults.timeout),
@@ -243,7 +239,7 @@ def build_frame(
     )
 
 
-def _build_entry(entry: Entry, frame: Frame, index: int) -> list[Task]:
+def _build_entry(entry: Entry, frame: CommonOptions, index: int) -> list[Task]:
     if isinstance(entry, Task):
         return [_build_given(entry, frame)]
     if isinstance(entry, str):
@@ -271,7 +267,7 @@ def _build_entry(entry: Entry, frame: Frame, index: int) -> list[Task]:
     return [pattern] if table is None else _fill_pattern(pattern, table)
 
 
-def _build_given(task: Task, frame: Frame) -> Task:
+def _build_given(task: Task, frame: CommonOptions) -> Task:
     """A task that a reader has built itself, with what holds for all filled in."""
     _parse_command(task.command, shell=None)
     if frame.is_empty():
@@ -284,7 +280,7 @@ def _build_given(task: Task, frame: Frame) -> Task:
         cwd=frame.flags.get("cwd") or task.cwd or frame.cwd,
         timeout_s=_choose_timeout(frame, task.timeout_s),
         tags=frame.tags if task.tags is None else task.tags,
-        terms=TermsTemplate(terms, tuple(values)).fill(values),
+        terms=TaskOptionsTemplate(terms, tuple(values)).fill(values),
     )
 
 
@@ -294,7 +290,7 @@ def _fill_pattern(pattern: Task, table: Table) -> list[Task]:
     name = TextTemplate(pattern.name, table.names, for_name=True) if pattern.name else None
     cwd = TextTemplate(pattern.cwd, table.names) if pattern.cwd else None
     env = {key: TextTemplate(value, table.names) for key, value in (pattern.env or {}).items()}
-    terms = TermsTemplate(pattern.terms, table.names)
+    terms = TaskOptionsTemplate(pattern.terms, table.names)
     tasks = []
     for row in table.rows:
         values = dict(zip(table.names, row, strict=True))
@@ -353,11 +349,11 @@ def _parse_env(env: Mapping[str, Any] | None) -> dict[str, str]:
     return found
 
 
-def _merge_env(frame: Frame, env: Mapping[str, str]) -> dict[str, str] | None:
+def _merge_env(frame: CommonOptions, env: Mapping[str, str]) -> dict[str, str] | None:
     return {**frame.env, **env, **frame.flags.get("env", {})} or None
 
 
-def _choose_timeout(frame: Frame, own_s: float | None) -> float | None:
+def _choose_timeout(frame: CommonOptions, own_s: float | None) -> float | None:
     flag_s: float | None = frame.flags.get("timeout_s")
     if flag_s is not None:
         return flag_s
@@ -388,7 +384,7 @@ def parse_duration_field(field: str, value: Duration) -> float | None:
 
 
 def locate_error(
-    draft: Draft, error: UmpteenError, index: int | None, *, label: bool = True
+    draft: ParsedFile, error: UmpteenError, index: int | None, *, label: bool = True
 ) -> InputError:
     """The error with the file and line of its entry, and (`label`) the task it speaks of."""
     if isinstance(error, InputError) and error.file:

@@ -10,7 +10,7 @@ import msgspec
 import yaml
 
 from umpteen.errors import InputError
-from umpteen.formats.documents import Path, Place, Source, check_encoding, syntax_error
+from umpteen.formats.documents import Path, Source, SourcePosition, check_encoding, syntax_error
 
 __all__ = ["YamlDocument", "find_in_yaml", "parse_yaml"]
 
@@ -145,7 +145,7 @@ def _has_tab(source: Source, line: int) -> bool:
     return b"\t" in b"".join(source.data.split(b"\n")[line : line + 1])
 
 
-def find_in_yaml(source: Source, path: Path) -> Place | None:
+def find_in_yaml(source: Source, path: Path) -> SourcePosition | None:
     """Where the value at `path` stands, or the nearest above it."""
     try:
         node = yaml.compose(source.data, Loader=_TextLoader)
@@ -157,9 +157,9 @@ def find_in_yaml(source: Source, path: Path) -> Place | None:
     for step in path:
         found = _find_child(node, step)
         if found is None:
-            return Place(line + 1, None)
+            return SourcePosition(line + 1, None)
         line, node = found
-    return Place(line + 1, _build_text(node))
+    return SourcePosition(line + 1, _build_text(node))
 
 
 def _find_child(node: yaml.Node, step: str | int) -> tuple[int, yaml.Node] | None:
@@ -216,7 +216,7 @@ class YamlDocument:
         """Values of this document as that type; lets msgspec.ValidationError through."""
         return msgspec.convert(values, kind, strict=False)
 
-    def find(self, path: Path) -> Place | None:
+    def find(self, path: Path) -> SourcePosition | None:
         """Where the value at `path` stands, or the nearest above it."""
         return find_in_yaml(self.source, path[1:] if self._list_key else path)
 

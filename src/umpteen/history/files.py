@@ -32,15 +32,15 @@ from umpteen.store.records import parse_end, parse_lines, parse_record
 
 __all__ = [
     "BatchNames",
-    "HandIn",
     "HandedBatch",
+    "Submission",
     "TaskLine",
     "check_count",
     "check_settings",
     "parse_batch_names",
-    "parse_hand_in",
     "parse_handles",
     "parse_record_lines",
+    "parse_submission",
     "parse_table",
     "parse_task_lines",
 ]
@@ -63,7 +63,7 @@ class HandedBatch(msgspec.Struct, frozen=True, omit_defaults=True):
     indices: str
 
 
-class HandIn(msgspec.Struct, frozen=True, omit_defaults=True):
+class Submission(msgspec.Struct, frozen=True, omit_defaults=True):
     """One `handed/K.json`.
 
     tasks: how many were added. changed, dropped and restored (no longer
@@ -126,9 +126,9 @@ class BatchNames(msgspec.Struct):
 # --- hand-ins -----------------------------------------------------------------------------
 
 
-def parse_hand_in(content: bytes, number_of_it: int, before: int) -> HandIn:
+def parse_submission(content: bytes, number_of_it: int, before: int) -> Submission:
     """number_of_it: as its file is called. before: how many tasks there were."""
-    found: HandIn = _decode(_HAND_INS.decode, content)
+    found: Submission = _decode(_HAND_INS.decode, content)
     if found.hand_in != number_of_it:
         raise FormError(f"it is hand-in {found.hand_in}")
     count = before + found.tasks
@@ -147,7 +147,7 @@ def parse_hand_in(content: bytes, number_of_it: int, before: int) -> HandIn:
     return found
 
 
-def check_count(store: Store, hand_in: HandIn, before: int) -> None:
+def check_count(store: Store, hand_in: Submission, before: int) -> None:
     """Raises FormError where it says that there are more tasks than its file has room for.
 
     Looked at only where so many would take much memory. before: how many tasks there were.
@@ -296,7 +296,7 @@ def _tell(error: Exception) -> str:
     return "it nests too deep" if isinstance(error, RecursionError) else str(error)
 
 
-_HAND_INS = msgspec.json.Decoder(HandIn)
+_HAND_INS = msgspec.json.Decoder(Submission)
 _HANDLES = msgspec.json.Decoder(dict[str, str])
 _TABLES = msgspec.json.Decoder(dict[str, Any])
 _TASK_LINES = msgspec.json.Decoder(TaskLine)

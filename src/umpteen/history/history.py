@@ -15,14 +15,14 @@ from typing import Any
 from umpteen.errors import StoreError
 from umpteen.history.files import (
     BatchNames,
-    HandIn,
+    Submission,
     TaskLine,
     check_count,
     check_settings,
     parse_batch_names,
-    parse_hand_in,
     parse_handles,
     parse_record_lines,
+    parse_submission,
     parse_table,
     parse_task_lines,
 )
@@ -40,13 +40,7 @@ from umpteen.store.identity import (
     parse_id,
     tell_loss,
 )
-from umpteen.store.job_files import (
-    RunningTask,
-    damaged,
-    parse_job,
-    parse_running,
-    read_cancel_mark,
-)
+from umpteen.store.job_files import RunningTask, damaged, parse_job, parse_running, read_cancel_mark
 from umpteen.store.layout import (
     CLOSED,
     HANDED,
@@ -166,7 +160,7 @@ class History:
         self.here: Machine = read_machine()
         self.place = self._folder = ""
         self.job: dict[str, Any] = {}
-        self.hand_ins: list[HandIn] = []
+        self.hand_ins: list[Submission] = []
         self.batches: dict[str, BatchHistory] = {}
         self.cancelled_upto = 0
         self.states = bytearray()
@@ -252,13 +246,13 @@ class History:
                 if number != expected:
                     raise FormError("it is missing, and a later one is there")
                 content = self._read_handed(number, handed_key(number)) or b""
-                hand_in = parse_hand_in(content, number, self.count)
+                hand_in = parse_submission(content, number, self.count)
                 check_count(self.store, hand_in, self.count)
             self._add_hand_in(hand_in)
         for number in sorted(self._without_handles):
             self._read_handle(number)
 
-    def _add_hand_in(self, hand_in: HandIn) -> None:
+    def _add_hand_in(self, hand_in: Submission) -> None:
         self.hand_ins.append(hand_in)
         self.states += bytes(hand_in.tasks)
         self.batch_of.extend([-1] * hand_in.tasks)
@@ -448,7 +442,7 @@ class History:
             given.update(executor=newest.executor, executor_options=options)
         return given
 
-    def _read_options(self, hand_in: HandIn) -> dict[str, Any]:
+    def _read_options(self, hand_in: Submission) -> dict[str, Any]:
         """Its executor's own."""
         for mark in [hand_in.segment, ""] if hand_in.segment else [""]:
             key = options_key(hand_in.hand_in, mark)

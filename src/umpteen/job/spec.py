@@ -12,7 +12,7 @@ import msgspec
 from umpteen.errors import InputError
 from umpteen.job.settings import Settings
 
-__all__ = ["Job", "Retry", "Task", "Terms", "check_job_name"]
+__all__ = ["Job", "Retry", "Task", "TaskOptions", "check_job_name"]
 
 _BAD_JOB_NAME = re.compile(r"[/\\\x00-\x1f\x7f]")
 _MAX_NAME_BYTES = 200
@@ -35,7 +35,7 @@ class Retry(msgspec.Struct, frozen=True, omit_defaults=True):
     alone: bool = False
 
 
-class Terms(msgspec.Struct, frozen=True, omit_defaults=True):
+class TaskOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     """On what terms a task runs, where there are any: what most tasks do not have.
 
     after: (name or pattern of tasks, `succeeded`, `any` or `failed`). cpus: cores; memory:
@@ -87,7 +87,7 @@ class Task(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     output: str | None = None
     results_dir: str | None = None
     automatic: bool = False
-    terms: Terms | None = None
+    terms: TaskOptions | None = None
 
 
 class Job(msgspec.Struct, frozen=True):

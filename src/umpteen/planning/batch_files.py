@@ -20,7 +20,7 @@ from umpteen.model.command import shell_command
 from umpteen.model.dependencies import FREE, OUTCOMES, link, meets
 from umpteen.model.ranges import format_ranges
 from umpteen.model.states import FORMAT_VERSION, IS_FINAL, STATES, tell_end
-from umpteen.planning.batching import Cut, cut_evenly
+from umpteen.planning.batching import BatchSizes, cut_evenly
 from umpteen.planning.plan import Plan
 
 __all__ = ["LOCAL_BATCH_CAP", "NEEDS", "NewBatch", "Past", "build_batches", "build_task_lines"]
@@ -66,7 +66,7 @@ def build_batches(
     first: int,
     attempts: Mapping[int, Past],
     now_s: float,
-    cut: Cut | None = None,
+    cut: BatchSizes | None = None,
 ) -> Iterator[tuple[NewBatch, bytearray]]:
     """The new batches, numbered from `first`, each with the content of its file.
 

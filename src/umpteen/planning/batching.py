@@ -16,7 +16,7 @@ from umpteen.job.dependencies import Graph
 from umpteen.model.dependencies import FREE, link
 from umpteen.planning.plan import Plan
 
-__all__ = ["WORKERS", "Cut", "cut_evenly", "cut_for_engine"]
+__all__ = ["WORKERS", "BatchSizes", "cut_evenly", "cut_for_engine"]
 
 WORKERS = 16  # where nobody knows how many there are
 _TASKS_MOST = 5000  # of a batch, as long as that makes no more batches than may be
@@ -26,7 +26,7 @@ _WIDTH = 4  # tasks of a group a level, from which on it is worth cutting
 Unit = Sequence[int]  # places in what runs that go into one batch, in this order
 
 
-class Cut(NamedTuple):
+class BatchSizes(NamedTuple):
     """Task indices in the order in which they are handed in, and how many each batch takes.
 
     workers: how many batches may run at once, 0 where nobody knows.
@@ -37,15 +37,15 @@ class Cut(NamedTuple):
     workers: int = 0
 
 
-def cut_evenly(order: Sequence[int], size: int) -> Cut:
+def cut_evenly(order: Sequence[int], size: int) -> BatchSizes:
     """Batches of one size, but for the last."""
     starts = range(0, len(order), size)
-    return Cut(order, [min(size, len(order) - start) for start in starts])
+    return BatchSizes(order, [min(size, len(order) - start) for start in starts])
 
 
 def cut_for_engine(
     plan: Plan, workers: int, batches_most: int, seconds: Mapping[int, float], start_up_s: float
-) -> Cut:
+) -> BatchSizes:
     """The batches of a plan for so many workers; of `batch_size` tasks, where that is set.
 
     batches_most: how many there may be. seconds: by task index, what it took before; with
@@ -69,9 +69,9 @@ def cut_for_engine(
             batches = _cut_all(groups, costs, workers, least, most)
     sizes = [sum(map(len, batch)) for batch in batches]
     if len(groups) == 1 and isinstance(groups[0], _Singles) and not seconds:
-        return Cut(plan.to_run, sizes)
+        return BatchSizes(plan.to_run, sizes)
     places = (place for batch in batches for unit in batch for place in unit)
-    return Cut(array("I", (plan.to_run[place] for place in places)), sizes)
+    return BatchSizes(array("I", (plan.to_run[place] for place in places)), sizes)
 
 
 class _Costs:

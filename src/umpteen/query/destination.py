@@ -24,7 +24,7 @@ from umpteen.system.plain_files import (
     remove_below,
 )
 
-__all__ = ["Landing", "has_time", "tell_obstacle"]
+__all__ = ["Destination", "has_time", "tell_obstacle"]
 
 _MAKING = ".umpteen-pull-"
 _LOCK = "lock"
@@ -32,7 +32,7 @@ _OPEN_LOCK = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NEAR_S, _COARSE_S = 0.001, 2.0
 
 
-class Landing:
+class Destination:
     """A context manager; the folder is made where there is none.
 
     Raises InputError where it is the folder of a job, StoreError where nothing can be put there.

@@ -18,7 +18,7 @@ from umpteen.errors import InputError, SettingsError, StoreError
 from umpteen.history.history import History
 from umpteen.job.spec import Task
 from umpteen.model.archive import stays_inside
-from umpteen.query.destination import Landing, has_time, tell_obstacle
+from umpteen.query.destination import Destination, has_time, tell_obstacle
 from umpteen.query.outputs import NotOpenedError, Outputs, find_outputs
 from umpteen.store.address import is_remote
 from umpteen.store.base import Store
@@ -177,7 +177,7 @@ def pull(
     if not wanted:
         yield Pulled(0, 0, 0, left_out)
         return
-    with Landing(destination) as landing:
+    with Destination(destination) as landing:
         yield from _Pull(history, landing, left_out, force=force).run(wanted)
 
 
@@ -185,7 +185,7 @@ class _Pull:
     """One call of `pull`. ends: by task index, when its attempts ended, in seconds since 1970."""
 
     def __init__(
-        self, history: History, landing: Landing, left_out: list[LeftOut], *, force: bool
+        self, history: History, landing: Destination, left_out: list[LeftOut], *, force: bool
     ) -> None:
         self.history, self.landing, self.force = history, landing, force
         self.left_out = left_out

@@ -19,7 +19,7 @@ from umpteen.errors import StoreError
 from umpteen.executors.base import LOCAL
 from umpteen.history.history import History
 from umpteen.query.liveness import read_status
-from umpteen.query.registry import Entry
+from umpteen.query.registry import RegisteredJob
 from umpteen.query.status import (
     DAMAGED,
     UNREACHABLE,
@@ -56,7 +56,7 @@ class Pending(NamedTuple):
     stores: Sequence[Store] = ()
 
 
-def read_near(entries: Iterable[Entry]) -> tuple[list[JobStatus], list[Pending]]:
+def read_near(entries: Iterable[RegisteredJob]) -> tuple[list[JobStatus], list[Pending]]:
     """The jobs that this machine knows all of, and those for which others are to be asked."""
     read: list[JobStatus] = []
     pending: list[Pending] = []
@@ -70,7 +70,7 @@ def read_near(entries: Iterable[Entry]) -> tuple[list[JobStatus], list[Pending]]
     return read, pending
 
 
-def _defer(entry: Entry) -> Pending:
+def _defer(entry: RegisteredJob) -> Pending:
     stores: list[Store] = []
 
     def read() -> JobStatus:
@@ -90,7 +90,7 @@ def _find_endpoint(address: str) -> str:
     return scheme if scheme in _ONE_ENDPOINT else f"{scheme}://{rest.partition('/')[0]}"
 
 
-def _read_folder(entry: Entry) -> JobStatus | Pending:
+def _read_folder(entry: RegisteredJob) -> JobStatus | Pending:
     """How it stands, where nobody has to be asked for batches that may be under way."""
     history = History(open_store(entry.address))
     history.refresh()
@@ -103,7 +103,7 @@ def _read_folder(entry: Entry) -> JobStatus | Pending:
     return Pending(entry.address, functools.partial(_attempt, entry, read), silent)
 
 
-def _attempt(entry: Entry, read: Callable[[], _Read]) -> _Read | JobStatus:
+def _attempt(entry: RegisteredJob, read: Callable[[], _Read]) -> _Read | JobStatus:
     """What is read, else why it cannot be: whatever is wrong with one job, the others are there."""
     try:
         return read()

@@ -19,7 +19,7 @@ from umpteen.store.layout import JOB
 
 __all__ = [
     "RESULTS_FOLDER",
-    "Entry",
+    "RegisteredJob",
     "find_address",
     "find_addresses",
     "forget",
@@ -33,7 +33,7 @@ __all__ = [
 RESULTS_FOLDER = "umpteen-results"
 
 
-class Entry(NamedTuple):
+class RegisteredJob(NamedTuple):
     """A job that was seen: its name, where its store is, and when it was last opened.
 
     folder: the one it was handed in from on this machine; empty where that is not known.
@@ -71,12 +71,14 @@ def register(name: str, address: str, folder: str = "") -> None:
         return
 
 
-def _read_entry(path: str) -> Entry | None:
+def _read_entry(path: str) -> RegisteredJob | None:
     """What a file of the registry says; None where it is damaged or not there."""
     try:
         with open(path, encoding="utf-8") as file:
             found = json.load(file)
-        entry = Entry(found["name"], found["address"], found["seen_s"], found.get("folder", ""))
+        entry = RegisteredJob(
+            found["name"], found["address"], found["seen_s"], found.get("folder", "")
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     texts = entry.name, entry.address, entry.folder
@@ -108,7 +110,7 @@ def list_names() -> list[str]:
     return sorted({entry.name for entry in list_entries()})
 
 
-def list_entries(name: str | None = None) -> list[Entry]:
+def list_entries(name: str | None = None) -> list[RegisteredJob]:
     """Every job that is still where it was seen, the newest first; others are forgotten.
 
     name: of those that are looked for, where that is not all; of no other a disk is asked.
@@ -135,7 +137,7 @@ def _list_files(folder: str) -> list[str]:
         return []
 
 
-def _list_beside() -> list[Entry]:
+def _list_beside() -> list[RegisteredJob]:
     """Jobs in this folder's own umpteen-results."""
     found = []
     try:
@@ -146,7 +148,7 @@ def _list_beside() -> list[Entry]:
     for name in names:
         job = os.path.join(root, name, JOB)
         if os.path.exists(job):
-            found.append(Entry(name, os.path.join(root, name), os.stat(job).st_mtime))
+            found.append(RegisteredJob(name, os.path.join(root, name), os.stat(job).st_mtime))
     return found
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from umpteen.executors.base import LOCAL, QUEUED, RUNNING
-from umpteen.history.files import HandIn
+from umpteen.history.files import Submission
 from umpteen.history.history import History
 from umpteen.model.states import STATES
 from umpteen.query.estimate import estimate_range
@@ -139,7 +139,7 @@ def build_unread(name: str, address: str, state: str, trouble: str) -> JobStatus
     )
 
 
-def _count_slots(newest: HandIn) -> int:
+def _count_slots(newest: Submission) -> int:
     slots: int = newest.settings.get("slots", 1)
     return slots if newest.executor in ("", LOCAL) else (slots or 1) * newest.workers
 

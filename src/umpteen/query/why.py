@@ -14,7 +14,7 @@ import msgspec
 from umpteen.history.behind import find_behind
 from umpteen.history.history import SUCCEEDED, BatchHistory, History
 from umpteen.job.dependencies import Graph, build_graph
-from umpteen.job.spec import Task, Terms
+from umpteen.job.spec import Task, TaskOptions
 from umpteen.model.command import build_digest, shell_command
 from umpteen.model.dependencies import meets
 from umpteen.model.record import Record
@@ -142,7 +142,7 @@ def build_why(history: History, index: int, living: set[str]) -> Why:
             )
             for place, outcome, by in found
         ],
-        lacks=_say_lacks(task.terms or Terms(), read_capacity()),
+        lacks=_say_lacks(task.terms or TaskOptions(), read_capacity()),
         batch=batch.batch if batch else "",
         executor=batch.executor if batch else "",
         runner=batch.token if batch else "",
@@ -314,7 +314,7 @@ def _find_expected(history: History, task: Task, attempts: Sequence[Attempt]) ->
     return os.path.join(folder, path), f"{_RESULTS}{path}" if is_there else ""
 
 
-def _say_lacks(terms: Terms, here: Capacity) -> list[str]:
+def _say_lacks(terms: TaskOptions, here: Capacity) -> list[str]:
     """`64 cpus (there are 2)` for each thing that there is not enough of."""
     lacks = list_lacks(terms.cpus or 0, terms.gpus, terms.memory or 0, here)
     return [f"{wanted:,} {what} (there are {most:,})" for wanted, most, what in map(in_mb, lacks)]

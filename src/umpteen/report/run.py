@@ -32,7 +32,7 @@ from umpteen.report.text import (
 from umpteen.system.terminal import clean
 
 __all__ = [
-    "Folds",
+    "FoldedCounts",
     "fit_progress",
     "plan_to_dict",
     "render_bar",
@@ -299,7 +299,7 @@ def render_failures(job: str, failures: Sequence[Failure], width: int = 0) -> li
     return [line for row in rows for line in (align(row[:-1], widths), f"   {row[-1]}")]
 
 
-class Folds:
+class FoldedCounts:
     """Tasks that were skipped or cancelled: counted by why, with the names of a few."""
 
     def __init__(self) -> None:

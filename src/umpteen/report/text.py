@@ -15,7 +15,6 @@ from umpteen.system.terminal import clean
 if TYPE_CHECKING:
     from umpteen.history.history import History
 
-
 __all__ = [
     "LEAST_COLUMNS",
     "UNITS_S",

@@ -27,7 +27,7 @@ from umpteen.query.liveness import read_status
 from umpteen.query.status import JobStatus
 from umpteen.report.printing import say
 from umpteen.report.run import (
-    Folds,
+    FoldedCounts,
     fit_progress,
     plan_to_dict,
     render_bar,
@@ -46,7 +46,7 @@ from umpteen.report.run import (
 from umpteen.report.text import call_job
 from umpteen.system.stop_signals import STOP_SIGNALS, Stops
 from umpteen.system.terminal import clean
-from umpteen.verbs.run import Submission
+from umpteen.verbs.run import JobHandle
 
 __all__ = [
     "LiveView",
@@ -105,7 +105,7 @@ def stop_signals(*, is_last: bool = False) -> Iterator[Stops]:
 
 
 def open_view(
-    submission: Submission, job: str, *, quiet: bool, as_json: bool, is_silent: bool = False
+    submission: JobHandle, job: str, *, quiet: bool, as_json: bool, is_silent: bool = False
 ) -> View:
     """The view that suits the flags and the terminal. job: what to type for it, if known.
 
@@ -137,11 +137,11 @@ class View:
 
     is_unread = False
 
-    def __init__(self, submission: Submission, job: str = "") -> None:
+    def __init__(self, submission: JobHandle, job: str = "") -> None:
         self.submission = submission
         self.history = submission.history
         self.job = job or call_job(self.history)
-        self.folds = Folds()
+        self.folds = FoldedCounts()
         self.work_before_s = self.history.seconds
         self.failures: list[Failure] = []
         self.unread: collections.deque[tuple[str, Record]] = collections.deque()
@@ -226,7 +226,7 @@ def _say(line: str) -> None:
 
 
 def show_idle(
-    submission: Submission, job: str, *, is_chosen: bool, quiet: bool, as_json: bool
+    submission: JobHandle, job: str, *, is_chosen: bool, quiet: bool, as_json: bool
 ) -> int:
     """That there is nothing to run again; the exit code. is_chosen: where only some were meant."""
     status = read_status(submission.history)
@@ -248,7 +248,7 @@ def show_plan(plan: Plan, *, as_json: bool) -> int:
     return EXIT_SUCCEEDED
 
 
-def show_leave(submission: Submission, job: str, *, quiet: bool, as_json: bool) -> int:
+def show_leave(submission: JobHandle, job: str, *, quiet: bool, as_json: bool) -> int:
     """What there is to say where nobody watches: all of it at once; the exit code.
 
     job: what to type for it.
@@ -265,7 +265,7 @@ def show_leave(submission: Submission, job: str, *, quiet: bool, as_json: bool) 
     return EXIT_SUCCEEDED
 
 
-def _head(submission: Submission, status: JobStatus, *, is_left: bool = False) -> list[str]:
+def _head(submission: JobHandle, status: JobStatus, *, is_left: bool = False) -> list[str]:
     lines = [render_start(status, is_left=is_left)]
     if set(submission.why) != {"new"} or submission.done or submission.running:
         former = min(submission.left_over, submission.running)
@@ -300,7 +300,7 @@ class QuietView(View):
 class PlainView(View):
     """Lines for a log: one every few seconds, and one at each failure."""
 
-    def __init__(self, submission: Submission, job: str = "") -> None:
+    def __init__(self, submission: JobHandle, job: str = "") -> None:
         super().__init__(submission, job)
         self.next_s = time.monotonic() + _PLAIN_S
         self.trouble = ""
@@ -339,7 +339,7 @@ _STOPPING = "ending what runs; once more ends it at once"
 class JsonView(View):
     """One event a line on stdout: `started`, `progress`, `failed`, `ended`."""
 
-    def __init__(self, submission: Submission, job: str = "") -> None:
+    def __init__(self, submission: JobHandle, job: str = "") -> None:
         super().__init__(submission, job)
         self.next_s = 0.0
 
@@ -386,7 +386,7 @@ class JsonView(View):
 class NotebookView(View):
     """One output of a notebook's cell, replaced at each look."""
 
-    def __init__(self, submission: Submission, job: str = "") -> None:
+    def __init__(self, submission: JobHandle, job: str = "") -> None:
         super().__init__(submission, job)
         self.output: Any = None
         self.head: list[str] = []
@@ -420,7 +420,7 @@ class NotebookView(View):
 class LiveView(View):
     """One bar and the newest failures, redrawn in place."""
 
-    def __init__(self, submission: Submission, job: str = "") -> None:
+    def __init__(self, submission: JobHandle, job: str = "") -> None:
         super().__init__(submission, job)
         from rich.console import Console
         from rich.live import Live

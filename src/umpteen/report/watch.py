@@ -8,13 +8,13 @@ from umpteen.errors import EXIT_INTERRUPTED, EXIT_READER_LEFT
 from umpteen.query.status import JobStatus
 from umpteen.report.views import open_view
 from umpteen.system.stop_signals import Stops
-from umpteen.verbs.run import Submission, exit_code, watch
+from umpteen.verbs.run import JobHandle, exit_code, watch
 
 __all__ = ["watch_to_end"]
 
 
 def watch_to_end(
-    submission: Submission,
+    submission: JobHandle,
     stop: Stops,
     began_s: float,
     *,
@@ -49,7 +49,7 @@ def watch_to_end(
     return EXIT_READER_LEFT if view.is_unread else exit_code(status)
 
 
-def _interrupt(submission: Submission, *, at_once: bool) -> bool:
+def _interrupt(submission: JobHandle, *, at_once: bool) -> bool:
     """End our own runner's tasks; False where the job is another's, and goes on without us."""
     submission.is_interrupted = True
     if submission.is_own:

@@ -13,13 +13,13 @@ from umpteen.runner.lease import Kept
 from umpteen.store.base import Appender
 from umpteen.store.layout import RecordsKey
 
-__all__ = ["OpenBatch"]
+__all__ = ["ActiveBatch"]
 
 
 _NOT_YET = 0xFF
 
 
-class OpenBatch:
+class ActiveBatch:
     """One batch while it is worked on: its records file, and which tasks are still to come.
 
     todo: positions to run, after `alone`, which run one at a time because they ran when two

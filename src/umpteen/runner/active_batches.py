@@ -14,18 +14,18 @@ from typing import Any
 
 from umpteen.errors import StoreError
 from umpteen.model.states import NUMBER_OF, TaskState
-from umpteen.runner.active_batch import OpenBatch
+from umpteen.runner.active_batch import ActiveBatch
 from umpteen.runner.batch_start import Opener
-from umpteen.runner.heartbeat import Others
+from umpteen.runner.heartbeat import Heartbeat
 from umpteen.runner.lanes.group import Lanes
 from umpteen.runner.lanes.protocol import AGAIN, CANCEL_ALL, FENCED, TICKET
 from umpteen.runner.recorder import Recorder
 from umpteen.runner.retries import Again, plan_retry
-from umpteen.runner.scheduler import Needs, Queue, Tasks, Unrun, build_needs
-from umpteen.runner.upstream import ForeignBatches
+from umpteen.runner.scheduler import NeverStarted, Resources, Scheduler, Tasks, build_needs
+from umpteen.runner.upstream import Upstream
 from umpteen.store.records import build_line
 
-__all__ = ["FAILURES", "SUCCEEDED", "OpenBatches"]
+__all__ = ["FAILURES", "SUCCEEDED", "ActiveBatches"]
 
 SUCCEEDED = NUMBER_OF[TaskState.SUCCEEDED.value]
 FAILURES = frozenset({NUMBER_OF[TaskState.FAILED.value], NUMBER_OF[TaskState.TIMED_OUT.value]})
@@ -34,7 +34,7 @@ _WAITING = NUMBER_OF[TaskState.WAITING.value]
 _CANCELLED = NUMBER_OF[TaskState.CANCELLED.value]
 
 
-class OpenBatches:
+class ActiveBatches:
     """The open batches of one runner.
 
     open: by their place in the runner's list. queue: their tasks that have not started.
@@ -48,13 +48,13 @@ class OpenBatches:
         opener: Opener,
         lanes: Lanes,
         recorder: Recorder,
-        others: Others,
-        foreign: ForeignBatches,
+        others: Heartbeat,
+        foreign: Upstream,
     ) -> None:
         self.opener, self.lanes, self.recorder = opener, lanes, recorder
         self.others, self.foreign = others, foreign
-        self.open: dict[int, OpenBatch] = {}
-        self.queue = Queue(lanes.capacity, lanes.work.slots, self._name_task)
+        self.open: dict[int, ActiveBatch] = {}
+        self.queue = Scheduler(lanes.capacity, lanes.work.slots, self._name_task)
         self.deadline_s = float("inf")
         self.failures = 0
         self.did_fail = self.has_graph = self.has_rules = self.is_orphan = False
@@ -63,12 +63,12 @@ class OpenBatches:
 
     # --- their beginning ----------------------------------------------------------------
 
-    def add(self, ordinal: int, opened: OpenBatch) -> None:
+    def add(self, ordinal: int, opened: ActiveBatch) -> None:
         """Have a batch that was opened, though none of its tasks may come to run."""
         self.open[ordinal] = opened
         self.recorder.begin(opened.file)
 
-    def take_on(self, ordinal: int, opened: OpenBatch) -> None:
+    def take_on(self, ordinal: int, opened: ActiveBatch) -> None:
         """Have a batch that was opened, and heed what it says of itself and of the job."""
         self.add(ordinal, opened)
         view = opened.view
@@ -95,11 +95,11 @@ class OpenBatches:
         if self.foreign.waited_for:
             self.learn_of(set(self.foreign.waited_for))
 
-    def line_up(self, ordinal: int, opened: OpenBatch) -> None:
+    def line_up(self, ordinal: int, opened: ActiveBatch) -> None:
         """Have the tasks of a batch run."""
         self.queue.open(ordinal, self._list_tasks(opened))
 
-    def _list_tasks(self, opened: OpenBatch) -> Tasks:
+    def _list_tasks(self, opened: ActiveBatch) -> Tasks:
         view = opened.view
         if not (opened.alone or view.extras or view.common):
             return Tasks(opened.todo, {}, view.after, view.barriers)
@@ -111,16 +111,16 @@ class OpenBatches:
         }
         return Tasks([*opened.alone, *opened.todo], needs, view.after, view.barriers)
 
-    def _find_needs(self, opened: OpenBatch, position: int, *, alone: bool) -> Needs | None:
+    def _find_needs(self, opened: ActiveBatch, position: int, *, alone: bool) -> Resources | None:
         """As the task says, or as its rules say after attempts of an earlier start."""
         terms = opened.view.terms_of(position)
-        needs = build_needs(terms, alone=alone) or Needs()
+        needs = build_needs(terms, alone=alone) or Resources()
         tries = opened.tries.get(opened.view.indices[position], ())
         if again := plan_retry(terms.get("retries", ()), tries, needs.memory):
             needs = self._adapt(needs, again)
         return needs if any(needs) else None
 
-    def _adapt(self, needs: Needs, again: Again) -> Needs:
+    def _adapt(self, needs: Resources, again: Again) -> Resources:
         """What the next attempt needs; as much memory as there is has to do."""
         memory = min(again.memory or 0, self.queue.capacity.memory)
         return needs._replace(memory=memory, alone=needs.alone or again.alone)
@@ -144,15 +144,15 @@ class OpenBatches:
         opened.attempts[index] = record["attempt"]
         opened.own_attempts.add(index)
         if not self.lanes.is_fed:
-            needs = self._adapt(build_needs(opened.view.terms_of(key[1])) or Needs(), again)
+            needs = self._adapt(build_needs(opened.view.terms_of(key[1])) or Resources(), again)
             at_s = time.monotonic() + again.wait_s
             self.queue.come_back(key, at_s, needs if any(needs) else None)
 
     def cancel_task(self, key: tuple[int, int]) -> None:
         """Have one that no lane runs, and that is not in the queue, settled as cancelled."""
-        self.queue.unrun.append(Unrun(*key, TaskState.CANCELLED.value, ""))
+        self.queue.unrun.append(NeverStarted(*key, TaskState.CANCELLED.value, ""))
 
-    def settle(self, opened: OpenBatch, position: int, state: int) -> None:
+    def settle(self, opened: ActiveBatch, position: int, state: int) -> None:
         """Note what a task came to, and what follows from that for others."""
         opened.states[position] = state
         if state == _WAITING:  # this runner ended it, and another start goes on
@@ -213,7 +213,7 @@ class OpenBatches:
         self.recorder.end(opened.file)
         self.others.remove_running(opened)
 
-    def cancel_rest(self, unopened: Iterable[tuple[int, OpenBatch]]) -> None:
+    def cancel_rest(self, unopened: Iterable[tuple[int, ActiveBatch]]) -> None:
         """Record as cancelled what was not started, here and in batches that are opened for it."""
         for opened in self.open.values():
             self.opener.record_cancelled(opened, self.given_up)

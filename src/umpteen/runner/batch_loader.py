@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from umpteen.errors import StoreError
-from umpteen.runner.active_batch import OpenBatch
+from umpteen.runner.active_batch import ActiveBatch
 from umpteen.runner.batch_start import Opener
 from umpteen.runner.lanes.group import Lanes
 from umpteen.runner.lanes.lane import BatchView
@@ -22,9 +22,9 @@ from umpteen.runner.synced import lead_to, place, unpack_once
 from umpteen.store.address import is_remote
 from umpteen.store.job_files import CancelMark, read_cancel_mark
 from umpteen.store.layout import batch_key, synced_key
-from umpteen.system.background import Beside
+from umpteen.system.background import BackgroundCall
 
-__all__ = ["Intake", "Opened"]
+__all__ = ["BatchLoader", "Opened"]
 
 _AGAIN_S = 1.0  # until a batch that the store refused is tried again
 _DROP_S = 5.0
@@ -35,11 +35,11 @@ class Opened(NamedTuple):
 
     ordinal: int
     name: str
-    batch: OpenBatch | None
+    batch: ActiveBatch | None
     cancel: CancelMark
 
 
-class Intake:
+class BatchLoader:
     """Those of one runner. unopened: (place in the runner's list, batch), the next one last.
 
     refused: why the next one cannot be opened, since `refused_s` on the monotonic clock.
@@ -52,7 +52,7 @@ class Intake:
         self.unopened = list(enumerate(lanes.work.batches))[::-1]
         self.refused: StoreError | None = None
         self.refused_s: float | None = None
-        self._opening: Beside[Opened] | None = None
+        self._opening: BackgroundCall[Opened] | None = None
         self._open_at_s = 0.0
         self._unpacked: set[tuple[str, str | None, str]] = set()
 
@@ -77,7 +77,7 @@ class Intake:
     def _await(self, wait_s: float) -> Opened | None:
         """The next batch, read in a thread of its own; None until that is over."""
         if self._opening is None:
-            self._opening = Beside(functools.partial(self._read, *self.unopened[-1]))
+            self._opening = BackgroundCall(functools.partial(self._read, *self.unopened[-1]))
         if not self._opening.is_over(wait_s):
             return None
         opening, self._opening = self._opening, None
@@ -145,7 +145,7 @@ class Intake:
             return opening.take() if opening.is_over(_DROP_S) else None
         return None
 
-    def open_rest(self) -> Iterator[tuple[int, OpenBatch]]:
+    def open_rest(self) -> Iterator[tuple[int, ActiveBatch]]:
         """All that are left, but for those that somebody else has; raises StoreError."""
         while self.unopened:
             ordinal, name = self.unopened.pop()
@@ -153,7 +153,7 @@ class Intake:
                 yield ordinal, batch
 
 
-def _refuse_lost(batch: OpenBatch) -> None:
+def _refuse_lost(batch: ActiveBatch) -> None:
     """Raises StoreError where commands would run in another folder than was meant."""
     view = batch.view
     is_there = not view.submitted_from or os.path.isdir(view.submitted_from)

@@ -23,7 +23,7 @@ from umpteen.model.states import (
     REASON_KILLED_ITS_RUNNER,
     TaskState,
 )
-from umpteen.runner.active_batch import OpenBatch
+from umpteen.runner.active_batch import ActiveBatch
 from umpteen.runner.lanes.lane import BatchView
 from umpteen.runner.lease import Kept, is_alive, read_last_slots
 from umpteen.store.address import find_output
@@ -39,13 +39,7 @@ from umpteen.store.layout import (
     records_key,
     running_key,
 )
-from umpteen.store.records import (
-    Start,
-    build_line,
-    list_starts,
-    read_start,
-    refuse_newer,
-)
+from umpteen.store.records import Start, build_line, list_starts, read_start, refuse_newer
 from umpteen.system.host import Machine
 from umpteen.system.locks import passing_lock
 
@@ -77,7 +71,7 @@ class Opener(NamedTuple):
     begun: dict[str, tuple[RecordsKey, Appender]]
     kept: Mapping[int, Kept] = {}
 
-    def open(self, batch: str) -> OpenBatch | None:
+    def open(self, batch: str) -> ActiveBatch | None:
         """The batch to go on with; None where it must not start, or somebody is at it.
 
         Raises StoreError where it cannot be read, or its records file not be begun; it may be
@@ -89,7 +83,7 @@ class Opener(NamedTuple):
             path = str(error.filename or self.store.address)
             raise StoreError(f"could not write {path}: {error.strerror}", path=path) from error
 
-    def _open(self, batch: str) -> OpenBatch | None:
+    def _open(self, batch: str) -> ActiveBatch | None:
         store = self.store
         if store.read(closed_key(batch)) is not None:
             return None
@@ -108,7 +102,7 @@ class Opener(NamedTuple):
             key, file = begun
             file.flush()
         self._clear_running(batch, starts)
-        opened = OpenBatch(view, key, file)
+        opened = ActiveBatch(view, key, file)
         if any(self.may_live(start) for start in starts):
             opened.fenced = True
             starts = self._wait_for_earlier(batch, keys)
@@ -120,7 +114,7 @@ class Opener(NamedTuple):
             opened.todo = [position for position in opened.todo if position not in opened.kept]
         return opened
 
-    def _find_kept(self, opened: OpenBatch) -> dict[int, Kept]:
+    def _find_kept(self, opened: ActiveBatch) -> dict[int, Kept]:
         """By position, the successes of dead runners whose outputs are here, or in their place."""
         found: dict[int, Kept] = {}
         for position in opened.todo:
@@ -156,7 +150,7 @@ class Opener(NamedTuple):
             store.close()
 
     def record_cancelled(
-        self, opened: OpenBatch, reason: str = "", only: Container[int] | None = None
+        self, opened: ActiveBatch, reason: str = "", only: Container[int] | None = None
     ) -> None:
         """Record what this start has not run, or `only` these task indices of it, as cancelled."""
         indices = opened.view.indices
@@ -175,7 +169,7 @@ class Opener(NamedTuple):
         opened.todo = [position for position in opened.todo if position not in chosen]
         opened.left = 0 if only is None else opened.left - len(chosen)
 
-    def must_yield(self, opened: OpenBatch) -> bool:
+    def must_yield(self, opened: ActiveBatch) -> bool:
         """Whether a later start has taken this batch over, or it was closed."""
         batch = opened.view.batch
         if self.store.read(closed_key(batch)) is not None:
@@ -188,7 +182,7 @@ class Opener(NamedTuple):
                     return True
         return False
 
-    def move_fenced(self, opened: OpenBatch) -> None:
+    def move_fenced(self, opened: ActiveBatch) -> None:
         """Bring this start's outputs to their place, once every earlier start has ended."""
         batch = opened.view.batch
         earlier = [key for key in list_starts(self.store, batch) if key < opened.key]
@@ -267,7 +261,7 @@ class Opener(NamedTuple):
                 with contextlib.suppress(StoreError):
                     self.store.delete(running_key(batch, start.key))
 
-    def _choose(self, opened: OpenBatch, starts: Sequence[Start]) -> None:
+    def _choose(self, opened: ActiveBatch, starts: Sequence[Start]) -> None:
         """What is left to do after what earlier starts recorded."""
         view = opened.view
         if any(not start.ended or start.ended.get("left") for start in starts):
@@ -334,13 +328,13 @@ class Opener(NamedTuple):
         lost = {position for position in ended if view.indices[position] not in recorded}
         return lost | read_last_slots(token, view.batch)
 
-    def _record_killer(self, opened: OpenBatch, position: int) -> None:
+    def _record_killer(self, opened: ActiveBatch, position: int) -> None:
         state, reason = TaskState.FAILED.value, REASON_KILLED_ITS_RUNNER
         record = self.build_record(opened, position, state, reason)
         opened.states[position] = NUMBER_OF[record.state]
         opened.file.append(record.to_line().encode() + b"\n")
 
-    def build_record(self, opened: OpenBatch, position: int, state: str, reason: str) -> Record:
+    def build_record(self, opened: ActiveBatch, position: int, state: str, reason: str) -> Record:
         """For a task that comes to its end without being run."""
         index = opened.view.indices[position]
         now = round(time.time(), 3)

@@ -7,22 +7,22 @@ Standard library alone.
 
 from __future__ import annotations
 
-from umpteen.runner.active_batches import OpenBatches
+from umpteen.runner.active_batches import ActiveBatches
 from umpteen.runner.lanes.group import Lanes
 from umpteen.runner.lanes.protocol import CANCEL_ONE
-from umpteen.runner.uploads import Outgoing
+from umpteen.runner.uploads import Uploads
 from umpteen.store.job_files import CancelMark
 
-__all__ = ["Recalls"]
+__all__ = ["Cancellation"]
 
 
-class Recalls:
+class Cancellation:
     """Those of one runner. revoked: indices of the tasks that are not to run.
 
     over: keys of tasks that are recorded as cancelled while a ticket of theirs is still about.
     """
 
-    def __init__(self, batches: OpenBatches, outgoing: Outgoing, lanes: Lanes) -> None:
+    def __init__(self, batches: ActiveBatches, outgoing: Uploads, lanes: Lanes) -> None:
         self.batches, self.outgoing, self.lanes = batches, outgoing, lanes
         self.revoked: set[int] = set()
         self.over: set[tuple[int, int]] = set()

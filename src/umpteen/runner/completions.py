@@ -14,24 +14,24 @@ from collections.abc import Sequence
 from typing import Callable, Optional
 
 from umpteen.model.states import REASON_OUT_OF_MEMORY, TaskState
-from umpteen.runner.active_batches import FAILURES, OpenBatches
-from umpteen.runner.cancellation import Recalls
+from umpteen.runner.active_batches import FAILURES, ActiveBatches
+from umpteen.runner.cancellation import Cancellation
 from umpteen.runner.lanes.lane import BatchView
 from umpteen.runner.retries import plan_retry
-from umpteen.runner.scheduler import Needs, build_needs
-from umpteen.runner.uploads import Outcome, Outgoing
+from umpteen.runner.scheduler import Resources, build_needs
+from umpteen.runner.uploads import AttemptResult, Uploads
 from umpteen.store.address import is_remote
 from umpteen.store.layout import spool_folder
 from umpteen.store.records import build_line
 from umpteen.system.plain_files import open_below
 from umpteen.system.resources import OutOfMemoryWatch
 
-__all__ = ["Attempts", "Echo", "echo_outputs"]
+__all__ = ["Completions", "Echo", "echo_outputs"]
 
 Echo = Optional[Callable[[BatchView, int, bytes], None]]
 
 
-class Attempts:
+class Completions:
     """The attempts of one runner. kills: what the kernel killed for want of memory.
 
     echo: is given each outcome's batch, position and record, as it is told.
@@ -39,9 +39,9 @@ class Attempts:
 
     def __init__(
         self,
-        batches: OpenBatches,
-        outgoing: Outgoing,
-        recalls: Recalls,
+        batches: ActiveBatches,
+        outgoing: Uploads,
+        recalls: Cancellation,
         kills: OutOfMemoryWatch,
         echo: Echo,
     ) -> None:
@@ -78,7 +78,7 @@ class Attempts:
                 record, comes_back = self._review(key, record)
             else:
                 comes_back = False
-            outcome = Outcome(key, int(state), record, comes_back)
+            outcome = AttemptResult(key, int(state), record, comes_back)
             if is_remote(opened.view.output(key[1])):
                 outcomes += self.outgoing.send(outcome, opened)
             else:
@@ -90,7 +90,7 @@ class Attempts:
         self.note(self.outgoing.take())
         self.outgoing.hold_back()
 
-    def note(self, outcomes: Sequence[Outcome]) -> None:
+    def note(self, outcomes: Sequence[AttemptResult]) -> None:
         """Record what is complete, and what follows from it."""
         open_batches, settle = self.batches.open, self.batches.settle
         written: dict[int, list[bytes]] = {}
@@ -123,7 +123,7 @@ class Attempts:
         if may_be_killed and self.kills.explain():
             record["reason"] = REASON_OUT_OF_MEMORY
         index = record["task"]
-        needs = build_needs(terms) or Needs()
+        needs = build_needs(terms) or Resources()
         again = plan_retry(rules, [*opened.tries.get(index, ()), record], needs.memory)
         if again and index not in self.recalls.revoked and not self.batches.given_up:
             record["retry"] = True

@@ -8,33 +8,33 @@ from __future__ import annotations
 import itertools
 import time
 
-from umpteen.runner.active_batch import OpenBatch
-from umpteen.runner.active_batches import OpenBatches
-from umpteen.runner.batch_loader import Intake
-from umpteen.runner.cancellation import Recalls
-from umpteen.runner.completions import Attempts
+from umpteen.runner.active_batch import ActiveBatch
+from umpteen.runner.active_batches import ActiveBatches
+from umpteen.runner.batch_loader import BatchLoader
+from umpteen.runner.cancellation import Cancellation
+from umpteen.runner.completions import Completions
 from umpteen.runner.lanes.group import Lanes
 from umpteen.runner.lanes.protocol import TICKET
-from umpteen.runner.uploads import Outgoing
+from umpteen.runner.uploads import Uploads
 from umpteen.store.job_files import CancelMark
 
-__all__ = ["Feed"]
+__all__ = ["Dispatcher"]
 
 _OPEN_MOST = 8  # batches whose tasks all wait for others, before no more are opened
 _TICKETS_AT_ONCE = 4096 // TICKET.size  # written as one, so that none is ever torn
 _IDLE_S = 0.05  # for how long a batch from afar is waited for where nothing runs
 
 
-class Feed:
+class Dispatcher:
     """What the lanes of one runner get to do. chunk: tickets that did not fit into the pipe."""
 
     def __init__(
         self,
-        intake: Intake,
-        batches: OpenBatches,
-        attempts: Attempts,
-        recalls: Recalls,
-        outgoing: Outgoing,
+        intake: BatchLoader,
+        batches: ActiveBatches,
+        attempts: Completions,
+        recalls: Cancellation,
+        outgoing: Uploads,
         lanes: Lanes,
     ) -> None:
         self.intake, self.batches, self.attempts = intake, batches, attempts
@@ -88,7 +88,7 @@ class Feed:
                 batches.learn_of({found.name})
         return True
 
-    def _take_on(self, ordinal: int, opened: OpenBatch, mark: CancelMark) -> None:
+    def _take_on(self, ordinal: int, opened: ActiveBatch, mark: CancelMark) -> None:
         """Have the tasks of a batch that was opened run."""
         batches = self.batches
         batches.take_on(ordinal, opened)

@@ -1,6 +1,6 @@
 """What others see of a runner, and what they want of it.
 
-Others are people and other runners, who have only the store and the lease in common with us:
+Heartbeat are people and other runners, who have only the store and the lease in common with us:
 running files and live outputs are put there, marks are looked for. Where the store is far,
 a thread of its own does both. Standard library alone.
 """
@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Callable, NamedTuple
 
 from umpteen.errors import StoreError
-from umpteen.runner.active_batch import OpenBatch
+from umpteen.runner.active_batch import ActiveBatch
 from umpteen.runner.batch_start import Opener
 from umpteen.runner.lease import Lease
 from umpteen.runner.live_output import LiveOutputs
@@ -21,15 +21,15 @@ from umpteen.store.address import is_remote
 from umpteen.store.job_files import CancelMark, read_cancel_mark
 from umpteen.store.layout import LiveKey, running_folder, running_key, spool_folder
 from umpteen.store.records import build_line
-from umpteen.system.background import Aside
+from umpteen.system.background import BackgroundQueue
 from umpteen.system.plain_files import remove_empty
 
-__all__ = ["Marks", "Others"]
+__all__ = ["Heartbeat", "Marks"]
 
 _LIVE_S = 1.5  # how often what a followed task prints is put
 _RUNNING_S, _RUNNING_FAR_S, _RUNNING_AT_LEAST_S = 1.0, 5.0, 15.0
 
-Open = Mapping[int, OpenBatch]  # by the batch's place in the runner's list
+Open = Mapping[int, ActiveBatch]  # by the batch's place in the runner's list
 
 
 class Marks(NamedTuple):
@@ -39,13 +39,13 @@ class Marks(NamedTuple):
     must_yield: bool
 
 
-class Others:
+class Heartbeat:
     """Those that look at one runner and its store."""
 
     def __init__(self, opener: Opener, lease: Lease) -> None:
         self.opener, self.store, self.lease = opener, opener.store, lease
         is_far = is_remote(self.store.address)
-        self.aside = Aside() if is_far else None
+        self.aside = BackgroundQueue() if is_far else None
         self.live = LiveOutputs(self.store) if is_far else None
         self.live_at_s = 0.0
         self.running_s = _RUNNING_FAR_S if is_far else _RUNNING_S
@@ -108,7 +108,7 @@ class Others:
             self._do_beside(functools.partial(self.store.replace, key, shown))
         return True
 
-    def remove_running(self, opened: OpenBatch) -> None:
+    def remove_running(self, opened: ActiveBatch) -> None:
         """Remove the running file of a batch that has ended."""
         running = running_key(opened.view.batch, opened.key)
         self._do_beside(lambda: self.store.delete(running))

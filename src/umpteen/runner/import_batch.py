@@ -26,10 +26,10 @@ from umpteen.store.base import Store
 from umpteen.store.identity import build_id
 from umpteen.store.job_files import damaged
 from umpteen.store.layout import BATCHES, JOB, batch_key, handed_key, tasks_key
-from umpteen.store.recorded import HandIn, Past, list_handed, read_past
+from umpteen.store.recorded import Past, Submission, list_handed, read_past
 from umpteen.store.records import list_starts, read_start
 from umpteen.store.status_codes import find_left, judge
-from umpteen.store.submission_lock import HandInLock, OwnFiles, hand_in_lock
+from umpteen.store.submission_lock import OwnFiles, SubmissionLock, submission_lock
 from umpteen.system.host import read_machine
 
 __all__ = [
@@ -88,11 +88,11 @@ def adopt_batch(path: str, batch_id: str = "") -> Adopted:
     _refuse_places(path, store.address, parsed)
     first = batch_id or build_batch_id(content)
     _put_job(store, parsed)
-    with hand_in_lock(store) as lock:
+    with submission_lock(store) as lock:
         return _adopt(store, lock, first, parsed)
 
 
-def _adopt(store: Store, lock: HandInLock, first: str, parsed: dict[str, Any]) -> Adopted:
+def _adopt(store: Store, lock: SubmissionLock, first: str, parsed: dict[str, Any]) -> Adopted:
     """`first` is its batch; once that has ended, another that has what is not done."""
     hand_ins = list_handed(store)
     handed = [each for hand_in in hand_ins for each in hand_in.batches]
@@ -255,7 +255,7 @@ class _Known:
         return len(self.names)
 
 
-def _read_known(store: Store, hand_ins: Sequence[HandIn]) -> _Known:
+def _read_known(store: Store, hand_ins: Sequence[Submission]) -> _Known:
     known = _Known()
     keys = [tasks_key(hand_in.number, hand_in.segment) for hand_in in hand_ins]
     for key, content in zip(keys, store.read_many([(key, 0, -1) for key in keys])):

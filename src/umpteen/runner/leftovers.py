@@ -12,12 +12,7 @@ import shutil
 from umpteen.runner.lease import KEPT, SPOOL, end_leftovers
 from umpteen.store.address import is_remote
 from umpteen.store.identity import Identity
-from umpteen.store.layout import (
-    RUNNING,
-    parse_running_key,
-    running_folder,
-    scratch_folder,
-)
+from umpteen.store.layout import RUNNING, parse_running_key, running_folder, scratch_folder
 from umpteen.system.plain_files import folder_below, remove_below, remove_empty
 
 __all__ = ["clear_dead", "remove_scratch"]

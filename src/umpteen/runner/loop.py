@@ -10,21 +10,21 @@ import sys
 import time
 
 from umpteen.errors import EXIT_SOME_FAILED, EXIT_SUCCEEDED, RUNNER_CRASHED, StoreError
-from umpteen.runner.active_batches import OpenBatches
+from umpteen.runner.active_batches import ActiveBatches
 from umpteen.runner.arguments import Options
-from umpteen.runner.batch_loader import Intake
+from umpteen.runner.batch_loader import BatchLoader
 from umpteen.runner.batch_start import Opener
-from umpteen.runner.cancellation import Recalls
-from umpteen.runner.completions import Attempts, echo_outputs
-from umpteen.runner.dispatcher import Feed
-from umpteen.runner.heartbeat import Marks, Others
+from umpteen.runner.cancellation import Cancellation
+from umpteen.runner.completions import Completions, echo_outputs
+from umpteen.runner.dispatcher import Dispatcher
+from umpteen.runner.heartbeat import Heartbeat, Marks
 from umpteen.runner.lanes.group import Lanes
 from umpteen.runner.lanes.protocol import CANCEL_ALL, DEADLINE, END_KINDLY, GO_ON, KILL
 from umpteen.runner.lease import Kept, Lease, find_kept
 from umpteen.runner.leftovers import clear_dead, remove_scratch
 from umpteen.runner.recorder import Recorder
-from umpteen.runner.uploads import Outgoing
-from umpteen.runner.upstream import ForeignBatches
+from umpteen.runner.uploads import Uploads
+from umpteen.runner.upstream import Upstream
 from umpteen.runner.workload import Work, check_job
 from umpteen.store.address import is_remote, open_store, read_patience
 from umpteen.store.base import Store
@@ -58,13 +58,13 @@ class Runner:
     """One run of the runner: the parts that it is made of, and the loop that calls them."""
 
     recorder: Recorder
-    others: Others
-    batches: OpenBatches
-    outgoing: Outgoing
-    attempts: Attempts
-    recalls: Recalls
-    intake: Intake
-    feed: Feed
+    others: Heartbeat
+    batches: ActiveBatches
+    outgoing: Uploads
+    attempts: Completions
+    recalls: Cancellation
+    intake: BatchLoader
+    feed: Dispatcher
 
     def __init__(self, work: Work, token: str, lease: Lease, capacity: Capacity) -> None:
         self.work, self.token, self.lease = work, token, lease
@@ -120,15 +120,15 @@ class Runner:
         here = read_machine()
         opener = Opener(self.work.store, store, self.token, here, options.take_over, {}, kept)
         self.recorder = Recorder(store.address, lanes, self.patience_s)
-        self.others = Others(opener, lease)
-        foreign = ForeignBatches(opener, self.began_s + self.patience_s)
-        self.batches = OpenBatches(opener, lanes, self.recorder, self.others, foreign)
-        self.outgoing = Outgoing(opener, lease, lanes, self.others)
-        self.recalls = Recalls(self.batches, self.outgoing, lanes)
+        self.others = Heartbeat(opener, lease)
+        foreign = Upstream(opener, self.began_s + self.patience_s)
+        self.batches = ActiveBatches(opener, lanes, self.recorder, self.others, foreign)
+        self.outgoing = Uploads(opener, lease, lanes, self.others)
+        self.recalls = Cancellation(self.batches, self.outgoing, lanes)
         echo = functools.partial(echo_outputs, lease.spool) if options.echo else None
-        self.attempts = Attempts(self.batches, self.outgoing, self.recalls, lanes.kills, echo)
-        self.intake = Intake(opener, lanes, self.patience_s)
-        self.feed = Feed(
+        self.attempts = Completions(self.batches, self.outgoing, self.recalls, lanes.kills, echo)
+        self.intake = BatchLoader(opener, lanes, self.patience_s)
+        self.feed = Dispatcher(
             self.intake, self.batches, self.attempts, self.recalls, self.outgoing, lanes
         )
 

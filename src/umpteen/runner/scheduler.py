@@ -17,7 +17,14 @@ from umpteen.model.forms import parse_ranges
 from umpteen.model.states import IS_FINAL, NUMBER_OF, STATES, TaskState, tell_end
 from umpteen.system.resources import Capacity, list_lacks
 
-__all__ = ["Needs", "Queue", "Taken", "Tasks", "Unrun", "build_needs"]
+__all__ = [
+    "Assignment",
+    "NeverStarted",
+    "Resources",
+    "Scheduler",
+    "Tasks",
+    "build_needs",
+]
 
 _UNKNOWN = 0xFF
 _SUCCEEDED = NUMBER_OF[TaskState.SUCCEEDED.value]
@@ -26,7 +33,7 @@ _PASSED_MOST = 2  # times the slots: so many may start before a task that waits 
 _Key = tuple[int, int]  # a batch's place in the runner's list, a task's place in the batch
 
 
-class Needs(NamedTuple):
+class Resources(NamedTuple):
     """What one attempt takes of the machine; 0: not said. memory: bytes."""
 
     cpus: int = 0
@@ -35,9 +42,9 @@ class Needs(NamedTuple):
     alone: bool = False
 
 
-def build_needs(extra: Mapping[str, Any], *, alone: bool = False) -> Needs | None:
+def build_needs(extra: Mapping[str, Any], *, alone: bool = False) -> Resources | None:
     """What a task's part of the batch file says that it needs; None where it says nothing."""
-    needs = Needs(extra.get("cpus", 0), extra.get("memory", 0), extra.get("gpus", 0), alone)
+    needs = Resources(extra.get("cpus", 0), extra.get("memory", 0), extra.get("gpus", 0), alone)
     return needs if any(needs) else None
 
 
@@ -51,12 +58,12 @@ class Tasks(NamedTuple):
     """
 
     todo: Sequence[int]
-    needs: Mapping[int, Needs]
+    needs: Mapping[int, Resources]
     after: Sequence[int]
     barriers: Sequence[Mapping[str, str]]
 
 
-class Taken(NamedTuple):
+class Assignment(NamedTuple):
     """A task to start, and the devices it may use as a mask of places in Capacity.gpus."""
 
     ordinal: int
@@ -64,7 +71,7 @@ class Taken(NamedTuple):
     devices: int
 
 
-class Unrun(NamedTuple):
+class NeverStarted(NamedTuple):
     """A task that comes to its end without being started."""
 
     ordinal: int
@@ -83,7 +90,7 @@ class _Barrier:
         self.waiting: list[_Key] = []
 
 
-class Queue:
+class Scheduler:
     """The tasks of open batches that have not started.
 
     slots: how many may run at once. name_of: tells a task's name by its index. is_tight: a task
@@ -94,12 +101,12 @@ class Queue:
     def __init__(self, capacity: Capacity, slots: int, name_of: Callable[[int], str]) -> None:
         self.capacity, self.slots, self.name_of = capacity, slots, name_of
         self.is_tight = self.counts_cpus = False
-        self.unrun: list[Unrun] = []
+        self.unrun: list[NeverStarted] = []
         self.under_way = 0
-        self.lines: dict[Needs | None, deque[_Key]] = {}
+        self.lines: dict[Resources | None, deque[_Key]] = {}
         self.due: list[tuple[float, _Key]] = []
-        self.needs_of: dict[_Key, Needs] = {}
-        self.using: dict[_Key, tuple[Needs, int]] = {}
+        self.needs_of: dict[_Key, Resources] = {}
+        self.using: dict[_Key, tuple[Resources, int]] = {}
         self.cpus = self.memory = self.devices = self.passed = 0
         self.is_alone = False
         self.states = bytearray()
@@ -131,11 +138,11 @@ class Queue:
             given = {"succeeded": str(link(number))} if is_link else tasks.barriers[number]
             self._put_behind(given, keys)
 
-    def _note_needs(self, key: _Key, needs: Needs) -> bool:
+    def _note_needs(self, key: _Key, needs: Resources) -> bool:
         """False, and the task unrun, where the machine can never have what it needs."""
         for wanted, most, what in list_lacks(needs.cpus, needs.gpus, needs.memory, self.capacity):
             reason = f"needs {wanted} {what}, and this machine has {most}"
-            self.unrun.append(Unrun(*key, TaskState.FAILED.value, reason))
+            self.unrun.append(NeverStarted(*key, TaskState.FAILED.value, reason))
             return False
         self.needs_of[key] = needs
         self.is_tight = True
@@ -176,7 +183,7 @@ class Queue:
         if not barrier.reason and not meets(outcome, STATES[state]):
             barrier.reason = f"after {self.name_of(index)}, which {_HOW[state]}"
 
-    def come_back(self, key: _Key, at_s: float, needs: Needs | None) -> None:
+    def come_back(self, key: _Key, at_s: float, needs: Resources | None) -> None:
         """A task that ended is to run again at a time of the monotonic clock."""
         if needs:
             here = self.capacity
@@ -186,7 +193,7 @@ class Queue:
 
     # --- what goes out ----------------------------------------------------------------
 
-    def take(self, now_s: float) -> Taken | None:
+    def take(self, now_s: float) -> Assignment | None:
         """The next task; None where none may start now."""
         while self.due and self.due[0][0] <= now_s:
             self._line_up(heapq.heappop(self.due)[1], first=True)
@@ -198,15 +205,15 @@ class Queue:
             if not line:
                 del self.lines[None]
             self.under_way += 1
-            return Taken(ordinal, position, 0)
+            return Assignment(ordinal, position, 0)
         return self._take_what_fits()
 
-    def _take_what_fits(self) -> Taken | None:
+    def _take_what_fits(self) -> Assignment | None:
         """The first that fits; small ones pass a big one only so often."""
         if self.under_way >= self.slots:
             return None
         for place, needs in enumerate(sorted(self.lines, key=lambda n: self.lines[n][0])):
-            wanted = needs or Needs()
+            wanted = needs or Resources()
             if self._fits(wanted):
                 self.passed = self.passed + 1 if place else 0
                 return self._give(needs, wanted)
@@ -214,7 +221,7 @@ class Queue:
                 return None
         return None
 
-    def _fits(self, needs: Needs) -> bool:
+    def _fits(self, needs: Resources) -> bool:
         here = self.capacity
         if self.is_alone or (needs.alone and self.under_way):
             return False
@@ -225,7 +232,7 @@ class Queue:
             return False
         return needs.gpus <= len(here.gpus) - bin(self.devices).count("1")
 
-    def _give(self, line: Needs | None, needs: Needs) -> Taken:
+    def _give(self, line: Resources | None, needs: Resources) -> Assignment:
         key = self.lines[line].popleft()
         if not self.lines[line]:
             del self.lines[line]
@@ -236,9 +243,9 @@ class Queue:
         self._use(needs, devices, 1)
         self.using[key] = (needs, devices)
         self.under_way += 1
-        return Taken(*key, devices)
+        return Assignment(*key, devices)
 
-    def _use(self, needs: Needs, devices: int, sign: int) -> None:
+    def _use(self, needs: Resources, devices: int, sign: int) -> None:
         self.cpus += sign * (needs.cpus or 1)
         self.memory += sign * needs.memory
         self.devices ^= devices
@@ -273,7 +280,7 @@ class Queue:
                 continue
             self.blocked.discard(key)
             if barrier.reason:
-                self.unrun.append(Unrun(*key, TaskState.SKIPPED.value, barrier.reason))
+                self.unrun.append(NeverStarted(*key, TaskState.SKIPPED.value, barrier.reason))
             else:
                 self._line_up(key)
 

@@ -23,7 +23,7 @@ from umpteen.store.base import Store
 from umpteen.store.layout import OUTPUTS, UNFINISHED, attempt_folder
 from umpteen.system.plain_files import open_below
 
-__all__ = ["Delivery", "Parcel", "Partial"]
+__all__ = ["Partial", "Upload", "Uploader"]
 
 _MOVING = re.compile(rf"attempts/[^/]+{re.escape(UNFINISHED)}")
 _THREADS, _SHOWING_MOST = 4, 2
@@ -38,7 +38,7 @@ _LARGE_BYTES, _GROWTH = 8 << 20, 8  # what is larger is put again when it has gr
 _PIECE_BYTES = 1 << 20
 
 
-class Parcel:
+class Upload:
     """The outputs of one attempt of one task.
 
     index: the task's. folder: where they are on this machine. output: the address of the
@@ -89,7 +89,7 @@ class Partial:
         return grown
 
 
-class Delivery:
+class Uploader:
     """Threads that put parcels; `bell` is a descriptor to read from when some have arrived.
 
     trouble: what keeps parcels from arriving, and `hint` what to do about it, since `trouble_s`;
@@ -100,11 +100,11 @@ class Delivery:
         self.store = store
         self.elsewhere: dict[str, Store] = {}  # by place
         self.opening = threading.Lock()
-        self.waiting: collections.deque[Parcel] = collections.deque()
+        self.waiting: collections.deque[Upload] = collections.deque()
         self.partials: collections.deque[Partial] = collections.deque()
-        self.busy: dict[int, Parcel] = {}
+        self.busy: dict[int, Upload] = {}
         self.showing: set[int] = set()  # tasks of which a partial is being put
-        self.arrived: collections.deque[Parcel] = collections.deque()
+        self.arrived: collections.deque[Upload] = collections.deque()
         self.changed = threading.Condition()
         self.bell, self._ring = os.pipe()
         os.set_blocking(self.bell, False)
@@ -118,7 +118,7 @@ class Delivery:
         for _ in range(_THREADS):
             threading.Thread(target=self._work, daemon=True).start()
 
-    def send(self, parcel: Parcel) -> None:
+    def send(self, parcel: Upload) -> None:
         """Take a parcel; those of one task arrive in the order in which they were sent."""
         with self.changed:
             self.waiting.append(parcel)
@@ -138,7 +138,7 @@ class Delivery:
         with self.changed, contextlib.suppress(ValueError):
             self.partials.remove(partial)
 
-    def take(self) -> list[Parcel]:
+    def take(self) -> list[Upload]:
         """Those that have arrived since the last call, and those with a problem."""
         with contextlib.suppress(BlockingIOError):
             os.read(self.bell, 4096)
@@ -167,7 +167,7 @@ class Delivery:
         with self.changed:
             return {p.index for p in (*self.waiting, *self.busy.values(), *self.arrived)}
 
-    def stop(self) -> list[Parcel]:
+    def stop(self) -> list[Upload]:
         """Put no more; those that have not arrived, whose outputs are still in the spool.
 
         Stores of other places are closed, but for those that a thread is not done with.
@@ -204,7 +204,7 @@ class Delivery:
             else:
                 self._finish(parcels)
 
-    def _next(self) -> tuple[list[Parcel], Partial | None]:
+    def _next(self) -> tuple[list[Upload], Partial | None]:
         """Some that no other thread has, none of a task that another has; none at the end.
 
         Or what is to be shown of a task that runs, which some threads alone do.
@@ -213,7 +213,7 @@ class Delivery:
             while not self.is_stopped:
                 if partial := self._next_partial():
                     return [], partial
-                chosen: list[Parcel] = []
+                chosen: list[Upload] = []
                 indices = {*self.busy, *self.showing}
                 for parcel in self.waiting:
                     if len(chosen) == _AT_ONCE or (chosen and (self.trouble or parcel.is_alone)):
@@ -243,7 +243,7 @@ class Delivery:
                 return partial
         return None
 
-    def _put(self, parcels: list[Parcel]) -> None:
+    def _put(self, parcels: list[Upload]) -> None:
         """Outputs first, the exit codes when all else is there; raises StoreError."""
         files: dict[Store, list[tuple[str, str]]] = {}
         codes: dict[Store, list[tuple[str, str]]] = {}
@@ -262,7 +262,7 @@ class Delivery:
         for parcel in parcels:
             self._remove_shown(parcel)
 
-    def _remove_shown(self, parcel: Parcel) -> None:
+    def _remove_shown(self, parcel: Upload) -> None:
         """Of an attempt whose outputs are not where it was shown: another comes there."""
         shown = parcel.partial
         if shown and shown.shown and shown.below != parcel.below:
@@ -290,7 +290,7 @@ class Delivery:
         with self.opening:
             return find_output(self.store, output, self.elsewhere)
 
-    def _make_room(self, parcel: Parcel | Partial, store: Store, folder: str) -> None:
+    def _make_room(self, parcel: Upload | Partial, store: Store, folder: str) -> None:
         """Move or remove what is there of others, once."""
         if parcel.aside:
             _set_aside(store, folder, attempt_folder(*parcel.aside))
@@ -299,7 +299,7 @@ class Delivery:
             store.delete_many([f"{folder}/{name}" for name in left])
         parcel.aside, parcel.is_unsure = None, False
 
-    def _put_back(self, parcels: list[Parcel], error: StoreError) -> None:
+    def _put_back(self, parcels: list[Upload], error: StoreError) -> None:
         if len(parcels) == 1 and self._is_own_fault(parcels[0], error):
             parcels[0].problem = f"could not keep its outputs: {error}"
             self._finish(parcels)
@@ -315,7 +315,7 @@ class Delivery:
                 self.changed.wait(_AGAIN_S)
         self._wake()
 
-    def _is_own_fault(self, parcel: Parcel, error: StoreError) -> bool:
+    def _is_own_fault(self, parcel: Upload, error: StoreError) -> bool:
         """Whether the store refuses this one again and again, and takes others meanwhile."""
         if error.transient:
             return False
@@ -324,7 +324,7 @@ class Delivery:
             parcel.others = self.count
         return parcel.refused >= _REFUSED_MOST and self.count > parcel.others
 
-    def _finish(self, parcels: list[Parcel]) -> None:
+    def _finish(self, parcels: list[Upload]) -> None:
         for parcel in parcels:
             if not parcel.problem:
                 shutil.rmtree(parcel.folder, ignore_errors=True)
@@ -338,7 +338,7 @@ class Delivery:
             self.changed.notify_all()
         self._wake()
 
-    def _release(self, parcels: list[Parcel]) -> None:
+    def _release(self, parcels: list[Upload]) -> None:
         for parcel in parcels:
             del self.busy[parcel.index]
 
@@ -371,7 +371,7 @@ def _set_aside(store: Store, folder: str, label: str) -> None:
         store.delete(f"{folder}/{label}{UNFINISHED}")
 
 
-def _list_files(parcel: Parcel) -> Iterator[tuple[str, str]]:
+def _list_files(parcel: Upload) -> Iterator[tuple[str, str]]:
     """(name below the task's folder, path here) of all that is a file, also behind a link."""
 
     def note(error: OSError) -> None:

@@ -15,24 +15,24 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from umpteen.model.states import NUMBER_OF, TaskState
-from umpteen.runner.active_batch import OpenBatch
+from umpteen.runner.active_batch import ActiveBatch
 from umpteen.runner.batch_start import Opener
-from umpteen.runner.heartbeat import Others
+from umpteen.runner.heartbeat import Heartbeat
 from umpteen.runner.lanes.group import Lanes
 from umpteen.runner.lease import Kept, Lease
-from umpteen.runner.uploader import Delivery, Parcel, Partial
+from umpteen.runner.uploader import Partial, Upload, Uploader
 from umpteen.store.address import is_remote
 from umpteen.store.layout import attempt_folder, spool_folder
 from umpteen.store.records import build_line
 
-__all__ = ["Outcome", "Outgoing"]
+__all__ = ["AttemptResult", "Uploads"]
 
 _REASON_MOST = 300  # characters
 _SHOW_S, _YOUNG_S = 3.0, 0.5  # how often what runs is shown, and how long it has to have run
 _SUCCEEDED = NUMBER_OF[TaskState.SUCCEEDED.value]
 
 
-class Outcome(NamedTuple):
+class AttemptResult(NamedTuple):
     """What a lane told of a task: its key, the number of its state, its record.
 
     comes_back: whether another attempt follows.
@@ -44,21 +44,21 @@ class Outcome(NamedTuple):
     comes_back: bool
 
 
-class Outgoing:
+class Uploads:
     """The outputs of one runner's attempts that are on their way.
 
     delivery: there once something was sent.
     """
 
-    def __init__(self, opener: Opener, lease: Lease, lanes: Lanes, others: Others) -> None:
+    def __init__(self, opener: Opener, lease: Lease, lanes: Lanes, others: Heartbeat) -> None:
         self.opener, self.lease, self.lanes, self.others = opener, lease, lanes, others
-        self.delivery: Delivery | None = None
+        self.delivery: Uploader | None = None
         self.partial: dict[tuple[int, int], Partial] = {}  # by index and attempt
         self._show_at_s = 0.0
 
     # --- what goes out ------------------------------------------------------------------
 
-    def send(self, outcome: Outcome, opened: OpenBatch) -> list[Outcome]:
+    def send(self, outcome: AttemptResult, opened: ActiveBatch) -> list[AttemptResult]:
         """Have the outputs brought to their store; the outcome itself where there are none."""
         (_, position), _, line, comes_back = outcome
         record = json.loads(line)
@@ -74,7 +74,7 @@ class Outgoing:
             outcome = outcome._replace(record=build_line(record)[:-1])
         below = record.get("outputs", "")
         output = opened.view.output(position)
-        parcel = Parcel(index, folder, output, below, opened.view.status_file, outcome)
+        parcel = Upload(index, folder, output, below, opened.view.status_file, outcome)
         parcel.partial = partial
         if not below and not partial:
             _tell_what_is_there(parcel, opened)
@@ -83,11 +83,11 @@ class Outgoing:
         self.delivery.send(parcel)
         return []
 
-    def send_kept(self, ordinal: int, opened: OpenBatch) -> list[Outcome]:
+    def send_kept(self, ordinal: int, opened: ActiveBatch) -> list[AttemptResult]:
         """Send what dead runners kept here; the outcomes whose outputs are in their place."""
         outcomes = []
         for position, kept in opened.kept.items():
-            outcome = Outcome((ordinal, position), _SUCCEEDED, kept.record, comes_back=False)
+            outcome = AttemptResult((ordinal, position), _SUCCEEDED, kept.record, comes_back=False)
             if not os.path.isdir(kept.folder):
                 outcomes.append(outcome)
             elif self._take_over(opened.view.indices[position], kept):
@@ -105,7 +105,7 @@ class Outgoing:
             return False
         return True
 
-    def show(self, now: float, batches: Mapping[int, OpenBatch]) -> None:
+    def show(self, now: float, batches: Mapping[int, ActiveBatch]) -> None:
         """Have what running tasks print be in its place, where that is wanted, when it is time."""
         followed = self.others.list_followed()
         is_live = any(opened.view.live for opened in batches.values())
@@ -120,7 +120,7 @@ class Outgoing:
             if is_wanted and is_remote(opened.view.output(slot.position)):
                 self._show(opened, slot.position)
 
-    def _show(self, opened: OpenBatch, position: int) -> None:
+    def _show(self, opened: ActiveBatch, position: int) -> None:
         index = opened.view.indices[position]
         attempt = opened.attempts.get(index, 0) + 1
         partial = self.partial.get((index, attempt))
@@ -135,18 +135,18 @@ class Outgoing:
             self.delivery = self.delivery or self._begin_delivery()
             self.delivery.show(partial)
 
-    def _begin_delivery(self) -> Delivery:
-        delivery = Delivery(self.opener.store)
+    def _begin_delivery(self) -> Uploader:
+        delivery = Uploader(self.opener.store)
         self.lanes.watcher.add_file(delivery.bell)
         return delivery
 
     # --- what has arrived ---------------------------------------------------------------
 
-    def take(self) -> list[Outcome]:
+    def take(self) -> list[AttemptResult]:
         """Those whose outputs have arrived since the last call, or have a problem."""
         outcomes = []
         for parcel in self.delivery.take() if self.delivery else ():
-            outcome: Outcome = parcel.outcome
+            outcome: AttemptResult = parcel.outcome
             if parcel.problem:
                 failed = {"state": TaskState.FAILED.value, "reason": self._set_apart(parcel)}
                 line = build_line({**json.loads(outcome.record), **failed})[:-1]
@@ -156,7 +156,7 @@ class Outgoing:
                 self.others.forget_live(parcel.index)
         return outcomes
 
-    def _set_apart(self, parcel: Parcel) -> str:
+    def _set_apart(self, parcel: Upload) -> str:
         """Have what cannot be kept stay on this machine; the reason, which says where."""
         problem, where = parcel.problem.replace(parcel.folder + "/", ""), parcel.folder
         with contextlib.suppress(OSError):
@@ -203,7 +203,7 @@ class Outgoing:
         return self.delivery.trouble_s if self.delivery else None
 
 
-def _tell_what_is_there(sent: Parcel | Partial, opened: OpenBatch) -> None:
+def _tell_what_is_there(sent: Upload | Partial, opened: ActiveBatch) -> None:
     """Of others in the task's folder, for which room is to be made first."""
     sent.aside = opened.labels.pop(sent.index, None)
     sent.is_unsure = sent.index in opened.unsure

@@ -12,10 +12,10 @@ from umpteen.runner.batch_start import Opener, read_batch
 from umpteen.runner.lease import list_living
 from umpteen.store.records import list_starts, read_start
 
-__all__ = ["ForeignBatches"]
+__all__ = ["Upstream"]
 
 
-class ForeignBatches:
+class Upstream:
     """Those that one runner waits for. waited_for: batches from which more may come.
 
     begun_by_s: until then on the monotonic clock, one that nobody has begun may still be.

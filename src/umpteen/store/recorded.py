@@ -5,15 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-from umpteen.model.forms import (
-    FormError,
-    get,
-    list_of,
-    load_json,
-    parse_ranges,
-    table_of,
-    token,
-)
+from umpteen.model.forms import FormError, get, list_of, load_json, parse_ranges, table_of, token
 from umpteen.model.record import Record
 from umpteen.model.states import NUMBER_OF, TaskState
 from umpteen.store.base import Store
@@ -23,7 +15,7 @@ from umpteen.store.records import Start, list_starts, read_start
 from umpteen.store.status_codes import has_left
 from umpteen.system.host import read_machine
 
-__all__ = ["HandIn", "Handed", "Past", "list_handed", "read_past"]
+__all__ = ["Handed", "Past", "Submission", "list_handed", "read_past"]
 
 _SUCCEEDED = NUMBER_OF[TaskState.SUCCEEDED.value]
 
@@ -35,7 +27,7 @@ class Handed(NamedTuple):
     indices: Sequence[range]
 
 
-class HandIn(NamedTuple):
+class Submission(NamedTuple):
     """What was handed in together. segment: the mark in the names of its own files."""
 
     number: int
@@ -56,7 +48,7 @@ class Past(NamedTuple):
     left: Record | None = None
 
 
-def list_handed(store: Store) -> list[HandIn]:
+def list_handed(store: Store) -> list[Submission]:
     """Every hand-in of a job by its number; raises StoreError."""
     numbers = parse_numbers(store.list(HANDED), ".json")
     keys = list(map(handed_key, numbers))
@@ -70,14 +62,14 @@ def list_handed(store: Store) -> list[HandIn]:
     return found
 
 
-def _parse_handed(number: int, content: bytes) -> HandIn:
+def _parse_handed(number: int, content: bytes) -> Submission:
     handed = table_of(load_json(content))
     segment = handed.get("segment")
     batches = [
         Handed(get(each, "batch", token), parse_ranges(each.get("indices")))
         for each in list_of(table_of, handed.get("batches", []), what="'batches'")
     ]
-    return HandIn(number, token(segment) if segment else "", batches)
+    return Submission(number, token(segment) if segment else "", batches)
 
 
 def read_past(store: Store, handed: Sequence[Handed], wanted: Collection[int]) -> dict[int, Past]:

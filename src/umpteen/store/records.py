@@ -27,12 +27,7 @@ from umpteen.model.forms import (
 from umpteen.model.record import Record
 from umpteen.model.states import FORMAT_VERSION, NUMBER_OF
 from umpteen.store.base import Store
-from umpteen.store.layout import (
-    RecordsKey,
-    parse_records_key,
-    records_folder,
-    records_key,
-)
+from umpteen.store.layout import RecordsKey, parse_records_key, records_folder, records_key
 from umpteen.system.host import Machine
 
 __all__ = [

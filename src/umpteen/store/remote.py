@@ -1,6 +1,6 @@
 """A results store that is not a folder: on S3, behind SFTP, or wherever fsspec can write.
 
-Knows keys, records in segments, and how to say what went wrong; a `Place` does the requests.
+Knows keys, records in segments, and how to say what went wrong; a `Backend` does the requests.
 No option's value is ever in a message.
 """
 
@@ -19,8 +19,8 @@ from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from typing import Any, Callable, Optional, TypeVar
 
 from umpteen.errors import SettingsError, StoreError
-from umpteen.store.backends.base import Body, Place, PlaceError, Trouble, gather
-from umpteen.store.backends.fsspec import FilesystemPlace, need_package, open_loop
+from umpteen.store.backends.base import Backend, Body, Fault, FaultError, gather
+from umpteen.store.backends.fsspec import FsspecBackend, need_package, open_loop
 from umpteen.store.base import Appender, Content, Glance, Store
 from umpteen.store.directory import written_whole
 from umpteen.store.layout import PROBE, STATUS_BYTES
@@ -322,12 +322,12 @@ class RemoteStore(Store):
             answer = await asking
             self.heard_s = time.monotonic()
             return answer
-        except PlaceError as error:
+        except FaultError as error:
             trouble = error.trouble
             cause: BaseException | None = error.__cause__
         except OSError as error:  # of a file on this machine
             place = f": {error.filename}" if error.filename else ""
-            trouble = Trouble((error.strerror or type(error).__name__) + place)
+            trouble = Fault((error.strerror or type(error).__name__) + place)
             cause = error
         if trouble.is_input:
             said = f"the results at {self.address} cannot be used: {trouble.reason}"
@@ -379,18 +379,18 @@ class RemoteStore(Store):
             raise
 
 
-def _open_place(address: str, options: dict[str, Any]) -> Place:
+def _open_place(address: str, options: dict[str, Any]) -> Backend:
     scheme = address.partition("://")[0]
     need_package(scheme)
     if scheme == "s3":
-        from umpteen.store.backends.s3 import S3Place
+        from umpteen.store.backends.s3 import S3Backend
 
-        return S3Place(address, options)
+        return S3Backend(address, options)
     if scheme == "sftp":
-        from umpteen.store.backends.sftp import SftpPlace
+        from umpteen.store.backends.sftp import SftpBackend
 
-        return SftpPlace(address, options)
-    return FilesystemPlace(address, options)
+        return SftpBackend(address, options)
+    return FsspecBackend(address, options)
 
 
 async def _tell_nothing() -> None:
@@ -406,7 +406,7 @@ def _list_known() -> dict[str, bytes]:
     }
 
 
-def _close(place: Place, loop: asyncio.AbstractEventLoop, owner: int) -> None:
+def _close(place: Backend, loop: asyncio.AbstractEventLoop, owner: int) -> None:
     if os.getpid() != owner or not loop.is_running():
         return
     future = asyncio.run_coroutine_threadsafe(place.close(), loop)

@@ -26,7 +26,13 @@ from umpteen.store.owners import refuse_strangers
 from umpteen.system.host import read_machine
 from umpteen.system.locks import leases_folder, local_lock
 
-__all__ = ["HandInLock", "OwnFiles", "describe_owner", "hand_in_lock", "name_hand_in"]
+__all__ = [
+    "OwnFiles",
+    "SubmissionLock",
+    "describe_owner",
+    "name_submission",
+    "submission_lock",
+]
 
 _Name = Callable[[str], str]
 _RENEW_S, _TAKE_OVER_S, _POLL_S = 10.0, 60.0, 0.2
@@ -35,7 +41,7 @@ _SETTLE_S = 2.0
 _AGAIN = "run the same command again"
 
 
-class HandInLock:
+class SubmissionLock:
     """The lock of a store as its holder has it; renewed in a thread of its own."""
 
     def __init__(self, store: Store, own: dict[str, Any]) -> None:
@@ -77,7 +83,7 @@ class HandInLock:
 
 
 @contextlib.contextmanager
-def hand_in_lock(store: Store) -> Iterator[HandInLock]:
+def submission_lock(store: Store) -> Iterator[SubmissionLock]:
     """Be the only process that hands in to this store; waits until that is so.
 
     A holder on another machine that has not renewed its lock for 60 s, by our clock, is
@@ -86,8 +92,8 @@ def hand_in_lock(store: Store) -> Iterator[HandInLock]:
     """
     if not is_remote(store.address):
         refuse_strangers(store.address)
-    with local_lock(name_hand_in(identify(store))), store.patient():
-        lock = HandInLock(store, _take(store))
+    with local_lock(name_submission(identify(store))), store.patient():
+        lock = SubmissionLock(store, _take(store))
         try:
             yield lock
         finally:
@@ -176,6 +182,6 @@ class OwnFiles:
 # --- locks ----------------------------------------------------------------------------------
 
 
-def name_hand_in(store: Identity) -> str:
+def name_submission(store: Identity) -> str:
     """Of the local lock of whoever hands in to a store."""
     return f"hand-in-{store.digest}"

@@ -19,20 +19,14 @@ from typing import Any
 import msgspec
 
 from umpteen.errors import StoreError
-from umpteen.executors.base import Executor, Load, Order
-from umpteen.history.files import HandedBatch, HandIn
+from umpteen.executors.base import BatchRequest, Executor, SubmitRequest
+from umpteen.history.files import HandedBatch, Submission
 from umpteen.history.history import History
 from umpteen.job.spec import Job
 from umpteen.model.ranges import format_ranges
 from umpteen.model.states import FORMAT_VERSION
-from umpteen.planning.batch_files import (
-    NEEDS,
-    NewBatch,
-    Past,
-    build_batches,
-    build_task_lines,
-)
-from umpteen.planning.batching import Cut
+from umpteen.planning.batch_files import NEEDS, NewBatch, Past, build_batches, build_task_lines
+from umpteen.planning.batching import BatchSizes
 from umpteen.planning.plan import Plan, build_settings
 from umpteen.store.address import OPTIONS_VARIABLE, is_remote, read_options
 from umpteen.store.base import Content, Store
@@ -49,10 +43,10 @@ from umpteen.store.layout import (
     tasks_key,
 )
 from umpteen.store.owners import refuse_strangers
-from umpteen.store.submission_lock import HandInLock, OwnFiles
-from umpteen.system.background import Beside
+from umpteen.store.submission_lock import OwnFiles, SubmissionLock
+from umpteen.system.background import BackgroundCall
 
-__all__ = ["hand_in", "open_job_folder"]
+__all__ = ["open_job_folder", "submit_plan"]
 
 _UNSTORED = ("sources", "results_options")
 _VARIABLES = "env_vars"  # of Ray's runtime_env
@@ -86,13 +80,13 @@ def _settings(job: Job) -> dict[str, Any]:
     return settings
 
 
-def hand_in(
+def submit_plan(
     plan: Plan,
     history: History,
     executor: Executor,
     attempts: Mapping[int, Past],
-    lock: HandInLock,
-    cut: Cut | None = None,
+    lock: SubmissionLock,
+    cut: BatchSizes | None = None,
 ) -> list[str]:
     """Write the plan into the store and submit its batches; their numbers.
 
@@ -138,7 +132,7 @@ def hand_in(
     return [new.handed.batch for new in made]
 
 
-def _load(plan: Plan, history: History, mark: str, made: Sequence[NewBatch]) -> Load:
+def _load(plan: Plan, history: History, mark: str, made: Sequence[NewBatch]) -> SubmitRequest:
     settings = plan.job.settings
     # Workers have not the environment of who hands in.
     options = settings.results_options or (read_options() if is_remote(settings.address) else {})
@@ -147,11 +141,13 @@ def _load(plan: Plan, history: History, mark: str, made: Sequence[NewBatch]) -> 
     earlier = {batch: history.batches[batch].handle for batch in waits}
     earlier = {batch: handle for batch, handle in earlier.items() if handle}
     orders = [
-        Order(new.handed.batch, [b for b in new.waits if b in own or b in earlier], *new.needs)
+        BatchRequest(
+            new.handed.batch, [b for b in new.waits if b in own or b in earlier], *new.needs
+        )
         for new in made
     ]
     environment = {OPTIONS_VARIABLE: json.dumps(options)} if options else {}
-    return Load(history.identity, orders, settings.slots, mark, earlier, environment)
+    return SubmitRequest(history.identity, orders, settings.slots, mark, earlier, environment)
 
 
 def _list_needs(plan: Plan, indices: Iterable[int]) -> list[int]:
@@ -166,7 +162,7 @@ def _tasks_put_beside(files: OwnFiles, number: int, plan: Plan) -> Iterator[None
         yield
         return
     name = functools.partial(tasks_key, number)
-    writing = Beside(lambda: files.put(name, lambda: build_task_lines(plan)))
+    writing = BackgroundCall(lambda: files.put(name, lambda: build_task_lines(plan)))
     try:
         yield
     finally:
@@ -215,8 +211,8 @@ def _describe(
     handed: list[HandedBatch],
     files: OwnFiles,
     left_out: list[str],
-) -> HandIn:
-    return HandIn(
+) -> Submission:
+    return Submission(
         hand_in=len(history.hand_ins) + 1,
         time=round(time.time(), 3),
         executor=executor,

@@ -10,14 +10,14 @@ from typing import Generic, Optional, TypeVar
 
 from umpteen.errors import StoreError
 
-__all__ = ["Aside", "Beside"]
+__all__ = ["BackgroundCall", "BackgroundQueue"]
 
 _ASIDE_S = 5.0
 
 Answer = TypeVar("Answer")
 
 
-class Beside(threading.Thread, Generic[Answer]):
+class BackgroundCall(threading.Thread, Generic[Answer]):
     """One call in a thread of its own."""
 
     def __init__(self, call: Callable[[], Answer]) -> None:
@@ -47,7 +47,7 @@ class Beside(threading.Thread, Generic[Answer]):
         return self.answers[0]
 
 
-class Aside:
+class BackgroundQueue:
     """A thread that does one thing after the other, so that no store is waited for."""
 
     def __init__(self) -> None:

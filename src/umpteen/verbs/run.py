@@ -30,12 +30,12 @@ from umpteen.executors.registry import find_short_name, open_executor
 from umpteen.history.history import SKIPPED, History
 from umpteen.job.dependencies import build_graph
 from umpteen.job.settings import DEFAULTS, Settings
-from umpteen.job.spec import Job, Task, Terms
+from umpteen.job.spec import Job, Task, TaskOptions
 from umpteen.model.command import write_verb
 from umpteen.model.record import Record
 from umpteen.model.states import IS_FINAL, SLOTS_MOST
 from umpteen.planning.batch_files import Past
-from umpteen.planning.batching import Cut, cut_for_engine
+from umpteen.planning.batching import BatchSizes, cut_for_engine
 from umpteen.planning.plan import Chosen, Plan, build_plan, takes_behind
 from umpteen.query.expression import Where
 from umpteen.query.facts import read_facts
@@ -47,23 +47,11 @@ from umpteen.query.trust import find_stranger
 from umpteen.query.verify import forget_missing, verify
 from umpteen.query.why import Why, build_why
 from umpteen.runner.leftovers import clear_dead
-from umpteen.store.address import (
-    check_job_address,
-    is_remote,
-    open_store,
-    place_of,
-    read_patience,
-)
+from umpteen.store.address import check_job_address, is_remote, open_store, place_of, read_patience
 from umpteen.store.base import Store
 from umpteen.store.layout import HANDED, JOB, LOCK, REMOVING, parse_numbers
-from umpteen.store.removal import (
-    Measured,
-    Removed,
-    measure_job,
-    remove_job,
-    remove_rest,
-)
-from umpteen.store.submission_lock import HandInLock, hand_in_lock
+from umpteen.store.removal import Measured, Removed, measure_job, remove_job, remove_rest
+from umpteen.store.submission_lock import SubmissionLock, submission_lock
 from umpteen.submission.cancel import (
     is_cancelled,
     is_open,
@@ -73,15 +61,15 @@ from umpteen.submission.cancel import (
     refuse_adopted,
 )
 from umpteen.submission.sync import measure_syncs, put_syncs
-from umpteen.submission.write import hand_in, open_job_folder
-from umpteen.system.background import Beside
+from umpteen.submission.write import open_job_folder, submit_plan
+from umpteen.system.background import BackgroundCall
 from umpteen.system.locks import leases_folder
 from umpteen.system.resources import in_mb, list_lacks, read_capacity, usable_cores
 
 __all__ = [
+    "JobHandle",
     "Removal",
     "Rerun",
-    "Submission",
     "cancel",
     "choose_where",
     "collect",
@@ -164,7 +152,7 @@ def _refuse_impossible(tasks: Sequence[Task]) -> None:
         return
     here = read_capacity()
     for position, task in enumerate(needing):
-        terms = task.terms or Terms()
+        terms = task.terms or TaskOptions()
         lacks = list_lacks(terms.cpus or 0, terms.gpus, terms.memory or 0, here)
         for wanted, most, what in map(in_mb, lacks):
             raise InputError(
@@ -285,7 +273,7 @@ def _read_history(job: Job) -> History:
     return history
 
 
-class Submission:
+class JobHandle:
     """A job that this process handed in, or found handed in: what `watch` looks at.
 
     only: the tasks that are to have their turn, where that is not all of them; follow: with those
@@ -358,7 +346,7 @@ def submit(
     tell: Tell | None = None,
     *,
     is_verified: bool = False,
-) -> Submission:
+) -> JobHandle:
     """Hand in what is to run of a settled job.
 
     is_verified: whether what is done has to have left what it should. tell: called with what to show while that takes long; what it raises ends it. Raises
@@ -369,7 +357,7 @@ def submit(
     with _job_folder(history, job):
         with history.store.patient():
             job = put_syncs(history.store, job, is_far=executor.abilities.is_engine)
-        with hand_in_lock(history.store) as lock:
+        with submission_lock(history.store) as lock:
             history.refresh()
             return _hand_in(job, history, lock, rerun, only, tell=tell, is_verified=is_verified)
 
@@ -412,7 +400,7 @@ def _open_store(settings: Settings) -> Store:
 def _hand_in(
     job: Job,
     history: History,
-    lock: HandInLock,
+    lock: SubmissionLock,
     rerun: str,
     only: Chosen | None = None,
     liveness: Liveness | None = None,
@@ -420,7 +408,7 @@ def _hand_in(
     *,
     follow: bool = False,
     is_verified: bool = False,
-) -> Submission:
+) -> JobHandle:
     """`history` was read with the lock held, as was what `job` has of it."""
     _refuse_removed(history)
     executor = _open_executor(job.settings)
@@ -441,10 +429,10 @@ def _hand_in(
         _refuse_too_wide(plan, executor)
         before = _read_before(plan)
         cut = _cut(plan, executor, before)
-        batches = hand_in(plan, history, executor, _list_past(plan, before), lock, cut)
+        batches = submit_plan(plan, history, executor, _list_past(plan, before), lock, cut)
     history.take_recent()  # what failed before is not news
     history.refresh()
-    submission = Submission(job.settings, history, executor, batches, plan)
+    submission = JobHandle(job.settings, history, executor, batches, plan)
     submission.liveness = liveness
     submission.follow, submission.takes_behind = follow, takes_behind(rerun)
     if only is not None or rerun not in ("default", "all", "code", "rest", "left"):
@@ -458,7 +446,7 @@ def _read_before(plan: Plan) -> Mapping[int, Tried]:
     return plan.history.read_records(before) if before else {}
 
 
-def _cut(plan: Plan, executor: Executor, before: Mapping[int, Tried]) -> Cut | None:
+def _cut(plan: Plan, executor: Executor, before: Mapping[int, Tried]) -> BatchSizes | None:
     """How many workers there may be, and what each batch takes; None for this machine."""
     able = executor.abilities
     if not able.is_engine:
@@ -503,7 +491,7 @@ def collect(
     name: str,
     tell: Tell | None = None,
     executor: tuple[str, Mapping[str, Any]] | None = None,
-) -> Submission:
+) -> JobHandle:
     """A job that was handed in, to be watched; what nobody is at any more is handed in again.
 
     What is handed in goes on without this process. tell: as of `submit`. executor: where it is
@@ -511,11 +499,11 @@ def collect(
     """
     history = open_history(name)
     settings = _read_settings(history, detach=True, executor=executor)
-    submission = Submission(settings, history, _open_executor(settings), [])
+    submission = JobHandle(settings, history, _open_executor(settings), [])
     is_over = history.hand_ins and not history.counts()["waiting"]  # to look closer takes time
     if is_over and not _is_behind(submission):
         return submission
-    with hand_in_lock(history.store) as lock:  # what others hand in must not seem dropped
+    with submission_lock(history.store) as lock:  # what others hand in must not seem dropped
         history.refresh()
         job = _read_back(history, settings)
         return _hand_in(job, history, lock, submission.rest, tell=tell)
@@ -538,7 +526,7 @@ class Rerun(NamedTuple):
 
 def retry(
     name: str, chosen: Rerun | None = None, *, detach: bool = False, tell: Tell | None = None
-) -> Submission:
+) -> JobHandle:
     """Run again what did not succeed or is behind, with what was skipped after it and what is
     behind it then; no job file is needed.
 
@@ -546,7 +534,7 @@ def retry(
     """
     history = open_history(name)
     settings = _read_settings(history, detach=detach)
-    with hand_in_lock(history.store) as lock:
+    with submission_lock(history.store) as lock:
         history.refresh()
         job, rerun, only = _choose_rerun(history, settings, chosen or Rerun())
         return _hand_in(job, history, lock, rerun, only, tell=tell, follow=True)
@@ -583,7 +571,7 @@ def _change(task: Task, timeout_s: float | None, memory: int | None) -> Task:
     if timeout_s is not None:
         task = msgspec.structs.replace(task, timeout_s=timeout_s)
     if memory is not None:
-        terms = msgspec.structs.replace(task.terms or Terms(), memory=memory)
+        terms = msgspec.structs.replace(task.terms or TaskOptions(), memory=memory)
         task = msgspec.structs.replace(task, terms=terms)
     return task
 
@@ -610,7 +598,7 @@ def _choose(
     return wanted
 
 
-def cancel(name: str, tasks: Sequence[str] = ()) -> Submission:
+def cancel(name: str, tasks: Sequence[str] = ()) -> JobHandle:
     """End a job, or some tasks of it; `watch` ends when all of them are recorded as cancelled.
 
     tasks: names, patterns or indices. Raises InputError where there is no such job or task.
@@ -619,14 +607,14 @@ def cancel(name: str, tasks: Sequence[str] = ()) -> Submission:
     # Of a colleague's job it is the mark in the store that ends it, and his executor is not asked.
     is_strange = bool(find_stranger(history))
     settings = _read_settings(history, detach=True, executor=(LOCAL, {}) if is_strange else None)
-    submission = Submission(settings, history, _open_executor(settings), [])
+    submission = JobHandle(settings, history, _open_executor(settings), [])
     living = submission.liveness.list_living(history)
     meant = _list_meant(history, tasks, living)
     submission.cancelling = [index for index in meant if is_open(history, index)]
     submission.done = sum(IS_FINAL[history.states[index]] for index in meant)
     clear_dead(history.identity)
     if submission.cancelling:
-        with hand_in_lock(history.store) as lock:
+        with submission_lock(history.store) as lock:
             history.refresh()
             chosen = [index for index in submission.cancelling if is_open(history, index)]
             refuse_adopted(history, chosen)
@@ -664,7 +652,7 @@ def _list_meant(history: History, tasks: Sequence[str], living: set[str]) -> lis
     ]
 
 
-def _watch_cancel(submission: Submission) -> Iterator[JobStatus]:
+def _watch_cancel(submission: JobHandle) -> Iterator[JobStatus]:
     """Until what was cancelled is recorded; what nobody is at is recorded by this process.
 
     What waits is recorded when its turn would have been, so it is not waited for for long.
@@ -683,7 +671,7 @@ def _watch_cancel(submission: Submission) -> Iterator[JobStatus]:
         batches = {names[history.batch_of[index]] for index in left}
         if lost := batches - living - recorded:
             recorded |= lost
-            with hand_in_lock(history.store) as lock:
+            with submission_lock(history.store) as lock:
                 lock.check()
                 record_cancelled(history, lost, set(left))
             submission.history = history = History(history.store)  # looks into ended ones, too
@@ -783,7 +771,7 @@ def _list_tries(records: Tried) -> list[dict[str, Any]]:
     return [record.to_dict() for _, record in since if record.retry]
 
 
-def watch(submission: Submission) -> Iterator[JobStatus]:
+def watch(submission: JobHandle) -> Iterator[JobStatus]:
     """Looks at the job, one every 0.2 s, until nobody is at it any more.
 
     While the store does not answer it is the last look again, with what is wrong as `trouble`.
@@ -812,10 +800,10 @@ def watch(submission: Submission) -> Iterator[JobStatus]:
         submission.__dict__.update(again.__dict__)
 
 
-def _hand_in_rest(submission: Submission) -> Submission:
+def _hand_in_rest(submission: JobHandle) -> JobHandle:
     """What was left by those who had it, as the store has it now."""
     history = submission.history
-    with hand_in_lock(history.store) as lock:
+    with submission_lock(history.store) as lock:
         history.refresh()
         job = _read_back(history, submission.settings, submission.source_digest)
         tell, liveness = submission.executor.tell, submission.liveness
@@ -825,7 +813,7 @@ def _hand_in_rest(submission: Submission) -> Submission:
         )  # fmt: skip
 
 
-def _is_behind(submission: Submission) -> bool:
+def _is_behind(submission: JobHandle) -> bool:
     """Whether tasks are behind by now that nobody has in hand, and that are to be taken."""
     history = submission.history
     if not (submission.takes_behind and history.has_graph and history.is_of_several):
@@ -844,7 +832,7 @@ def _read_back(history: History, settings: Settings, source_digest: str = "") ->
     return Job(history.job["name"], tasks, settings, source_digest)
 
 
-def _watch_until_ended(submission: Submission) -> Iterator[JobStatus]:
+def _watch_until_ended(submission: JobHandle) -> Iterator[JobStatus]:
     history = submission.history
     pace = _Pace()
     left_s, estimated_s = None, 0.0
@@ -872,7 +860,7 @@ def _watch_until_ended(submission: Submission) -> Iterator[JobStatus]:
         submission.executor.wait(submission.poll_s)
 
 
-def _has_failed_enough(submission: Submission, status: JobStatus) -> bool:
+def _has_failed_enough(submission: JobHandle, status: JobStatus) -> bool:
     """On an engine each runner counts its own failures; those of all count for who watches."""
     most = submission.settings.max_failures
     if not most or not submission.executor.abilities.is_engine:
@@ -884,10 +872,10 @@ def _count_failed(counts: Mapping[str, int]) -> int:
     return counts["failed"] + counts["timed_out"]
 
 
-def _stop(submission: Submission, living: set[str]) -> None:
+def _stop(submission: JobHandle, living: set[str]) -> None:
     """Cancel what is left of the job."""
     history = submission.history
-    with hand_in_lock(history.store) as lock:
+    with submission_lock(history.store) as lock:
         history.refresh()
         lock.check()
         put_cancel_mark(history, None)
@@ -895,7 +883,7 @@ def _stop(submission: Submission, living: set[str]) -> None:
     submission.cancelling = [i for i in range(history.count) if is_open(history, i)]
 
 
-def _explain(submission: Submission, living: set[str]) -> str:
+def _explain(submission: JobHandle, living: set[str]) -> str:
     """Why nothing runs, where the executor knows."""
     history = submission.history
     batches = map(history.batches.__getitem__, living)
@@ -904,7 +892,7 @@ def _explain(submission: Submission, living: set[str]) -> str:
 
 
 def _look(
-    submission: Submission, before: JobStatus
+    submission: JobHandle, before: JobStatus
 ) -> Generator[JobStatus, None, tuple[JobStatus, set[str]] | None]:
     """How the job stands, and which batches somebody is at; meanwhile `before`, and what is wrong.
 
@@ -939,7 +927,7 @@ def _look(
             looking = _begin_look(submission)
 
 
-def _begin_look(submission: Submission) -> Beside[tuple[JobStatus, set[str]]]:
+def _begin_look(submission: JobHandle) -> BackgroundCall[tuple[JobStatus, set[str]]]:
     history = submission.history
 
     def look() -> tuple[JobStatus, set[str]]:
@@ -947,14 +935,14 @@ def _begin_look(submission: Submission) -> Beside[tuple[JobStatus, set[str]]]:
         history.refresh()
         return build_status(history, living), living
 
-    return Beside(look)
+    return BackgroundCall(look)
 
 
-def _is_starting(submission: Submission) -> bool:
+def _is_starting(submission: JobHandle) -> bool:
     return submission.executor.read_ending()[0] is None
 
 
-def _is_over(submission: Submission) -> bool:
+def _is_over(submission: JobHandle) -> bool:
     """Whether there is nothing more to do for this process, as far as its own runner goes."""
     returned, complaint = submission.executor.read_ending()
     if returned in _REFUSED:
@@ -1052,7 +1040,7 @@ def _refuse_running(history: History, given: str) -> None:
 def remove(removal: Removal) -> Removed:
     """Remove a job with what it wrote, nothing else. Raises InputError and StoreError."""
     history = removal.history
-    with hand_in_lock(history.store) as lock:
+    with submission_lock(history.store) as lock:
         history.refresh()
         _refuse_running(history, removal.given)
         clear_dead(history.identity)

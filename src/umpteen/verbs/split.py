@@ -55,7 +55,15 @@ from umpteen.submission.archive import Packed, measure, pack
 from umpteen.system.locks import local_lock
 from umpteen.verbs.summarize_batch import read_exit_codes
 
-__all__ = ["Order", "Outcome", "Sent", "Split", "open_batch", "sort_runs", "split"]
+__all__ = [
+    "Sent",
+    "SortedRuns",
+    "Split",
+    "SplitRequest",
+    "open_batch",
+    "sort_runs",
+    "split",
+]
 
 RECIPE = "recipe.yaml"
 _BATCHES_PER_SLOT = 3
@@ -70,7 +78,7 @@ _BATCH_HINT = "give a batch file: nprocs, remote_output_path and runs"
 Progress = Callable[[str, int, int], None]
 
 
-class Order(msgspec.Struct, frozen=True, kw_only=True):
+class SplitRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What a split was asked for; None: not said.
 
     recipe, batch: files. folder: where chunks and recipe go. remote_folder: where the chunks
@@ -96,7 +104,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     command: str = "sc batch"
 
 
-class Outcome(NamedTuple):
+class SortedRuns(NamedTuple):
     """Runs by what became of them, each in the order of the file."""
 
     unfinished: list[Run]
@@ -123,11 +131,11 @@ class Split(NamedTuple):
     batch_size: int
     runs: int
     chunks: int
-    outcome: Outcome | None
+    outcome: SortedRuns | None
     sent: list[Sent]
 
 
-def split(order: Order, on_progress: Progress) -> Split:
+def split(order: SplitRequest, on_progress: Progress) -> Split:
     """Do what was asked for.
 
     Raises InputError and SettingsError before anything is written, StoreError where archives
@@ -199,7 +207,7 @@ def open_batch(file: str, top: str | None) -> tuple[BatchFile, str]:
     return batch, top or batch.top
 
 
-def _check_folder(order: Order) -> None:
+def _check_folder(order: SplitRequest) -> None:
     """Raises InputError where a chunk would replace the batch file."""
     above, name = os.path.split(os.path.realpath(order.batch))
     if _CHUNK.fullmatch(name) and above == os.path.realpath(order.folder):
@@ -210,7 +218,7 @@ def _check_folder(order: Order) -> None:
         )
 
 
-def _choose_nprocs(order: Order, batch: BatchFile) -> int:
+def _choose_nprocs(order: SplitRequest, batch: BatchFile) -> int:
     nprocs = batch.nprocs or order.nprocs
     if nprocs is None:
         hint = "give it in the file, or --nprocs: how many runs at once on one machine"
@@ -218,7 +226,7 @@ def _choose_nprocs(order: Order, batch: BatchFile) -> int:
     return nprocs
 
 
-def _choose_changes(order: Order, recipe: Recipe) -> dict[str, Any]:
+def _choose_changes(order: SplitRequest, recipe: Recipe) -> dict[str, Any]:
     """What is given on the command line; raises InputError where a field is nowhere given."""
     given = {"name": order.name, "instance_type": order.instance_type, "scale": order.scale}
     for field in ("instance_type", "scale"):
@@ -228,7 +236,7 @@ def _choose_changes(order: Order, recipe: Recipe) -> dict[str, Any]:
     return {field: value for field, value in given.items() if value is not None}
 
 
-def _choose_base(order: Order, recipe: Recipe, top: str) -> str:
+def _choose_base(order: SplitRequest, recipe: Recipe, top: str) -> str:
     """Where archives go: as said, else as on Saturn Cloud, else beside the results."""
     if order.base:
         return parse_address(order.base)
@@ -246,15 +254,15 @@ def _choose_base(order: Order, recipe: Recipe, top: str) -> str:
     return f"{owner}/{name}"
 
 
-def _read_outcome(order: Order, batch: BatchFile, top: str) -> Outcome | None:
+def _read_outcome(order: SplitRequest, batch: BatchFile, top: str) -> SortedRuns | None:
     if not (order.skip_completed or order.skip_failures):
         return None
     return sort_runs(batch.runs, read_exit_codes(top, batch.runs))
 
 
-def sort_runs(runs: Sequence[Run], codes: Sequence[int | None]) -> Outcome:
+def sort_runs(runs: Sequence[Run], codes: Sequence[int | None]) -> SortedRuns:
     """Runs by their exit codes, which they get, with the words of `sc` for them."""
-    outcome = Outcome([], [], [])
+    outcome = SortedRuns([], [], [])
     for run, code in zip(runs, codes, strict=True):
         run.status_code = code
         if code is None:
@@ -266,7 +274,7 @@ def sort_runs(runs: Sequence[Run], codes: Sequence[int | None]) -> Outcome:
     return outcome
 
 
-def _choose_runs(order: Order, batch: BatchFile, outcome: Outcome | None) -> list[Run]:
+def _choose_runs(order: SplitRequest, batch: BatchFile, outcome: SortedRuns | None) -> list[Run]:
     """Those that are not skipped; where some may be, first what has not come to an end."""
     runs = batch.runs
     if outcome:
@@ -346,7 +354,7 @@ class _Archive(NamedTuple):
     instead: Mapping[str, str | None] = MappingProxyType({})  # as `measure` has it
 
 
-def _list_syncs(order: Order) -> list[Sync]:
+def _list_syncs(order: SplitRequest) -> list[Sync]:
     """Those that were asked for, and the commands last."""
     return [*order.syncs, Sync(order.folder, order.remote_folder)]
 

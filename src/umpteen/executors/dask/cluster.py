@@ -27,7 +27,7 @@ from umpteen.errors import BackendError, SettingsError
 from umpteen.runner.launch import build_python_command
 from umpteen.runner.lease import is_held
 from umpteen.store.identity import Identity
-from umpteen.store.submission_lock import name_hand_in
+from umpteen.store.submission_lock import name_submission
 from umpteen.system.locks import leases_folder, local_lock
 from umpteen.system.stop_signals import Stops
 
@@ -112,7 +112,7 @@ def _start(
     folder = f"{_prefix(store.digest)}{os.urandom(4).hex()}"
     os.makedirs(folder, mode=0o700)
     with open(os.open(f"{folder}/request.json", os.O_CREAT | os.O_WRONLY, 0o600), "w") as file:
-        json.dump({"lock": name_hand_in(store), "class": spec, "keywords": dict(keywords)}, file)
+        json.dump({"lock": name_submission(store), "class": spec, "keywords": dict(keywords)}, file)
     lock = os.open(f"{folder}/lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     fcntl.flock(lock, fcntl.LOCK_EX)
     with open(f"{folder}/log", "ab") as log:

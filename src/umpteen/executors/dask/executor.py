@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from umpteen.errors import RUNNER_CRASHED, BackendError, SettingsError
-from umpteen.executors.base import ENDED, QUEUED, RUNNING, UNKNOWN, Load, Order
+from umpteen.executors.base import ENDED, QUEUED, RUNNING, UNKNOWN, BatchRequest, SubmitRequest
 from umpteen.executors.dask.cluster import is_kept_dead, keep_cluster, load_class
 from umpteen.executors.dask.connection import (
     Client,
@@ -63,7 +63,7 @@ def build_key(handle: Handle) -> Key:
     return (_PREFIX, handle.mark, handle.batch)
 
 
-def _build_call(load: Load, order: Order) -> str:
+def _build_call(load: SubmitRequest, order: BatchRequest) -> str:
     told = build_order(load, order, cpus=count_cores(load.slots, order.cpus), is_beside_others=True)
     return f"__import__({build_carrier().name!r}).run_batch({told!r})"
 
@@ -125,7 +125,7 @@ class DaskExecutor(EngineExecutor):
             given = dask.config.get("scheduler-address", None)
         return str(given or "").rstrip("/")  # which Dask itself takes for a part of the port
 
-    def submit(self, load: Load) -> dict[str, str]:
+    def submit(self, load: SubmitRequest) -> dict[str, str]:
         """One task of Dask for each batch, that the scheduler keeps without us."""
         scheduler = self._find_given() or self._make_cluster(load.store)
         handles = {batch: Handle(scheduler, load.mark, batch) for batch in load.batches}
@@ -307,7 +307,7 @@ def _restrict(threads: Mapping[str, int], cores: int) -> dict[str, Any]:
 
 def _map(
     client: Client,
-    load: Load,
+    load: SubmitRequest,
     handles: Mapping[str, Handle],
     resources: Mapping[str, float],
     threads: Mapping[str, int],
@@ -347,7 +347,7 @@ def _map(
     return futures
 
 
-def _hold_earlier(client: Client, load: Load) -> dict[str, Future]:
+def _hold_earlier(client: Client, load: SubmitRequest) -> dict[str, Future]:
     """Batches handed in before that have not ended. One that ends after this look is kept.
 
     To ask for one that the scheduler has forgotten would make it wait for that for ever.

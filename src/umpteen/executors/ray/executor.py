@@ -26,14 +26,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from umpteen.errors import BackendError, SettingsError, UmpteenError
-from umpteen.executors.base import ENDED, QUEUED, UNKNOWN, Load, Order
-from umpteen.executors.engine import (
-    EngineExecutor,
-    Handle,
-    build_order,
-    parse_handle,
-    rank_answer,
-)
+from umpteen.executors.base import ENDED, QUEUED, UNKNOWN, BatchRequest, SubmitRequest
+from umpteen.executors.engine import EngineExecutor, Handle, build_order, parse_handle, rank_answer
 from umpteen.executors.zipapp import build_carrier
 
 __all__ = ["RayExecutor"]
@@ -51,7 +45,7 @@ _VERSIONS = re.compile(r"(?:Ray|Python): (\S+)")
 # --- builders -----------------------------------------------------------------------------
 
 
-def build_needs(options: Mapping[str, Any], slots: int, order: Order) -> dict[str, Any]:
+def build_needs(options: Mapping[str, Any], slots: int, order: BatchRequest) -> dict[str, Any]:
     """What a batch takes of a machine, in Ray's words."""
     needs: dict[str, Any] = {
         "num_cpus": max(options.get("num_cpus", max(1, slots)), order.cpus),
@@ -74,7 +68,7 @@ def build_environment(options: Mapping[str, Any]) -> dict[str, Any]:
     return built
 
 
-def _build_hand_in(load: Load, options: Mapping[str, Any], workers: int) -> str:
+def _build_hand_in(load: SubmitRequest, options: Mapping[str, Any], workers: int) -> str:
     """What the actor is told. workers: how many batches may run at once, 0 where nobody knows."""
     orders = []
     for order in load.orders:
@@ -146,7 +140,7 @@ class RayExecutor(EngineExecutor):
     def _connect(self) -> _Driver:
         return _connect(self._find_address(), build_environment(self.options))
 
-    def submit(self, load: Load) -> dict[str, str]:
+    def submit(self, load: SubmitRequest) -> dict[str, str]:
         """An actor for all of them, that stays with the cluster without us."""
         limit_s = _ENVIRONMENT_S if self.options.get("runtime_env") else _OWNER_S
         driver = self._connect()
@@ -175,7 +169,7 @@ class RayExecutor(EngineExecutor):
     def count_workers(self, slots: int, cpus: int = 1) -> int:
         """How often what a batch takes is there, machine by machine."""
         nodes = self._connect().ask("list_nodes")
-        needs = build_needs(self.options, slots, Order("", cpus=cpus))
+        needs = build_needs(self.options, slots, BatchRequest("", cpus=cpus))
         self.workers = count_room(nodes, needs)
         return self.workers
 

@@ -28,12 +28,7 @@ from umpteen.system.processes import (
     list_marked,
     read_process,
 )
-from umpteen.system.resources import (
-    Capacity,
-    OutOfMemoryWatch,
-    is_memory_short,
-    usable_cores,
-)
+from umpteen.system.resources import Capacity, OutOfMemoryWatch, is_memory_short, usable_cores
 
 __all__ = ["Lanes"]
 

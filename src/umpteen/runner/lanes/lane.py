@@ -52,13 +52,7 @@ from umpteen.runner.synced import synced_folder
 from umpteen.store.address import OPTIONS_VARIABLE, is_remote, parse_address
 from umpteen.store.base import Store
 from umpteen.store.identity import tell_loss
-from umpteen.store.layout import (
-    OUTPUTS,
-    UNFINISHED,
-    attempt_folder,
-    scratch_folder,
-    spool_folder,
-)
+from umpteen.store.layout import OUTPUTS, UNFINISHED, attempt_folder, scratch_folder, spool_folder
 from umpteen.store.owners import check_folder, own_ids
 from umpteen.store.records import list_starts, read_start
 from umpteen.system.children import ChildWatcher

@@ -27,11 +27,11 @@ __all__ = [
     "IN_FLIGHT",
     "READ_S",
     "WRITE_ENDPOINT",
+    "Backend",
     "Body",
     "Entry",
-    "Place",
-    "PlaceError",
-    "Trouble",
+    "Fault",
+    "FaultError",
     "WrongOptionsError",
     "gather",
     "judge_network",
@@ -56,7 +56,7 @@ _NETWORK = {
 }  # fmt: skip
 
 
-class Trouble(NamedTuple):
+class Fault(NamedTuple):
     """Why a request failed, in words, and whether the same request may succeed later.
 
     is_input: whether what the user said of the place is wrong.
@@ -77,13 +77,13 @@ class WrongOptionsError(Exception):
         reason = f"there is no option {unknown[1]!r}" if unknown else text
         hint = WRITE_ENDPOINT if "endpoint" in text else _CHECK_OPTIONS.format(scheme)
         super().__init__(reason)
-        self.trouble = Trouble(reason, hint, is_input=True)
+        self.trouble = Fault(reason, hint, is_input=True)
 
 
-class PlaceError(Exception):
+class FaultError(Exception):
     """A request failed for good."""
 
-    def __init__(self, trouble: Trouble) -> None:
+    def __init__(self, trouble: Fault) -> None:
         super().__init__(trouble.reason)
         self.trouble = trouble
 
@@ -115,8 +115,8 @@ class Body(NamedTuple):
             return file.read() == content
 
 
-class Place(abc.ABC):
-    """Where the files of a store are; keys are its keys. Errors are PlaceError.
+class Backend(abc.ABC):
+    """Where the files of a store are; keys are its keys. Errors are FaultError.
 
     is_exclusive: whether a new file is made only where none is; None where only a trial tells.
     keeps_marks: whether the mark of a new file can be asked for later. lists_deep: whether a
@@ -194,7 +194,7 @@ class Place(abc.ABC):
         """Give a file, or a folder with all below it, another key; nothing if it is not there."""
 
     @abc.abstractmethod
-    def judge(self, error: Exception) -> Trouble:
+    def judge(self, error: Exception) -> Fault:
         """What an error of the library means."""
 
     async def recover(self, error: Exception) -> None:  # noqa: B027 -- most have nothing to mend
@@ -209,17 +209,17 @@ class Place(abc.ABC):
         for attempt in itertools.count(1):
             try:
                 return await call()
-            except (PlaceError, UmpteenError):
+            except (FaultError, UmpteenError):
                 raise
             except WrongOptionsError as error:
-                raise PlaceError(error.trouble) from error
+                raise FaultError(error.trouble) from error
             except Exception as error:  # every library has its own; `judge` knows them
                 trouble = self.judge(error)
                 longest_s = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** min(attempt - 1, 10))
                 pause_s = longest_s * random.uniform(0.5, 1.0)
                 is_late = time.monotonic() + pause_s - began_s > self.patience_s
                 if not trouble.is_transient or is_late:
-                    raise PlaceError(trouble) from error
+                    raise FaultError(trouble) from error
                 await self.recover(error)
             await asyncio.sleep(pause_s)
         raise AssertionError
@@ -234,16 +234,16 @@ def read_number(options: dict[str, Any], name: str, usual: float) -> float:
         raise SettingsError(f"the option {name} of the results is no number") from None
 
 
-def judge_network(error: BaseException) -> Trouble | None:
+def judge_network(error: BaseException) -> Fault | None:
     """What an error of the system or its sockets means; None where it is of another kind."""
     if isinstance(error, (TimeoutError, asyncio.TimeoutError)):
-        return Trouble("no answer in time", CHECK_NETWORK, is_transient=True)
+        return Fault("no answer in time", CHECK_NETWORK, is_transient=True)
     if isinstance(error, (ConnectionError, EOFError)):
-        return Trouble("the connection was lost or refused", CHECK_NETWORK, is_transient=True)
+        return Fault("the connection was lost or refused", CHECK_NETWORK, is_transient=True)
     if isinstance(error, OSError) and error.errno in _NETWORK:
-        return Trouble(os.strerror(error.errno or 0), CHECK_NETWORK, is_transient=True)
+        return Fault(os.strerror(error.errno or 0), CHECK_NETWORK, is_transient=True)
     if isinstance(error, PermissionError):
-        return Trouble("permission denied", ASK_FOR_ACCESS)
+        return Fault("permission denied", ASK_FOR_ACCESS)
     return None
 
 

@@ -25,10 +25,10 @@ from umpteen.store.backends.base import (
     CHECK_NETWORK,
     CONNECT_S,
     READ_S,
+    Backend,
     Body,
     Entry,
-    Place,
-    Trouble,
+    Fault,
     WrongOptionsError,
     gather,
     judge_network,
@@ -36,7 +36,7 @@ from umpteen.store.backends.base import (
 )
 from umpteen.store.directory import written_whole
 
-__all__ = ["FilesystemPlace", "known_schemes", "need_package", "open_loop"]
+__all__ = ["FsspecBackend", "known_schemes", "need_package", "open_loop"]
 
 _PACKAGES = {
     "s3": ("s3fs", "s3"),
@@ -97,7 +97,7 @@ def open_loop() -> asyncio.AbstractEventLoop:
     return loop
 
 
-class FilesystemPlace(Place):
+class FsspecBackend(Backend):
     """A folder of a file system that fsspec opens."""
 
     def __init__(self, address: str, options: dict[str, Any]) -> None:
@@ -303,25 +303,25 @@ class FilesystemPlace(Place):
         """Let go of connections."""
         self.opened = None
 
-    def judge(self, error: Exception) -> Trouble:
+    def judge(self, error: Exception) -> Fault:
         """What an error of some library means, as far as that can be told."""
         status = _read_status(error)
         kinds = {kind.__name__ for kind in type(error).__mro__}
         if status == 429 or 500 <= status <= 599:
-            return Trouble(f"the server answered {status}", CHECK_NETWORK, is_transient=True)
+            return Fault(f"the server answered {status}", CHECK_NETWORK, is_transient=True)
         if "SSLError" in kinds:
-            return Trouble("the server's certificate is not trusted", CHECK_NETWORK)
+            return Fault("the server's certificate is not trusted", CHECK_NETWORK)
         if kinds & _PASSING:
-            return Trouble("the connection was lost or refused", CHECK_NETWORK, is_transient=True)
+            return Fault("the connection was lost or refused", CHECK_NETWORK, is_transient=True)
         if "JSONDecodeError" in kinds:
-            return Trouble("what answered is no such server", "check the address of the server")
+            return Fault("what answered is no such server", "check the address of the server")
         if status in {401, 403}:
-            return Trouble(f"the server answered {status}", ASK_FOR_ACCESS)
+            return Fault(f"the server answered {status}", ASK_FOR_ACCESS)
         if isinstance(error, FileNotFoundError):
-            return Trouble(f"there is no such place: {error.__cause__ or error}", _MAKE_PLACE)
+            return Fault(f"there is no such place: {error.__cause__ or error}", _MAKE_PLACE)
         if isinstance(error, NotImplementedError):
-            return Trouble("this kind of place cannot do that", "choose another for the results")
-        return judge_network(error) or Trouble(f"{type(error).__name__}: {error}")
+            return Fault("this kind of place cannot do that", "choose another for the results")
+        return judge_network(error) or Fault(f"{type(error).__name__}: {error}")
 
     def _path(self, key: str) -> str:
         return f"{self.root}/{key}" if key else self.root

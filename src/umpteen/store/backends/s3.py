@@ -21,10 +21,10 @@ from umpteen.store.backends.base import (
     IN_FLIGHT,
     READ_S,
     WRITE_ENDPOINT,
+    Backend,
     Body,
     Entry,
-    Place,
-    Trouble,
+    Fault,
     WrongOptionsError,
     gather,
     judge_network,
@@ -32,7 +32,7 @@ from umpteen.store.backends.base import (
 )
 from umpteen.store.directory import written_whole
 
-__all__ = ["S3Place"]
+__all__ = ["S3Backend"]
 
 _MB = 1024 * 1024
 _WHOLE_BYTES = 64 * _MB  # what is larger goes in parts, so that a fault costs one of them
@@ -56,15 +56,15 @@ _SEND_CHECKSUMS = (
 )
 _MAKE_ROOM = "make room or ask for more, then run the same command again"
 _TROUBLES = {
-    "ExpiredToken": Trouble("the credentials have expired", _RENEW),
-    "InvalidAccessKeyId": Trouble("the server does not know this access key", _CHECK_KEYS),
-    "SignatureDoesNotMatch": Trouble("the secret does not fit the access key", _CHECK_KEYS),
-    "InvalidToken": Trouble("the session token is wrong", _CHECK_KEYS),
-    "RequestTimeTooSkewed": Trouble("the clock of this machine is wrong", "set the clock"),
-    "AccessDenied": Trouble("access denied", ASK_FOR_ACCESS),
-    "NoSuchBucket": Trouble("there is no such bucket", "make the bucket, or name another"),
-    "QuotaExceeded": Trouble("the quota of the place is used up", _MAKE_ROOM),
-    "PermanentRedirect": Trouble(
+    "ExpiredToken": Fault("the credentials have expired", _RENEW),
+    "InvalidAccessKeyId": Fault("the server does not know this access key", _CHECK_KEYS),
+    "SignatureDoesNotMatch": Fault("the secret does not fit the access key", _CHECK_KEYS),
+    "InvalidToken": Fault("the session token is wrong", _CHECK_KEYS),
+    "RequestTimeTooSkewed": Fault("the clock of this machine is wrong", "set the clock"),
+    "AccessDenied": Fault("access denied", ASK_FOR_ACCESS),
+    "NoSuchBucket": Fault("there is no such bucket", "make the bucket, or name another"),
+    "QuotaExceeded": Fault("the quota of the place is used up", _MAKE_ROOM),
+    "PermanentRedirect": Fault(
         "the bucket is in another region",
         "name it: AWS_DEFAULT_REGION, or `client_kwargs: {region_name: …}` in `options`",
     ),
@@ -105,7 +105,7 @@ class _NoS3ServerError(Exception):
     """What answered speaks something else."""
 
 
-class S3Place(Place):
+class S3Backend(Backend):
     """A bucket, or what is below a prefix of it."""
 
     keeps_marks = True
@@ -351,29 +351,29 @@ class S3Place(Place):
         if filesystem is not None and filesystem._s3 is not None:  # noqa: SLF001
             await filesystem._s3creator.__aexit__(None, None, None)  # noqa: SLF001
 
-    def judge(self, error: Exception) -> Trouble:
+    def judge(self, error: Exception) -> Fault:
         """What an error of botocore, or of the connection below it, means."""
         from aiohttp import ClientError as PayloadError
         from botocore import exceptions
 
         if isinstance(error, _NoS3ServerError):
-            return Trouble(str(error), _CHECK_ENDPOINT)
+            return Fault(str(error), _CHECK_ENDPOINT)
         if isinstance(error, exceptions.ClientError):
             return self._judge_answer(error)
         if isinstance(error, exceptions.ParamValidationError):
-            return Trouble(" ".join(str(error).split()), _CHECK_KEYS, is_input=True)
+            return Fault(" ".join(str(error).split()), _CHECK_KEYS, is_input=True)
         if isinstance(error, (exceptions.NoCredentialsError, exceptions.PartialCredentialsError)):
-            return Trouble("no credentials were found", _CHECK_KEYS)
+            return Fault("no credentials were found", _CHECK_KEYS)
         if isinstance(error, exceptions.EndpointResolutionError):
-            return Trouble(str(error), WRITE_ENDPOINT, is_input=True)
+            return Fault(str(error), WRITE_ENDPOINT, is_input=True)
         if isinstance(error, exceptions.ProfileNotFound):
-            return Trouble("there is no such profile", _CHECK_KEYS)
+            return Fault("there is no such profile", _CHECK_KEYS)
         if isinstance(error, exceptions.SSLError):
             if "WRONG_VERSION_NUMBER" in str(error):
-                return Trouble("the server does not speak TLS", _CHECK_ENDPOINT)
-            return Trouble("the server's certificate is not trusted", CHECK_NETWORK)
+                return Fault("the server does not speak TLS", _CHECK_ENDPOINT)
+            return Fault("the server's certificate is not trusted", CHECK_NETWORK)
         if isinstance(error, (exceptions.ConnectTimeoutError, exceptions.ReadTimeoutError)):
-            return Trouble("no answer in time", CHECK_NETWORK, is_transient=True)
+            return Fault("no answer in time", CHECK_NETWORK, is_transient=True)
         if isinstance(
             error,
             (
@@ -384,15 +384,15 @@ class S3Place(Place):
                 PayloadError,
             ),
         ):
-            return Trouble("the connection was lost or refused", CHECK_NETWORK, is_transient=True)
-        return judge_network(error) or Trouble(f"{type(error).__name__}: {error}")
+            return Fault("the connection was lost or refused", CHECK_NETWORK, is_transient=True)
+        return judge_network(error) or Fault(f"{type(error).__name__}: {error}")
 
-    def _judge_answer(self, error: Exception) -> Trouble:
+    def _judge_answer(self, error: Exception) -> Fault:
         """What an error that a server answered means: by its code, else by its status."""
         code, status = _code(error), _status(error)
         found = _TROUBLES.get(_SAME.get(code, code))
         if code == "NoSuchBucket" and self._has_path():
-            return Trouble("there is no such bucket", _LEAVE_PATH)
+            return Fault("there is no such bucket", _LEAVE_PATH)
         if found:
             return found
         message = _message(error)
@@ -400,9 +400,9 @@ class S3Place(Place):
         if code in _PASSING or status == 429 or (status >= 500 and status not in _NEVER):
             is_known = code in _PASSING or code == str(status)
             reason = f"the server answered {status or code}" if is_known else said
-            return Trouble(reason, CHECK_NETWORK, is_transient=True)
+            return Fault(reason, CHECK_NETWORK, is_transient=True)
         wants_checksums = "checksum" in message.lower() or "content-md5" in message.lower()
-        return Trouble(said, _SEND_CHECKSUMS if wants_checksums else None)
+        return Fault(said, _SEND_CHECKSUMS if wants_checksums else None)
 
     def _has_path(self) -> bool:
         """Whether the endpoint has more behind its host."""

@@ -21,10 +21,10 @@ from umpteen.store.backends.base import (
     CHECK_NETWORK,
     CONNECT_S,
     READ_S,
+    Backend,
     Body,
     Entry,
-    Place,
-    Trouble,
+    Fault,
     WrongOptionsError,
     gather,
     judge_network,
@@ -33,7 +33,7 @@ from umpteen.store.backends.base import (
 from umpteen.store.directory import written_whole
 from umpteen.store.layout import JOB
 
-__all__ = ["SftpPlace"]
+__all__ = ["SftpBackend"]
 
 _KEEPALIVES = 4  # without an answer, and the connection is given up
 _HOST = re.compile(r"(?:(?P<username>[^@]+)@)?(?P<host>\[[^\]]+\]|[^:]+)(?::(?P<port>\d+))?")
@@ -43,7 +43,7 @@ _ACCEPT_KEY = "accept it once with `ssh`, or name a file as `known_hosts` in `op
 _PART_BYTES = 4 * 1024 * 1024
 
 
-class SftpPlace(Place):
+class SftpBackend(Backend):
     """A folder of an SFTP server. Paths are absolute; `/~/` at the start is its home."""
 
     is_exclusive = True
@@ -224,25 +224,25 @@ class SftpPlace(Place):
             await opened._pool.close()  # noqa: SLF001
             await opened._stack.aclose()  # noqa: SLF001
 
-    def judge(self, error: Exception) -> Trouble:
+    def judge(self, error: Exception) -> Fault:
         """What an error of asyncssh, or of the connection below it, means."""
         import asyncssh
         from asyncssh import sftp
 
         if isinstance(error, (asyncssh.PermissionDenied, PermissionError)):
-            return Trouble("the server refused the login", _CHECK_LOGIN)
+            return Fault("the server refused the login", _CHECK_LOGIN)
         if isinstance(error, asyncssh.HostKeyNotVerifiable):
-            return Trouble("the key of the host is not known here", _ACCEPT_KEY)
+            return Fault("the key of the host is not known here", _ACCEPT_KEY)
         passing = (sftp.SFTPConnectionLost, sftp.SFTPNoConnection, asyncssh.ChannelOpenError)
         if isinstance(error, (*passing, asyncssh.DisconnectError)):
-            return Trouble("the connection was lost or refused", CHECK_NETWORK, is_transient=True)
+            return Fault("the connection was lost or refused", CHECK_NETWORK, is_transient=True)
         if isinstance(error, (sftp.SFTPPermissionDenied, sftp.SFTPWriteProtect)):
-            return Trouble("permission denied", ASK_FOR_ACCESS)
+            return Fault("permission denied", ASK_FOR_ACCESS)
         if isinstance(error, sftp.SFTPError):
-            return Trouble(f"the server says {error.reason!r}", _LOOK_THERE)
+            return Fault(f"the server says {error.reason!r}", _LOOK_THERE)
         if isinstance(error, socket.gaierror):
-            return Trouble("no such host is known", CHECK_NETWORK, is_transient=True)
-        return judge_network(error) or Trouble(f"{type(error).__name__}: {error}")
+            return Fault("no such host is known", CHECK_NETWORK, is_transient=True)
+        return judge_network(error) or Fault(f"{type(error).__name__}: {error}")
 
     def _path(self, key: str) -> str:
         return f"{self.root.rstrip('/')}/{key}".rstrip("/") or "/"
