@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.command import Umpteen
 from tests.support.dask import DaskCluster
-from tests.support.sweep import list_processes
+from tests.support.processes import list_processes
 
 
 @pytest.fixture
