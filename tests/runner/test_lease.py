@@ -164,7 +164,7 @@ def test_lease_keeps_what_was_set_apart_until_it_is_old(leases: Path) -> None:
     for name in ("0-1", "1-1"):
         (spool / name).mkdir(parents=True)
         (spool / name / "stdout").touch()
-    kept = Path(lease.set_apart(str(spool / "1-1")))
+    kept = Path(lease.keep_refused(str(spool / "1-1")))
     lease.remove()
     assert (kept / "stdout").exists()
     assert not spool.exists()

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from tests.support.trees import Link, Program, put_tree, see_tree, trees
 from tests.support.wait import wait_until
 from umpteen.errors import StoreError
-from umpteen.runner.synced import lead_to, mark_used, place, remove_unused, unpack_once
+from umpteen.runner.synced import copy_into, link_at, mark_used, remove_unused, unpack_once
 from umpteen.submission.archive import measure, pack
 
 SMALL = {
@@ -80,7 +80,7 @@ def test_unpack_once_gives_what_was_packed(
     content = unpack_once(archive.digest, archive.fetch, str(folder / "root"))
     assert see_tree(Path(content)) == see_tree(folder / "source")
     assert measure(content).digest == archive.digest
-    place(content, str(folder / "placed"))
+    copy_into(content, str(folder / "placed"))
     assert see_tree(folder / "placed") == see_tree(folder / "source")
 
 
@@ -396,7 +396,7 @@ def test_place_goes_over_what_is_there(small: Archive, tmp_path: Path) -> None:
     content = unpack_once(small.digest, small.fetch)
     there = {"main.py": b"old", "mine": b"mine", "data": {"more": b""}, "latest": b"a file"}
     target = put_tree(tmp_path / "a" / "target", there)
-    place(content, str(target))
+    copy_into(content, str(target))
     expected = SMALL | {"mine": b"mine", "data": {"in put": b"1", "empty": {}, "more": b""}}
     assert see_tree(target) == see_tree(put_tree(tmp_path / "expected", expected))
 
@@ -404,10 +404,10 @@ def test_place_goes_over_what_is_there(small: Archive, tmp_path: Path) -> None:
 def test_place_leaves_equal_files_alone(small: Archive, tmp_path: Path) -> None:
     content = unpack_once(small.digest, small.fetch)
     target = tmp_path / "target"
-    place(content, str(target))
+    copy_into(content, str(target))
     (target / "data" / "in put").write_text("2")
     before = {path: os.lstat(path).st_ino for path in target.rglob("*")}
-    place(content, str(target))
+    copy_into(content, str(target))
     changed = [path.name for path, inode in before.items() if os.lstat(path).st_ino != inode]
     assert changed == ["in put"]
     assert (target / "data" / "in put").read_text() == "1"
@@ -416,7 +416,7 @@ def test_place_leaves_equal_files_alone(small: Archive, tmp_path: Path) -> None:
 def test_place_takes_only_what_was_synced(small: Archive, tmp_path: Path) -> None:
     content = unpack_once(small.digest, small.fetch)
     Path(content, "added by a command").touch()
-    place(content, str(tmp_path / "target"))
+    copy_into(content, str(tmp_path / "target"))
     assert see_tree(tmp_path / "target") == see_tree(tmp_path / "source")
 
 
@@ -425,7 +425,7 @@ def test_place_in_a_home_and_behind_a_link(
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     put_tree(tmp_path, {"home": {"code": Link("../scratch")}, "scratch": {}})
-    place(unpack_once(small.digest, small.fetch), "~/code")
+    copy_into(unpack_once(small.digest, small.fetch), "~/code")
     assert see_tree(tmp_path / "scratch") == see_tree(tmp_path / "source")
 
 
@@ -443,7 +443,7 @@ def test_place_where_something_else_stands_is_refused(
 ) -> None:
     target = put_tree(tmp_path / "target", there)
     with pytest.raises(StoreError, match=named):
-        place(unpack_once(small.digest, small.fetch), str(target))
+        copy_into(unpack_once(small.digest, small.fetch), str(target))
     assert not list(target.glob(".umpteen-*"))
 
 
@@ -451,13 +451,13 @@ def test_place_clears_what_a_killed_one_left(small: Archive, tmp_path: Path) -> 
     old, new = (f".umpteen-{letter * 16}.new" for letter in "ab")
     target = put_tree(tmp_path / "target", {old: b"", new: b"", ".umpteen-notes.new": b""})
     os.utime(target / old, (1, 1))
-    place(unpack_once(small.digest, small.fetch), str(target))
+    copy_into(unpack_once(small.digest, small.fetch), str(target))
     assert {name for name in os.listdir(target) if name[0] == "."} == {new, ".umpteen-notes.new"}
 
 
 def test_place_of_what_was_not_unpacked_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="is no folder that was unpacked"):
-        place(str(tmp_path), str(tmp_path / "target"))
+        copy_into(str(tmp_path), str(tmp_path / "target"))
 
 
 # --- a link to it ---------------------------------------------------------------------------
@@ -467,9 +467,9 @@ def test_lead_to_makes_a_link_where_nothing_is(small: Archive, tmp_path: Path) -
     content = unpack_once(small.digest, small.fetch)
     home = tmp_path / "a/b/code"
     for _ in range(2):
-        lead_to(content, f"{home}/")
+        link_at(content, f"{home}/")
         assert os.readlink(home) == content
-    lead_to(content, str(tmp_path / "main.py"))
+    link_at(content, str(tmp_path / "main.py"))
     assert (tmp_path / "main.py").read_bytes() == b"print()"
 
 
@@ -477,17 +477,17 @@ def test_lead_to_changes_only_a_link_of_its_own(small: Archive, tmp_path: Path) 
     content = unpack_once(small.digest, small.fetch)
     home, other, own = tmp_path / "code", tmp_path / "other", tmp_path / "own"
     os.symlink(content.replace(small.digest, "0" * 40), home)
-    lead_to(content, f"{home}/")
+    link_at(content, f"{home}/")
     assert os.readlink(home) == content
     os.symlink(tmp_path, other)
-    lead_to(content, f"{other}/")
+    link_at(content, f"{other}/")
     assert os.readlink(other) == str(tmp_path)
     own.mkdir()
-    lead_to(content, f"{own}/")
+    link_at(content, f"{own}/")
     assert not own.is_symlink()
     assert not list(tmp_path.glob("*.new"))
 
 
 def test_lead_to_where_nothing_can_be_made_does_nothing(small: Archive, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    lead_to(unpack_once(small.digest, small.fetch), f"{tmp_path}/file/code/")
+    link_at(unpack_once(small.digest, small.fetch), f"{tmp_path}/file/code/")

@@ -18,7 +18,7 @@ from umpteen.runner.active_batch import ActiveBatch
 from umpteen.runner.batch_start import Opener
 from umpteen.runner.lanes.group import Lanes
 from umpteen.runner.lanes.lane import BatchView
-from umpteen.runner.synced import lead_to, place, unpack_once
+from umpteen.runner.synced import copy_into, link_at, unpack_once
 from umpteen.store.address import is_remote
 from umpteen.store.job_files import CancelMark, read_cancel_mark
 from umpteen.store.layout import batch_key, synced_key
@@ -66,7 +66,7 @@ class BatchLoader:
         try:
             found = self._await(wait_s) if self.is_far else self._read(*self.unopened[-1])
         except StoreError as error:
-            self._bear(error)
+            self._note_refusal(error)
             return None
         if found is not None:
             self.refused_s = self.refused = None
@@ -94,7 +94,7 @@ class BatchLoader:
             _refuse_lost(batch)
         return Opened(ordinal, name, batch, read_cancel_mark(self.store))
 
-    def _bear(self, error: StoreError) -> None:
+    def _note_refusal(self, error: StoreError) -> None:
         """Have nothing more started until the next batch can be opened, which is tried again."""
         now = time.monotonic()
         self._open_at_s = now + _AGAIN_S
@@ -128,9 +128,9 @@ class BatchLoader:
                         self.store.delete(key)
                 raise
             if destination:
-                place(content, view.place(digest, destination))
+                copy_into(content, view.place(digest, destination))
             elif home:
-                lead_to(content, home)
+                link_at(content, home)
             self._unpacked.add((digest, destination, home))
 
     # --- at the end ---------------------------------------------------------------------

@@ -102,29 +102,29 @@ class Opener(NamedTuple):
             key, file = begun
             file.flush()
         self._clear_running(batch, starts)
-        opened = ActiveBatch(view, key, file)
+        active = ActiveBatch(view, key, file)
         if any(self.may_live(start) for start in starts):
-            opened.fenced = True
+            active.fenced = True
             starts = self._wait_for_earlier(batch, keys)
-        self._choose(opened, starts)
+        self._choose(active, starts)
         if read_cancel_mark(store).has_batch(batch):
-            self.record_cancelled(opened)
+            self.record_cancelled(active)
         elif self.kept:
-            opened.kept = self._find_kept(opened)
-            opened.todo = [position for position in opened.todo if position not in opened.kept]
-        return opened
+            active.kept = self._find_kept(active)
+            active.todo = [position for position in active.todo if position not in active.kept]
+        return active
 
-    def _find_kept(self, opened: ActiveBatch) -> dict[int, Kept]:
+    def _find_kept(self, active: ActiveBatch) -> dict[int, Kept]:
         """By position, the successes of dead runners whose outputs are here, or in their place."""
         found: dict[int, Kept] = {}
-        for position in opened.todo:
-            index = opened.view.indices[position]
+        for position in active.todo:
+            index = active.view.indices[position]
             kept = self.kept.get(index)
-            is_newer = kept is not None and kept.attempt > opened.attempts.get(index, 0)
-            if kept and is_newer and kept.digest == opened.view.digest(position):
+            is_newer = kept is not None and kept.attempt > active.attempts.get(index, 0)
+            if kept and is_newer and kept.digest == active.view.digest(position):
                 found[position] = kept
         arrived = [p for p, kept in found.items() if not os.path.isdir(kept.folder)]
-        for position in set(arrived).difference(self._list_complete(opened.view, found, arrived)):
+        for position in set(arrived).difference(self._list_complete(active.view, found, arrived)):
             del found[position]
         return found
 
@@ -150,52 +150,52 @@ class Opener(NamedTuple):
             store.close()
 
     def record_cancelled(
-        self, opened: ActiveBatch, reason: str = "", only: Container[int] | None = None
+        self, active: ActiveBatch, reason: str = "", only: Container[int] | None = None
     ) -> None:
         """Record what this start has not run, or `only` these task indices of it, as cancelled."""
-        indices = opened.view.indices
+        indices = active.view.indices
         chosen = {
             position
-            for position in [*opened.alone, *opened.todo]
-            if not opened.is_done(position) and (only is None or indices[position] in only)
+            for position in [*active.alone, *active.todo]
+            if not active.is_done(position) and (only is None or indices[position] in only)
         }
         lines = []
         for position in sorted(chosen):
-            record = self.build_record(opened, position, TaskState.CANCELLED.value, reason)
+            record = self.build_record(active, position, TaskState.CANCELLED.value, reason)
             lines.append(record.to_line() + "\n")
-            opened.states[position] = NUMBER_OF[record.state]
-        opened.file.append("".join(lines).encode())
-        opened.alone = [position for position in opened.alone if position not in chosen]
-        opened.todo = [position for position in opened.todo if position not in chosen]
-        opened.left = 0 if only is None else opened.left - len(chosen)
+            active.states[position] = NUMBER_OF[record.state]
+        active.file.append("".join(lines).encode())
+        active.alone = [position for position in active.alone if position not in chosen]
+        active.todo = [position for position in active.todo if position not in chosen]
+        active.left = 0 if only is None else active.left - len(chosen)
 
-    def must_yield(self, opened: ActiveBatch) -> bool:
+    def must_yield(self, active: ActiveBatch) -> bool:
         """Whether a later start has taken this batch over, or it was closed."""
-        batch = opened.view.batch
+        batch = active.view.batch
         if self.store.read(closed_key(batch)) is not None:
             return True
         for key in list_starts(self.store, batch):
-            if key > opened.key:
+            if key > active.key:
                 start = read_start(self.store, batch, key, self.here).opened
                 is_here = start.get("machine") == self.here.machine
                 if start and (not is_here or start.get("take_over")):
                     return True
         return False
 
-    def move_fenced(self, opened: ActiveBatch) -> None:
+    def move_fenced(self, active: ActiveBatch) -> None:
         """Bring this start's outputs to their place, once every earlier start has ended."""
-        batch = opened.view.batch
-        earlier = [key for key in list_starts(self.store, batch) if key < opened.key]
+        batch = active.view.batch
+        earlier = [key for key in list_starts(self.store, batch) if key < active.key]
         starts = [read_start(self.store, batch, key, self.here) for key in earlier]
         if any(self.may_live(start) for start in starts):
             return
-        opened.file.flush()
+        active.file.flush()
         won = {r.task for start in starts for r in start.records if r.succeeded}
-        own = read_start(self.store, batch, opened.key, self.here)
+        own = read_start(self.store, batch, active.key, self.here)
         for record in own.records:
             if record.outputs and record.succeeded and record.task not in won:
-                _move_outputs(self.store, opened.view, record)
-                opened.file.append(build_line({"event": "moved", "moved": record.task}))
+                _move_outputs(self.store, active.view, record)
+                active.file.append(build_line({"event": "moved", "moved": record.task}))
 
     def _build_start(self, view: BatchView) -> dict[str, Any]:
         return {
@@ -261,37 +261,37 @@ class Opener(NamedTuple):
                 with contextlib.suppress(StoreError):
                     self.store.delete(running_key(batch, start.key))
 
-    def _choose(self, opened: ActiveBatch, starts: Sequence[Start]) -> None:
+    def _choose(self, active: ActiveBatch, starts: Sequence[Start]) -> None:
         """What is left to do after what earlier starts recorded."""
-        view = opened.view
+        view = active.view
         if any(not start.ended or start.ended.get("left") for start in starts):
-            opened.unsure.update(view.indices)
+            active.unsure.update(view.indices)
         for position, (attempt, token, *tries) in view.before.items():
             index = view.indices[int(position)]
             if not attempt:
-                opened.unsure.add(index)
+                active.unsure.add(index)
                 continue
-            opened.attempts[index] = attempt
-            opened.labels[index] = (attempt, token)
+            active.attempts[index] = attempt
+            active.labels[index] = (attempt, token)
             if tries and tries[0]:
-                opened.tries[index] = tries[0]
+                active.tries[index] = tries[0]
         done = set()
         for token, record in ((s.key.token, record) for s in starts for record in s.records):
-            opened.labels[record.task] = (record.attempt, token)
-            made = opened.attempts.get(record.task, 0)
-            opened.attempts[record.task] = max(made, record.attempt)
+            active.labels[record.task] = (record.attempt, token)
+            made = active.attempts.get(record.task, 0)
+            active.attempts[record.task] = max(made, record.attempt)
             if record.is_final:
                 done.add(record.task)
-                opened.finals[record.task] = NUMBER_OF[record.state]
+                active.finals[record.task] = NUMBER_OF[record.state]
             elif record.retry:
-                opened.tries.setdefault(record.task, []).append(record.to_dict())
+                active.tries.setdefault(record.task, []).append(record.to_dict())
         todo = [p for p, index in enumerate(view.indices) if index not in done]
         suspects, killer = self._list_suspects(view, starts)
-        opened.alone = [p for p in todo if p in suspects and p != killer]
-        opened.todo = [p for p in todo if p not in suspects and p != killer]
-        opened.left = len(opened.alone) + len(opened.todo)
+        active.alone = [p for p in todo if p in suspects and p != killer]
+        active.todo = [p for p in todo if p not in suspects and p != killer]
+        active.left = len(active.alone) + len(active.todo)
         if killer in todo:
-            self._record_killer(opened, killer)
+            self._record_killer(active, killer)
 
     def _list_suspects(self, view: BatchView, starts: Sequence[Start]) -> tuple[set[int], int]:
         """(tasks that ran at the last two deaths, the one that killed three or -1)."""
@@ -328,20 +328,20 @@ class Opener(NamedTuple):
         lost = {position for position in ended if view.indices[position] not in recorded}
         return lost | read_last_slots(token, view.batch)
 
-    def _record_killer(self, opened: ActiveBatch, position: int) -> None:
+    def _record_killer(self, active: ActiveBatch, position: int) -> None:
         state, reason = TaskState.FAILED.value, REASON_KILLED_ITS_RUNNER
-        record = self.build_record(opened, position, state, reason)
-        opened.states[position] = NUMBER_OF[record.state]
-        opened.file.append(record.to_line().encode() + b"\n")
+        record = self.build_record(active, position, state, reason)
+        active.states[position] = NUMBER_OF[record.state]
+        active.file.append(record.to_line().encode() + b"\n")
 
-    def build_record(self, opened: ActiveBatch, position: int, state: str, reason: str) -> Record:
+    def build_record(self, active: ActiveBatch, position: int, state: str, reason: str) -> Record:
         """For a task that comes to its end without being run."""
-        index = opened.view.indices[position]
+        index = active.view.indices[position]
         now = round(time.time(), 3)
         return Record(
             task=index,
-            digest=opened.view.digest(position),
-            attempt=opened.attempts.get(index, 0) + 1,
+            digest=active.view.digest(position),
+            attempt=active.attempts.get(index, 0) + 1,
             state=state,
             start_s=now,
             end_s=now,

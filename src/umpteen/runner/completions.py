@@ -34,86 +34,86 @@ Echo = Optional[Callable[[BatchView, int, bytes], None]]
 class Completions:
     """The attempts of one runner. kills: what the kernel killed for want of memory.
 
-    echo: is given each outcome's batch, position and record, as it is told.
+    echo: is given each result's batch, position and record, as it is told.
     """
 
     def __init__(
         self,
         batches: ActiveBatches,
-        outgoing: Uploads,
-        recalls: Cancellation,
+        uploads: Uploads,
+        cancellation: Cancellation,
         kills: OutOfMemoryWatch,
         echo: Echo,
     ) -> None:
-        self.batches, self.outgoing, self.recalls = batches, outgoing, recalls
+        self.batches, self.uploads, self.cancellation = batches, uploads, cancellation
         self.recorder, self.kills, self.echo = batches.recorder, kills, echo
 
     def take(self, lines: list[bytes]) -> None:
         """What lanes told, a line each."""
-        open_batches, queue, recorder = self.batches.open, self.batches.queue, self.recorder
-        outcomes = []
+        open_batches, scheduler, recorder = self.batches.open, self.batches.scheduler, self.recorder
+        results = []
         for line in lines:
             head, _, rest = line.partition(b" ")
             if head == b"!":
-                recorder.hear_trouble(rest.decode(errors="replace"))
+                recorder.note_trouble(rest.decode(errors="replace"))
                 continue
             if head == b"-":
-                self.recalls.take_back(rest)
+                self.cancellation.take_back(rest)
                 continue
             if head == b"kept":
                 recorder.keep([rest.split(b" ", 2)[2] + b"\n"])
                 continue
             if recorder.trouble_s is not None:
-                recorder.hear_success()
+                recorder.note_success()
             position, state, record = rest.split(b" ", 2)
             key = int(head), int(position)
-            if key in self.recalls.over:
-                self.recalls.forget(key)
+            if key in self.cancellation.over:
+                self.cancellation.forget(key)
                 continue
-            opened = open_batches[key[0]]
+            active = open_batches[key[0]]
             if self.echo:
-                self.echo(opened.view, key[1], record)
-            queue.end(key)
+                self.echo(active.view, key[1], record)
+            scheduler.end(key)
             if int(state) in FAILURES:
-                record, comes_back = self._review(key, record)
+                record, is_retried = self._review(key, record)
             else:
-                comes_back = False
-            outcome = AttemptResult(key, int(state), record, comes_back)
-            if is_remote(opened.view.output(key[1])):
-                outcomes += self.outgoing.send(outcome, opened)
+                is_retried = False
+            result = AttemptResult(key, int(state), record, is_retried)
+            if is_remote(active.view.output(key[1])):
+                results += self.uploads.send(result, active)
             else:
-                outcomes.append(outcome)
-        self.note(outcomes)
+                results.append(result)
+        self.note(results)
 
     def take_arrived(self) -> None:
         """Those whose outputs have arrived since the last call."""
-        self.note(self.outgoing.take())
-        self.outgoing.hold_back()
+        self.note(self.uploads.take())
+        self.uploads.hold_back()
 
-    def note(self, outcomes: Sequence[AttemptResult]) -> None:
+    def note(self, results: Sequence[AttemptResult]) -> None:
         """Record what is complete, and what follows from it."""
-        open_batches, settle = self.batches.open, self.batches.settle
+        open_batches, record_end = self.batches.open, self.batches.record_end
         written: dict[int, list[bytes]] = {}
-        for key, state, record, comes_back in outcomes:
+        for key, state, record, is_retried in results:
             if key[0] not in open_batches:  # cancelled while a former attempt was on its way
                 continue
-            opened = open_batches[key[0]]
-            opened.seconds += _read_seconds(record)
-            if not comes_back:
-                settle(opened, key[1], state)
+            active = open_batches[key[0]]
+            active.seconds += _read_seconds(record)
+            if not is_retried:
+                record_end(active, key[1], state)
             written.setdefault(key[0], []).append(record)
         for ordinal, records in written.items():
-            opened = open_batches[ordinal]
-            self.recorder.append(opened.file, b"\n".join(records) + b"\n")
-            if not opened.left:
+            active = open_batches[ordinal]
+            self.recorder.append(active.file, b"\n".join(records) + b"\n")
+            if not active.left:
                 self.batches.end(ordinal)
-        self.batches.settle_unrun()
+        self.batches.record_never_started()
 
     def _review(self, key: tuple[int, int], line: bytes) -> tuple[bytes, bool]:
         """A failure's record, with what only the runner knows of it; whether it is tried again."""
         ordinal, position = key
-        opened = self.batches.open[ordinal]
-        terms = opened.view.terms_of(position)
+        active = self.batches.open[ordinal]
+        terms = active.view.terms_of(position)
         rules = terms.get("retries", ())
         may_be_killed = b'"signal":9,' in line or b'"exit_code":137,' in line
         if not rules and not may_be_killed:
@@ -124,8 +124,8 @@ class Completions:
             record["reason"] = REASON_OUT_OF_MEMORY
         index = record["task"]
         needs = build_needs(terms) or Resources()
-        again = plan_retry(rules, [*opened.tries.get(index, ()), record], needs.memory)
-        if again and index not in self.recalls.revoked and not self.batches.given_up:
+        again = plan_retry(rules, [*active.tries.get(index, ()), record], needs.memory)
+        if again and index not in self.cancellation.revoked and not self.batches.given_up:
             record["retry"] = True
             self.batches.try_again(key, record, again)
         return build_line(record)[:-1], "retry" in record

@@ -30,15 +30,15 @@ class Dispatcher:
 
     def __init__(
         self,
-        intake: BatchLoader,
+        batch_loader: BatchLoader,
         batches: ActiveBatches,
-        attempts: Completions,
-        recalls: Cancellation,
-        outgoing: Uploads,
+        completions: Completions,
+        cancellation: Cancellation,
+        uploads: Uploads,
         lanes: Lanes,
     ) -> None:
-        self.intake, self.batches, self.attempts = intake, batches, attempts
-        self.recalls, self.outgoing, self.lanes = recalls, outgoing, lanes
+        self.batch_loader, self.batches, self.completions = batch_loader, batches, completions
+        self.cancellation, self.uploads, self.lanes = cancellation, uploads, lanes
         self.chunk = b""
         self.passed_over: set[str] = set()  # of our batches, those that somebody else has
 
@@ -62,10 +62,10 @@ class Dispatcher:
         """The next ticket, None where there is none now."""
         batches = self.batches
         while not batches.given_up:
-            batches.settle_unrun()
-            taken = batches.queue.take(time.monotonic())
-            if taken is not None:
-                return batches.build_ticket(*taken)
+            batches.record_never_started()
+            assignment = batches.scheduler.take(time.monotonic())
+            if assignment is not None:
+                return batches.build_ticket(*assignment)
             if not self._open_next():
                 return None
         return None
@@ -73,46 +73,52 @@ class Dispatcher:
     def _open_next(self) -> bool:
         """Open another batch, if there is one and it is of use now; whether one was."""
         batches = self.batches
-        if not self.intake.unopened or batches.queue.is_ready:
+        if not self.batch_loader.unopened or batches.scheduler.is_ready:
             return False
-        if batches.queue.under_way and len(batches.open) >= _OPEN_MOST:
+        if batches.scheduler.under_way and len(batches.open) >= _OPEN_MOST:
             return False
-        found = self.intake.take_next(0.0 if batches.queue.under_way else _IDLE_S)
+        found = self.batch_loader.take_next(0.0 if batches.scheduler.under_way else _IDLE_S)
         if found is None:
             return False
         if found.batch is not None:
-            self._take_on(found.ordinal, found.batch, found.cancel)
+            self._activate(found.ordinal, found.batch, found.cancel)
         else:
             self.passed_over.add(found.name)
             if batches.has_graph:
-                batches.learn_of({found.name})
+                batches.read_upstream({found.name})
         return True
 
-    def _take_on(self, ordinal: int, opened: ActiveBatch, mark: CancelMark) -> None:
+    def _activate(self, ordinal: int, active: ActiveBatch, mark: CancelMark) -> None:
         """Have the tasks of a batch that was opened run."""
         batches = self.batches
-        batches.take_on(ordinal, opened)
-        if opened.view.has_graph:
+        batches.activate(ordinal, active)
+        if active.view.has_graph:
             own = set(self.lanes.work.batches) - self.passed_over
-            batches.learn_of(set(opened.view.waits) - own)
-        if kept := self.outgoing.send_kept(ordinal, opened):
-            self.attempts.note(kept)
-        batches.line_up(ordinal, opened)
-        self.recalls.cancel(mark)
-        if not opened.left and ordinal in batches.open:
+            batches.read_upstream(set(active.view.waits) - own)
+        if kept := self.uploads.send_kept(ordinal, active):
+            self.completions.note(kept)
+        batches.enqueue(ordinal, active)
+        self.cancellation.cancel(mark)
+        if not active.left and ordinal in batches.open:
             batches.end(ordinal)
 
     def _is_exhausted(self) -> bool:
         """Whether no ticket will follow, not even when what is under way has ended."""
-        queue = self.batches.queue
-        if self.intake.unopened or not queue.is_empty:
+        scheduler = self.batches.scheduler
+        if self.batch_loader.unopened or not scheduler.is_empty:
             return self._is_stuck()
-        return not queue.under_way or not self.batches.has_rules
+        return not scheduler.under_way or not self.batches.has_rules
 
     def _is_stuck(self) -> bool:
         """Whether what is left waits for tasks that nobody will bring to an end."""
-        queue = self.batches.queue
-        if self.intake.unopened or queue.is_ready or queue.due or queue.unrun or queue.under_way:
+        scheduler = self.batches.scheduler
+        if (
+            self.batch_loader.unopened
+            or scheduler.is_ready
+            or scheduler.due
+            or scheduler.never_started
+            or scheduler.under_way
+        ):
             return False
         # Others may wait for what is on its way.
-        return not self.batches.foreign.waited_for and not self.outgoing.count_left()
+        return not self.batches.upstream.waited_for and not self.uploads.count_left()

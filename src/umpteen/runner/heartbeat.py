@@ -45,23 +45,23 @@ class Heartbeat:
     def __init__(self, opener: Opener, lease: Lease) -> None:
         self.opener, self.store, self.lease = opener, opener.store, lease
         is_far = is_remote(self.store.address)
-        self.aside = BackgroundQueue() if is_far else None
+        self.background = BackgroundQueue() if is_far else None
         self.live = LiveOutputs(self.store) if is_far else None
         self.live_at_s = 0.0
         self.running_s = _RUNNING_FAR_S if is_far else _RUNNING_S
         self.marks: Marks | None = None
         self.is_looking = False
-        self.told_trouble = ""
+        self.shown_trouble = ""
 
     # --- what they want -------------------------------------------------------------------
 
     def look(self, batches: Open) -> None:
         """Look for later starts, `closed`, and the cancel mark; `take_marks` has them then."""
-        if self.aside is None:
+        if self.background is None:
             self._read_marks(batches)
         elif not self.is_looking:
             self.is_looking = True
-            self.aside.do(functools.partial(self._read_marks, batches))
+            self.background.do(functools.partial(self._read_marks, batches))
 
     def _read_marks(self, batches: Open) -> None:
         try:
@@ -85,35 +85,35 @@ class Heartbeat:
 
         trouble: what keeps the runner from going on; empty where nothing does.
         """
-        if trouble != self.told_trouble:
-            self.told_trouble = trouble
-            self.lease.tell_trouble(trouble)
+        if trouble != self.shown_trouble:
+            self.shown_trouble = trouble
+            self.lease.write_trouble(trouble)
         due = [each for each in batches.values() if now - each.shown_at_s >= self.running_s]
         slots = self.lease.list_slots() if due else []
-        if not slots and not any(opened.shown for opened in due):
+        if not slots and not any(active.shown for active in due):
             return False
-        for ordinal, opened in batches.items():
-            if opened not in due:
+        for ordinal, active in batches.items():
+            if active not in due:
                 continue
             running = [
-                [opened.view.indices[slot.position], slot.slot, round(slot.start_s, 3), slot.pid]
+                [active.view.indices[slot.position], slot.slot, round(slot.start_s, 3), slot.pid]
                 for slot in slots
                 if slot.ordinal == ordinal
             ]
             shown = build_line({"running": running, "trouble": trouble})
-            if shown == opened.shown and now - opened.shown_at_s < _RUNNING_AT_LEAST_S:
+            if shown == active.shown and now - active.shown_at_s < _RUNNING_AT_LEAST_S:
                 continue
-            opened.shown, opened.shown_at_s = shown, now
-            key = running_key(opened.view.batch, opened.key)
-            self._do_beside(functools.partial(self.store.replace, key, shown))
+            active.shown, active.shown_at_s = shown, now
+            key = running_key(active.view.batch, active.key)
+            self._do_in_background(functools.partial(self.store.replace, key, shown))
         return True
 
-    def remove_running(self, opened: ActiveBatch) -> None:
+    def remove_running(self, active: ActiveBatch) -> None:
         """Remove the running file of a batch that has ended."""
-        running = running_key(opened.view.batch, opened.key)
-        self._do_beside(lambda: self.store.delete(running))
-        if self.aside is None:
-            remove_empty(self.store.address, running_folder(opened.view.batch))
+        running = running_key(active.view.batch, active.key)
+        self._do_in_background(lambda: self.store.delete(running))
+        if self.background is None:
+            remove_empty(self.store.address, running_folder(active.view.batch))
 
     def send_live(self, now: float, batches: Open) -> None:
         """Put what is new of the tasks that somebody follows, when it is time."""
@@ -123,15 +123,15 @@ class Heartbeat:
         self.live_at_s = now + _LIVE_S
         running = []
         for slot in self.lease.list_slots():
-            opened = batches.get(slot.ordinal)
-            if opened is not None:
-                index = opened.view.indices[slot.position]
-                attempt = opened.attempts.get(index, 0) + 1
-                batch = opened.view.batch
+            active = batches.get(slot.ordinal)
+            if active is not None:
+                index = active.view.indices[slot.position]
+                attempt = active.attempts.get(index, 0) + 1
+                batch = active.view.batch
                 number = int(batch) if batch.isdigit() else 0
-                key = LiveKey(number, opened.key.start, attempt, self.opener.token)
+                key = LiveKey(number, active.key.start, attempt, self.opener.token)
                 running.append((index, key, spool_folder(self.lease.spool, index, attempt)))
-        self._do_beside(lambda: live.send(running))
+        self._do_in_background(lambda: live.send(running))
 
     def list_followed(self) -> set[int]:
         """Indices of the tasks that somebody follows, as last seen."""
@@ -140,17 +140,17 @@ class Heartbeat:
     def forget_live(self, index: int) -> None:
         """Put no more of a task, and remove what was: its outputs are in their place."""
         if self.live and index in self.live.wanted:
-            self._do_beside(functools.partial(self.live.forget, index))
+            self._do_in_background(functools.partial(self.live.forget, index))
 
     def finish(self) -> None:
         """Have what was begun in the thread end, for a few seconds."""
-        if self.aside:
-            self.aside.finish()
+        if self.background:
+            self.background.finish()
 
-    def _do_beside(self, call: Callable[[], None]) -> None:
+    def _do_in_background(self, call: Callable[[], None]) -> None:
         """What is no loss where the store refuses it, and is not waited for where it is far."""
-        if self.aside:
-            self.aside.do(call)
+        if self.background:
+            self.background.do(call)
         else:
             with contextlib.suppress(StoreError):
                 call()

@@ -156,12 +156,12 @@ class Lease:
 
         batches: the runner's list, so that the table can be read without it. Raises StoreError.
         """
-        self.tell_processes(batches, ())
+        self.write_processes(batches, ())
         fd = os.open(self.folder + "/slots", os.O_RDWR | os.O_CLOEXEC)
         self._table = mmap.mmap(fd, 0)
         os.close(fd)
 
-    def tell_processes(self, batches: Sequence[str], lanes: Sequence[int]) -> None:
+    def write_processes(self, batches: Sequence[str], lanes: Sequence[int]) -> None:
         """Say which processes this one and its lanes are. Raises StoreError."""
         own = read_process(os.getpid())
         told = {
@@ -214,7 +214,7 @@ class Lease:
         assert self._table is not None
         return [slot for slot in _parse_slots(bytes(self._table)) if slot.pid]
 
-    def tell_trouble(self, text: str) -> None:
+    def write_trouble(self, text: str) -> None:
         """Say what keeps the runner from going on; empty when nothing does any more."""
         with (
             contextlib.suppress(OSError),
@@ -222,12 +222,12 @@ class Lease:
         ):
             file.write(text)
 
-    def tell_strays(self, strays: Iterable[tuple[int, int]]) -> None:
+    def write_strays(self, strays: Iterable[tuple[int, int]]) -> None:
         """Say which orphans of tasks there are: pid and start time of each."""
         with contextlib.suppress(OSError):
             _replace(self.folder + "/strays", {"strays": list(strays)})
 
-    def set_apart(self, folder: str) -> str:
+    def keep_refused(self, folder: str) -> str:
         """Have a folder of the spool stay when all else of it goes; where it is from now on."""
         target = os.path.join(self.folder, _REFUSED, os.path.basename(folder))
         os.makedirs(os.path.dirname(target), exist_ok=True)
@@ -238,7 +238,7 @@ class Lease:
         """Give the lease up; its folder goes with it, or is forgotten later if it has to be kept."""
         if os.path.exists(os.path.join(self.folder, _REFUSED)):
             shutil.rmtree(self.spool, ignore_errors=True)
-            _bury(self.folder)
+            _mark_cleared(self.folder)
         else:
             shutil.rmtree(self.folder, ignore_errors=True)
         os.close(self.lock)
@@ -423,7 +423,7 @@ def end_leftovers(store: Identity, clear: Callable[[str, str], None] = _keep_all
                 _wind_down(folder)
                 _end_all_of(token, folder)
             clear(token, folder)
-            _bury(folder)
+            _mark_cleared(folder)
             dead.append(token)
     _forget_old()
     return dead
@@ -487,7 +487,7 @@ def _parse_kept(content: bytes, lease: str, boot: str) -> Iterator[tuple[int, Ke
                 yield index, Kept(attempt, str(record["digest"]), line, boot, folder, below)
 
 
-def _bury(folder: str) -> None:
+def _mark_cleared(folder: str) -> None:
     """Mark a dead runner's lease as dealt with; what ran at its death can still be read."""
     with contextlib.suppress(OSError), open(os.path.join(folder, "buried"), "wb"):
         pass

@@ -1,7 +1,7 @@
 """What running tasks print, brought to a store that is no folder while somebody follows.
 
 Whoever follows a task puts a mark; the runner that has it puts what is new in pieces, one
-after the other. Nobody follows: no piece is put (what is `live` is `outgoing`'s). Standard
+after the other. Nobody follows: no piece is put (what is `live` is `uploads`'s). Standard
 library alone.
 """
 

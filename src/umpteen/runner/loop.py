@@ -58,13 +58,13 @@ class Runner:
     """One run of the runner: the parts that it is made of, and the loop that calls them."""
 
     recorder: Recorder
-    others: Heartbeat
+    heartbeat: Heartbeat
     batches: ActiveBatches
-    outgoing: Uploads
-    attempts: Completions
-    recalls: Cancellation
-    intake: BatchLoader
-    feed: Dispatcher
+    uploads: Uploads
+    completions: Completions
+    cancellation: Cancellation
+    batch_loader: BatchLoader
+    dispatcher: Dispatcher
 
     def __init__(self, work: Work, token: str, lease: Lease, capacity: Capacity) -> None:
         self.work, self.token, self.lease = work, token, lease
@@ -86,26 +86,26 @@ class Runner:
         """Runs all batches to their end, and returns the exit code."""
         self.orphan_grace_s = options.orphan_grace_s
         become_subreaper()
-        signal.signal(signal.SIGUSR1, self._be_told_to_look)  # as early as may be: it would kill
+        signal.signal(signal.SIGUSR1, self._on_look_signal)  # as early as may be: it would kill
         clear_dead(self.work.store)
         kept = find_kept(self.work.store)
         self.lease.open_slots(self.work.batches)
         for number in STOP_SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
-                signal.signal(number, self._be_asked)
+                signal.signal(number, self._on_signal)
         self.lanes.fork()
-        self.lease.tell_processes(self.work.batches, list(self.lanes.controls))
+        self.lease.write_processes(self.work.batches, list(self.lanes.controls))
         self._begin(self._open_store(is_here=options.lease_fd >= 0), options, kept)
         self._work(options.watch_fd)
         return self._finish(options)
 
-    def _be_asked(self, number: int, *_: object) -> None:
+    def _on_signal(self, number: int, *_: object) -> None:
         is_ending = self.lanes.stopping
         if not self.stops.add(number) or (is_ending and number != signal.SIGINT):
             return
         self.asked = KILL if is_ending or self.stops.count > 1 else END_KINDLY
 
-    def _be_told_to_look(self, *_: object) -> None:
+    def _on_look_signal(self, *_: object) -> None:
         self.look_at_s = 0.0
 
     def _open_store(self, *, is_here: bool) -> Store:
@@ -120,40 +120,47 @@ class Runner:
         here = read_machine()
         opener = Opener(self.work.store, store, self.token, here, options.take_over, {}, kept)
         self.recorder = Recorder(store.address, lanes, self.patience_s)
-        self.others = Heartbeat(opener, lease)
-        foreign = Upstream(opener, self.began_s + self.patience_s)
-        self.batches = ActiveBatches(opener, lanes, self.recorder, self.others, foreign)
-        self.outgoing = Uploads(opener, lease, lanes, self.others)
-        self.recalls = Cancellation(self.batches, self.outgoing, lanes)
+        self.heartbeat = Heartbeat(opener, lease)
+        upstream = Upstream(opener, self.began_s + self.patience_s)
+        self.batches = ActiveBatches(opener, lanes, self.recorder, self.heartbeat, upstream)
+        self.uploads = Uploads(opener, lease, lanes, self.heartbeat)
+        self.cancellation = Cancellation(self.batches, self.uploads, lanes)
         echo = functools.partial(echo_outputs, lease.spool) if options.echo else None
-        self.attempts = Completions(self.batches, self.outgoing, self.recalls, lanes.kills, echo)
-        self.intake = BatchLoader(opener, lanes, self.patience_s)
-        self.feed = Dispatcher(
-            self.intake, self.batches, self.attempts, self.recalls, self.outgoing, lanes
+        self.completions = Completions(
+            self.batches, self.uploads, self.cancellation, lanes.kills, echo
+        )
+        self.batch_loader = BatchLoader(opener, lanes, self.patience_s)
+        self.dispatcher = Dispatcher(
+            self.batch_loader,
+            self.batches,
+            self.completions,
+            self.cancellation,
+            self.uploads,
+            lanes,
         )
 
     def _work(self, watch_fd: int) -> None:
         """Until every lane has ended: hand out tickets, record what they tell, obey."""
-        lanes, queue = self.lanes, self.batches.queue
+        lanes, scheduler = self.lanes, self.batches.scheduler
         lanes.watch()
         if watch_fd >= 0:
             lanes.watcher.add_file(watch_fd)
-        while lanes.controls or self._is_delivering():
+        while lanes.controls or self._is_uploading():
             if not lanes.is_fed:
-                self.feed.push()
+                self.dispatcher.push()
             ended, files = lanes.watcher.wait(self._patience_now_s())
             if lanes.done in files:
-                if queue.under_way > queue.slots:  # else a slot may be idle
+                if scheduler.under_way > scheduler.slots:  # else a slot may be idle
                     time.sleep(_BATCHING_S)
                 if not self._take_done():
                     lanes.watcher.remove_file(lanes.done)
             if watch_fd in files:
-                self._hear(watch_fd)
-            if self.outgoing.delivery:
-                self.attempts.take_arrived()
+                self._read_order(watch_fd)
+            if self.uploads.uploader:
+                self.completions.take_arrived()
             for pid in ended:
-                lanes.see_end(pid)
-            self._obey()
+                lanes.lane_ended(pid)
+            self._apply_orders()
             self.recorder.write_pending()
             self._keep_up(time.monotonic())
             reap_strangers(set(lanes.controls))
@@ -164,14 +171,14 @@ class Runner:
         now = time.monotonic()
         is_young = now < self.began_s + _YOUNG_S and not self.is_shown
         patience_s = 1.0 if self.lanes.is_fed and not is_young else 0.1
-        until_due_s = self.batches.queue.until_due_s(now)
+        until_due_s = self.batches.scheduler.until_due_s(now)
         return min(patience_s, until_due_s, max(0.0, self.kill_at_s - now))
 
     def _take_done(self) -> bool:
         """Record all that the lanes told since; False once every lane has closed its end."""
-        lines, is_open = self.lanes.read_told()
+        lines, is_open = self.lanes.read_messages()
         if lines and not self._has_lost_its_store():  # what came since is not in it
-            self.attempts.take(lines)
+            self.completions.take(lines)
         return is_open
 
     def _has_lost_its_store(self) -> bool:
@@ -183,7 +190,7 @@ class Runner:
 
     # --- what is ordered ----------------------------------------------------------------
 
-    def _hear(self, watch_fd: int) -> None:
+    def _read_order(self, watch_fd: int) -> None:
         """What the watching process orders; that it is gone is an order to end kindly."""
         order = os.read(watch_fd, 1)
         if order == GO_ON:  # without it
@@ -191,11 +198,11 @@ class Runner:
             return
         self.asked = order or END_KINDLY
         if not order:
-            self.batches.be_orphaned()
+            self.batches.mark_orphaned()
             self.kill_at_s = time.monotonic() + self.orphan_grace_s
             self.lanes.watcher.remove_file(watch_fd)
 
-    def _obey(self) -> None:
+    def _apply_orders(self) -> None:
         """Stop where that was ordered, at the deadline, or when the store has refused too long."""
         now = time.monotonic()
         if self._are_outputs_lost(now):
@@ -213,23 +220,23 @@ class Runner:
             self.lanes.stop(DEADLINE)
         elif self.recorder.is_lost(now):
             self.lanes.stop(END_KINDLY)
-        elif self.intake.is_lost(now):
+        elif self.batch_loader.is_lost(now):
             self.lanes.leave()
 
-    def _obey_marks(self, marks: Marks) -> None:
-        for opened in self.batches.open.values():
-            if opened.file.fd >= 0 and not os.fstat(opened.file.fd).st_nlink:
+    def _apply_marks(self, marks: Marks) -> None:
+        for active in self.batches.open.values():
+            if active.file.fd >= 0 and not os.fstat(active.file.fd).st_nlink:
                 self.recorder.give_up(f"{self.recorder.address} was removed")
                 self.lanes.stop(END_KINDLY)
                 return
-            if marks.cancel.has_batch(opened.view.batch):
+            if marks.cancel.has_batch(active.view.batch):
                 self.is_cancelled = True
                 self.lanes.stop(CANCEL_ALL)
                 return
         if marks.must_yield:
             self.lanes.stop(END_KINDLY)
         else:
-            self.recalls.cancel(marks.cancel)
+            self.cancellation.cancel(marks.cancel)
 
     # --- what is done again and again ---------------------------------------------------
 
@@ -237,15 +244,15 @@ class Runner:
         """What is done every few seconds."""
         if self._has_lost_its_store():
             return
-        batches, others = self.batches, self.others
+        batches, heartbeat = self.batches, self.heartbeat
         if now >= self.look_at_s:
             self.look_at_s = now + _LOOK_S
-            others.look(batches.open)
-            batches.learn_of_others()
-        if marks := others.take_marks():
-            self._obey_marks(marks)
-        others.send_live(now, batches.open)
-        self.outgoing.show(now, batches.open)
+            heartbeat.look(batches.open)
+            batches.reread_upstream()
+        if marks := heartbeat.take_marks():
+            self._apply_marks(marks)
+        heartbeat.send_live(now, batches.open)
+        self.uploads.show(now, batches.open)
         if now >= self.sync_at_s:
             self.sync_at_s = now + _SYNC_S
             self.recorder.sync()
@@ -253,37 +260,37 @@ class Runner:
             self.memory_at_s = now + _MEMORY_S
             self.lanes.guard_memory()
             self.lanes.note_strays()
-        self.is_shown |= others.show_running(now, batches.open, self._describe_trouble())
+        self.is_shown |= heartbeat.show_running(now, batches.open, self._describe_trouble())
 
     def _describe_trouble(self) -> str:
         if self.recorder.trouble_s is not None:
             return f"the results cannot be written: {self.recorder.trouble}"
-        if self.outgoing.trouble_s is not None:
-            return f"the results cannot be written: {self.outgoing.trouble}"
-        if self.intake.refused:
-            return str(self.intake.refused)
+        if self.uploads.trouble_s is not None:
+            return f"the results cannot be written: {self.uploads.trouble}"
+        if self.batch_loader.refused:
+            return str(self.batch_loader.refused)
         is_short = "memory" in self.lanes.held_for
         return "memory is short: nothing is started while other tasks run" if is_short else ""
 
-    def _is_delivering(self) -> bool:
-        if self.is_urgent or not self.outgoing.count_left():
+    def _is_uploading(self) -> bool:
+        if self.is_urgent or not self.uploads.count_left():
             return False
         return not (self.lanes.has_left and self._are_outputs_lost(time.monotonic()))
 
     def _are_outputs_lost(self, now: float) -> bool:
         """Whether outputs have not arrived for too long."""
-        since = self.outgoing.trouble_s
+        since = self.uploads.trouble_s
         return since is not None and now - since > self.patience_s
 
     # --- the end --------------------------------------------------------------------
 
     def _finish(self, options: Options) -> int:
         self.lanes.end_strays()
-        found = self.intake.finish_opening()
+        found = self.batch_loader.finish_opening()
         if found and found.batch:
             self.batches.add(found.ordinal, found.batch)
         if self.lanes.crashed:
-            self._keep_undelivered()
+            self._keep_unsent()
             with contextlib.suppress(OSError):
                 self.recorder.sync(wait=True)
             self._leave_kept()
@@ -291,8 +298,8 @@ class Runner:
             return RUNNER_CRASHED
         if self.is_cancelled or self.batches.given_up:
             with contextlib.suppress(OSError, StoreError):
-                self.batches.cancel_rest(self.intake.open_rest())
-        self._keep_undelivered()
+                self.batches.cancel_rest(self.batch_loader.open_rest())
+        self._keep_unsent()
         left = self._say_left()
         for ordinal in list(self.batches.open):
             self.batches.end(ordinal)
@@ -303,25 +310,25 @@ class Runner:
         self._remove_scratch()
         if self._leave_kept():
             return StoreError.exit_code
-        if not self.intake.unopened and not self.feed.passed_over:
+        if not self.batch_loader.unopened and not self.dispatcher.passed_over:
             self.lease.remove()  # else we are to be taken for dead, and not waited for
         return self._conclude(options, left)
 
-    def _keep_undelivered(self) -> None:
+    def _keep_unsent(self) -> None:
         """Have what did not arrive kept on this machine."""
-        if self.outgoing.delivery:
-            self.attempts.take_arrived()
-            left = self.outgoing.stop()
-            self.recorder.keep(left, self.outgoing.trouble, self.outgoing.hint)
+        if self.uploads.uploader:
+            self.completions.take_arrived()
+            left = self.uploads.stop()
+            self.recorder.keep(left, self.uploads.trouble, self.uploads.hint)
 
     def _wait_for_stores(self) -> None:
         is_hopeless = self.is_urgent or self._are_outputs_lost(time.monotonic())
         with (
             contextlib.suppress(OSError),
-            contextlib.nullcontext() if is_hopeless else self.others.store.patient(),
+            contextlib.nullcontext() if is_hopeless else self.heartbeat.store.patient(),
         ):
             self.recorder.sync(wait=True)
-        self.others.finish()
+        self.heartbeat.finish()
 
     def _remove_scratch(self) -> None:
         with contextlib.suppress(OSError):
@@ -338,14 +345,14 @@ class Runner:
         """What a signal has kept from its end; empty where nothing was."""
         if not self.stops.count or self.is_cancelled or self.batches.given_up:
             return ""
-        tasks = sum(opened.left for opened in self.batches.open.values())
-        batches = len(self.intake.unopened)
+        tasks = sum(active.left for active in self.batches.open.values())
+        batches = len(self.batch_loader.unopened)
         said = [f"{tasks:,} of its tasks"] * bool(tasks) + [f"{batches:,} batches"] * bool(batches)
         return " and ".join(said)
 
     def _conclude(self, options: Options, left: str) -> int:
         """Say what has kept us from all that was to be done; the exit code."""
-        if refused := self.intake.refused:
+        if refused := self.batch_loader.refused:
             complain(str(refused), refused.hint)
             return StoreError.exit_code
         if self.recorder.trouble_s:

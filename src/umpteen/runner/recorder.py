@@ -55,7 +55,7 @@ class Recorder:
         try:
             file.append(lines)
         except OSError as error:
-            self._suffer(error)
+            self._note_refusal(error)
 
     def write_pending(self) -> None:
         """Write what the store did not take before; its trouble is over if it does now."""
@@ -66,21 +66,21 @@ class Recorder:
             try:
                 file.append(b"")
             except OSError as error:
-                self._suffer(error)
+                self._note_refusal(error)
                 return
-        self.hear_success()
+        self.note_success()
         self.lanes.hold("store", is_on=False)
 
-    def _suffer(self, error: OSError) -> None:
+    def _note_refusal(self, error: OSError) -> None:
         self.lanes.hold("store", is_on=True)
-        self.hear_trouble(f"{error.strerror}: {error.filename or self.address}")
+        self.note_trouble(f"{error.strerror}: {error.filename or self.address}")
 
-    def hear_trouble(self, trouble: str) -> None:
+    def note_trouble(self, trouble: str) -> None:
         """The store refuses."""
         self.trouble, self.trouble_s = trouble, self.trouble_s or time.monotonic()
         self.hint = None
 
-    def hear_success(self) -> None:
+    def note_success(self) -> None:
         """The store takes what it is given."""
         self.trouble_s = None
 
@@ -131,14 +131,14 @@ class Recorder:
             kept.write(b"".join(self._kept))
             kept.flush()
             sync_filesystem(kept.fileno())  # what is beside it, too
-        self._hear_syncer()
+        self._note_sync_error()
         said = "the results store cannot be written" + (f": {self.trouble}" if self.trouble else "")
         count = sum(_is_outcome(line) for lines in self._kept for line in lines.splitlines())
         if not count:
             return said
         return f"{said}; {count} outcome{'s are' if count > 1 else ' is'} kept in {path}"
 
-    def _hear_syncer(self) -> None:
+    def _note_sync_error(self) -> None:
         """Why records could not be put, where nothing else was refused."""
         if not self.trouble and (error := self._syncer.error):
             self.trouble, self.hint = str(error), error.hint

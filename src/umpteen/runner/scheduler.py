@@ -95,13 +95,13 @@ class Scheduler:
 
     slots: how many may run at once. name_of: tells a task's name by its index. is_tight: a task
     is given out only when a slot is free for it; else as many as are asked for, to wait in a
-    pipe. unrun: tasks that will never start, for the caller to take from here.
+    pipe. never_started: tasks that will never start, for the caller to take from here.
     """
 
     def __init__(self, capacity: Capacity, slots: int, name_of: Callable[[int], str]) -> None:
         self.capacity, self.slots, self.name_of = capacity, slots, name_of
         self.is_tight = self.counts_cpus = False
-        self.unrun: list[NeverStarted] = []
+        self.never_started: list[NeverStarted] = []
         self.under_way = 0
         self.lines: dict[Resources | None, deque[_Key]] = {}
         self.due: list[tuple[float, _Key]] = []
@@ -130,7 +130,7 @@ class Scheduler:
                 continue
             barrier = tasks.after[position] if tasks.after else FREE
             if barrier == FREE:
-                self._line_up(key)
+                self._enqueue(key)
             else:
                 behind.setdefault(barrier, []).append(key)
         for number, keys in behind.items():
@@ -139,17 +139,17 @@ class Scheduler:
             self._put_behind(given, keys)
 
     def _note_needs(self, key: _Key, needs: Resources) -> bool:
-        """False, and the task unrun, where the machine can never have what it needs."""
+        """False, and the task never started, where the machine can never have what it needs."""
         for wanted, most, what in list_lacks(needs.cpus, needs.gpus, needs.memory, self.capacity):
             reason = f"needs {wanted} {what}, and this machine has {most}"
-            self.unrun.append(NeverStarted(*key, TaskState.FAILED.value, reason))
+            self.never_started.append(NeverStarted(*key, TaskState.FAILED.value, reason))
             return False
         self.needs_of[key] = needs
         self.is_tight = True
         self.counts_cpus |= needs.cpus > 0
         return True
 
-    def _line_up(self, key: _Key, *, first: bool = False) -> None:
+    def _enqueue(self, key: _Key, *, first: bool = False) -> None:
         line = self.lines.setdefault(self.needs_of.get(key), deque())
         if first:
             line.appendleft(key)
@@ -183,7 +183,7 @@ class Scheduler:
         if not barrier.reason and not meets(outcome, STATES[state]):
             barrier.reason = f"after {self.name_of(index)}, which {_HOW[state]}"
 
-    def come_back(self, key: _Key, at_s: float, needs: Resources | None) -> None:
+    def requeue(self, key: _Key, at_s: float, needs: Resources | None) -> None:
         """A task that ended is to run again at a time of the monotonic clock."""
         if needs:
             here = self.capacity
@@ -196,7 +196,7 @@ class Scheduler:
     def take(self, now_s: float) -> Assignment | None:
         """The next task; None where none may start now."""
         while self.due and self.due[0][0] <= now_s:
-            self._line_up(heapq.heappop(self.due)[1], first=True)
+            self._enqueue(heapq.heappop(self.due)[1], first=True)
         if not self.lines:
             return None
         if not self.is_tight:
@@ -259,7 +259,7 @@ class Scheduler:
         if self.using and key in self.using:
             self._use(*self.using.pop(key), -1)
 
-    def learn(self, index: int, state: int) -> None:
+    def task_ended(self, index: int, state: int) -> None:
         """A task has come to its end: what waits for it may start, or never will."""
         if index >= len(self.states):
             self.states.extend(bytes([_UNKNOWN]) * (index + 1 - len(self.states)))
@@ -280,9 +280,11 @@ class Scheduler:
                 continue
             self.blocked.discard(key)
             if barrier.reason:
-                self.unrun.append(NeverStarted(*key, TaskState.SKIPPED.value, barrier.reason))
+                self.never_started.append(
+                    NeverStarted(*key, TaskState.SKIPPED.value, barrier.reason)
+                )
             else:
-                self._line_up(key)
+                self._enqueue(key)
 
     def drop(self, keys: set[_Key]) -> set[_Key]:
         """Forget those of the tasks that have not been given out; which these were."""
@@ -307,7 +309,7 @@ class Scheduler:
     @property
     def is_empty(self) -> bool:
         """Whether everything has been given out."""
-        return not (self.lines or self.due or self.blocked or self.unrun)
+        return not (self.lines or self.due or self.blocked or self.never_started)
 
     def until_due_s(self, now_s: float) -> float:
         """Seconds until a task comes back; infinite where none does."""

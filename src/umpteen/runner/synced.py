@@ -32,11 +32,11 @@ from umpteen.model.archive import CHUNK, DIGEST_BYTES, stays_inside
 from umpteen.runner.lease import SYNCED
 from umpteen.system.locks import leases_folder, local_lock, lock_file
 
-__all__ = ["lead_to", "mark_used", "place", "remove_unused", "synced_folder", "unpack_once"]
+__all__ = ["copy_into", "link_at", "mark_used", "remove_unused", "synced_folder", "unpack_once"]
 
 _DIGEST = re.compile(f"[0-9a-f]{{{2 * DIGEST_BYTES}}}")
 _CONTENT, _LISTING = "content", "listing"
-_LED = re.compile(f"/.*/{SYNCED}/{_DIGEST.pattern}/{_CONTENT}(/[^/]*)?")
+_OUR_LINK = re.compile(f"/.*/{SYNCED}/{_DIGEST.pattern}/{_CONTENT}(/[^/]*)?")
 _MAKING, _ASIDE, _LOCK = ".new", ".old", ".lock"
 _FORGET_S = 3600.0
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -88,7 +88,7 @@ def remove_unused(older_than_s: float, root: str | None = None) -> int:
         return sum(_remove_unused(root, digest, older_than_s) for digest in _list_digests(names))
 
 
-def place(content: str, destination: str) -> None:
+def copy_into(content: str, destination: str) -> None:
     """Put a folder of `unpack_once` into another one, over what is there.
 
     A file that is equal is left alone, one that differs is put whole; nothing is removed.
@@ -111,7 +111,7 @@ def place(content: str, destination: str) -> None:
                 _place_file(source, target, destination)
 
 
-def lead_to(content: str, home: str) -> None:
+def link_at(content: str, home: str) -> None:
     """Make a link to a folder of `unpack_once` where that was on the machine it comes from.
 
     home: that path; a folder's with / at its end, else that of the only file. What is there
@@ -141,7 +141,7 @@ def _put_link(target: str, path: str) -> None:
         if error.errno == errno.EINVAL:  # it is no link
             return
         raise
-    if found != target and _LED.fullmatch(found):
+    if found != target and _OUR_LINK.fullmatch(found):
         temporary = f"{path}.{os.urandom(4).hex()}{_MAKING}"
         os.symlink(target, temporary)
         os.replace(temporary, path)

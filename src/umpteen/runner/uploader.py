@@ -1,7 +1,7 @@
 """Brings what tasks left in the spool of this machine to stores that are no folders.
 
 A slot must not wait for a network, so a lane leaves a task's files in a folder of the spool,
-and threads here put them where they belong while other tasks run. A parcel is the outputs of
+and threads here put them where they belong while other tasks run. An upload is the outputs of
 one attempt; what it vouches for is recorded when it has arrived. Standard library alone.
 """
 
@@ -27,10 +27,10 @@ __all__ = ["Partial", "Upload", "Uploader"]
 
 _MOVING = re.compile(rf"attempts/[^/]+{re.escape(UNFINISHED)}")
 _THREADS, _SHOWING_MOST = 4, 2
-_AT_ONCE = 8  # parcels that a thread puts together
+_AT_ONCE = 8  # uploads that a thread puts together
 _AGAIN_S = 1.0
 _REFUSED_MOST = 3
-_BACKLOG = 500  # parcels on their way before nothing more is to be started
+_BACKLOG = 500  # uploads on their way before nothing more is to be started
 _BACKLOG_BYTES = 2 << 30  # the same, or a part of what is free on the disk of the spool:
 _BACKLOG_SHARE = 4
 _PRINTED = ("stdout", "stderr")
@@ -45,15 +45,15 @@ class Upload:
     task's folder. below: the part of that where they belong, empty for the folder itself.
     aside: number and runner of the attempt whose outputs are there, to be moved first.
     is_unsure: whether an attempt that was not recorded may have left some. size: bytes of its
-    files. outcome: what the sender wants back. problem: why the outputs cannot be kept, whatever the store does;
+    files. result: what the sender wants back. problem: why the outputs cannot be kept, whatever the store does;
     they stay where they are then. partial: what was sent of the same attempt while it ran.
     """
 
     def __init__(
-        self, index: int, folder: str, output: str, below: str, status_file: str, outcome: Any
+        self, index: int, folder: str, output: str, below: str, status_file: str, result: Any
     ) -> None:
         self.index, self.folder, self.output, self.below = index, folder, output, below
-        self.status_file, self.outcome = status_file, outcome
+        self.status_file, self.result = status_file, result
         self.aside: tuple[int, str] | None = None
         self.is_unsure = False
         self.size = 0
@@ -67,8 +67,8 @@ class Upload:
 class Partial:
     """What an attempt has printed so far, put in its place while it runs; it stays here, too.
 
-    index, output, below: as of a parcel. folder: where the attempt has its files. aside,
-    is_unsure: as of a parcel, which then has none. is_sent: whether it is on its way. shown:
+    index, output, below: as of an upload. folder: where the attempt has its files. aside,
+    is_unsure: as of an upload, which then has none. is_sent: whether it is on its way. shown:
     bytes of each file that are there.
     """
 
@@ -90,9 +90,9 @@ class Partial:
 
 
 class Uploader:
-    """Threads that put parcels; `bell` is a descriptor to read from when some have arrived.
+    """Threads that put uploads; `bell` is a descriptor to read from when some have arrived.
 
-    trouble: what keeps parcels from arriving, and `hint` what to do about it, since `trouble_s`;
+    trouble: what keeps uploads from arriving, and `hint` what to do about it, since `trouble_s`;
     None while nothing does.
     """
 
@@ -118,11 +118,11 @@ class Uploader:
         for _ in range(_THREADS):
             threading.Thread(target=self._work, daemon=True).start()
 
-    def send(self, parcel: Upload) -> None:
-        """Take a parcel; those of one task arrive in the order in which they were sent."""
+    def send(self, upload: Upload) -> None:
+        """Take an upload; those of one task arrive in the order in which they were sent."""
         with self.changed:
-            self.waiting.append(parcel)
-            self.bytes_left += parcel.size
+            self.waiting.append(upload)
+            self.bytes_left += upload.size
             self.changed.notify()
 
     def show(self, partial: Partial) -> None:
@@ -134,7 +134,7 @@ class Uploader:
                 self.changed.notify()
 
     def withdraw(self, partial: Partial) -> None:
-        """Put no more of it but what is being put, before which no parcel of its task goes."""
+        """Put no more of it but what is being put, before which no upload of its task goes."""
         with self.changed, contextlib.suppress(ValueError):
             self.partials.remove(partial)
 
@@ -185,24 +185,24 @@ class Uploader:
 
     def _work(self) -> None:
         while True:
-            parcels, partial = self._next()
+            uploads, partial = self._next()
             if partial:
                 self._show(partial)
                 continue
-            if not parcels:
+            if not uploads:
                 return
             try:
-                self._put(parcels)
+                self._put(uploads)
             except StoreError as error:
-                self._put_back(parcels, error)
+                self._put_back(uploads, error)
             except UmpteenError as error:  # of an address that cannot be opened here
-                if len(parcels) == 1:
-                    parcels[0].problem = f"could not keep its outputs: {error}"
-                    self._finish(parcels)
+                if len(uploads) == 1:
+                    uploads[0].problem = f"could not keep its outputs: {error}"
+                    self._finish(uploads)
                 else:
-                    self._put_back(parcels, StoreError(str(error), error.hint))
+                    self._put_back(uploads, StoreError(str(error), error.hint))
             else:
-                self._finish(parcels)
+                self._finish(uploads)
 
     def _next(self) -> tuple[list[Upload], Partial | None]:
         """Some that no other thread has, none of a task that another has; none at the end.
@@ -215,27 +215,27 @@ class Uploader:
                     return [], partial
                 chosen: list[Upload] = []
                 indices = {*self.busy, *self.showing}
-                for parcel in self.waiting:
-                    if len(chosen) == _AT_ONCE or (chosen and (self.trouble or parcel.is_alone)):
+                for upload in self.waiting:
+                    if len(chosen) == _AT_ONCE or (chosen and (self.trouble or upload.is_alone)):
                         break
-                    if parcel.index not in indices:
-                        chosen.append(parcel)
-                    indices.add(parcel.index)
+                    if upload.index not in indices:
+                        chosen.append(upload)
+                    indices.add(upload.index)
                     if chosen and chosen[0].is_alone:
                         break
                 if chosen:
-                    for parcel in chosen:
-                        self.waiting.remove(parcel)
-                        self.busy[parcel.index] = parcel
+                    for upload in chosen:
+                        self.waiting.remove(upload)
+                        self.busy[upload.index] = upload
                     return chosen, None
                 self.changed.wait()
             return [], None
 
     def _next_partial(self) -> Partial | None:
-        """One of a task of which no parcel is on its way."""
+        """One of a task of which no upload is on its way."""
         if not self.partials or len(self.showing) >= _SHOWING_MOST:
             return None
-        under_way = {*self.busy, *self.showing, *(parcel.index for parcel in self.waiting)}
+        under_way = {*self.busy, *self.showing, *(upload.index for upload in self.waiting)}
         for partial in self.partials:
             if partial.index not in under_way:
                 self.partials.remove(partial)
@@ -243,30 +243,30 @@ class Uploader:
                 return partial
         return None
 
-    def _put(self, parcels: list[Upload]) -> None:
+    def _put(self, uploads: list[Upload]) -> None:
         """Outputs first, the exit codes when all else is there; raises StoreError."""
         files: dict[Store, list[tuple[str, str]]] = {}
         codes: dict[Store, list[tuple[str, str]]] = {}
-        for parcel in parcels:
-            store, folder = self._find(parcel.output)
-            self._make_room(parcel.partial or parcel, store, folder)
-            target = f"{folder}/{parcel.below}" if parcel.below else folder
-            for name, path in list(_list_files(parcel)):
-                if name != parcel.status_file:
+        for upload in uploads:
+            store, folder = self._find(upload.output)
+            self._make_room(upload.partial or upload, store, folder)
+            target = f"{folder}/{upload.below}" if upload.below else folder
+            for name, path in list(_list_files(upload)):
+                if name != upload.status_file:
                     files.setdefault(store, []).append((f"{target}/{name}", path))
-                elif not parcel.problem:
+                elif not upload.problem:
                     codes.setdefault(store, []).append((f"{target}/{name}", path))
         for kind in (files, codes):
             for store, pairs in kind.items():
                 store.put_many(pairs)
-        for parcel in parcels:
-            self._remove_shown(parcel)
+        for upload in uploads:
+            self._remove_shown(upload)
 
-    def _remove_shown(self, parcel: Upload) -> None:
+    def _remove_shown(self, upload: Upload) -> None:
         """Of an attempt whose outputs are not where it was shown: another comes there."""
-        shown = parcel.partial
-        if shown and shown.shown and shown.below != parcel.below:
-            store, folder = self._find(parcel.output)
+        shown = upload.partial
+        if shown and shown.shown and shown.below != upload.below:
+            store, folder = self._find(upload.output)
             store.delete_many([f"{folder}/{name}" for name in _PRINTED])
             shown.shown.clear()
 
@@ -290,57 +290,57 @@ class Uploader:
         with self.opening:
             return find_output(self.store, output, self.elsewhere)
 
-    def _make_room(self, parcel: Upload | Partial, store: Store, folder: str) -> None:
+    def _make_room(self, upload: Upload | Partial, store: Store, folder: str) -> None:
         """Move or remove what is there of others, once."""
-        if parcel.aside:
-            _set_aside(store, folder, attempt_folder(*parcel.aside))
-        elif parcel.is_unsure:
+        if upload.aside:
+            _set_aside(store, folder, attempt_folder(*upload.aside))
+        elif upload.is_unsure:
             left = [name for name, _ in store.walk(folder) if name.split("/")[0] in OUTPUTS]
             store.delete_many([f"{folder}/{name}" for name in left])
-        parcel.aside, parcel.is_unsure = None, False
+        upload.aside, upload.is_unsure = None, False
 
-    def _put_back(self, parcels: list[Upload], error: StoreError) -> None:
-        if len(parcels) == 1 and self._is_own_fault(parcels[0], error):
-            parcels[0].problem = f"could not keep its outputs: {error}"
-            self._finish(parcels)
+    def _put_back(self, uploads: list[Upload], error: StoreError) -> None:
+        if len(uploads) == 1 and self._is_own_fault(uploads[0], error):
+            uploads[0].problem = f"could not keep its outputs: {error}"
+            self._finish(uploads)
             return
-        for parcel in parcels:
-            parcel.is_alone = True
+        for upload in uploads:
+            upload.is_alone = True
         with self.changed:
             self.trouble, self.hint = str(error), error.hint
             self.trouble_s = self.trouble_s or time.monotonic()
-            self.waiting.extendleft(reversed(parcels))
-            self._release(parcels)
+            self.waiting.extendleft(reversed(uploads))
+            self._release(uploads)
             if not self.is_stopped:
                 self.changed.wait(_AGAIN_S)
         self._wake()
 
-    def _is_own_fault(self, parcel: Upload, error: StoreError) -> bool:
+    def _is_own_fault(self, upload: Upload, error: StoreError) -> bool:
         """Whether the store refuses this one again and again, and takes others meanwhile."""
         if error.transient:
             return False
-        parcel.refused += 1
-        if parcel.refused == 1:
-            parcel.others = self.count
-        return parcel.refused >= _REFUSED_MOST and self.count > parcel.others
+        upload.refused += 1
+        if upload.refused == 1:
+            upload.others = self.count
+        return upload.refused >= _REFUSED_MOST and self.count > upload.others
 
-    def _finish(self, parcels: list[Upload]) -> None:
-        for parcel in parcels:
-            if not parcel.problem:
-                shutil.rmtree(parcel.folder, ignore_errors=True)
+    def _finish(self, uploads: list[Upload]) -> None:
+        for upload in uploads:
+            if not upload.problem:
+                shutil.rmtree(upload.folder, ignore_errors=True)
         with self.changed:
-            if not parcels[0].problem:
+            if not uploads[0].problem:
                 self.trouble, self.trouble_s = "", None
-                self.count += len(parcels)
-            self.bytes_left -= sum(parcel.size for parcel in parcels)
-            self._release(parcels)
-            self.arrived.extend(parcels)
+                self.count += len(uploads)
+            self.bytes_left -= sum(upload.size for upload in uploads)
+            self._release(uploads)
+            self.arrived.extend(uploads)
             self.changed.notify_all()
         self._wake()
 
-    def _release(self, parcels: list[Upload]) -> None:
-        for parcel in parcels:
-            del self.busy[parcel.index]
+    def _release(self, uploads: list[Upload]) -> None:
+        for upload in uploads:
+            del self.busy[upload.index]
 
     def _wake(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -371,25 +371,25 @@ def _set_aside(store: Store, folder: str, label: str) -> None:
         store.delete(f"{folder}/{label}{UNFINISHED}")
 
 
-def _list_files(parcel: Upload) -> Iterator[tuple[str, str]]:
+def _list_files(upload: Upload) -> Iterator[tuple[str, str]]:
     """(name below the task's folder, path here) of all that is a file, also behind a link."""
 
     def note(error: OSError) -> None:
-        parcel.problem = f"could not keep {error.filename}: {error.strerror}"
+        upload.problem = f"could not keep {error.filename}: {error.strerror}"
 
-    for parent, _, names in os.walk(parcel.folder, onerror=note):
-        below = os.path.relpath(parent, parcel.folder)
+    for parent, _, names in os.walk(upload.folder, onerror=note):
+        below = os.path.relpath(parent, upload.folder)
         for name in names:
             path = os.path.join(parent, name)
             if not os.path.isfile(path):  # a pipe, or a link to nowhere
                 continue
             if not os.access(path, os.R_OK):
-                parcel.problem = f"could not keep {name!r}: it may not be read"
+                upload.problem = f"could not keep {name!r}: it may not be read"
                 continue
             shown = name if below == "." else f"{below}/{name}"
             try:
                 shown.encode()
             except UnicodeEncodeError:
-                parcel.problem = f"could not keep {shown!r}: its name is not UTF-8"
+                upload.problem = f"could not keep {shown!r}: its name is not UTF-8"
             else:
                 yield shown, path

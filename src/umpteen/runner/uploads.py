@@ -1,7 +1,7 @@
 """Outputs that go elsewhere than to a folder: from the spool to where they belong.
 
-What a lane told of an attempt is an outcome; it waits here until the attempt's outputs have
-arrived, and is recorded then. `delivery` does the carrying. What running tasks print is
+What a lane told of an attempt is a result; it waits here until the attempt's outputs have
+arrived, and is recorded then. `uploader` does the carrying. What running tasks print is
 shown in its place, where that is wanted. Standard library alone.
 """
 
@@ -35,66 +35,66 @@ _SUCCEEDED = NUMBER_OF[TaskState.SUCCEEDED.value]
 class AttemptResult(NamedTuple):
     """What a lane told of a task: its key, the number of its state, its record.
 
-    comes_back: whether another attempt follows.
+    is_retried: whether another attempt follows.
     """
 
     key: tuple[int, int]
     state: int
     record: bytes
-    comes_back: bool
+    is_retried: bool
 
 
 class Uploads:
     """The outputs of one runner's attempts that are on their way.
 
-    delivery: there once something was sent.
+    uploader: there once something was sent.
     """
 
-    def __init__(self, opener: Opener, lease: Lease, lanes: Lanes, others: Heartbeat) -> None:
-        self.opener, self.lease, self.lanes, self.others = opener, lease, lanes, others
-        self.delivery: Uploader | None = None
+    def __init__(self, opener: Opener, lease: Lease, lanes: Lanes, heartbeat: Heartbeat) -> None:
+        self.opener, self.lease, self.lanes, self.heartbeat = opener, lease, lanes, heartbeat
+        self.uploader: Uploader | None = None
         self.partial: dict[tuple[int, int], Partial] = {}  # by index and attempt
         self._show_at_s = 0.0
 
     # --- what goes out ------------------------------------------------------------------
 
-    def send(self, outcome: AttemptResult, opened: ActiveBatch) -> list[AttemptResult]:
-        """Have the outputs brought to their store; the outcome itself where there are none."""
-        (_, position), _, line, comes_back = outcome
+    def send(self, result: AttemptResult, active: ActiveBatch) -> list[AttemptResult]:
+        """Have the outputs brought to their store; the result itself where there are none."""
+        (_, position), _, line, is_retried = result
         record = json.loads(line)
         index, attempt = record["task"], record["attempt"]
         folder = spool_folder(self.lease.spool, index, attempt)
         partial = self.partial.pop((index, attempt), None)
-        if partial and self.delivery:
-            self.delivery.withdraw(partial)
+        if partial and self.uploader:
+            self.uploader.withdraw(partial)
         if not os.path.isdir(folder):  # it never came to that
-            return [outcome]
-        if comes_back:
+            return [result]
+        if is_retried:
             record["outputs"] = attempt_folder(attempt, self.opener.token)
-            outcome = outcome._replace(record=build_line(record)[:-1])
+            result = result._replace(record=build_line(record)[:-1])
         below = record.get("outputs", "")
-        output = opened.view.output(position)
-        parcel = Upload(index, folder, output, below, opened.view.status_file, outcome)
-        parcel.partial = partial
+        output = active.view.output(position)
+        upload = Upload(index, folder, output, below, active.view.status_file, result)
+        upload.partial = partial
         if not below and not partial:
-            _tell_what_is_there(parcel, opened)
-        parcel.size = _measure(record, folder)
-        self.delivery = self.delivery or self._begin_delivery()
-        self.delivery.send(parcel)
+            _tell_what_is_there(upload, active)
+        upload.size = _measure(record, folder)
+        self.uploader = self.uploader or self._begin_uploader()
+        self.uploader.send(upload)
         return []
 
-    def send_kept(self, ordinal: int, opened: ActiveBatch) -> list[AttemptResult]:
-        """Send what dead runners kept here; the outcomes whose outputs are in their place."""
-        outcomes = []
-        for position, kept in opened.kept.items():
-            outcome = AttemptResult((ordinal, position), _SUCCEEDED, kept.record, comes_back=False)
+    def send_kept(self, ordinal: int, active: ActiveBatch) -> list[AttemptResult]:
+        """Send what dead runners kept here; the results whose outputs are in their place."""
+        results = []
+        for position, kept in active.kept.items():
+            result = AttemptResult((ordinal, position), _SUCCEEDED, kept.record, is_retried=False)
             if not os.path.isdir(kept.folder):
-                outcomes.append(outcome)
-            elif self._take_over(opened.view.indices[position], kept):
-                outcomes += self.send(outcome, opened)
+                results.append(result)
+            elif self._take_over(active.view.indices[position], kept):
+                results += self.send(result, active)
             else:
-                opened.todo.append(position)
-        return outcomes
+                active.todo.append(position)
+        return results
 
     def _take_over(self, index: int, kept: Kept) -> bool:
         """Have the outputs in our own spool; whether that could be done."""
@@ -107,60 +107,60 @@ class Uploads:
 
     def show(self, now: float, batches: Mapping[int, ActiveBatch]) -> None:
         """Have what running tasks print be in its place, where that is wanted, when it is time."""
-        followed = self.others.list_followed()
-        is_live = any(opened.view.live for opened in batches.values())
+        followed = self.heartbeat.list_followed()
+        is_live = any(active.view.live for active in batches.values())
         if now < self._show_at_s or not (followed or is_live):
             return
         self._show_at_s = now + _SHOW_S
         for slot in self.lease.list_slots():
-            opened = batches.get(slot.ordinal)
-            if opened is None or time.time() - slot.start_s < _YOUNG_S:
+            active = batches.get(slot.ordinal)
+            if active is None or time.time() - slot.start_s < _YOUNG_S:
                 continue
-            is_wanted = opened.view.live or opened.view.indices[slot.position] in followed
-            if is_wanted and is_remote(opened.view.output(slot.position)):
-                self._show(opened, slot.position)
+            is_wanted = active.view.live or active.view.indices[slot.position] in followed
+            if is_wanted and is_remote(active.view.output(slot.position)):
+                self._show(active, slot.position)
 
-    def _show(self, opened: ActiveBatch, position: int) -> None:
-        index = opened.view.indices[position]
-        attempt = opened.attempts.get(index, 0) + 1
+    def _show(self, active: ActiveBatch, position: int) -> None:
+        index = active.view.indices[position]
+        attempt = active.attempts.get(index, 0) + 1
         partial = self.partial.get((index, attempt))
         if partial is None:
             folder = spool_folder(self.lease.spool, index, attempt)
-            below = attempt_folder(attempt, self.opener.token) if opened.fenced else ""
-            partial = Partial(index, folder, opened.view.output(position), below)
+            below = attempt_folder(attempt, self.opener.token) if active.fenced else ""
+            partial = Partial(index, folder, active.view.output(position), below)
             if not below:
-                _tell_what_is_there(partial, opened)
+                _tell_what_is_there(partial, active)
             self.partial[index, attempt] = partial
         if partial.list_grown():
-            self.delivery = self.delivery or self._begin_delivery()
-            self.delivery.show(partial)
+            self.uploader = self.uploader or self._begin_uploader()
+            self.uploader.show(partial)
 
-    def _begin_delivery(self) -> Uploader:
-        delivery = Uploader(self.opener.store)
-        self.lanes.watcher.add_file(delivery.bell)
-        return delivery
+    def _begin_uploader(self) -> Uploader:
+        uploader = Uploader(self.opener.store)
+        self.lanes.watcher.add_file(uploader.bell)
+        return uploader
 
     # --- what has arrived ---------------------------------------------------------------
 
     def take(self) -> list[AttemptResult]:
         """Those whose outputs have arrived since the last call, or have a problem."""
-        outcomes = []
-        for parcel in self.delivery.take() if self.delivery else ():
-            outcome: AttemptResult = parcel.outcome
-            if parcel.problem:
-                failed = {"state": TaskState.FAILED.value, "reason": self._set_apart(parcel)}
-                line = build_line({**json.loads(outcome.record), **failed})[:-1]
-                outcome = outcome._replace(record=line, state=NUMBER_OF[failed["state"]])
-            outcomes.append(outcome)
-            if not outcome.comes_back:
-                self.others.forget_live(parcel.index)
-        return outcomes
+        results = []
+        for upload in self.uploader.take() if self.uploader else ():
+            result: AttemptResult = upload.result
+            if upload.problem:
+                failed = {"state": TaskState.FAILED.value, "reason": self._keep_refused(upload)}
+                line = build_line({**json.loads(result.record), **failed})[:-1]
+                result = result._replace(record=line, state=NUMBER_OF[failed["state"]])
+            results.append(result)
+            if not result.is_retried:
+                self.heartbeat.forget_live(upload.index)
+        return results
 
-    def _set_apart(self, parcel: Upload) -> str:
+    def _keep_refused(self, upload: Upload) -> str:
         """Have what cannot be kept stay on this machine; the reason, which says where."""
-        problem, where = parcel.problem.replace(parcel.folder + "/", ""), parcel.folder
+        problem, where = upload.problem.replace(upload.folder + "/", ""), upload.folder
         with contextlib.suppress(OSError):
-            where = self.lease.set_apart(parcel.folder)
+            where = self.lease.keep_refused(upload.folder)
         said = f"; its outputs are in {where}"
         room = max(0, _REASON_MOST - len(said))
         problem = problem if len(problem) <= room else problem[: room - 1] + "…"
@@ -168,45 +168,45 @@ class Uploads:
 
     def stop(self) -> list[bytes]:
         """Put no more; the records of those that have not arrived."""
-        left = self.delivery.stop() if self.delivery else []
-        return [parcel.outcome.record + b"\n" for parcel in left]
+        left = self.uploader.stop() if self.uploader else []
+        return [upload.result.record + b"\n" for upload in left]
 
     # --- how it goes --------------------------------------------------------------------
 
     def hold_back(self) -> None:
         """Have no more tasks started while too much is on its way."""
-        if self.delivery:
-            is_behind = self.delivery.is_behind(self.lease.folder)
-            self.lanes.hold("delivery", is_on=is_behind)
+        if self.uploader:
+            is_behind = self.uploader.is_behind(self.lease.folder)
+            self.lanes.hold("uploader", is_on=is_behind)
 
     def count_left(self) -> int:
         """How many are on their way."""
-        return self.delivery.count_left() if self.delivery else 0
+        return self.uploader.count_left() if self.uploader else 0
 
     def list_indices(self) -> set[int]:
         """The tasks whose outputs are on their way."""
-        return self.delivery.list_indices() if self.delivery else set()
+        return self.uploader.list_indices() if self.uploader else set()
 
     @property
     def trouble(self) -> str:
         """What keeps them from arriving; empty where nothing does."""
-        return self.delivery.trouble if self.delivery else ""
+        return self.uploader.trouble if self.uploader else ""
 
     @property
     def hint(self) -> str | None:
         """What to do about that."""
-        return self.delivery.hint if self.delivery else None
+        return self.uploader.hint if self.uploader else None
 
     @property
     def trouble_s(self) -> float | None:
         """Since when, on the monotonic clock; None where nothing does."""
-        return self.delivery.trouble_s if self.delivery else None
+        return self.uploader.trouble_s if self.uploader else None
 
 
-def _tell_what_is_there(sent: Upload | Partial, opened: ActiveBatch) -> None:
+def _tell_what_is_there(sent: Upload | Partial, active: ActiveBatch) -> None:
     """Of others in the task's folder, for which room is to be made first."""
-    sent.aside = opened.labels.pop(sent.index, None)
-    sent.is_unsure = sent.index in opened.unsure
+    sent.aside = active.labels.pop(sent.index, None)
+    sent.is_unsure = sent.index in active.unsure
 
 
 def _measure(record: dict[str, Any], folder: str) -> int:

@@ -97,9 +97,9 @@ def record_cancelled(history: History, batches: set[str], chosen: set[int]) -> N
         history.identity, store, os.urandom(6).hex(), read_machine(), take_over=False, begun={}
     )
     for batch in sorted(batches):
-        opened = opener.open(batch)
-        if opened is None:
+        active = opener.open(batch)
+        if active is None:
             continue
-        opener.record_cancelled(opened, only=chosen)
-        opened.file.append(build_line(opened.build_end()))
-        opened.file.close()
+        opener.record_cancelled(active, only=chosen)
+        active.file.append(build_line(active.build_end()))
+        active.file.close()

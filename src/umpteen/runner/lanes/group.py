@@ -37,7 +37,7 @@ class Lanes:
     """The lanes of one runner.
 
     controls: by pid of those that live, the end of the pipe that orders go into. done: the
-    descriptor to read from when `read_told` has something. is_fed: whether no more tickets are
+    descriptor to read from when `read_messages` has something. is_fed: whether no more tickets are
     given. stopping: whether what runs was to be ended. has_left: whether what runs is to come to
     its own end, and nothing after it. crashed: whether one of them was killed. held_for: why
     nothing is to be started just now. kills: what the kernel killed for want of memory.
@@ -101,7 +101,7 @@ class Lanes:
         for pid in self.controls:
             self.watcher.add_child(pid)
 
-    def see_end(self, pid: int) -> None:
+    def lane_ended(self, pid: int) -> None:
         """One has ended; the others are ended too where it was killed."""
         os.close(self.controls.pop(pid))
         status, _ = self.watcher.reap(pid)
@@ -130,7 +130,7 @@ class Lanes:
             return
         self.strays = strays
         found = [read_process(pid) for pid in sorted(strays)]
-        self.lease.tell_strays(
+        self.lease.write_strays(
             (entry.pid, entry.start_ticks)
             for entry in found
             if entry and not is_marked_otherwise(entry.pid, RUNNER_VARIABLE, self.token)
@@ -155,7 +155,7 @@ class Lanes:
             os.close(self.tickets)
         self.is_fed = True
 
-    def read_told(self) -> tuple[list[bytes], bool]:
+    def read_messages(self) -> tuple[list[bytes], bool]:
         """(the lines that they told since, False once every lane has closed its end)."""
         content = self.rest
         is_open = True
