@@ -16,7 +16,8 @@ from umpteen.executors.base import ENDED, Abilities, Executor, SubmitRequest
 from umpteen.executors.local import build_handle
 from umpteen.formats import read_job
 from umpteen.job.settings import Setting
-from umpteen.verbs.run import settle, submit
+from umpteen.submission.settings import resolve_settings
+from umpteen.verbs.run import submit
 
 EXECUTOR = "benchmarks.handing_in:NowhereExecutor"
 
@@ -51,8 +52,8 @@ def main() -> None:
         del files[place : place + 2]
     if results:
         flags["address"] = Setting(results, "--results")
-    submission = submit(settle(read_job(files, flags=flags), os.getcwd()))
-    print(submission.total, len(submission.batches))
+    handle = submit(resolve_settings(read_job(files, flags=flags), os.getcwd()))
+    print(handle.summary.total, len(handle.batches))
 
 
 if __name__ == "__main__":

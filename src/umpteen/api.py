@@ -50,8 +50,17 @@ from umpteen.report.views import stop_signals
 from umpteen.report.watch import watch_to_end
 from umpteen.report.why import render_why
 from umpteen.store.address import working_folder
+from umpteen.submission.settings import detach, resolve_settings
 from umpteen.units import parse_memory, show_value
-from umpteen.verbs import run as dispatch
+from umpteen.verbs.cancel import cancel
+from umpteen.verbs.collect import collect as collect_job
+from umpteen.verbs.handle import JobHandle
+from umpteen.verbs.remove import plan_removal, remove
+from umpteen.verbs.retry import Rerun, retry
+from umpteen.verbs.run import choose_where
+from umpteen.verbs.run import submit as submit_job
+from umpteen.verbs.watch import watch
+from umpteen.verbs.why import explain
 
 __all__ = ["Job", "OpenJob", "Task", "TaskResult", "collect", "open_job", "run", "submit"]
 
@@ -198,7 +207,7 @@ def submit(
     """As `run`, but come back at once: the job goes on without this process."""
     flags = _collect_flags(slots, results, timeout, memory, retries, cpus, gpus)
     flags.update(_choose_executor(executor))
-    planned = dispatch.detach(_read(job, values, name, flags))
+    planned = detach(_read(job, values, name, flags))
     submission = _hand_in(planned, only, rerun, is_verified=verify)
     return OpenJob(submission.history.store.address)
 
@@ -206,7 +215,7 @@ def submit(
 @_hinted()
 def collect(name: str | os.PathLike[str], *, progress: bool = True) -> OpenJob:
     """Wait until a job has ended that was handed in before, here or elsewhere."""
-    return _watch(dispatch.collect(str(name)), progress=progress)
+    return _watch(collect_job(str(name)), progress=progress)
 
 
 @_hinted()
@@ -297,7 +306,7 @@ def _read(
     else:
         hint = "give a Job, a Task, a list of tasks, the path of a job file, or a command"
         raise InputError(f"{type(job).__name__!r} is no job", hint)
-    return dispatch.settle(planned, working_folder())
+    return resolve_settings(planned, working_folder())
 
 
 def _fill(command: str, values: Mapping[str, Any]) -> Task:
@@ -391,18 +400,16 @@ def _to_plain(value: Any) -> Any:
     raise InputError(f"a job cannot hold {value!r}", "give a text or a number")
 
 
-def _hand_in(
-    job: PlannedJob, only: str | None, rerun: str, *, is_verified: bool
-) -> dispatch.JobHandle:
+def _hand_in(job: PlannedJob, only: str | None, rerun: str, *, is_verified: bool) -> JobHandle:
     if rerun not in RERUN_CHOICES:
         hint = nearest_hint(str(rerun), RERUN_CHOICES)
         raise InputError(f"there is no rerun={rerun!r}", hint, field="rerun")
     where = None if only is None else compile_where(str(only), PLAN_FIELDS)
-    chosen = None if where is None else dispatch.choose_where(where, job)
-    return dispatch.submit(job, rerun, only=chosen, is_verified=is_verified)
+    chosen = None if where is None else choose_where(where, job)
+    return submit_job(job, rerun, only=chosen, is_verified=is_verified)
 
 
-def _watch(submission: dispatch.JobHandle, *, progress: bool) -> OpenJob:
+def _watch(submission: JobHandle, *, progress: bool) -> OpenJob:
     began_s = time.monotonic()
     with stop_signals() as stop:
         code = watch_to_end(
@@ -554,17 +561,17 @@ class OpenJob:
     @_hinted()
     def why(self, task: _Which) -> str:
         """What became of a task, in sentences, as `umpteen why` has it."""
-        return "\n".join(render_why(dispatch.explain(self.address, self._name(task))))
+        return "\n".join(render_why(explain(self.address, self._name(task))))
 
     @_hinted()
     def wait(self, *, progress: bool = False) -> OpenJob:
         """Until it has ended; what nobody is at any more is handed in again."""
-        return _watch(dispatch.collect(self.address), progress=progress)
+        return _watch(collect_job(self.address), progress=progress)
 
     @_hinted()
     def cancel(self, *tasks: _Which) -> None:
         """End it, or some of its tasks by name or pattern, and wait until that is recorded."""
-        for _ in dispatch.watch(dispatch.cancel(self.address, self._names(tasks))):
+        for _ in watch(cancel(self.address, self._names(tasks)).handle):
             pass
 
     @_hinted()
@@ -587,13 +594,13 @@ class OpenJob:
         timeout_s = parse_duration_field("timeout", _to_plain(timeout))
         bytes_of_memory = _parse_memory(memory)
         count = _parse_count("slots", slots, 1)
-        wanted = dispatch.Rerun(self._names(tasks), chosen, count, timeout_s, bytes_of_memory)
-        return _watch(dispatch.retry(self.address, wanted), progress=progress)
+        wanted = Rerun(self._names(tasks), chosen, count, timeout_s, bytes_of_memory)
+        return _watch(retry(self.address, wanted), progress=progress)
 
     @_hinted()
     def remove(self) -> None:
         """Remove it with all its outputs, without asking. Raises InputError while it runs."""
-        dispatch.remove(dispatch.plan_removal(self.address))
+        remove(plan_removal(self.address))
 
     def _names(self, tasks: Iterable[_Which]) -> list[str]:
         return [self._name(task) for task in tasks]

@@ -34,7 +34,6 @@ __all__ = [
     "SettingsError",
     "StoreError",
     "UmpteenError",
-    "find_last_word",
     "nearest_hint",
 ]
 
@@ -153,13 +152,6 @@ class PoolError(UmpteenError):
     """The head of the pool refused, or is not there."""
 
     exit_code = EXIT_UNREACHABLE
-
-
-def find_last_word(said: str) -> str:
-    """Of what a process has printed before it died, the line that says why; empty if nothing."""
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
-    errors = [line for line in lines if line.startswith("error: ")]  # a hint may stand below it
-    return errors[-1][len("error: ") :] if errors else lines[-1] if lines else ""
 
 
 def nearest_hint(word: str, valid: Iterable[str]) -> str:

@@ -30,8 +30,9 @@ from umpteen.planning.batch_files import build_batches
 from umpteen.store.address import open_store
 from umpteen.store.identity import Identity
 from umpteen.store.layout import CANCEL, batch_key
-from umpteen.submission.write import open_job_folder
-from umpteen.verbs.run import plan_run, settle
+from umpteen.submission.job_folder import create_job
+from umpteen.submission.settings import resolve_settings
+from umpteen.verbs.run import plan_run
 
 # The name that a user gives; options of those that need some are below.
 EXECUTORS = ["local", "dask", "ray"]
@@ -81,9 +82,9 @@ def prepare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., st
     def prepare(*commands: str) -> str:
         flags = {"slots": Setting(8, "test"), "address": Setting(str(tmp_path / "store"), "test")}
         (tmp_path / "job.txt").write_text("\n".join(commands))
-        job = settle(read_job(["job.txt"], flags=flags), str(tmp_path))
+        job = resolve_settings(read_job(["job.txt"], flags=flags), str(tmp_path))
         store = open_store(job.settings.address)
-        open_job_folder(store, job)
+        create_job(store, job)
         plan, _ = plan_run(job)
         for number, index in enumerate(plan.to_run, 1):
             plan.to_run = [index]

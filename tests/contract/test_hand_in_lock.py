@@ -26,7 +26,8 @@ from umpteen.store.base import Content, Store
 from umpteen.store.directory import DirectoryStore
 from umpteen.store.layout import LOCK, batch_key, handed_key, options_key, tasks_key
 from umpteen.store.submission_lock import SubmissionLock, describe_owner, submission_lock
-from umpteen.submission.write import open_job_folder, submit_plan
+from umpteen.submission.job_folder import create_job
+from umpteen.submission.write import submit_plan
 
 OTHERS = b'{"token":"of another"}'
 
@@ -132,7 +133,7 @@ def plan_job(store: Store, *names: str) -> tuple[Plan, History]:
         }
     )
     job = Job("job", [Task("true", name) for name in names or ["a"]], settings)
-    open_job_folder(store, job)
+    create_job(store, job)
     history = History(store)
     history.refresh()
     return build_plan(job, history, set(), "default"), history

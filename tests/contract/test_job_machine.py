@@ -44,7 +44,8 @@ from umpteen.store.identity import identify
 from umpteen.store.layout import CANCEL
 from umpteen.store.records import build_line
 from umpteen.store.submission_lock import submission_lock
-from umpteen.submission.write import open_job_folder, submit_plan
+from umpteen.submission.job_folder import create_job
+from umpteen.submission.write import submit_plan
 from umpteen.system.host import read_machine
 
 NAMES = st.sampled_from(["a", "b", "c", "d"])
@@ -168,7 +169,7 @@ class JobMachine(RuleBasedStateMachine):
         given = list(map(self.build_task, self.file))
         address = Setting(self.store.address, "test")
         job = Job("job", given, merge_settings({"address": address, "slots": Setting(1, "test")}))
-        open_job_folder(self.store, job)
+        create_job(self.store, job)
         with submission_lock(self.store) as lock:
             history = self.read()
             plan = build_plan(job, history, {*self.queued, *self.living}, rerun)

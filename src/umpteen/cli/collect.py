@@ -11,7 +11,7 @@ from umpteen.cli.options import complete_file, complete_name, find_job, is_job_f
 from umpteen.formats import read_executor
 from umpteen.report.views import Waiting, stop_signals
 from umpteen.report.watch import watch_to_end
-from umpteen.verbs.run import collect
+from umpteen.verbs.collect import collect
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -48,5 +48,5 @@ def collect_command(job: str, name: str | None, *, quiet: bool, as_json: bool) -
         tell = Waiting(stop, is_shown=not (quiet or as_json)).tell
         found = find_job(job, name)
         executor = read_executor(job) if is_job_file(job) else None
-        submission = collect(found, tell, executor)
-        return watch_to_end(submission, stop, began_s, quiet=quiet, as_json=as_json, job=found)
+        handle = collect(found, tell, executor)
+        return watch_to_end(handle, stop, began_s, quiet=quiet, as_json=as_json, job=found)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -18,13 +17,11 @@ from umpteen.cli.options import (
     refuse_loose,
     watch_options,
 )
-from umpteen.history.history import SKIPPED
 from umpteen.model.command import write_verb
-from umpteen.query.find import find_names
 from umpteen.report.printing import say
 from umpteen.report.views import Waiting, show_idle, show_leave, show_plan, stop_signals
 from umpteen.report.watch import watch_to_end
-from umpteen.verbs.run import JobHandle, Rerun, explain, plan_rerun, retry
+from umpteen.verbs.retry import Rerun, find_blocked, plan_retry, retry
 
 __all__ = ["retry_command"]
 
@@ -59,33 +56,20 @@ def retry_command(
     """
     began_s = time.monotonic()
     refuse_loose("--where", options["where"], tasks)
-    chosen = Rerun(tasks, options["where"], options["slots"], options["timeout"], options["memory"])
+    rerun = Rerun(tasks, options["where"], options["slots"], options["timeout"], options["memory"])
     if options["dry_run"]:
-        return show_plan(plan_rerun(name, chosen), as_json=as_json)
+        return show_plan(plan_retry(name, rerun), as_json=as_json)
     with stop_signals(is_last=True) as stop:
         tell = Waiting(stop, is_shown=not (quiet or as_json)).tell
-        submission = retry(name, chosen, detach=options["detach"], tell=tell)
-        if submission.is_idle:
+        handle = retry(name, rerun, detach=options["detach"], on_progress=tell)
+        if handle.is_idle:
             is_chosen = bool(tasks) or options["where"] is not None
-            return show_idle(submission, name, is_chosen=is_chosen, quiet=quiet, as_json=as_json)
+            return show_idle(handle, name, is_chosen=is_chosen, quiet=quiet, as_json=as_json)
         if options["detach"]:
-            return show_leave(submission, name, quiet=quiet, as_json=as_json)
-        code = watch_to_end(submission, stop, began_s, quiet=quiet, as_json=as_json, job=name)
-    if tasks and not (quiet or as_json):
-        _tell_blocker(submission, name, tasks)
+            return show_leave(handle, name, quiet=quiet, as_json=as_json)
+        code = watch_to_end(handle, stop, began_s, quiet=quiet, as_json=as_json, job=name)
+    is_told = bool(tasks) and not (quiet or as_json)
+    if is_told and (blocked := find_blocked(handle, name, tasks)):
+        words = write_verb("retry", name, blocked.blocker)
+        say(f"  first     {words}     {blocked.task} is after it", err=True)
     return code
-
-
-def _tell_blocker(submission: JobHandle, job: str, tasks: Sequence[str]) -> None:
-    """Which task has to run again first, where one was skipped once more."""
-    history = submission.history
-    if SKIPPED not in history.states:
-        return
-    index_of = {task.name: index for index, task in enumerate(history.read_tasks())}
-    given = find_names(history, list(index_of), tasks)
-    task = next((name for name in given if history.states[index_of[name]] == SKIPPED), None)
-    blockers = explain(job, task).blockers if task else []
-    ended = [b.name for b in blockers if b.state not in ("waiting", "skipped", "succeeded")]
-    if ended:
-        words = write_verb("retry", job, ended[0])
-        say(f"  first     {words}     {task} is after it", err=True)

@@ -12,7 +12,7 @@ from umpteen.errors import EXIT_SOME_FAILED, EXIT_SUCCEEDED, SettingsError
 from umpteen.model.command import write_verb
 from umpteen.report.printing import say
 from umpteen.report.text import render_number, render_size, shorten_path
-from umpteen.verbs.run import Removal, plan_removal, remove
+from umpteen.verbs.remove import Removal, plan_removal, remove
 
 __all__ = ["rm_command"]
 

@@ -29,7 +29,8 @@ from umpteen.report.text import call_job
 from umpteen.report.views import Waiting, show_leave, show_plan, stop_signals
 from umpteen.report.watch import watch_to_end
 from umpteen.store.address import working_folder
-from umpteen.verbs.run import choose_where, detach, plan_run, settle, submit
+from umpteen.submission.settings import detach, resolve_settings
+from umpteen.verbs.run import choose_where, plan_run, submit
 
 __all__ = ["run_command"]
 
@@ -100,14 +101,12 @@ def run_command(job: tuple[str, ...], *, quiet: bool, as_json: bool, **options: 
         return show_plan(plan, as_json=as_json)
     with stop_signals(is_last=True) as stop:
         tell = Waiting(stop, is_shown=not (quiet or as_json)).tell
-        submission = submit(
-            read, options["rerun"], only=only, tell=tell, is_verified=options["verify"]
-        )
+        handle = submit(read, options["rerun"], only, tell, is_verified=options["verify"])
         del read, only  # a million tasks take room, and the store has them
-        if options["detach"] and not submission.is_idle:
-            job_name = call_job(submission.history)
-            return show_leave(submission, job_name, quiet=quiet, as_json=as_json)
-        return watch_to_end(submission, stop, began_s, quiet=quiet, as_json=as_json)
+        if options["detach"] and not handle.is_idle:
+            job_name = call_job(handle.history)
+            return show_leave(handle, job_name, quiet=quiet, as_json=as_json)
+        return watch_to_end(handle, stop, began_s, quiet=quiet, as_json=as_json)
 
 
 def _choose(where: Where | None, job: Job) -> Chosen | None:
@@ -127,7 +126,7 @@ def _read(arguments: tuple[str, ...], options: dict[str, Any]) -> Job:
         name=name,
         stdin=sys.stdin.buffer,
     )
-    job = settle(job, working_folder())
+    job = resolve_settings(job, working_folder())
     return detach(job) if options["detach"] else job
 
 

@@ -20,7 +20,7 @@ from umpteen.query.verify import read_gone
 from umpteen.report.printing import say
 from umpteen.report.run import FoldedCounts, render_counts, render_failures, status_to_dict
 from umpteen.report.text import render_ago, shorten_path
-from umpteen.verbs.run import exit_code
+from umpteen.verbs.watch import exit_code
 
 __all__ = ["status_command"]
 

@@ -11,7 +11,7 @@ import click
 from umpteen.cli.options import TaskCommand, complete_task, job_argument, one_task
 from umpteen.report.printing import say
 from umpteen.report.why import render_why, why_to_dict
-from umpteen.verbs.run import explain
+from umpteen.verbs.why import explain
 
 __all__ = ["why_command"]
 

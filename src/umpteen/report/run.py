@@ -30,6 +30,7 @@ from umpteen.report.text import (
     shorten_path,
 )
 from umpteen.system.terminal import clean
+from umpteen.verbs.cancel import CancelCounts
 
 __all__ = [
     "FoldedCounts",
@@ -135,11 +136,9 @@ def render_leave(job: str, left_over: int) -> list[str]:
     return lines
 
 
-def render_cancel(status: JobStatus, job: str, found: Mapping[str, Any]) -> list[str]:
-    """What became of a cancel; `found` as its --json has it."""
-    cancelled, before, left = found["cancelled"], found["ended_before"], found["left"]
-    meanwhile = found["ended_meanwhile"]
-    never = found["never_starts"]
+def render_cancel(status: JobStatus, job: str, counts: CancelCounts) -> list[str]:
+    """What became of a cancel."""
+    cancelled, never, meanwhile, before, left = counts
     if not cancelled and not left and not meanwhile and not never:
         return [f"{status.name}: nothing to cancel, {before:,} had ended before"]
     words = [(never, "will not start"), (meanwhile, "ended meanwhile")]

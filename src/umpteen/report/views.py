@@ -46,7 +46,7 @@ from umpteen.report.run import (
 from umpteen.report.text import call_job
 from umpteen.system.stop_signals import STOP_SIGNALS, Stops
 from umpteen.system.terminal import clean
-from umpteen.verbs.run import JobHandle
+from umpteen.verbs.handle import JobHandle
 
 __all__ = [
     "LiveView",
@@ -210,8 +210,9 @@ class View:
             return render_goes_on(status, self.job)
         work_s = max(0.0, self.history.seconds - self.work_before_s)
         lines = render_end(
-            status, self.job, seconds, work_s, is_whole=self.submission.only is None,
-            left_failed=self.submission.left_failed, left_behind=self.submission.left_behind,
+            status, self.job, seconds, work_s, is_whole=self.submission.is_whole,
+            left_failed=self.submission.summary.left_failed,
+            left_behind=self.submission.summary.left_behind,
         )  # fmt: skip
         if is_interrupted:
             lines[0] = "interrupted. " + lines[0]
@@ -266,23 +267,23 @@ def show_leave(submission: JobHandle, job: str, *, quiet: bool, as_json: bool) -
 
 
 def _head(submission: JobHandle, status: JobStatus, *, is_left: bool = False) -> list[str]:
-    lines = [render_start(status, is_left=is_left)]
-    if set(submission.why) != {"new"} or submission.done or submission.running:
-        former = min(submission.left_over, submission.running)
-        left_behind = len(submission.left_behind)
+    lines, summary = [render_start(status, is_left=is_left)], submission.summary
+    if set(summary.why) != {"new"} or summary.done or summary.running:
+        former = min(submission.left_over, summary.running)
+        left_behind = len(summary.left_behind)
         again = render_plan(
-            submission.done,
-            submission.running,
-            submission.why,
+            summary.done,
+            summary.running,
+            summary.why,
             former,
             left_behind,
-            submission.other_code,
+            summary.other_code,
         )
         lines.append(f"  {again or 'nothing to run'}")
-    if submission.other_code:
+    if summary.other_code:
         lines.append("  code      --rerun code runs again what was done with other code")
-    if submission.dropped:
-        lines.append(f"  {submission.dropped:,} that it had before are no longer in it")
+    if summary.dropped:
+        lines.append(f"  {summary.dropped:,} that it had before are no longer in it")
     return lines
 
 
@@ -364,10 +365,10 @@ class JsonView(View):
     def tell_started(self, status: JobStatus) -> None:
         """The opening event: what was handed in, and why."""
         self.is_started = True
-        submission = self.submission
-        left = {"failed": submission.left_failed, "behind": len(submission.left_behind)}
+        summary = self.submission.summary
+        left = {"failed": summary.left_failed, "behind": len(summary.left_behind)}
         plan = {
-            "run": submission.why, "done": submission.done, "running": submission.running,
+            "run": summary.why, "done": summary.done, "running": summary.running,
             "left": left,
         }  # fmt: skip
         self._emit("started", status_to_dict(status), **plan)

@@ -8,13 +8,14 @@ from umpteen.errors import EXIT_INTERRUPTED, EXIT_READER_LEFT
 from umpteen.query.status import JobStatus
 from umpteen.report.views import open_view
 from umpteen.system.stop_signals import Stops
-from umpteen.verbs.run import JobHandle, exit_code, watch
+from umpteen.verbs.handle import JobHandle
+from umpteen.verbs.watch import exit_code, watch
 
 __all__ = ["watch_to_end"]
 
 
 def watch_to_end(
-    submission: JobHandle,
+    handle: JobHandle,
     stop: Stops,
     began_s: float,
     *,
@@ -27,19 +28,19 @@ def watch_to_end(
 
     job: what to type for it, where the user has typed that.
     """
-    view = open_view(submission, job, quiet=quiet, as_json=as_json, is_silent=is_silent)
+    view = open_view(handle, job, quiet=quiet, as_json=as_json, is_silent=is_silent)
     interrupted = 0
     status: JobStatus | None = None
     with view:
-        for status in watch(submission):
+        for status in watch(handle):
             view.show(status)
             if view.is_unread and not interrupted and status.state == "running":
-                submission.executor.let_go()
+                handle.let_go()
                 view.show_left(status)
                 return EXIT_READER_LEFT
             if stop.count > interrupted:
                 interrupted = stop.count
-                if not _interrupt(submission, at_once=stop.count > 1):
+                if not handle.interrupt(at_once=stop.count > 1):
                     break
                 view.tell_interrupted(stop.count)
     assert status is not None
@@ -47,12 +48,3 @@ def watch_to_end(
     if interrupted:
         return EXIT_INTERRUPTED
     return EXIT_READER_LEFT if view.is_unread else exit_code(status)
-
-
-def _interrupt(submission: JobHandle, *, at_once: bool) -> bool:
-    """End our own runner's tasks; False where the job is another's, and goes on without us."""
-    submission.is_interrupted = True
-    if submission.is_own:
-        submission.executor.order_end(at_once=at_once)
-        return True
-    return False

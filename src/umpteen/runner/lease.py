@@ -19,8 +19,8 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, BinaryIO, Callable, NamedTuple
 
-from umpteen.errors import find_last_word
 from umpteen.model.command import RUNNER_VARIABLE
+from umpteen.model.complaint import find_last_word
 from umpteen.model.states import SLOTS_MOST, TaskState
 from umpteen.store.identity import Identity
 from umpteen.store.layout import spool_folder

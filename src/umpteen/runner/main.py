@@ -18,6 +18,7 @@ from collections.abc import Sequence
 
 from umpteen.errors import EXIT_SUCCEEDED, RUNNER_CRASHED, UmpteenError
 from umpteen.model.command import RUNNER_VARIABLE
+from umpteen.model.complaint import build_complaint
 from umpteen.runner.arguments import Options
 from umpteen.runner.launch import build_runner_command
 from umpteen.runner.lease import Lease
@@ -41,8 +42,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     token = os.environ.get(RUNNER_VARIABLE, "")
     fill_streams()
     never_mind_stderr()
+    is_read_by_program = False
     try:
         options = Options(sys.argv[1:] if arguments is None else arguments)
+        is_read_by_program = not options.is_alone
         if options.token != token or not token:
             _start_over_with_token(options.token or os.urandom(6).hex())
         return _run(options, token)
@@ -51,9 +54,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if told is None:
             sys.excepthook(*sys.exc_info())
             return RUNNER_CRASHED
-        hint = f"\n\nhint: {clean(told.hint)}" if told.hint else ""
-        print(f"error: {clean(str(told))}{hint}", file=sys.stderr)
+        print(build_complaint(told) if is_read_by_program else _describe(told), file=sys.stderr)
         return told.exit_code
+
+
+def _describe(error: UmpteenError) -> str:
+    """The error as people read it."""
+    hint = f"\n\nhint: {clean(error.hint)}" if error.hint else ""
+    return f"error: {clean(str(error))}{hint}"
 
 
 def _start_over_with_token(token: str) -> None:

@@ -1,8 +1,9 @@
-"""Handing in: a plan becomes files of the store, and batches that an executor has.
+"""A plan becomes files of the store, and batches that an executor has.
 
-One process at a time, see `hand_in_lock`. The order of the writes is what a killed hand-in is
-mended by; that of two who hand in all the same one fails. Until it is handed in, nothing that
-somebody else put is removed or replaced; then the tasks and options of its number are ours.
+One process at a time, see `submission_lock`. The order of the writes is what lets the next one
+repair a submission that was killed; where two submit all the same, one of them fails. Nothing
+that somebody else put is removed or replaced before `handed/N.json` is there; from then on the
+tasks and options of that number are ours.
 """
 
 from __future__ import annotations
@@ -11,10 +12,8 @@ import contextlib
 import functools
 import json
 import os
-import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
 
 import msgspec
 
@@ -22,18 +21,14 @@ from umpteen.errors import StoreError
 from umpteen.executors.base import BatchRequest, Executor, SubmitRequest
 from umpteen.history.files import HandedBatch, Submission
 from umpteen.history.history import History
-from umpteen.job.spec import Job
 from umpteen.model.ranges import format_ranges
-from umpteen.model.states import FORMAT_VERSION
 from umpteen.planning.batch_files import NEEDS, NewBatch, Past, build_batches, build_task_lines
 from umpteen.planning.batching import BatchSizes
 from umpteen.planning.plan import Plan, build_settings
 from umpteen.store.address import OPTIONS_VARIABLE, is_remote, read_options
 from umpteen.store.base import Content, Store
-from umpteen.store.identity import build_id
 from umpteen.store.layout import (
     BATCHES,
-    JOB,
     batch_key,
     closed_key,
     handed_key,
@@ -42,57 +37,28 @@ from umpteen.store.layout import (
     parse_numbers,
     tasks_key,
 )
-from umpteen.store.owners import refuse_strangers
 from umpteen.store.submission_lock import OwnFiles, SubmissionLock
+from umpteen.submission.stored_options import leave_out_secrets
 from umpteen.system.background import BackgroundCall
 
-__all__ = ["open_job_folder", "submit_plan"]
+__all__ = ["submit_plan"]
 
-_UNSTORED = ("sources", "results_options")
-_VARIABLES = "env_vars"  # of Ray's runtime_env
-_SECRET = re.compile(
-    r"secret|token|passw|credential|(?:access|api|auth|private)_?key", re.IGNORECASE
-)
 _AGAIN = "run the same command again"
-
-
-def open_job_folder(store: Store, job: Job) -> None:
-    """Put `job.json`, if the store has none. Raises StoreError where nothing can be put."""
-    if not is_remote(store.address):
-        refuse_strangers(store.address)
-    if store.read(JOB) is not None:
-        return
-    content = {
-        "version": FORMAT_VERSION,
-        "id": build_id(),
-        "name": job.name,
-        "created": round(time.time(), 3),
-        "settings": {
-            **{key: value for key, value in _settings(job).items() if key not in _UNSTORED},
-            "executor_options": _leave_out(store, job.settings.executor_options)[0],
-        },
-    }
-    store.create(JOB, msgspec.json.encode(content))
-
-
-def _settings(job: Job) -> dict[str, Any]:
-    settings: dict[str, Any] = msgspec.to_builtins(job.settings)
-    return settings
 
 
 def submit_plan(
     plan: Plan,
     history: History,
     executor: Executor,
-    attempts: Mapping[int, Past],
+    past: Mapping[int, Past],
     lock: SubmissionLock,
-    cut: BatchSizes | None = None,
+    sizes: BatchSizes | None = None,
 ) -> list[str]:
     """Write the plan into the store and submit its batches; their numbers.
 
-    cut: what each batch takes, where that is not for this machine. `history` was read with the
-    lock held. Raises StoreError, and submits nothing, where somebody else handed in all the
-    same.
+    past: what tasks that run again have behind them. sizes: what each batch takes, where that
+    is not for this machine. `history` was read with the lock held. Raises StoreError, and
+    submits nothing, where somebody else has submitted all the same.
     """
     store = history.store
     number = len(history.hand_ins) + 1
@@ -110,14 +76,14 @@ def submit_plan(
     mark = os.urandom(6).hex()
     files = OwnFiles(store, mark)
     with _tasks_put_beside(files, number, plan):
-        for new, content in build_batches(plan, store.address, first, attempts, time.time(), cut):
+        for new, content in build_batches(plan, store.address, first, past, time.time(), sizes):
             _create(store, batch_key(new.handed.batch), content)
             made.append(new)
     lock.check()
-    options, left_out = _leave_out(store, plan.job.settings.executor_options)
+    options, left_out = leave_out_secrets(store, plan.job.settings.executor_options)
     if options:
         files.put(functools.partial(options_key, number), lambda: msgspec.json.encode(options))
-    workers = cut.workers if cut else 0
+    workers = sizes.workers if sizes else 0
     handed = [new.handed for new in made]
     described = _describe(plan, history, executor.name, workers, handed, files, left_out)
     try:
@@ -127,30 +93,34 @@ def submit_plan(
         raise
     files.put_as_before()
     if made:
-        handles = executor.submit(_load(plan, history, mark, made))
+        handles = executor.submit(_build_request(plan, history, mark, made))
         store.create(handles_key(number), msgspec.json.encode(handles))
     return [new.handed.batch for new in made]
 
 
-def _load(plan: Plan, history: History, mark: str, made: Sequence[NewBatch]) -> SubmitRequest:
+def _build_request(
+    plan: Plan, history: History, mark: str, made: Sequence[NewBatch]
+) -> SubmitRequest:
+    """What the executor is given. mark: a word that no other submission has."""
     settings = plan.job.settings
-    # Workers have not the environment of who hands in.
+    # Workers have not the environment of who submits.
     options = settings.results_options or (read_options() if is_remote(settings.address) else {})
     own = {new.handed.batch for new in made}
     waits = {batch for new in made for batch in new.waits} - own
     earlier = {batch: history.batches[batch].handle for batch in waits}
     earlier = {batch: handle for batch, handle in earlier.items() if handle}
-    orders = [
+    requests = [
         BatchRequest(
             new.handed.batch, [b for b in new.waits if b in own or b in earlier], *new.needs
         )
         for new in made
     ]
     environment = {OPTIONS_VARIABLE: json.dumps(options)} if options else {}
-    return SubmitRequest(history.identity, orders, settings.slots, mark, earlier, environment)
+    return SubmitRequest(history.identity, requests, settings.slots, mark, earlier, environment)
 
 
 def _list_needs(plan: Plan, indices: Iterable[int]) -> list[int]:
+    """The most that one of these tasks needs: of GPUs, cores and memory, as `NEEDS` has them."""
     terms = [term for index in indices if (term := plan.by_index(index).terms) is not None]
     return [max((getattr(term, need) or 0 for term in terms), default=0) for need in NEEDS]
 
@@ -183,24 +153,6 @@ def _taken(store: Store, key: str) -> StoreError:
 def _ranges(history: History, batch: str) -> str:
     parts = history.batches[batch].indices
     return ",".join(f"{p.start}-{p.stop - 1}" if len(p) > 1 else str(p.start) for p in parts)
-
-
-def _leave_out(store: Store, options: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """The options that may be put into a store, and names of those that are secret.
-
-    In a folder the file is its owner's alone. Elsewhere whoever may read the job may read it.
-    """
-    kept = dict(options)
-    if not is_remote(store.address):
-        return kept, []
-    left_out = []
-    for name, table in options.items():
-        if not isinstance(table, Mapping):
-            continue
-        secret = [key for key in table if key == _VARIABLES or _SECRET.search(key)]
-        kept[name] = {key: value for key, value in table.items() if key not in secret}
-        left_out += [f"{name}.{key}" for key in secret]
-    return kept, left_out
 
 
 def _describe(

@@ -1,0 +1,144 @@
+"""What a submission would do: the planning of `planning/`, with what the store and machine say."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from umpteen.errors import BackendError
+from umpteen.executors.base import Executor
+from umpteen.executors.feasibility import count_cpus, refuse_too_wide
+from umpteen.history.history import History
+from umpteen.job.spec import Job, Task
+from umpteen.model.record import Record
+from umpteen.planning.batch_files import Past
+from umpteen.planning.batching import BatchSizes, cut_for_engine
+from umpteen.planning.plan import Chosen, Plan, build_plan, takes_behind
+from umpteen.query.liveness import Liveness
+from umpteen.query.verify import forget_missing, verify
+from umpteen.submission.settings import open_executor_of
+
+__all__ = [
+    "Scope",
+    "Tried",
+    "choose_sizes",
+    "list_past",
+    "plan_submission",
+    "preview",
+    "read_tried",
+    "refuse_what_is_too_wide",
+]
+
+Tried = Sequence[tuple[str, Record]]  # attempts, oldest first, each with its runner's token
+
+_WHOLE = ("default", "all", "code", "rest", "left")  # choices of --rerun that leave no task out
+
+
+class Scope(NamedTuple):
+    """Which tasks of a job are to have their turn."""
+
+    rerun: str = "default"  # one of planning's choices: what is to run again
+    only: Chosen | None = None  # the tasks that are asked for; None for all
+    follow: bool = False  # whether what is behind these runs, too
+    is_verified: bool = False  # whether what is done must still have what it left
+
+    @property
+    def takes_behind(self) -> bool:
+        """Whether tasks run again that succeeded before what they are after did."""
+        return takes_behind(self.rerun)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether no task is left out."""
+        return self.only is None and self.rerun in _WHOLE
+
+    def narrow(self, plan: Plan) -> Scope:
+        """For what a batch leaves, to be submitted after it: no task that the plan left out."""
+        rerun = "rest" if self.takes_behind else "left"
+        return Scope(rerun, None if self.is_whole else _only_of(plan), self.follow)
+
+
+def _only_of(plan: Plan) -> Chosen:
+    again = {i for batch in plan.again for i in plan.history.unfinished(batch)}
+    submitted = again.union(plan.to_run)
+    return lambda index, _: index in submitted
+
+
+def preview(job: Job, history: History, scope: Scope) -> Plan:
+    """What a submission would do; nothing is written, and no engine has to be there."""
+    living = Liveness(by_path=True).list_living(history)
+    plan = plan_submission(job, history, living, scope)
+    with contextlib.suppress(BackendError):
+        refuse_what_is_too_wide(plan, open_executor_of(job.settings))
+    return plan
+
+
+def plan_submission(job: Job, history: History, living: set[str], scope: Scope) -> Plan:
+    """As `build_plan`; a task that others need, and whose outputs are gone, runs again with them.
+
+    living: the batches that somebody runs.
+    """
+    if scope.is_verified:
+        verify(history, living)
+    while True:
+        plan = build_plan(job, history, living, scope.rerun, scope.only, follow=scope.follow)
+        if not forget_missing(history, plan.by_index, plan.list_needed()):
+            return plan
+
+
+def refuse_what_is_too_wide(plan: Plan, executor: Executor) -> None:
+    """Raises InputError where a task that is to run needs more cores than a worker has."""
+    tasks = ((index, plan.by_index(index)) for index in plan.to_run)
+    refuse_too_wide(tasks, plan.job.settings.slots, executor)
+
+
+def read_tried(plan: Plan) -> Mapping[int, Tried]:
+    """The attempts of each task that runs again."""
+    before = [index for index in plan.to_run if index < plan.history.count]
+    return plan.history.read_records(before) if before else {}
+
+
+def list_past(plan: Plan, tried: Mapping[int, Tried]) -> dict[int, Past]:
+    """What the new batches say of each task that was begun before."""
+    unrecorded = {index for index, records in tried.items() if not records}
+    past = {
+        index: Past(records[-1][1].attempt, records[-1][0], list_open_tries(records))
+        for index, records in tried.items()
+        if records
+    }
+    return past | dict.fromkeys(_list_begun(plan.history, unrecorded), Past(0, ""))
+
+
+def _list_begun(history: History, indices: set[int]) -> Iterator[int]:
+    """Those that a runner was given, which may have begun with them."""
+    for batch in history.batches.values():
+        if indices and batch.starts:
+            for part in batch.indices:
+                yield from (index for index in part if index in indices)
+
+
+def list_open_tries(records: Tried) -> list[dict[str, Any]]:
+    """The attempts since the task last came to an end, so that none of its retries comes twice."""
+    final = [place for place, (_, record) in enumerate(records, 1) if record.is_final]
+    since = records[final[-1] if final else 0 :]
+    return [record.to_dict() for _, record in since if record.retry]
+
+
+def choose_sizes(plan: Plan, executor: Executor, tried: Mapping[int, Tried]) -> BatchSizes | None:
+    """How many workers there may be, and what each batch takes; None for this machine."""
+    abilities = executor.abilities
+    if not abilities.is_engine:
+        return None
+    workers = executor.count_workers(plan.job.settings.slots, _find_narrowest(plan.job.tasks))
+    newest = {index: records[-1][1] for index, records in tried.items() if records}
+    seconds = {i: record.seconds for i, record in newest.items() if record.exit_code is not None}
+    most, start_up_s = abilities.batches_most, abilities.start_up_s
+    return cut_for_engine(plan, workers, most, seconds, start_up_s)._replace(workers=workers)
+
+
+def _find_narrowest(tasks: Sequence[Task]) -> int:
+    """The least number of cores that one of the tasks needs."""
+    if any(task.terms is None for task in tasks):
+        return 1
+    return min(map(count_cpus, tasks))

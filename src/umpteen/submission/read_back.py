@@ -1,0 +1,120 @@
+"""A job as it was submitted before, read from its store: its tasks, and settings to go on with."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from umpteen.errors import InputError, SettingsError
+from umpteen.executors.base import LOCAL
+from umpteen.executors.registry import find_short_name
+from umpteen.history.history import History
+from umpteen.job.settings import DEFAULTS, Settings
+from umpteen.job.spec import Job
+from umpteen.model.command import write_verb
+from umpteen.model.states import SLOTS_MOST
+from umpteen.query.trust import find_stranger
+from umpteen.store.base import Store
+from umpteen.store.layout import REMOVING
+from umpteen.submission.settings import open_store_of
+from umpteen.system.resources import usable_cores
+
+__all__ = [
+    "ExecutorChoice",
+    "read_back_job",
+    "read_back_settings",
+    "read_history",
+    "refuse_left_out",
+    "refuse_removed",
+]
+
+ExecutorChoice = tuple[str, Mapping[str, Any]]  # its name, and its options
+
+
+def read_history(job: Job) -> History:
+    """What the job's store has of it. Raises InputError where that holds another job."""
+    history = History(open_store_of(job.settings))
+    history.refresh()
+    if history.job and history.job["name"] != job.name:
+        raise InputError(
+            f"{history.store.address} holds the job {history.job['name']!r}",
+            f"use --name {history.job['name']}, or other --results",
+        )
+    return history
+
+
+def read_back_job(history: History, settings: Settings, source_digest: str = "") -> Job:
+    """The job as the store has it: every task in its newest form."""
+    tasks = [
+        task for index, task in enumerate(history.read_tasks()) if index not in history.dropped
+    ]
+    return Job(history.job["name"], tasks, settings, source_digest)
+
+
+def read_back_settings(
+    history: History, *, detach: bool, executor: ExecutorChoice | None = None
+) -> Settings:
+    """The settings of the last submission; without a deadline, which was that time's.
+
+    executor: where it is to run from now on, if not as before.
+    """
+    given = history.read_settings()
+    before = given.get("executor", LOCAL)
+    if executor is None:
+        _refuse_strange(history, before)
+    name, options = (find_short_name(executor[0]), dict(executor[1])) if executor else (before, {})
+    if name != before or options:
+        given.update(executor=name, executor_options=options)
+    if name != before == LOCAL:
+        given["slots"] = 0  # those were this machine's
+    sources = dict.fromkeys(DEFAULTS, "the run before")
+    given.update(address=history.store.address, deadline_s=None, sources=sources)
+    if given.get("executor", LOCAL) == LOCAL:
+        # A batch file's job may not say, and an older version took any number.
+        given["slots"] = min(given.get("slots") or usable_cores(), SLOTS_MOST)
+        given["executor_options"] = {"detach": True} if detach else {}
+        given["submitted_from"] = _find_folder(history.store, given.get("submitted_from") or "")
+    return msgspec.convert({**DEFAULTS, **given}, Settings)
+
+
+def _find_folder(store: Store, before: str) -> str:
+    """Where relative paths begin: the folder that the job was submitted from before.
+
+    Where that is gone and the job lies below the user's folder, all of it was moved here.
+    """
+    if not before or os.path.isdir(before):
+        return before
+    with contextlib.suppress(OSError):  # the folder that the user is in was removed
+        here = os.getcwd()
+        if os.path.realpath(store.address).startswith(f"{here}/"):
+            return here
+    return before
+
+
+def refuse_left_out(history: History, settings: Settings) -> None:
+    """Raises SettingsError where an option is needed that the store has not, as it is secret."""
+    if left_out := history.list_left_out(settings.executor_options):
+        raise SettingsError(
+            f"the job was handed in with {' and '.join(left_out)}, which the store does not keep",
+            "umpteen collect FILE, with the job's file, has it again",
+        )
+
+
+def _refuse_strange(history: History, executor: str) -> None:
+    """Raises SettingsError where the executor is named by what somebody else may have written."""
+    if executor != LOCAL and (found := find_stranger(history)):
+        raise SettingsError(
+            f"{found} may be somebody else's, and names the executor {executor!r}",
+            "umpteen collect FILE, with the job's file, says where it is to run",
+        )
+
+
+def refuse_removed(history: History) -> None:
+    """Raises InputError where the job is being removed."""
+    if history.job.get(REMOVING):
+        hint = f"{write_verb('rm', history.store.address)} goes on with that"
+        raise InputError(f"{history.job['name']!r} is being removed", hint)
