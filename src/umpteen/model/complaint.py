@@ -8,8 +8,6 @@ from __future__ import annotations
 import json
 from typing import NamedTuple
 
-from umpteen.errors import UmpteenError
-
 __all__ = ["Complaint", "build_complaint", "find_complaint", "find_last_word"]
 
 
@@ -20,9 +18,9 @@ class Complaint(NamedTuple):
     hint: str
 
 
-def build_complaint(error: UmpteenError) -> str:
+def build_complaint(message: str, hint: str) -> str:
     """The line that says so."""
-    return json.dumps({"error": error.message, "hint": error.hint or ""})
+    return json.dumps({"error": message, "hint": hint})
 
 
 def find_complaint(said: str) -> Complaint | None:

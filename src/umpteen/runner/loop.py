@@ -15,6 +15,7 @@ from umpteen.runner.arguments import Options
 from umpteen.runner.batch_loader import BatchLoader
 from umpteen.runner.batch_start import Opener
 from umpteen.runner.cancellation import Cancellation
+from umpteen.runner.complaints import STORE_HINT, Complaints
 from umpteen.runner.completions import Completions, echo_outputs
 from umpteen.runner.dispatcher import Dispatcher
 from umpteen.runner.heartbeat import Heartbeat, Marks
@@ -34,9 +35,8 @@ from umpteen.system.children import become_subreaper, reap_strangers
 from umpteen.system.host import read_machine
 from umpteen.system.resources import Capacity
 from umpteen.system.stop_signals import STOP_SIGNALS, Stops
-from umpteen.system.terminal import clean
 
-__all__ = ["Runner", "complain"]
+__all__ = ["Runner"]
 
 
 _BATCHING_S = 0.05  # records are written together that arrive within this time
@@ -66,8 +66,10 @@ class Runner:
     batch_loader: BatchLoader
     dispatcher: Dispatcher
 
-    def __init__(self, work: Work, token: str, lease: Lease, capacity: Capacity) -> None:
-        self.work, self.token, self.lease = work, token, lease
+    def __init__(
+        self, work: Work, token: str, lease: Lease, capacity: Capacity, complaints: Complaints
+    ) -> None:
+        self.work, self.token, self.lease, self.complaints = work, token, lease, complaints
         # Lanes work in folders alone.
         self.folder = DirectoryStore(lease.spool if is_remote(work.address) else work.address)
         self.lanes = Lanes(work, token, lease, self.folder, capacity)
@@ -305,7 +307,7 @@ class Runner:
             self.batches.end(ordinal)
         self._wait_for_stores()
         if self.lost:  # whoever finds the store clears the rest
-            complain(self.lost, LOST_HINT)
+            self.complaints.add(self.lost, LOST_HINT)
             return StoreError.exit_code
         self._remove_scratch()
         if self._leave_kept():
@@ -338,7 +340,7 @@ class Runner:
         """Leave outcomes that the store did not take on this machine, and say where."""
         said = self.recorder.leave_kept(self.lease.folder)
         if said:
-            complain(said, self.recorder.hint)
+            self.complaints.add(said, self.recorder.hint or STORE_HINT)
         return bool(said)
 
     def _say_left(self) -> str:
@@ -353,18 +355,13 @@ class Runner:
     def _conclude(self, options: Options, left: str) -> int:
         """Say what has kept us from all that was to be done; the exit code."""
         if refused := self.batch_loader.refused:
-            complain(str(refused), refused.hint)
+            self.complaints.add(str(refused), refused.hint or STORE_HINT)
             return StoreError.exit_code
         if self.recorder.trouble_s:
-            complain(f"the results store cannot be written: {self.recorder.trouble}")
+            said = f"the results store cannot be written: {self.recorder.trouble}"
+            self.complaints.add(said, STORE_HINT)
             return StoreError.exit_code
         if left and options.is_alone:
             print(f"interrupted: {left} left; the same command goes on", file=sys.stderr)
             return 128 + self.stops.number
         return EXIT_SOME_FAILED if options.strict and self.batches.did_fail else EXIT_SUCCEEDED
-
-
-def complain(message: str, hint: str | None = None) -> None:
-    """Tell whoever started the runner, on stderr, what is wrong."""
-    hint = hint or "make room or give access, then run the same command again"
-    print(f"error: {clean(message)}\n\nhint: {clean(hint)}", file=sys.stderr)

@@ -18,8 +18,8 @@ from collections.abc import Sequence
 
 from umpteen.errors import EXIT_SUCCEEDED, RUNNER_CRASHED, UmpteenError
 from umpteen.model.command import RUNNER_VARIABLE
-from umpteen.model.complaint import build_complaint
 from umpteen.runner.arguments import Options
+from umpteen.runner.complaints import Complaints
 from umpteen.runner.launch import build_runner_command
 from umpteen.runner.lease import Lease
 from umpteen.runner.loop import Runner
@@ -27,7 +27,6 @@ from umpteen.runner.workload import find_work
 from umpteen.system.processes import explain_shortage
 from umpteen.system.resources import read_capacity
 from umpteen.system.streams import fill_streams, never_mind_stderr
-from umpteen.system.terminal import clean
 
 __all__ = ["main"]
 
@@ -42,26 +41,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     token = os.environ.get(RUNNER_VARIABLE, "")
     fill_streams()
     never_mind_stderr()
-    is_read_by_program = False
+    complaints = Complaints(are_for_people=True)
     try:
         options = Options(sys.argv[1:] if arguments is None else arguments)
-        is_read_by_program = not options.is_alone
+        complaints = Complaints(are_for_people=options.is_alone)
         if options.token != token or not token:
             _start_over_with_token(options.token or os.urandom(6).hex())
-        return _run(options, token)
+        return _run(options, token, complaints)
     except Exception as error:
         told = error if isinstance(error, UmpteenError) else explain_shortage(error)
         if told is None:
             sys.excepthook(*sys.exc_info())
             return RUNNER_CRASHED
-        print(build_complaint(told) if is_read_by_program else _describe(told), file=sys.stderr)
+        complaints.add(str(told), told.hint)
         return told.exit_code
-
-
-def _describe(error: UmpteenError) -> str:
-    """The error as people read it."""
-    hint = f"\n\nhint: {clean(error.hint)}" if error.hint else ""
-    return f"error: {clean(str(error))}{hint}"
 
 
 def _start_over_with_token(token: str) -> None:
@@ -72,7 +65,7 @@ def _start_over_with_token(token: str) -> None:
     os.execv(command[0], command)
 
 
-def _run(options: Options, token: str) -> int:
+def _run(options: Options, token: str, complaints: Complaints) -> int:
     work = find_work(options)
     if work.note:
         with contextlib.suppress(OSError):
@@ -86,7 +79,7 @@ def _run(options: Options, token: str) -> int:
     capacity = read_capacity()
     if options.cpus:
         capacity = capacity._replace(cpus=options.cpus)
-    return Runner(work, token, lease, capacity).run(options)
+    return Runner(work, token, lease, capacity, complaints).run(options)
 
 
 if __name__ == "__main__":
