@@ -72,7 +72,7 @@ def split_command(recipe: str, batch: str, local_dir: str | None, **options: Any
     folder = _choose_folder(local_dir, options["local_commands_directory"])
     if not options["command"].strip():
         raise SettingsError("--command is empty", "write --command 'umpteen batch'")
-    order = SplitRequest(
+    request = SplitRequest(
         recipe=recipe,
         batch=batch,
         folder=folder,
@@ -90,7 +90,7 @@ def split_command(recipe: str, batch: str, local_dir: str | None, **options: Any
         name=options["name"],
         command=options["command"],
     )
-    done = split(order, _Progress())
+    done = split(request, _Progress())
     if options["nprocs"] not in (None, done.nprocs):
         say(f"note: {batch} says nprocs {done.nprocs}, which counts", err=True)
     if options["as_json"]:
@@ -98,7 +98,7 @@ def split_command(recipe: str, batch: str, local_dir: str | None, **options: Any
 
         click.echo(msgspec.json.encode(_to_dict(done)).decode())
     else:
-        _show(order, done)
+        _show(request, done)
     return EXIT_SUCCEEDED
 
 
@@ -124,15 +124,15 @@ class _Progress:
             say(text, err=True)
 
 
-def _show(order: SplitRequest, done: Split) -> None:
+def _show(request: SplitRequest, done: Split) -> None:
     if done.outcome:
         rows = (
             ("unfinished", done.outcome.unfinished, False),
-            ("failed", done.outcome.failed, order.skip_failures),
-            ("completed", done.outcome.completed, order.skip_completed),
+            ("failed", done.outcome.failed, request.skip_failures),
+            ("completed", done.outcome.completed, request.skip_completed),
         )
         say(", ".join(f"{len(r):,} {name}{' (skipped)' * skip}" for name, r, skip in rows))
-    size = f"{done.batch_size:,}" + " (3 * nprocs)" * (order.batch_size is None)
+    size = f"{done.batch_size:,}" + " (3 * nprocs)" * (request.batch_size is None)
     folder = shorten_path(done.folder)
     runs, chunks = render_number(done.runs, "run"), render_number(done.chunks, "chunk")
     say(f"{runs} in {chunks} of {size}, in {folder}")

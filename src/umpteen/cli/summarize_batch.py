@@ -8,10 +8,9 @@ import click
 
 from umpteen.cli.options import complete_file
 from umpteen.errors import EXIT_SUCCEEDED
-from umpteen.formats.saturn_batch import Run, complete_runs
+from umpteen.formats.saturn_batch import Run
 from umpteen.report.printing import say
-from umpteen.verbs.split import open_batch, sort_runs
-from umpteen.verbs.summarize_batch import read_exit_codes
+from umpteen.verbs.summarize_batch import summarize_batch
 
 __all__ = ["summarize_batch_command"]
 
@@ -35,14 +34,12 @@ def summarize_batch_command(file: str, *, remote_output_path: str | None, as_jso
 
     What has not come to an end has no status.
     """
-    batch, top = open_batch(file, remote_output_path)
-    complete_runs(batch, top)
-    outcome = sort_runs(batch.runs, read_exit_codes(top, batch.runs))
-    runs = [*outcome.failed, *outcome.completed, *outcome.unfinished]
+    found = summarize_batch(file, remote_output_path)
+    runs = [*found.failed, *found.completed, *found.unfinished]
     if as_json:
         import msgspec
 
-        counts = {name: len(found) for name, found in outcome._asdict().items()}
+        counts = {name: len(each) for name, each in found._asdict().items()}
         shown = [{column: getattr(run, column) for column in _COLUMNS} for run in runs]
         click.echo(msgspec.json.encode({"counts": counts, "runs": shown}).decode())
     else:

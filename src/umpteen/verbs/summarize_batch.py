@@ -8,8 +8,11 @@ Writes nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
-from umpteen.formats.saturn_batch import Run
+from umpteen.errors import InputError
+from umpteen.formats.reading import open_document
+from umpteen.formats.saturn_batch import BatchFile, Run, complete_runs, is_of_a_job, read_batch
 from umpteen.history.history import History
 from umpteen.job.spec import Task
 from umpteen.query.verify import read_codes
@@ -17,7 +20,54 @@ from umpteen.store.address import open_store, parse_address
 from umpteen.store.layout import JOB
 from umpteen.store.status_codes import find_left
 
-__all__ = ["read_exit_codes"]
+__all__ = ["SortedRuns", "open_batch", "read_exit_codes", "sort_runs", "summarize_batch"]
+
+_BATCH_HINT = "give a batch file: nprocs, remote_output_path and runs"
+
+
+class SortedRuns(NamedTuple):
+    """Runs by what became of them, each in the order of the file."""
+
+    unfinished: list[Run]
+    failed: list[Run]
+    completed: list[Run]
+
+
+def summarize_batch(file: str, top: str | None) -> SortedRuns:
+    """What became of the runs of a batch file. top: where its results are, if not as it says."""
+    batch, top = open_batch(file, top)
+    complete_runs(batch, top)
+    return sort_runs(batch.runs, read_exit_codes(top, batch.runs))
+
+
+def open_batch(file: str, top: str | None) -> tuple[BatchFile, str]:
+    """A batch file, and where its results are; raises InputError."""
+    batch = read_batch(open_document(file, "runs", _BATCH_HINT))
+    if is_of_a_job(batch.document):
+        raise InputError(
+            "is a batch of a job that umpteen runs, which a chunk cannot stand for",
+            "split the file that the job was made from",
+            file=file,
+            field="umpteen",
+        )
+    if not (top or batch.top):
+        hint = "give it at the top of the file, or --remote-output-path"
+        raise batch.build_error("has no 'remote_output_path'", "remote_output_path", hint=hint)
+    return batch, top or batch.top
+
+
+def sort_runs(runs: Sequence[Run], codes: Sequence[int | None]) -> SortedRuns:
+    """Runs by their exit codes, which they get, with the words of `sc` for them."""
+    found = SortedRuns([], [], [])
+    for run, code in zip(runs, codes, strict=True):
+        run.status_code = code
+        if code is None:
+            run.status = None
+            found.unfinished.append(run)
+        else:
+            run.status = "error" if code else "completed"
+            (found.failed if code else found.completed).append(run)
+    return found
 
 
 def read_exit_codes(top: str, runs: Sequence[Run]) -> list[int | None]:
