@@ -1,0 +1,222 @@
+"""What a program gives, as a job: the same reader takes it that reads job files."""
+
+from __future__ import annotations
+
+import datetime as dt
+import decimal
+import enum
+import io
+import math
+import os
+import uuid
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from umpteen.api.spec import Job, Task
+from umpteen.errors import InputError, nearest_hint
+from umpteen.formats import read_job
+from umpteen.formats.native import TASK_KEYS, parse_executor
+from umpteen.formats.placeholders import refuse_placeholders
+from umpteen.formats.sources import choose_job_name, names_files
+from umpteen.formats.task_options import parse_retries
+from umpteen.formats.tasks import parse_duration_field
+from umpteen.job.settings import Setting
+from umpteen.job.spec import Job as PlannedJob
+from umpteen.model.command import shell_command
+from umpteen.store.address import working_folder
+from umpteen.submission.settings import resolve_settings
+from umpteen.units import parse_memory, show_value
+
+__all__ = [
+    "build_job",
+    "choose_executor",
+    "collect_flags",
+    "parse_count",
+    "parse_size",
+    "parse_timeout",
+]
+
+_MOST = 2**31
+_NOT_OF_TASKS = ("command", "name")
+
+
+def collect_flags(
+    slots: Any, results: Any, timeout: Any, memory: Any, retries: Any, cpus: Any, gpus: Any
+) -> dict[str, Setting]:
+    """What `read_job` takes as flags. Raises InputError."""
+    given = {
+        "slots": ("slots", parse_count("slots", slots, 1)),
+        "results": ("address", _parse_address(results)),
+        "timeout": ("timeout_s", parse_timeout(timeout)),
+        "memory": ("memory", parse_size(memory)),
+        "retries": ("retries", None if retries is None else parse_retries(_to_plain(retries))),
+        "cpus": ("cpus", parse_count("cpus", cpus, 1)),
+        "gpus": ("gpus", parse_count("gpus", gpus, 0)),
+    }
+    return {
+        key: Setting(value, f"{argument}=")
+        for argument, (key, value) in given.items()
+        if value is not None
+    }
+
+
+def choose_executor(given: Any) -> dict[str, Setting]:
+    """The executor and its options, as a job file would have them. Raises InputError."""
+    if given is None:
+        return {}
+    name, options = parse_executor(given)
+    return {
+        "executor": Setting(name, "executor="),
+        "executor_options": Setting(dict(options), "executor="),
+    }
+
+
+def parse_count(argument: str, given: Any, least: int) -> int | None:
+    """A whole number of at least that. Raises InputError."""
+    count = _to_plain(given)
+    if count is None:
+        return None
+    if isinstance(count, bool) or not isinstance(count, int) or not least <= count <= _MOST:
+        message = f"{argument!r} must be a whole number of at least {least}"
+        raise InputError(f"{message}, not {show_value(count)}", field=argument)
+    return count
+
+
+def _parse_address(given: Any) -> str | None:
+    address = _to_plain(given)
+    if address is None:
+        return None
+    if not isinstance(address, str) or not address:
+        hint = "write results='/shared/runs/{name}'"
+        raise InputError(f"'results' must be an address, not {show_value(address)}", hint)
+    return address
+
+
+def parse_timeout(given: Any) -> float | None:
+    """Seconds. Raises InputError."""
+    return parse_duration_field("timeout", _to_plain(given))
+
+
+def parse_size(given: Any) -> int | None:
+    """Bytes. Raises InputError."""
+    return None if given is None else parse_memory(_to_plain(given))
+
+
+def build_job(
+    job: Any, values: Mapping[str, Any] | None, name: str | None, flags: Mapping[str, Setting]
+) -> PlannedJob:
+    """The settled job, whatever was given. Raises InputError and SettingsError."""
+    name = None if name is None else str(name)
+    if isinstance(job, str) and values is not None:
+        name = choose_job_name(job) if name is None else name
+        planned = _read_content([_fill(job, values)], name, flags)
+    elif values is not None:
+        hint = 'give a task its own: Task("echo {x}", matrix={"x": [1, 2]})'
+        raise InputError("'values' go with a command, as text", hint)
+    elif isinstance(job, (str, os.PathLike)):
+        planned = read_job([_check_text(job)], name=name, flags=flags)
+    elif isinstance(job, Task):
+        planned = _read_content([job], _name_after(job) if name is None else name, flags)
+    elif isinstance(job, Job):
+        planned = _read_content(job.tasks, name, flags, job)
+    elif isinstance(job, Iterable) and not isinstance(job, (bytes, Mapping)):
+        if name is None:
+            raise InputError("a list of tasks needs a name", "run([...], name='sweep')")
+        planned = _read_content(job, name, flags)
+    else:
+        hint = "give a Job, a Task, a list of tasks, the path of a job file, or a command"
+        raise InputError(f"{type(job).__name__!r} is no job", hint)
+    return resolve_settings(planned, working_folder())
+
+
+def _fill(command: str, values: Mapping[str, Any]) -> Task:
+    """The command with its values, as a task."""
+    if not isinstance(values, Mapping):
+        hint = 'write values={"x": [1, 2]}'
+        raise InputError(f"'values' must be a mapping, not {show_value(_to_plain(values))}", hint)
+    if os.path.isfile(command) and not os.access(command, os.X_OK):
+        hint = "in a file, values stand in the 'matrix' of a task"
+        raise InputError(f"'values' go with a command, and {command!r} is a file", hint)
+    if command.strip():
+        names_files([command, *(f"{name}=" for name in values)])  # refuses a file that is missing
+    return Task(command, matrix=values)
+
+
+def _check_text(job: str | os.PathLike[str]) -> str:
+    """A command without values, or the path of a job file. Raises InputError."""
+    text = os.fsdecode(job)
+    if not text.strip() or names_files([text]):
+        return text
+    if isinstance(job, os.PathLike):
+        raise InputError(f"no such file: {text!r}", "a command is given as text")
+    try:
+        refuse_placeholders(text)
+    except InputError as error:
+        raise InputError(error.message, 'write values={"x": [1, 2]}') from None
+    return text
+
+
+def _name_after(task: Task) -> str:
+    command = _to_plain(task.command)
+    words = list(map(str, command)) if isinstance(command, list) else str(command)
+    return choose_job_name(shell_command(words))
+
+
+def _read_content(
+    tasks: Iterable[Task | str],
+    name: str | None,
+    flags: Mapping[str, Setting],
+    job: Job | None = None,
+) -> PlannedJob:
+    """A job by the same reader that reads files."""
+    content = {} if job is None else _to_plain({**vars(job), "tasks": None})
+    defaults = content.pop("defaults", None) or {}
+    if not isinstance(defaults, dict):
+        raise InputError("'defaults' must be a mapping", 'write defaults={"timeout": "10m"}')
+    for key in defaults:
+        if key not in TASK_KEYS or key in _NOT_OF_TASKS:
+            known = [key for key in TASK_KEYS if key not in _NOT_OF_TASKS]
+            raise InputError(f"unknown key {key!r} in 'defaults'", nearest_hint(key, known))
+    content.update(defaults, tasks=_to_plain(tasks))
+    if not content["tasks"]:
+        raise InputError("the job has no tasks", "give it at least one")
+    try:
+        data = msgspec.json.encode(content)
+        return read_job(["-"], name=name, flags=flags, stdin=io.BytesIO(data))
+    except UnicodeEncodeError as error:
+        raise InputError(f"{error.object[:40]!r} is not UTF-8 text") from None
+    except InputError as error:
+        place, colon, message = error.message.partition(": ")
+        is_placed = bool(colon) and place.startswith("stdin")
+        raise InputError(
+            message if is_placed else error.message, error.hint, field=error.field
+        ) from None
+
+
+def _to_plain(value: Any) -> Any:
+    """What a job file would say: arrays and ranges as lists, paths as text. Raises InputError."""
+    if hasattr(value, "tolist"):  # of numpy, pandas, torch: its values, or the one that it is
+        return _to_plain(value.tolist())
+    if isinstance(value, enum.Enum):
+        return _to_plain(value.value)
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else str(value)
+    if isinstance(value, (str, os.PathLike)):
+        return "".join([os.fsdecode(value)])  # plain text, also of a class of its own
+    if isinstance(value, Task):
+        return {key: _to_plain(item) for key, item in vars(value).items() if item is not None}
+    if isinstance(value, Mapping):
+        return {str(key): _to_plain(item) for key, item in value.items()}
+    if isinstance(value, Iterable) and not isinstance(value, (bytes, bytearray, memoryview)):
+        return [_to_plain(item) for item in value]
+    if isinstance(value, (dt.date, dt.time)):
+        return value.isoformat()
+    if isinstance(value, (decimal.Decimal, uuid.UUID)):
+        return str(value)
+    raise InputError(f"a job cannot hold {value!r}", "give a text or a number")

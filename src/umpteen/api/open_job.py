@@ -1,0 +1,238 @@
+"""A job that was submitted, as an object: how it stands, its tasks, and what can be done with it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, overload
+
+from umpteen.api.convert import parse_count, parse_size, parse_timeout
+from umpteen.api.errors import hinted
+from umpteen.errors import EXIT_INTERRUPTED
+from umpteen.model.record import Record
+from umpteen.query.expression import compile_where
+from umpteen.query.facts import read_facts
+from umpteen.query.failures import describe_end
+from umpteen.query.find import open_history
+from umpteen.query.liveness import read_status
+from umpteen.query.outputs import Outputs, find_outputs
+from umpteen.query.status import JobStatus
+from umpteen.query.verify import read_gone
+from umpteen.report.views import stop_signals
+from umpteen.report.watch import watch_to_end
+from umpteen.report.why import render_why
+from umpteen.verbs.cancel import cancel
+from umpteen.verbs.collect import collect
+from umpteen.verbs.handle import JobHandle
+from umpteen.verbs.remove import plan_removal, remove
+from umpteen.verbs.retry import Rerun, retry
+from umpteen.verbs.watch import watch
+from umpteen.verbs.why import explain
+
+__all__ = ["OpenJob", "TaskResult", "watch_job"]
+
+
+def watch_job(handle: JobHandle, *, progress: bool) -> OpenJob:
+    """Wait until the job has ended. progress: whether that is shown."""
+    began_s = time.monotonic()
+    with stop_signals() as stop:
+        code = watch_to_end(
+            handle, stop, began_s, quiet=False, as_json=False, is_silent=not progress
+        )
+    if code == EXIT_INTERRUPTED:
+        raise KeyboardInterrupt
+    return OpenJob(handle.history.store.address)
+
+
+class TaskResult:
+    """One task of a job, and what its newest attempt left."""
+
+    def __init__(self, job: OpenJob, facts: Mapping[str, Any]) -> None:
+        self._job, self._facts = job, facts
+        self.name: str = facts["name"]
+        self.index: int = facts["index"]
+        self.state: str = facts["state"]
+        self.parameters: dict[str, str] = facts["parameters"]
+        self.record: Record | None = facts["record"]
+
+    def __repr__(self) -> str:
+        return f"TaskResult({self.name!r}, {self.state!r})"
+
+    @property
+    def ok(self) -> bool:
+        """Whether it succeeded."""
+        return self.state == "succeeded"
+
+    @property
+    def exit_code(self) -> int | None:
+        """Of the command; None where it has not ended, or ended by a signal."""
+        return self.record.exit_code if self.record else None
+
+    @property
+    def reason(self) -> str:
+        """How it ended, as the command line says it: `exit 2`, `timed out after 1 s`.
+
+        Empty where it has not ended, or has succeeded.
+        """
+        return "" if self.record is None or self.ok else describe_end(self.record)
+
+    @property
+    def path(self) -> str:
+        """The folder of its outputs, or their address where they are in no folder."""
+        return self._outputs.address
+
+    @property
+    def _outputs(self) -> Outputs:
+        facts = self._facts
+        return find_outputs(
+            self._job.history, facts["task"], facts["token"], self.record, is_newest=_is_over(facts)
+        )
+
+    @property
+    def results(self) -> str:
+        """The folder of what it wrote to its results directory; it may not be there."""
+        return self.path + "/results"
+
+    @property
+    def stdout(self) -> str:
+        """What it printed; empty where there is nothing."""
+        return _read_text(self._outputs, "stdout")
+
+    @property
+    def stderr(self) -> str:
+        """What it printed to stderr; empty where there is nothing."""
+        return _read_text(self._outputs, "stderr")
+
+
+def _is_over(facts: Mapping[str, Any]) -> bool:
+    """Whether its newest record tells of what is in its folder: no attempt has begun since."""
+    return facts["state"] not in ("waiting", "running")
+
+
+def _read_text(outputs: Outputs, name: str) -> str:
+    return (outputs.store.read(outputs.key(name)) or b"").decode(errors="replace")
+
+
+Which = str | int | TaskResult  # a task by its name, its position, or itself
+
+
+class OpenJob:
+    """A job that was handed in: how it stands, its tasks, and what can be done with it.
+
+    Iterating gives a TaskResult for each task, in order, as it stands then. A task is also
+    found by its name, its position or a slice, as in a mapping and in a list; `in` asks for a
+    name.
+    """
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.history = open_history(address)
+        self.name: str = self.history.job.get("name", "")
+
+    def __repr__(self) -> str:
+        status = self.status()
+        return f"OpenJob({self.name!r}, {status.state!r}, {status.total} tasks)"
+
+    @hinted()
+    def status(self, *, verify: bool = False) -> JobStatus:
+        """How it stands now. verify: whether what is done has to have what it left, too."""
+        if verify:
+            history = open_history(self.address)
+            read_gone(history)
+            return read_status(history)
+        self.history.refresh()
+        return read_status(self.history)
+
+    @property
+    def ok(self) -> bool:
+        """Whether every task has succeeded."""
+        return self.status().state == "succeeded"
+
+    def __iter__(self) -> Iterator[TaskResult]:
+        self.history.refresh()
+        return iter([TaskResult(self, facts) for facts in read_facts(self.history)])
+
+    def __len__(self) -> int:
+        return self.status().total
+
+    def __contains__(self, name: object) -> bool:
+        return any(task.name == name for task in self)
+
+    @overload
+    def __getitem__(self, key: str | int) -> TaskResult: ...
+    @overload
+    def __getitem__(self, key: slice) -> list[TaskResult]: ...
+    def __getitem__(self, key: str | int | slice) -> TaskResult | list[TaskResult]:
+        """Raises KeyError for a name, and IndexError for a position, that is not there."""
+        tasks = list(self)
+        if not isinstance(key, str):
+            return tasks[key]
+        for task in tasks:
+            if task.name == key:
+                return task
+        raise KeyError(key)
+
+    @property
+    def failed(self) -> list[TaskResult]:
+        """The tasks that came to an end without success."""
+        return [task for task in self if task.state not in ("succeeded", "waiting", "running")]
+
+    @hinted()
+    def to_rows(self) -> list[dict[str, Any]]:
+        """A row a task, as `umpteen export` has it: `pandas.DataFrame(job.to_rows())`."""
+        from umpteen.query.table import list_rows
+
+        self.history.refresh()
+        return list(list_rows(self.history))
+
+    @hinted()
+    def why(self, task: Which) -> str:
+        """What became of a task, in sentences, as `umpteen why` has it."""
+        return "\n".join(render_why(explain(self.address, self._name(task))))
+
+    @hinted()
+    def wait(self, *, progress: bool = False) -> OpenJob:
+        """Until it has ended; what nobody is at any more is handed in again."""
+        return watch_job(collect(self.address), progress=progress)
+
+    @hinted()
+    def cancel(self, *tasks: Which) -> None:
+        """End it, or some of its tasks by name or pattern, and wait until that is recorded."""
+        for _ in watch(cancel(self.address, self._names(tasks)).handle):
+            pass
+
+    @hinted()
+    def retry(
+        self,
+        *tasks: Which,
+        where: str | None = None,
+        timeout: str | float | None = None,
+        memory: str | int | None = None,
+        slots: int | None = None,
+        progress: bool = True,
+    ) -> OpenJob:
+        """Run again what did not succeed, or the tasks named, or those for which `where` holds; and
+        what is behind them.
+
+        timeout, memory: of these tasks, from now on. slots: how many at once, where not as
+        before.
+        """
+        chosen = None if where is None else compile_where(str(where))
+        timeout_s = parse_timeout(timeout)
+        bytes_of_memory = parse_size(memory)
+        count = parse_count("slots", slots, 1)
+        wanted = Rerun(self._names(tasks), chosen, count, timeout_s, bytes_of_memory)
+        return watch_job(retry(self.address, wanted), progress=progress)
+
+    @hinted()
+    def remove(self) -> None:
+        """Remove it with all its outputs, without asking. Raises InputError while it runs."""
+        remove(plan_removal(self.address))
+
+    def _names(self, tasks: Iterable[Which]) -> list[str]:
+        return [self._name(task) for task in tasks]
+
+    def _name(self, task: Which) -> str:
+        if isinstance(task, str):
+            return task
+        return task.name if isinstance(task, TaskResult) else self[task].name
