@@ -6,9 +6,9 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from umpteen.model.batch import BatchView
 from umpteen.model.ranges import format_ranges
 from umpteen.model.states import STATES
-from umpteen.runner.lanes.lane import BatchView
 from umpteen.runner.lease import Kept
 from umpteen.store.base import Appender
 from umpteen.store.layout import RecordsKey

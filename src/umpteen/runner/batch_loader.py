@@ -14,11 +14,12 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from umpteen.errors import StoreError
+from umpteen.model.batch import BatchView
 from umpteen.runner.active_batch import ActiveBatch
 from umpteen.runner.batch_start import Opener
 from umpteen.runner.lanes.group import Lanes
-from umpteen.runner.lanes.lane import BatchView
 from umpteen.runner.synced import copy_into, link_at, unpack_once
+from umpteen.runner.working_folder import synced_place
 from umpteen.store.address import is_remote
 from umpteen.store.job_files import CancelMark, read_cancel_mark
 from umpteen.store.layout import batch_key, synced_key
@@ -128,7 +129,7 @@ class BatchLoader:
                         self.store.delete(key)
                 raise
             if destination:
-                copy_into(content, view.place(digest, destination))
+                copy_into(content, synced_place(view, digest, destination))
             elif home:
                 link_at(content, home)
             self._unpacked.add((digest, destination, home))

@@ -14,6 +14,7 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from umpteen.errors import StoreError
+from umpteen.model.batch import BatchView
 from umpteen.model.forms import MOST_TASKS
 from umpteen.model.record import Record
 from umpteen.model.states import (
@@ -24,7 +25,6 @@ from umpteen.model.states import (
     TaskState,
 )
 from umpteen.runner.active_batch import ActiveBatch
-from umpteen.runner.lanes.lane import BatchView
 from umpteen.runner.lease import Kept, is_alive, read_last_slots
 from umpteen.store.address import find_output
 from umpteen.store.base import Appender, Store

@@ -13,14 +13,14 @@ import shutil
 from collections.abc import Sequence
 from typing import Callable, Optional
 
+from umpteen.model.batch import BatchView
 from umpteen.model.states import REASON_OUT_OF_MEMORY, TaskState
 from umpteen.runner.active_batches import FAILURES, ActiveBatches
 from umpteen.runner.cancellation import Cancellation
-from umpteen.runner.lanes.lane import BatchView
 from umpteen.runner.retries import plan_retry
 from umpteen.runner.scheduler import Resources, build_needs
 from umpteen.runner.uploads import AttemptResult, Uploads
-from umpteen.store.address import is_remote
+from umpteen.store.address import is_remote, output_folder
 from umpteen.store.layout import spool_folder
 from umpteen.store.records import build_line
 from umpteen.system.plain_files import open_below
@@ -137,7 +137,7 @@ def echo_outputs(spool: str, view: BatchView, position: int, line: bytes) -> Non
     if is_remote(view.output(position)):
         folder = spool_folder(spool, record["task"], record["attempt"])
     else:
-        folder = os.path.join(view.folder(position), record.get("outputs", ""))
+        folder = os.path.join(output_folder(view.output(position)), record.get("outputs", ""))
     for fd, name in ((1, "stdout"), (2, "stderr")):
         if record.get(f"{name}_bytes"):
             _copy(folder, name, fd)

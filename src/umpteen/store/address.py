@@ -23,6 +23,7 @@ __all__ = [
     "is_remote",
     "make_absolute",
     "open_store",
+    "output_folder",
     "parse_address",
     "place_of",
     "read_options",
@@ -52,6 +53,11 @@ def is_remote(address: str) -> bool:
         return False
     scheme = _SCHEME.match(address)
     return scheme is not None and scheme[1].lower() != "file"
+
+
+def output_folder(output: str) -> str:
+    """The folder on this machine that the address of an output, which is not remote, names."""
+    return output if output.startswith("/") else parse_address(output)
 
 
 def parse_address(address: str) -> str:

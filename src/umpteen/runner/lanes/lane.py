@@ -8,21 +8,19 @@ decides nothing about the job: which task is next, and what is recorded, is the 
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import errno
 import gc
 import glob
 import os
-import re
 import shutil
 import signal
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Callable, NamedTuple
 
+from umpteen.model.batch import BatchView
 from umpteen.model.command import RUNNER_VARIABLE, build_digest, build_environment
-from umpteen.model.forms import parse_ranges
 from umpteen.model.record import Record
 from umpteen.model.states import (
     NUMBER_OF,
@@ -48,8 +46,8 @@ from umpteen.runner.lanes.protocol import (
     TICKET,
 )
 from umpteen.runner.lease import Lease, SlotEntry
-from umpteen.runner.synced import synced_folder
-from umpteen.store.address import OPTIONS_VARIABLE, is_remote, parse_address
+from umpteen.runner.working_folder import choose_cwd, find_synced
+from umpteen.store.address import OPTIONS_VARIABLE, is_remote, output_folder
 from umpteen.store.base import Store
 from umpteen.store.identity import tell_loss
 from umpteen.store.layout import OUTPUTS, UNFINISHED, attempt_folder, scratch_folder, spool_folder
@@ -68,7 +66,7 @@ from umpteen.system.processes import (
 )
 from umpteen.system.spawn import Launch, Spawner
 
-__all__ = ["BatchView", "LaneSetup", "is_left", "run_lane"]
+__all__ = ["LaneSetup", "is_left", "run_lane"]
 _ENDINGS = {
     END_KINDLY: (TaskState.WAITING.value, REASON_INTERRUPTED),
     DEADLINE: (TaskState.TIMED_OUT.value, REASON_DEADLINE),
@@ -90,90 +88,7 @@ _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 _RESULTS = b"RESULTS_DIR"
 # Of an engine's worker: names of variables by which the engine limits threads, with commas between.
 _THREADS_VARIABLE = "UMPTEEN_WORKER_THREADS"
-_MADE_UP = re.compile(r"/tmp/[0-9a-f]{32}/?")  # by a split, of `sc` or ours
 _MOST_KNOWN = 10_000
-
-
-class BatchView:
-    """One batch file as the runner and its lanes read it."""
-
-    def __init__(self, content: Mapping[str, Any]) -> None:
-        own = content["umpteen"]
-        self.job: str = own["job"]
-        self.batch: str = own["batch"]
-        self.slots: int = content["nprocs"]
-        self.runs: list[dict[str, Any]] = content["runs"]
-        self._folders: collections.Counter[str] | None = None
-        self.names: list[str] = own["names"]
-        self.indices = [index for part in parse_ranges(own["indices"]) for index in part]
-        self.extras: dict[str, dict[str, Any]] = own.get("extras", {})
-        self.common: dict[str, Any] = own.get("common", {})
-        self.before: dict[str, list[Any]] = own.get("attempts", {})
-        self.status_file: str = own.get("status_file", "status_code")
-        self.grace_s: float = own.get("grace_s", 10.0)
-        cwd: str = own.get("cwd") or ""
-        self.submitted_from = cwd
-        self.synced: list[tuple[str, str | None, str]] = own.get("synced", [])
-        self.base = cwd if os.path.isdir(cwd) else ""  # where relative paths begin
-        self.cwd = self.base or self.find_synced()
-        self.deadline_s: float | None = own.get("deadline_s")
-        # Of a file from elsewhere: addresses of outputs as they stand there, where they differ.
-        self.written: dict[str, str] | None = own.get("written")
-        self.has_graph: bool = own.get("graph", False)
-        self.after: list[int] = own.get("after", [])
-        self.barriers: list[dict[str, str]] = own.get("barriers", [])
-        self.waits: list[str] = own.get("waits", [])
-        self.has_priorities: bool = own.get("priorities", False)
-        self.max_failures: int = own.get("max_failures", 0)
-        self.fail_fast: bool = own.get("fail_fast", False)
-        self.live: bool = own.get("live", False)
-
-    def find_synced(self) -> str | None:
-        """The first folder that was synced; None is where the runner is."""
-        return self.place(*self.synced[0][:2]) if self.synced else None
-
-    def place(self, digest: str, destination: str | None) -> str:
-        """Where a folder that is synced is on this machine."""
-        if not destination:
-            return synced_folder(digest)
-        return os.path.abspath(os.path.join(self.base, os.path.expanduser(destination)))
-
-    def terms_of(self, position: int) -> dict[str, Any]:
-        """What a task has beside its command and its place."""
-        return self.extras.get(str(position), self.common) if self.extras else self.common
-
-    def has_own_folder(self, position: int) -> bool:
-        """Whether a task says where it runs, wherever the job was handed in from."""
-        return os.path.isabs(os.path.expanduser(self.terms_of(position).get("cwd") or ""))
-
-    def digest(self, position: int) -> str:
-        """What a task is known by."""
-        extra = self.terms_of(position)
-        command = extra.get("argv") or self.runs[position]["cmd"]
-        return build_digest(command, extra.get("env"), extra.get("cwd"))
-
-    def is_made_up(self, folder: str) -> bool:
-        """Whether a folder for results is one that a split chose, and of one run alone.
-
-        Nobody can look for such a folder later; one that somebody chose stays.
-        """
-        if not _MADE_UP.fullmatch(folder):
-            return False
-        if self._folders is None:
-            self._folders = collections.Counter(
-                str(run.get("local_results_dir")).rstrip("/") for run in self.runs
-            )
-        return self._folders[folder.rstrip("/")] == 1
-
-    def output(self, position: int) -> str:
-        """The address of the folder of a task's outputs."""
-        output: str = self.runs[position]["remote_output_path"]
-        return output
-
-    def folder(self, position: int) -> str:
-        """That folder on this machine."""
-        output = self.output(position)
-        return output if output.startswith("/") else parse_address(output)
 
 
 class LaneSetup(NamedTuple):
@@ -242,7 +157,7 @@ class _Running:
         self.folder = (
             spool_folder(spool, self.index, self.attempt)
             if self.is_spooled
-            else batch.folder(self.position)
+            else output_folder(self.output)
         )
         self.outputs = self.digest = self.results = ""
         self.made_results = False
@@ -279,6 +194,7 @@ class _Lane:
         self.retries: list[Callable[[], None]] = []
         self.retry_at_s = float("inf")
         self.batches: dict[int, BatchView] = {}
+        self.cwds: dict[int, str | None] = {}  # of those batches: where their commands start
         self.earlier: dict[int, dict[int, tuple[int, str]]] = {}
         self.killed: dict[int, str] = {}
         self.below: Sequence[ProcessEntry] = ()
@@ -433,6 +349,7 @@ class _Lane:
         batch = self.batches.get(ordinal)
         if batch is None:
             batch = self.batches[ordinal] = self.setup.read_batch(ordinal)
+            self.cwds[ordinal] = choose_cwd(batch)
             while len(self.batches) > 4:
                 del self.batches[next(iter(self.batches))]
         return batch
@@ -443,7 +360,7 @@ class _Lane:
         extra = batch.terms_of(task.position)
         command = batch.runs[task.position]["cmd"]
         env: dict[str, str] | None = None
-        cwd, timeout_s, written_cwd = batch.cwd, None, None
+        cwd, timeout_s, written_cwd = self.cwds[task.ordinal], None, None
         if extra:
             command = extra.get("argv") or command
             env, timeout_s, written_cwd = (
@@ -645,7 +562,7 @@ class _Lane:
         if task.batch.written is not None or task.results != self.slot_results.get(task.slot):
             variables = self._keep_words(task, variables)
         if task.batch.synced:
-            folder = os.fsencode(task.batch.find_synced() or "")
+            folder = os.fsencode(find_synced(task.batch) or "")
             variables.append(b"UMPTEEN_SYNCED=" + folder)
         if not env:
             return self.inherited + variables
