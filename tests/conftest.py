@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.support.command import Umpteen
 from tests.support.dask import DaskCluster
@@ -20,6 +21,8 @@ from tests.support.s3 import PROGRAMS, S3, S3Server
 from tests.support.sfs import Sfs, SfsServer
 from tests.support.sftp import Sftp, SftpServer
 
+settings.register_profile("any machine", deadline=None)  # a busy one is slow, not wrong
+settings.load_profile("any machine")
 _LAST = ["contract", "docs", "flows"]  # after those of the packages, which take seconds
 
 

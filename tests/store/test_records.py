@@ -18,6 +18,7 @@ from umpteen.store.directory import DirectoryStore, RecordsFile
 from umpteen.store.layout import RecordsKey, records_key
 from umpteen.store.records import (
     build_line,
+    find_events,
     list_starts,
     parse_lines,
     parse_record,
@@ -108,6 +109,19 @@ def test_trusted_size_with_a_torn_sync_goes_by_the_one_before() -> None:
     content = safe + build_line({"event": "synced", "upto": len(safe)}) + RECORD
     torn = build_line({"event": "synced", "upto": len(content)})[:-4]
     assert trusted_size(content + torn, HERE) == len(safe)
+
+
+def test_trusted_size_goes_by_what_a_line_says_and_not_by_the_order_of_its_keys() -> None:
+    safe = start_line(boot="before") + RECORD
+    synced = b'{ "upto": %d, "event": "synced" }\n' % len(safe)
+    assert trusted_size(safe + synced + RECORD, HERE) == len(safe)
+
+
+def test_find_events_gives_the_last_first_and_no_torn_or_other_line() -> None:
+    ends = [b'{"left":1,"event":"end"}\n', b'{"event":"end","left":2}\n']
+    other = build_line({"task": 1, "state": "failed", "reason": "end", "event": "moved"})
+    content = b'"end"}\n' + ends[0] + other + ends[1] + RECORD + b'{"event":"end"'
+    assert [line["left"] for line in find_events(content, "end")] == [2, 1]
 
 
 def test_trusted_size_without_a_machine_id_is_all() -> None:

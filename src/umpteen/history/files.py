@@ -1,17 +1,18 @@
-"""What hand-ins left, as readers take it: tasks, batches, handles, options, and lines of records.
+"""What submissions left in a store: tasks, batches, handles, options, and lines of records.
 
-The head's half of the door, beside `job_files`: msgspec decodes what is large, and what types do
-not say is checked after. Each raises FormError for what has not the form that docs/files.md
-gives it, but for lines of records: those are passed over.
+msgspec decodes what is large, and what types do not say is checked after that. A file that has not
+the form of docs/files.md raises FormError; of records such lines are skipped.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
 
+from umpteen.errors import StoreError
 from umpteen.job.spec import Task
 from umpteen.model.forms import (
     MOST_TASKS,
@@ -27,13 +28,15 @@ from umpteen.model.forms import (
 )
 from umpteen.model.names import find_malformed_name
 from umpteen.store.base import Store
-from umpteen.store.layout import tasks_key
-from umpteen.store.records import parse_end, parse_lines, parse_record
+from umpteen.store.job_files import damaged, parse_job
+from umpteen.store.layout import JOB, OWN_FOLDER, handed_key, handles_key, options_key, tasks_key
+from umpteen.store.records import parse_end, parse_lines, parse_record, refuse_newer
 
 __all__ = [
     "BatchNames",
     "HandedBatch",
     "Submission",
+    "SubmittedFiles",
     "TaskLine",
     "check_count",
     "check_settings",
@@ -64,35 +67,25 @@ class HandedBatch(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Submission(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One `handed/K.json`.
+    """One `handed/K.json`: what was submitted together. Ranges are of task indices."""
 
-    tasks: how many were added. changed, dropped and restored (no longer
-    dropped, and as it was): indices as ranges. source: the job's
-    source_digest; is_plain: whether the k-th task of that source is index k, by its own name.
-    workers: how many batches an engine was taken to run at once. graph: whether tasks of the job
-    were after others. leaves_behind: whether some that were behind those were left alone. place: where the
-    store was, as `describe_place` has it. segment: the mark that its own files have in their
-    names, where others' were in the way. left_out: names of options of the executor that are not
-    in the store, where others could read them.
-    """
-
-    hand_in: _Count
+    hand_in: _Count  # its number, K
     time: _Seconds
     executor: str
     mark: str
-    tasks: _Count
+    tasks: _Count  # how many were added
     batches: list[HandedBatch]
-    changed: str = ""
-    dropped: str = ""
-    restored: str = ""
-    source: str = ""
-    is_plain: bool = False
-    workers: _Count = 0
-    graph: bool = False
-    leaves_behind: bool = False
-    place: str = ""
-    segment: str = ""
-    left_out: list[str] = []
+    changed: str = ""  # ranges
+    dropped: str = ""  # ranges
+    restored: str = ""  # ranges: no longer dropped, and as they were before
+    source: str = ""  # the job's source_digest
+    is_plain: bool = False  # whether the k-th task of that source is index k, by its own name
+    workers: _Count = 0  # how many batches an engine was taken to run at once
+    graph: bool = False  # whether tasks of the job were after others
+    leaves_behind: bool = False  # whether some tasks after others were left as they were
+    place: str = ""  # where the store was, as `describe_place` writes it
+    segment: str = ""  # in the names of its own files, where files of others were in the way
+    left_out: list[str] = []  # options of the executor that are not in the store: names
     settings: dict[str, Any] = {}
 
 
@@ -203,6 +196,80 @@ def parse_table(content: bytes) -> dict[str, Any]:
     """An object of JSON, as options are."""
     found: dict[str, Any] = _decode(_TABLES.decode, content)
     return found
+
+
+class SubmittedFiles:
+    """Reads the files that submissions left in a store."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.strange: dict[int, str] = {}  # by submission, a file that others may have written
+
+    @contextlib.contextmanager
+    def reading(self, key: str) -> Iterator[None]:
+        """A file that has not the form it must have is damaged: StoreError in place of FormError."""
+        try:
+            yield
+        except FormError as error:
+            raise damaged(self.store.path(key), error) from error
+
+    def read(self, number: int, key: str) -> bytes | None:
+        """A file of a submission; notes where somebody else may have written it."""
+        content, is_own = self.store.read_own(key)
+        if content is not None and not is_own:
+            self.strange.setdefault(number, self.store.path(key))
+        return content
+
+    def read_job(self) -> dict[str, Any] | None:
+        """What `job.json` says; of a job that only its owner may read, its name alone.
+
+        None where there is no job.
+        """
+        try:
+            content = self.read(0, JOB)
+        except StoreError:
+            if not self.store.list(OWN_FOLDER):
+                raise
+            # Settings are for its owner alone; how the job stands is for those he lets look on.
+            return {"name": self.store.address.rpartition("/")[2]}
+        if content is None:
+            return None
+        with self.reading(JOB):
+            job = parse_job(content)
+            refuse_newer(self.store, job)
+            check_settings(job.get("settings", {}))
+        return job
+
+    def read_submission(self, number: int, before: int) -> Submission:
+        """One `handed/K.json`. before: how many tasks there were."""
+        with self.reading(handed_key(number)):
+            content = self.read(number, handed_key(number)) or b""
+            submission = parse_submission(content, number, before)
+            check_count(self.store, submission, before)
+        return submission
+
+    def read_handles(self, number: int) -> dict[str, str] | None:
+        """What the executor answered to a submission, by batch; None where nothing yet."""
+        content = self.read(number, handles_key(number))
+        if content is None:
+            return None
+        with self.reading(handles_key(number)):
+            return parse_handles(content)
+
+    def read_options(self, submission: Submission) -> dict[str, Any]:
+        """The options of the executor that a submission went to."""
+        for mark in [submission.segment, ""] if submission.segment else [""]:
+            key = options_key(submission.hand_in, mark)
+            try:
+                content = self.read(submission.hand_in, key)
+            except StoreError as error:
+                if isinstance(error.__cause__, PermissionError):
+                    return {}  # for its owner alone; the environment may have what others need
+                raise
+            if content:
+                with self.reading(key):
+                    return parse_table(content)
+        return {}
 
 
 # --- tasks and batches ----------------------------------------------------------------------

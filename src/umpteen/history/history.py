@@ -7,27 +7,21 @@ only what is new since the last look. Knows nothing of executors, so not what li
 from __future__ import annotations
 
 import collections
-import contextlib
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from umpteen.errors import StoreError
+from umpteen.history.attempts import Failures, read_newest, read_records
+from umpteen.history.batches import BatchHistory, StartHistory
 from umpteen.history.files import (
-    BatchNames,
     Submission,
-    TaskLine,
-    check_count,
-    check_settings,
-    parse_batch_names,
-    parse_handles,
+    SubmittedFiles,
     parse_record_lines,
-    parse_submission,
-    parse_table,
-    parse_task_lines,
 )
+from umpteen.history.tasks import BatchNamesCache, read_forms, read_tasks
 from umpteen.job.spec import Task
-from umpteen.model.forms import FormError, parse_ranges
+from umpteen.model.forms import parse_ranges
 from umpteen.model.record import Record
 from umpteen.model.states import IS_FINAL, NUMBER_OF, STATES
 from umpteen.store.base import Store
@@ -40,33 +34,24 @@ from umpteen.store.identity import (
     parse_id,
     tell_loss,
 )
-from umpteen.store.job_files import RunningTask, damaged, parse_job, parse_running, read_cancel_mark
+from umpteen.store.job_files import RunningTask, damaged, parse_running, read_cancel_mark
 from umpteen.store.layout import (
     CLOSED,
     HANDED,
-    JOB,
-    OWN_FOLDER,
     REMOVING,
-    RecordsKey,
-    batch_key,
     handed_key,
     handles_key,
-    options_key,
     parse_numbers,
     parse_records_key,
     records_folder,
     records_key,
     running_folder,
-    tasks_key,
 )
 from umpteen.store.records import (
-    list_starts,
+    find_events,
     parse_end,
     parse_lines,
-    parse_record,
     parse_start,
-    read_start,
-    refuse_newer,
     trusted_size,
 )
 from umpteen.system.host import Machine, read_machine
@@ -76,75 +61,7 @@ __all__ = ["SKIPPED", "SUCCEEDED", "BatchHistory", "History"]
 SUCCEEDED, SKIPPED = NUMBER_OF["succeeded"], NUMBER_OF["skipped"]
 _TAIL_BYTES, _HEAD_BYTES = 65536, 1024
 _STARTS_AT_ONCE = 64
-_KEPT_BATCH_FILES = 4
 _SAMPLES = 1000
-
-
-class _StartHistory:
-    """One start of a batch: how far its file has been read, and whether it has ended.
-
-    left: how many tasks it left then, -1 where that is not known. is_copied: whether it was of
-    the store that this one is a copy of.
-    """
-
-    __slots__ = ("has_ended", "is_copied", "key", "left", "offset", "opened")
-
-    def __init__(self, key: RecordsKey) -> None:
-        self.key, self.offset, self.has_ended, self.left = key, 0, False, -1
-        self.is_copied = False
-        self.opened: dict[str, Any] = {}
-
-
-class BatchHistory:
-    """One batch: its tasks, the newest handle it was handed in with, and its starts.
-
-    number: how many batches the job had before it. hand_in: the newest that had it. is_copied:
-    whether that was in the store that this one is a copy of.
-    """
-
-    def __init__(self, batch: str, number: int, indices: str) -> None:
-        self.batch, self.number = batch, number
-        self.indices = parse_ranges(indices)
-        self.hand_in = 0
-        self.handle = ""
-        self.executor = ""
-        self.settings: dict[str, Any] = {}
-        self.is_closed = self.is_copied = False
-        self.starts: list[_StartHistory] = []
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether its newest start closed its records, and no other start is to be expected.
-
-        One is where something is left, and the runner it was handed to last has not begun with
-        it, or it is with an engine, which starts it as often as need be.
-        """
-        if not self.starts or not self.starts[-1].has_ended:
-            return False
-        expected = self.handle.rpartition("/")[2]
-        is_met = not self.executor or any(start.key.token == expected for start in self.starts)
-        return is_met or self.starts[-1].left == 0
-
-    @property
-    def lease(self) -> str:
-        """The handle of its newest start's runner, as the local executor has it; empty: none.
-
-        It alone is there where a hand-in was killed before it could tell, and where a batch
-        was started by hand. Of one that has ended nothing is to be asked.
-        """
-        newest = self.starts[-1] if self.starts else None
-        opened = newest.opened if newest and not (newest.has_ended or newest.is_copied) else {}
-        return f"{opened['machine']}/{opened['boot']}/{self.token}" if opened else ""
-
-    @property
-    def runner(self) -> str:
-        """The token of the local runner that it was handed to last, else of its newest start's."""
-        return self.handle.rpartition("/")[2] or self.token
-
-    @property
-    def token(self) -> str:
-        """The runner of its newest start."""
-        return self.starts[-1].key.token if self.starts else ""
 
 
 class History:
@@ -157,6 +74,7 @@ class History:
 
     def __init__(self, store: Store) -> None:
         self.store = store
+        self._files = SubmittedFiles(store)
         self.here: Machine = read_machine()
         self.place = self._folder = ""
         self.job: dict[str, Any] = {}
@@ -171,17 +89,14 @@ class History:
         self._made_by = array("i")  # by number of a batch
         self._by_number: list[BatchHistory] = []
         self._restored_by: dict[int, int] = {}
-        self.strange: dict[int, str] = {}  # by hand-in, a file that others may have written
+        self.strange = self._files.strange  # by submission, a file that others may have written
         self.troubles: dict[str, str] = {}  # what keeps batches from going on, as last read
-        self._failures: list[tuple[str, Record]] = []
         self.seconds = 0.0
         self.samples: collections.deque[float] = collections.deque(maxlen=_SAMPLES)
         self.last_end_s = 0.0
-        self._fresh: list[tuple[str, Record]] = []
-        self._unread_failures: list[tuple[str, RecordsKey]] = []
-        self._unread_fresh: list[tuple[str, RecordsKey]] = []
         self._without_handles: set[int] = set()
-        self._batch_files: dict[str, BatchNames] = {}
+        self._batch_names = BatchNamesCache(self._files)
+        self._failures = Failures(store, self.here, self._is_newest)
 
     # --- reading ------------------------------------------------------------------------
 
@@ -191,7 +106,7 @@ class History:
         Raises StoreError where the store cannot be read.
         """
         if not self.job:
-            self._read_job()
+            self.job = self._files.read_job() or {}
             self._folder = find_place(self.store.address)
             self.place = describe_place(self.here, self._folder)
         elif lost := tell_loss(self.store.address, self._folder):
@@ -205,50 +120,16 @@ class History:
     def _read_cancel_mark(self) -> None:
         self.cancelled_upto = read_cancel_mark(self.store).upto
 
-    def _read_job(self) -> None:
-        try:
-            content = self._read_handed(0, JOB)
-        except StoreError:
-            if not self.store.list(OWN_FOLDER):
-                raise
-            # Settings are for its owner alone; how the job stands is for those he lets look on.
-            self.job = {"name": self.store.address.rpartition("/")[2]}
-            return
-        if content is not None:
-            with self._read_as(JOB):
-                job = parse_job(content)
-                refuse_newer(self.store, job)
-                check_settings(job.get("settings", {}))
-            self.job = job
-
-    @contextlib.contextmanager
-    def _read_as(self, key: str) -> Iterator[None]:
-        """What has not the form of this file is damaged."""
-        try:
-            yield
-        except FormError as error:
-            raise damaged(self.store.path(key), error) from error
-
-    def _read_handed(self, number: int, key: str) -> bytes | None:
-        """A file of a hand-in; notes where somebody else may have written it."""
-        content, is_own = self.store.read_own(key)
-        if content is not None and not is_own:
-            self.strange.setdefault(number, self.store.path(key))
-        return content
-
     def _read_hand_ins(self) -> None:
         known = len(self.hand_ins)
         for number in parse_numbers(self.store.list(HANDED), ".json"):
             if number <= known:
                 continue
             expected = len(self.hand_ins) + 1
-            with self._read_as(handed_key(expected)):
-                if number != expected:
-                    raise FormError("it is missing, and a later one is there")
-                content = self._read_handed(number, handed_key(number)) or b""
-                hand_in = parse_submission(content, number, self.count)
-                check_count(self.store, hand_in, self.count)
-            self._add_hand_in(hand_in)
+            if number != expected:
+                path = self.store.path(handed_key(expected))
+                raise damaged(path, "it is missing, and a later one is there")
+            self._add_hand_in(self._files.read_submission(number, self.count))
         for number in sorted(self._without_handles):
             self._read_handle(number)
 
@@ -295,11 +176,9 @@ class History:
             self.gone.add(index)
 
     def _read_handle(self, number: int) -> None:
-        content = self._read_handed(number, handles_key(number))
-        if content is None:
+        handles = self._files.read_handles(number)
+        if handles is None:
             return
-        with self._read_as(handles_key(number)):
-            handles = parse_handles(content)
         for name, handle in handles.items():
             batch = self.batches.get(name)
             if batch is None:
@@ -314,14 +193,14 @@ class History:
         for batch, names in zip(batches, folders, strict=True):
             known = {start.key for start in batch.starts}
             found = sorted(key for name in names if (key := parse_records_key(name)))
-            batch.starts += [_StartHistory(key) for key in found if key not in known]
+            batch.starts += [StartHistory(key) for key in found if key not in known]
             batch.is_closed = CLOSED in names
         going = [(batch, start) for batch in batches for start in batch.starts]
         going = [(batch, start) for batch, start in going if not start.has_ended]
         for place in range(0, len(going), _STARTS_AT_ONCE):
             self._read_starts(going[place : place + _STARTS_AT_ONCE])
 
-    def _read_starts(self, going: Sequence[tuple[BatchHistory, _StartHistory]]) -> None:
+    def _read_starts(self, going: Sequence[tuple[BatchHistory, StartHistory]]) -> None:
         asked = [
             (records_key(batch.batch, start.key), start.offset or -_TAIL_BYTES, -1)
             for batch, start in going
@@ -331,7 +210,7 @@ class History:
             self._read_start(batch, start, key, content or b"")
 
     def _read_start(
-        self, batch: BatchHistory, start: _StartHistory, key: str, content: bytes
+        self, batch: BatchHistory, start: StartHistory, key: str, content: bytes
     ) -> None:
         """content: what is new in its file, or the end of a file that was not read before."""
         if start.offset == 0 and len(content) >= _TAIL_BYTES:
@@ -347,24 +226,24 @@ class History:
         self._apply_lines(batch, start, content)
 
     def _read_closing_line(
-        self, batch: BatchHistory, start: _StartHistory, key: str, tail: bytes
+        self, batch: BatchHistory, start: StartHistory, key: str, tail: bytes
     ) -> bool:
         """Take an ended start from its closing line alone; False where that does not do."""
-        position = tail.rfind(b'{"event":"end"')
-        if position < 0:
+        line = next(find_events(tail, "end"), None)
+        if line is None:
             return False
         if not self.store.is_lasting:
             head = self.store.read(key, size=_HEAD_BYTES) or b""
             if trusted_size(head, self.here) < len(head):  # from before a reboot: read with care
                 return False
-        closing = parse_end(next(parse_lines(tail[position:]), {}), self.count)
+        closing = parse_end(line, self.count)
         if closing is None:
             return False
         self._apply_closing(batch, start, closing)
         return True
 
     def _apply_closing(
-        self, batch: BatchHistory, start: _StartHistory, closing: dict[str, Any]
+        self, batch: BatchHistory, start: StartHistory, closing: dict[str, Any]
     ) -> None:
         failed = False
         for state, ranges in closing.get("states", {}).items():
@@ -375,8 +254,7 @@ class History:
             for part in parse_ranges(ranges):
                 self._set_range(batch, part, number)
         if failed:
-            self._unread_failures.append((batch.batch, start.key))
-            self._unread_fresh.append((batch.batch, start.key))
+            self._failures.add_start(batch.batch, start.key)
         self.seconds += closing.get("seconds", 0.0)
         self.last_end_s = max(self.last_end_s, closing.get("time", 0.0))
         start.has_ended, start.left = True, closing.get("left", -1)
@@ -403,7 +281,7 @@ class History:
             self.stale.discard(index)
             self.batch_of[index] = -1
 
-    def _apply_lines(self, batch: BatchHistory, start: _StartHistory, content: bytes) -> None:
+    def _apply_lines(self, batch: BatchHistory, start: StartHistory, content: bytes) -> None:
         lines = parse_record_lines(content)
         has_failures, count = False, self.count
         for line in lines:
@@ -420,16 +298,11 @@ class History:
             self.samples.append(line.seconds)
             has_failures |= number != SUCCEEDED and IS_FINAL[number]
         if has_failures:
-            self._add_failures(batch.batch, content)
+            self._failures.add_lines(batch.batch, content)
         if not start.opened:
             first = next(parse_lines(content[: content.find(b"\n") + 1]), {})
             start.opened = parse_start(first) or {}
             start.is_copied = is_another(start.opened.get("place", ""), self.place)
-
-    def _add_failures(self, batch: str, content: bytes) -> None:
-        for record in _list_failures(content):
-            self._failures.append((batch, record))
-            self._fresh.append((batch, record))
 
     def read_settings(self) -> dict[str, Any]:
         """What the job was handed in with last, by the names of Settings."""
@@ -438,24 +311,9 @@ class History:
         if newest:
             known = {"cwd": "submitted_from"}
             given.update({known.get(key, key): value for key, value in newest.settings.items()})
-            options = self._read_options(newest)
+            options = self._files.read_options(newest)
             given.update(executor=newest.executor, executor_options=options)
         return given
-
-    def _read_options(self, hand_in: Submission) -> dict[str, Any]:
-        """Its executor's own."""
-        for mark in [hand_in.segment, ""] if hand_in.segment else [""]:
-            key = options_key(hand_in.hand_in, mark)
-            try:
-                content = self._read_handed(hand_in.hand_in, key)
-            except StoreError as error:
-                if isinstance(error.__cause__, PermissionError):
-                    return {}  # for its owner alone; the environment may have what others need
-                raise
-            if content:
-                with self._read_as(key):
-                    return parse_table(content)
-        return {}
 
     def list_left_out(self, options: Mapping[str, Any]) -> list[str]:
         """Names of what the executor was given that is not in the store, if these are its options
@@ -464,7 +322,7 @@ class History:
         newest = next((h for h in reversed(self.hand_ins) if h.executor), None)
         if newest is None or not newest.left_out:
             return []
-        return newest.left_out if options == self._read_options(newest) else []
+        return newest.left_out if options == self._files.read_options(newest) else []
 
     # --- asking -------------------------------------------------------------------------
 
@@ -550,76 +408,31 @@ class History:
 
     def read_tasks(self) -> list[Task]:
         """Every task by index in its newest form, each with its name."""
-        tasks: list[Task] = []
-        for lines in self._read_task_lines():
-            for line in lines:
-                if line.index is None:
-                    tasks.append(_as_task(line, len(tasks)))
-                elif not line.dropped:
-                    tasks[line.index] = _as_task(line, line.index)
-        return tasks
+        return read_tasks(self._files, self.hand_ins)
 
     def read_forms(self, index: int) -> list[Task]:
         """Every form that a task ever had, oldest first."""
-        forms: list[Task] = []
-        count = 0
-        for lines in self._read_task_lines():
-            for line in lines:
-                place = count if line.index is None else line.index
-                count += line.index is None
-                if place == index and not line.dropped:
-                    forms.append(_as_task(line, index))
-        return forms
+        return read_forms(self._files, self.hand_ins, index)
 
-    def _read_task_lines(self) -> Iterator[list[TaskLine]]:
-        """What each hand-in added and changed: as much as it says."""
-        count = 0
-        for hand_in in self.hand_ins:
-            key = tasks_key(hand_in.hand_in, hand_in.segment)
-            with self._read_as(key):
-                lines = parse_task_lines(self._read_handed(hand_in.hand_in, key) or b"")
-                added = sum(line.index is None for line in lines)
-                count += added
-                if added != hand_in.tasks:
-                    raise FormError(f"it adds {added} tasks, and {hand_in.tasks} were handed in")
-                if any(line.index is not None and line.index >= count for line in lines):
-                    raise FormError("it changes a task that there is not")
-            yield lines
+    def describe_task(self, batch: str, index: int) -> tuple[str, str]:
+        """(name, address of the outputs) of a task, from the file of one batch it is in."""
+        return self._batch_names.describe_task(batch, index, self.count)
 
     def take_recent(self) -> Iterator[tuple[str, Record]]:
-        """(batch, record) of what came to an end without success since the last call, oldest
-        first. What has to be read for that is read when the first is asked for.
-        """
-        fresh, self._fresh = self._fresh, []
-        unread, self._unread_fresh = self._unread_fresh, []
-        return self._read_recent(fresh, unread)
-
-    def _read_recent(
-        self, fresh: list[tuple[str, Record]], unread: list[tuple[str, RecordsKey]]
-    ) -> Iterator[tuple[str, Record]]:
-        if unread:
-            fresh += self._read_unread(unread)
-            fresh.sort(key=lambda entry: entry[1].end_s)
-        yield from (entry for entry in fresh if self._is_newest(*entry))
-
-    def _read_unread(self, unread: list[tuple[str, RecordsKey]]) -> list[tuple[str, Record]]:
-        found: list[tuple[str, Record]] = []
-        for first in range(0, len(unread), _STARTS_AT_ONCE):
-            some = unread[first : first + _STARTS_AT_ONCE]
-            asked = [(records_key(batch, key), 0, -1) for batch, key in some]
-            for (batch, _), read in zip(some, self.store.read_many(asked), strict=True):
-                content = read or b""
-                content = content[: trusted_size(content, self.here)]
-                found += [(batch, record) for record in _list_failures(content)]
-        return found
+        """(batch, record) of what ended without success since the last call, oldest first."""
+        return self._failures.take_recent()
 
     def read_failures(self) -> list[tuple[str, Record]]:
-        """(batch, record) of every task that is not succeeded now, if read; the newest last."""
-        unread, self._unread_failures = self._unread_failures, []
-        self._failures += self._read_unread(unread)
-        merged = sorted(self._failures, key=lambda entry: entry[1].end_s)
-        newest = {record.task: (batch, record) for batch, record in merged}
-        return [entry for entry in newest.values() if self._is_newest(*entry)]
+        """(batch, record) of every task that is not succeeded now; the newest last."""
+        return self._failures.read_all()
+
+    def read_records(self, indices: Iterable[int]) -> dict[int, list[tuple[str, Record]]]:
+        """All records of some tasks, oldest first, each with the token of its runner."""
+        return read_records(self.store, self.here, self.batches.values(), indices)
+
+    def read_newest(self) -> dict[int, tuple[str, Record]]:
+        """(runner's token, record) of the newest attempt of every task that has one."""
+        return read_newest(self.store, self.here, self.batches.values())
 
     def _is_newest(self, batch: str, record: Record) -> bool:
         """Whether this is how the task stands: no later batch has it, and it did not succeed."""
@@ -630,70 +443,3 @@ class History:
             and self.states[record.task] == NUMBER_OF[record.state]
             and record.task not in self.dropped
         )
-
-    def describe_task(self, batch: str, index: int) -> tuple[str, str]:
-        """(name, address of the outputs) of a task, from the file of one batch it is in."""
-        if batch not in self._batch_files:
-            while len(self._batch_files) >= _KEPT_BATCH_FILES:
-                del self._batch_files[next(iter(self._batch_files))]
-            key = batch_key(batch)
-            with self._read_as(key):
-                found = parse_batch_names(self.store.read(key) or b"", self.count)
-            self._batch_files[batch] = found
-        file = self._batch_files[batch]
-        position = 0
-        for part in file.indices:
-            if index in part:
-                position += index - part.start
-                return file.names[position], file.outputs[position]
-            position += len(part)
-        raise damaged(self.store.path(batch_key(batch)), f"it has no task {index}")
-
-    def read_records(self, indices: Iterable[int]) -> dict[int, list[tuple[str, Record]]]:
-        """All records of some tasks, oldest first, each with the token of its runner."""
-        wanted = set(indices)
-        found: dict[int, list[tuple[str, Record]]] = {index: [] for index in wanted}
-        for batch in self.batches.values():
-            if not any(not wanted.isdisjoint(part) for part in batch.indices):
-                continue
-            for key in list_starts(self.store, batch.batch):
-                for record in read_start(self.store, batch.batch, key, self.here).records:
-                    if record.task in wanted:
-                        found[record.task].append((key.token, record))
-        return found
-
-    def read_newest(self) -> dict[int, tuple[str, Record]]:
-        """(runner's token, record) of the newest attempt of every task that has one."""
-        found: dict[int, tuple[str, Record]] = {}
-        for batch in self.batches.values():
-            for key in list_starts(self.store, batch.batch):
-                for record in read_start(self.store, batch.batch, key, self.here).records:
-                    found[record.task] = (key.token, record)
-        return found
-
-
-def _list_failures(content: bytes) -> Iterator[Record]:
-    """The final records of a records file that tell of no success; the others are not parsed."""
-    for line in content.splitlines():
-        if b'"state":"succeeded"' in line:
-            continue
-        for parsed in parse_lines(line + b"\n"):
-            record = parse_record(parsed)
-            if record and record.is_final and not record.succeeded:
-                yield record
-
-
-def _as_task(line: TaskLine, index: int) -> Task:
-    return Task(
-        command=line.command,
-        name=line.name or str(index),
-        env=line.env,
-        cwd=line.cwd,
-        timeout_s=line.timeout_s,
-        parameters=line.parameters,
-        tags=line.tags,
-        output=line.output,
-        results_dir=line.results_dir,
-        automatic=line.automatic or not line.name,
-        terms=line.terms,
-    )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import enum
 import functools
 import re
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 from umpteen.model.states import tell_end
 
@@ -64,7 +64,7 @@ def write_after(task: str, state: str) -> str:
     return write_reason(Reason.AFTER, task=task, end=tell_end(state))
 
 
-def read_reason(text: str) -> Optional[FoundReason]:
+def read_reason(text: str) -> FoundReason | None:
     """The reason that a text is of; None for another text, as of a later version."""
     for reason, pattern in _build_patterns():
         if found := pattern.fullmatch(text):
@@ -75,7 +75,7 @@ def read_reason(text: str) -> Optional[FoundReason]:
     return None
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _build_patterns() -> list[tuple[Reason, re.Pattern[str]]]:
     """Built when first asked for: the lanes of a runner only write."""
     return [(reason, re.compile(_to_pattern(reason.value), re.DOTALL)) for reason in Reason]

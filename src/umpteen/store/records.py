@@ -33,6 +33,7 @@ from umpteen.system.host import Machine
 __all__ = [
     "Start",
     "build_line",
+    "find_events",
     "list_starts",
     "parse_end",
     "parse_lines",
@@ -63,6 +64,18 @@ def parse_lines(content: bytes) -> Iterator[dict[str, Any]]:
             continue
         if isinstance(parsed, dict):
             yield parsed
+
+
+def find_events(content: bytes, name: str) -> Iterator[dict[str, Any]]:
+    """The events of that name, the last first. Only lines that have the word are parsed."""
+    word = f'"{name}"'.encode()
+    end = len(content)
+    while (position := content.rfind(word, 0, end)) >= 0:
+        end = content.rfind(b"\n", 0, position) + 1
+        stop = content.find(b"\n", position) + 1
+        for line in parse_lines(content[end:stop]):
+            if line.get("event") == name:
+                yield line
 
 
 def parse_record(line: dict[str, Any]) -> Record | None:
@@ -195,11 +208,8 @@ def trusted_size(content: bytes, here: Machine) -> int:
     same_machine = opened.get("machine") == here.machine and here.machine != ""
     if not same_machine or opened.get("boot") == here.boot:
         return len(content)
-    upto, end = 0, len(content)
-    while not upto and (position := content.rfind(b'{"event":"synced"', 0, end)) >= 0:
-        line = next(parse_lines(content[position:end]), {})  # empty where it is torn
-        told = line.get("upto", 0)
-        upto, end = told if isinstance(told, int) else 0, position
+    told = (line.get("upto") for line in find_events(content, "synced"))
+    upto = next((size for size in told if size and isinstance(size, int)), 0)
     return min(len(content), max(len(head), upto))
 
 
