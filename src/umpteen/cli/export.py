@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import json
@@ -20,6 +19,7 @@ from umpteen.query.find import open_history
 from umpteen.query.table import Table, read_table
 from umpteen.report.printing import say
 from umpteen.store.address import make_absolute
+from umpteen.system.whole_files import written_whole
 
 __all__ = ["export_command"]
 
@@ -67,16 +67,14 @@ def export_command(name: str, *, as_csv: bool, as_json: bool, output: str | None
 
 def _put(path: str, table: Table, *, as_json: bool) -> None:
     """Raises StoreError where it cannot be written."""
-    temporary = f"{path}.{os.getpid()}.new"
     try:
-        with open(temporary, "w", encoding="utf-8", newline="") as file:
+        with (
+            written_whole(path, makes_folder=False) as temporary,
+            open(temporary, "w", encoding="utf-8", newline="") as file,
+        ):
             _write(file, table, as_json=as_json)
-        os.replace(temporary, path)
     except OSError as error:
         raise StoreError(f"could not write {path}: {error.strerror}", path=path) from error
-    finally:
-        with contextlib.suppress(OSError):  # where it has its place it is not there any more
-            os.unlink(temporary)
 
 
 def _write(file: IO[str], table: Table, *, as_json: bool) -> None:

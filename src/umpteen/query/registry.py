@@ -16,6 +16,7 @@ from typing import NamedTuple
 from umpteen.errors import InputError, nearest_hint
 from umpteen.store.address import is_remote, open_store, parse_address
 from umpteen.store.layout import JOB
+from umpteen.system.whole_files import replace_file
 
 __all__ = [
     "RESULTS_FOLDER",
@@ -58,15 +59,12 @@ def register(name: str, address: str, folder: str = "") -> None:
     folder: the one it is handed in from; empty where it is only looked at.
     """
     path = _path(address)
-    temporary = f"{path}.{os.getpid()}.new"
     known = _read_entry(path)
     folder = folder or (known.folder if known else "")
     entry = {"name": name, "address": address, "seen_s": round(time.time()), "folder": folder}
     try:
         os.makedirs(_folder(), exist_ok=True)
-        with open(temporary, "w", encoding="utf-8") as file:
-            json.dump(entry, file)
-        os.replace(temporary, path)
+        replace_file(path, json.dumps(entry))
     except OSError:
         return
 

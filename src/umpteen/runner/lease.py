@@ -35,6 +35,7 @@ from umpteen.system.processes import (
     read_pid_namespace,
     read_process,
 )
+from umpteen.system.whole_files import replace_file
 
 __all__ = [
     "KEPT",
@@ -250,8 +251,7 @@ def _write(path: str, content: dict[str, Any]) -> None:
 
 
 def _replace(path: str, content: dict[str, Any]) -> None:
-    _write(path + ".new", content)
-    os.replace(path + ".new", path)
+    replace_file(path, json.dumps(content))
 
 
 def _reserve(path: str, size: int) -> None:

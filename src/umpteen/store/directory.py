@@ -28,8 +28,9 @@ from umpteen.system.plain_files import (
     open_beside,
     walk_below,
 )
+from umpteen.system.whole_files import written_whole
 
-__all__ = ["DirectoryStore", "RecordsFile", "written_whole"]
+__all__ = ["DirectoryStore", "RecordsFile"]
 
 _CHUNK = 1 << 20
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
@@ -269,20 +270,6 @@ _HINTS = {
     errno.EROFS: "it is read-only; umpteen run takes another folder: --results FOLDER",
     errno.ENOTDIR: "a part of that path is a file; umpteen run takes another: --results FOLDER",
 }
-
-
-@contextlib.contextmanager
-def written_whole(path: str) -> Iterator[str]:
-    """A temporary name beside `path`, which has that name if all went well; folders are made."""
-    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-    temporary = f"{path}.{os.urandom(4).hex()}.new"
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
 
 
 def _write_beside(folder: int, name: str, key: str, content: Content) -> str:

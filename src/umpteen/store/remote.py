@@ -22,7 +22,6 @@ from umpteen.errors import SettingsError, StoreError
 from umpteen.store.backends.base import Backend, Body, Fault, FaultError, gather
 from umpteen.store.backends.fsspec import FsspecBackend, need_package, open_loop
 from umpteen.store.base import Appender, Content, Glance, Store
-from umpteen.store.directory import written_whole
 from umpteen.store.layout import PROBE, STATUS_BYTES
 from umpteen.store.segments import (
     Segment,
@@ -32,6 +31,7 @@ from umpteen.store.segments import (
     join_names,
     plan_read,
 )
+from umpteen.system.whole_files import written_whole
 
 __all__ = ["RemoteStore"]
 

@@ -30,6 +30,7 @@ from umpteen.store.identity import Identity
 from umpteen.store.submission_lock import name_submission
 from umpteen.system.locks import leases_folder, local_lock
 from umpteen.system.stop_signals import Stops
+from umpteen.system.whole_files import replace_file
 
 __all__ = ["is_kept_dead", "keep_cluster", "load_class", "main"]
 
@@ -194,9 +195,7 @@ def _tell(error: BaseException) -> str:
 
 
 def _write(folder: str, name: str, content: str) -> None:
-    with open(f"{folder}/{name}.new", "w", encoding="utf-8") as file:
-        file.write(content)
-    os.replace(f"{folder}/{name}.new", f"{folder}/{name}")
+    replace_file(f"{folder}/{name}", content)
 
 
 def _keep(cluster: Any, folder: str, lock: str) -> None:

@@ -30,7 +30,7 @@ from umpteen.store.backends.base import (
     judge_network,
     read_number,
 )
-from umpteen.store.directory import written_whole
+from umpteen.system.whole_files import written_whole
 
 __all__ = ["S3Backend"]
 

@@ -30,8 +30,8 @@ from umpteen.store.backends.base import (
     judge_network,
     read_number,
 )
-from umpteen.store.directory import written_whole
 from umpteen.store.layout import JOB
+from umpteen.system.whole_files import written_whole
 
 __all__ = ["SftpBackend"]
 

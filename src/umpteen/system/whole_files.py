@@ -1,0 +1,37 @@
+"""Writes files whole: whoever reads one sees all of its content, or what was there before."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+__all__ = ["replace_file", "written_whole"]
+
+
+@contextlib.contextmanager
+def written_whole(path: str, *, makes_folder: bool = True) -> Iterator[str]:
+    """A temporary name beside `path`, for the caller to write; then it takes the place of `path`.
+
+    Where an error is raised the temporary file is removed, and `path` is as it was. makes_folder:
+    whether the folder of `path` is made where it is missing.
+    """
+    if makes_folder:
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    temporary = f"{path}.{os.urandom(4).hex()}.new"
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+
+
+def replace_file(path: str, content: str) -> None:
+    """Write a text file whole, in a folder that is there; raises OSError."""
+    with (
+        written_whole(path, makes_folder=False) as temporary,
+        open(temporary, "x", encoding="utf-8") as file,
+    ):
+        file.write(content)
