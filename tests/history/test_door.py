@@ -14,11 +14,10 @@ from umpteen.errors import StoreError
 from umpteen.history.history import History
 from umpteen.model.forms import FormError, load_json, parse_ranges
 from umpteen.model.names import find_malformed_name
-from umpteen.model.record import Record
+from umpteen.model.record import Record, parse_record
 from umpteen.model.states import STATES
-from umpteen.store.batch_file import read_batch_file
 from umpteen.store.directory import DirectoryStore
-from umpteen.store.job_files import parse_running, read_cancel_mark
+from umpteen.store.job_files import parse_running, read_batch_file, read_cancel_mark
 from umpteen.store.layout import (
     CANCEL,
     JOB,
@@ -32,7 +31,7 @@ from umpteen.store.layout import (
     parse_records_key,
     tasks_key,
 )
-from umpteen.store.records import build_line, parse_lines, parse_record, read_start
+from umpteen.store.records import build_line, parse_lines, read_start
 
 DEEP = "[" * 100_000
 HUGE = "0-99999999999"

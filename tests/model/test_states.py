@@ -10,9 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from umpteen.model.command import build_digest, build_environment, shell_command
-from umpteen.model.record import Record
+from umpteen.model.record import Record, parse_record
 from umpteen.model.states import TaskState, tell_end
-from umpteen.store.records import parse_record
 
 STATES = list(TaskState)
 FINAL = {"succeeded", "failed", "timed_out", "cancelled", "skipped"}

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.model.test_states import RECORDS
 from umpteen.model.forms import parse_ranges
 from umpteen.model.ranges import format_ranges
-from umpteen.model.record import Record
+from umpteen.model.record import Record, parse_record
 from umpteen.store.directory import DirectoryStore, RecordsFile
 from umpteen.store.layout import RecordsKey, records_key
 from umpteen.store.records import (
@@ -21,7 +21,6 @@ from umpteen.store.records import (
     find_events,
     list_starts,
     parse_lines,
-    parse_record,
     read_start,
     trusted_size,
 )

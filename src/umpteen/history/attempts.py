@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 from umpteen.history.batches import BatchHistory
-from umpteen.model.record import Record
+from umpteen.model.record import Record, parse_record
 from umpteen.store.base import Store
 from umpteen.store.layout import RecordsKey, records_key
 from umpteen.store.records import (
     list_starts,
     parse_lines,
-    parse_record,
     read_start,
     trusted_size,
 )

@@ -27,10 +27,11 @@ from umpteen.model.forms import (
     whole,
 )
 from umpteen.model.names import find_malformed_name
+from umpteen.model.record import parse_record
 from umpteen.store.base import Store
 from umpteen.store.job_files import damaged, parse_job
 from umpteen.store.layout import JOB, OWN_FOLDER, handed_key, handles_key, options_key, tasks_key
-from umpteen.store.records import parse_end, parse_lines, parse_record, refuse_newer
+from umpteen.store.records import parse_end, parse_lines, refuse_newer
 
 __all__ = [
     "BatchNames",

@@ -2,43 +2,43 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from typing import Any, NamedTuple
+import re
+from typing import Any, Callable, NamedTuple
 
-from umpteen.model.states import TaskState
+from umpteen.model.forms import MOST_TASKS, MOST_TIME_S, FormError, number, text, truth, whole
+from umpteen.model.states import NUMBER_OF, TaskState
 
-__all__ = ["Record"]
+__all__ = ["Record", "parse_record"]
+
+_OUTPUTS = re.compile(r"attempts/[0-9]{1,10}-[0-9a-z]{1,64}")  # see `attempt_folder`
 
 
 _ENCODE = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class Record(NamedTuple):
-    """What happened to one attempt of one task; one line of a records file.
+    """What happened to one attempt of one task; one line of a records file."""
 
-    `start_s` and `end_s` are seconds since 1970 by the machine's clock; `seconds` is the
-    duration by its monotonic clock. `outputs` is where the files are, relative to the
-    task's own address (empty: in it). retry: another attempt follows by the task's own rules.
-    """
-
-    task: int
-    digest: str
-    attempt: int
+    task: int  # its index
+    digest: str  # of its command, environment and directory
+    attempt: int  # from 1
     state: str
     exit_code: int | None = None
-    signal: int | None = None
-    start_s: float = 0.0
+    signal: int | None = None  # that ended it
+    start_s: float = 0.0  # seconds since 1970 by the machine's clock
     end_s: float = 0.0
-    seconds: float = 0.0
+    seconds: float = 0.0  # how long it took, by the machine's monotonic clock
     cpu_s: float = 0.0
-    peak_kb: int = 0
+    peak_kb: int = 0  # memory
     slot: int = 0
     stdout_bytes: int = 0
     stderr_bytes: int = 0
-    outputs: str = ""
-    reason: str = ""
+    outputs: str = ""  # where its files are, relative to the task's own address; empty: in it
+    reason: str = ""  # see `umpteen.model.reasons`
     machine: str = ""
-    retry: bool = False
+    retry: bool = False  # another attempt follows by the task's own rules
 
     @property
     def is_final(self) -> bool:
@@ -72,3 +72,61 @@ class Record(NamedTuple):
             f'"peak_kb":{self.peak_kb},"slot":{self.slot},"stdout_bytes":{self.stdout_bytes},'
             f'"stderr_bytes":{self.stderr_bytes}}}'
         )
+
+
+# --- reading --------------------------------------------------------------------------------
+
+
+def parse_record(line: dict[str, Any]) -> Record | None:
+    """The record that a line is; None for an event, or what has no task or no state.
+
+    Of the other fields those of later versions, and what is not as it must be, are passed over.
+    """
+    given: dict[str, Any] = {"digest": "", "attempt": 1}
+    for name, value in line.items():
+        kind = _KINDS.get(name)
+        if kind is None:
+            continue
+        if type(value) is kind and (value.isascii() if kind is str else 0 <= value <= MOST_TIME_S):
+            given[name] = value  # as nearly all are
+            continue
+        with contextlib.suppress(FormError):
+            given[name] = _CHECKS[name](value)
+    is_ours = given.get("task", MOST_TASKS) < MOST_TASKS and given.get("state") in NUMBER_OF
+    if not is_ours or type(line.get("retry", False)) is not bool:
+        return None
+    if "outputs" in given and not _OUTPUTS.fullmatch(given["outputs"]):
+        del given["outputs"]
+    return Record(**given)
+
+
+def _parse_code(code: object) -> int | None:
+    return None if code is None else whole(code, -(2**31))
+
+
+def _parse_words(words: object) -> str:
+    """Text that is only shown."""
+    text(words.replace("\0", "") if isinstance(words, str) else words)
+    return str(words)
+
+
+# By what nearly all values of a field are.
+_KINDS: dict[str, Any] = {
+    **dict.fromkeys(("digest", "state", "outputs", "reason", "machine"), str),
+    **dict.fromkeys(("task", "attempt", "slot", "peak_kb", "stdout_bytes", "stderr_bytes"), int),
+    **dict.fromkeys(("start_s", "end_s", "seconds", "cpu_s"), float),
+    **dict.fromkeys(("exit_code", "signal"), int),
+    "retry": bool,
+}
+
+
+_CHECK_OF: dict[type, Callable[[Any], Any]] = {
+    str: _parse_words,
+    int: whole,
+    float: number,
+    bool: truth,
+}
+_CHECKS = {
+    **{name: _CHECK_OF[kind] for name, kind in _KINDS.items()},
+    **dict.fromkeys(("exit_code", "signal"), _parse_code),
+}

@@ -9,13 +9,14 @@ from __future__ import annotations
 import bisect
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import msgspec
 
 from umpteen.history.files import HandedBatch, TaskLine
 from umpteen.job.dependencies import Barrier
 from umpteen.job.spec import Task
+from umpteen.model.batch import BarrierEntry, BatchFile, OwnPart, RunEntry, TaskExtra
 from umpteen.model.command import shell_command
 from umpteen.model.dependencies import FREE, OUTCOMES, link, meets
 from umpteen.model.ranges import format_ranges
@@ -52,8 +53,8 @@ class NewBatch(NamedTuple):
     needs: Sequence[int]
 
 
-class _Run(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """One entry of a batch file's `runs`, with the seed's keys alone."""
+class EncodedRun(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """A `RunEntry` that is made and encoded in half the time; a test holds them alike."""
 
     cmd: str
     remote_output_path: str
@@ -82,9 +83,10 @@ def build_batches(
         content = _build_batch(plan, address, str(number), indices, attempts, now_s)
         own = content["umpteen"]
         if links:
-            own.update(links.describe(indices, str(number)))
+            own["graph"] = True
+            own["after"], own["barriers"], own["waits"] = links.describe(indices, str(number))
         _ENCODER.encode_into(content, encoded)
-        told = [own["common"], *own["extras"].values()]
+        told: list[Mapping[str, Any]] = [own["common"], *own["extras"].values()]
         needs = [max(extra.get(need, 0) for extra in told) for need in NEEDS]
         handed = HandedBatch(str(number), own["indices"])
         yield NewBatch(handed, own.get("waits", ()), needs), encoded
@@ -97,7 +99,7 @@ def _build_batch(
     indices: Sequence[int],
     attempts: Mapping[int, Past],
     now_s: float,
-) -> dict[str, Any]:
+) -> BatchFile:
     tasks = list(map(plan.by_index, indices))
     names = [task.name for task in tasks]
     if not any(names):
@@ -105,11 +107,11 @@ def _build_batch(
     elif not all(names):
         names = [name or str(index) for name, index in zip(names, indices, strict=True)]
     runs, extras = _build_runs(tasks, names, address + "/")
-    common: dict[str, Any] = {}
+    common: TaskExtra = {}
     if len(extras) == len(tasks) > 1 and all(extra == extras["0"] for extra in extras.values()):
         common, extras = extras["0"], {}
     settings = plan.job.settings
-    own: dict[str, Any] = {
+    own: OwnPart = {
         "version": FORMAT_VERSION,
         "job": plan.job.name,
         "batch": batch,
@@ -130,7 +132,7 @@ def _build_batch(
     if plan.graph and any(t.terms is not None and t.terms.priority for t in tasks):
         own["priorities"] = True
     if settings.max_failures:
-        own.update(max_failures=settings.max_failures, fail_fast=settings.fail_fast)
+        own["max_failures"], own["fail_fast"] = settings.max_failures, settings.fail_fast
     if settings.live:
         own["live"] = True
     if settings.synced:
@@ -140,14 +142,14 @@ def _build_batch(
     return {
         "nprocs": settings.slots or 1,
         "remote_output_path": address,
-        "runs": runs,
+        "runs": cast(list[RunEntry], runs),
         "umpteen": own,
     }
 
 
 def _build_runs(
     tasks: list[Task], names: list[str], prefix: str
-) -> tuple[list[_Run], dict[str, dict[str, Any]]]:
+) -> tuple[list[EncodedRun], dict[str, TaskExtra]]:
     """(a batch's `runs`, what some of them have beside that, by position)."""
     commands = [task.command for task in tasks if isinstance(task.command, str)]
     more = [
@@ -161,9 +163,9 @@ def _build_runs(
     ]
     if len(commands) == len(tasks) and not any(more):
         # Nearly all jobs, and of a million tasks half the time of the other way.
-        return list(map(_Run, commands, map(prefix.__add__, names))), {}
+        return list(map(EncodedRun, commands, map(prefix.__add__, names))), {}
     runs = [
-        _Run(shell_command(task.command), task.output or prefix + name, task.results_dir)
+        EncodedRun(shell_command(task.command), task.output or prefix + name, task.results_dir)
         for task, name in zip(tasks, names, strict=True)
     ]
     extras = {
@@ -172,7 +174,7 @@ def _build_runs(
     return runs, extras
 
 
-def _build_extra(task: Task) -> dict[str, Any]:
+def _build_extra(task: Task) -> TaskExtra:
     extra: dict[str, Any] = {}
     if not isinstance(task.command, str):
         extra["argv"] = task.command
@@ -186,7 +188,7 @@ def _build_extra(task: Task) -> dict[str, Any]:
         for field in ("retries", "cpus", "memory", "gpus", "expect", "output_limit"):
             if value := getattr(task.terms, field):
                 extra[field] = value
-    return extra
+    return cast(TaskExtra, extra)
 
 
 class _Links:
@@ -206,8 +208,10 @@ class _Links:
         self.first, self.known = first, list(plan.history.batches)
         self.made: dict[int, tuple[dict[str, str], set[str]]] = {}
 
-    def describe(self, indices: Sequence[int], batch: str) -> dict[str, Any]:
-        """What tasks are after, as in Graph but by index, `barriers`, and batches waited for."""
+    def describe(
+        self, indices: Sequence[int], batch: str
+    ) -> tuple[list[int], list[BarrierEntry], list[str]]:
+        """`after` as in Graph but by index, `barriers`, and the batches that are waited for."""
         numbers: dict[int, int] = {}
         after: list[int] = []
         waits: set[str] = set()
@@ -221,12 +225,11 @@ class _Links:
             else:
                 after.append(FREE)
         waits.update(other for barrier in numbers for other in self.made[barrier][1])
-        return {
-            "graph": True,
-            "after": after if after.count(FREE) < len(after) else [],
-            "barriers": [self.made[barrier][0] for barrier in numbers],
-            "waits": sorted(waits - {batch}, key=int),
-        }
+        return (
+            after if after.count(FREE) < len(after) else [],
+            [self.made[barrier][0] for barrier in numbers],
+            sorted(waits - {batch}, key=int),
+        )
 
     def _build(self, number: int) -> tuple[dict[str, str], set[str]]:
         """A barrier without what is met already, empty where nothing is left; its batches."""

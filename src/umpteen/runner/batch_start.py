@@ -28,9 +28,8 @@ from umpteen.runner.active_batch import ActiveBatch
 from umpteen.runner.lease import Kept, is_alive, read_last_slots
 from umpteen.store.address import find_output
 from umpteen.store.base import Appender, Store
-from umpteen.store.batch_file import read_batch_file
 from umpteen.store.identity import Identity, describe_place, is_another
-from umpteen.store.job_files import parse_running, read_cancel_mark
+from umpteen.store.job_files import parse_running, read_batch_file, read_cancel_mark
 from umpteen.store.layout import (
     OUTPUTS,
     RecordsKey,

@@ -14,9 +14,10 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from umpteen.errors import InputError, StoreError
+from umpteen.model.batch import BatchFile, RunEntry
 from umpteen.model.forms import FormError, get, load_json, table_of, text, token, whole
 from umpteen.model.names import find_malformed_name
 from umpteen.model.ranges import format_ranges
@@ -24,8 +25,8 @@ from umpteen.model.states import FORMAT_VERSION, IS_FINAL, SLOTS_MOST
 from umpteen.store.address import check_job_address, open_store, parse_address
 from umpteen.store.base import Store
 from umpteen.store.identity import build_id
-from umpteen.store.job_files import damaged
-from umpteen.store.layout import BATCHES, JOB, batch_key, handed_key, tasks_key
+from umpteen.store.job_files import damaged, write_batch_file
+from umpteen.store.layout import BATCHES, JOB, handed_key, tasks_key
 from umpteen.store.recorded import Past, Submission, list_handed, read_past
 from umpteen.store.records import list_starts, read_start
 from umpteen.store.status_codes import find_left, judge
@@ -348,7 +349,7 @@ def _write(
         functools.partial(tasks_key, number),
         lambda: b"".join(_encode(line) + b"\n" for line in lines),
     )
-    content = {
+    content: BatchFile = {
         "nprocs": slots,
         "remote_output_path": top,
         "runs": [_build_run(run) for run in runs],
@@ -371,9 +372,7 @@ def _write(
             },
         },
     }
-    store.replace(
-        batch_key(batch), _encode(content)
-    )  # maybe of a start that was killed before it handed in
+    write_batch_file(store, content)  # maybe over that of a start that was killed before this
     handed = _build_hand_in(number, batch, ranges, lines)
     if not store.create(
         handed_key(number), _encode({**handed, "mark": mark, "segment": files.segment})
@@ -398,9 +397,9 @@ def _build_lines(runs: Sequence[_Run], known: _Known) -> Iterator[dict[str, Any]
             yield {**line, "index": index}
 
 
-def _build_run(run: _Run) -> dict[str, Any]:
+def _build_run(run: _Run) -> RunEntry:
     given = {key: run.content[key] for key in _RUN_KEYS if key in run.content}
-    return {**given, "remote_output_path": run.output}
+    return cast(RunEntry, {**given, "remote_output_path": run.output})
 
 
 def _build_hand_in(

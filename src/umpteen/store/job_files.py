@@ -1,8 +1,8 @@
 """What each small file of a job says, once it has the form that docs/files.md gives it.
 
 The door through which a runner and a reader take what others wrote: a file without its form is
-damaged, and a StoreError says so. Batches are in `batch_file`, lines of records in `records`, what
-only readers need in `handed_files`. Standard library alone.
+damaged, and a StoreError says so. Lines of records are in `records`, what only readers need in
+`umpteen.history`. Standard library alone.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import functools
 from typing import Any, Callable, NamedTuple, TypeVar
 
 from umpteen.errors import StoreError
+from umpteen.model.batch import BatchFile, encode_batch, parse_batch
 from umpteen.model.forms import (
     FormError,
     get,
@@ -20,10 +21,11 @@ from umpteen.model.forms import (
     place,
     table_of,
     text,
+    token,
     whole,
 )
 from umpteen.store.base import Store
-from umpteen.store.layout import CANCEL
+from umpteen.store.layout import CANCEL, batch_key
 
 __all__ = [
     "CancelMark",
@@ -32,8 +34,10 @@ __all__ = [
     "damaged",
     "parse_job",
     "parse_running",
+    "read_batch_file",
     "read_cancel_mark",
     "read_form",
+    "write_batch_file",
 ]
 
 _MOST_NAME = 1000  # bytes
@@ -55,6 +59,24 @@ def read_form(store: Store, key: str, parse: Callable[[bytes], _Content]) -> _Co
         return parse(content)
     except FormError as error:
         raise damaged(store.path(key), error) from error
+
+
+# --- batches ------------------------------------------------------------------------------
+
+
+def read_batch_file(store: Store, batch: str) -> BatchFile:
+    """A batch file. Raises StoreError where there is none, or it is damaged."""
+    token(batch, "a batch")
+    content = read_form(store, batch_key(batch), functools.partial(parse_batch, batch))
+    if content is None:
+        message = f"there is no batch {batch} at {store.address}"
+        raise StoreError(message, path=store.address, damaged=True)
+    return content
+
+
+def write_batch_file(store: Store, file: BatchFile) -> None:
+    """Put a batch file in its place, over one that may be there."""
+    store.replace(batch_key(file["umpteen"]["batch"]), encode_batch(file))
 
 
 # --- the job ------------------------------------------------------------------------------

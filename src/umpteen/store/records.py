@@ -6,16 +6,14 @@ foreign line is passed over. Standard library alone.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
-from collections.abc import Iterator
-from typing import Any, Callable, NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 from umpteen.errors import StoreError
 from umpteen.model.forms import (
     MOST_TASKS,
-    MOST_TIME_S,
     FormError,
     number,
     parse_ranges,
@@ -24,8 +22,8 @@ from umpteen.model.forms import (
     truth,
     whole,
 )
-from umpteen.model.record import Record
-from umpteen.model.states import FORMAT_VERSION, NUMBER_OF
+from umpteen.model.record import Record, parse_record
+from umpteen.model.states import FORMAT_VERSION
 from umpteen.store.base import Store
 from umpteen.store.layout import RecordsKey, parse_records_key, records_folder, records_key
 from umpteen.system.host import Machine
@@ -37,14 +35,12 @@ __all__ = [
     "list_starts",
     "parse_end",
     "parse_lines",
-    "parse_record",
     "parse_start",
     "read_start",
     "refuse_newer",
     "trusted_size",
 ]
 
-_OUTPUTS = re.compile(r"attempts/[0-9]{1,10}-[0-9a-z]{1,64}")  # see `attempt_folder`
 _ID = re.compile(r"[^/\x00-\x1f\x7f]{0,200}")  # of a machine, or of one of its boots
 
 
@@ -76,61 +72,6 @@ def find_events(content: bytes, name: str) -> Iterator[dict[str, Any]]:
         for line in parse_lines(content[end:stop]):
             if line.get("event") == name:
                 yield line
-
-
-def parse_record(line: dict[str, Any]) -> Record | None:
-    """The record that a line is; None for an event, or what has no task or no state.
-
-    Of the other fields those of later versions, and what is not as it must be, are passed over.
-    """
-    given: dict[str, Any] = {"digest": "", "attempt": 1}
-    for name, value in line.items():
-        kind = _KINDS.get(name)
-        if kind is None:
-            continue
-        if type(value) is kind and (value.isascii() if kind is str else 0 <= value <= MOST_TIME_S):
-            given[name] = value  # as nearly all are
-            continue
-        with contextlib.suppress(FormError):
-            given[name] = _CHECKS[name](value)
-    is_ours = given.get("task", MOST_TASKS) < MOST_TASKS and given.get("state") in NUMBER_OF
-    if not is_ours or type(line.get("retry", False)) is not bool:
-        return None
-    if "outputs" in given and not _OUTPUTS.fullmatch(given["outputs"]):
-        del given["outputs"]
-    return Record(**given)
-
-
-def _parse_code(code: object) -> int | None:
-    return None if code is None else whole(code, -(2**31))
-
-
-def _parse_words(words: object) -> str:
-    """Text that is only shown."""
-    text(words.replace("\0", "") if isinstance(words, str) else words)
-    return str(words)
-
-
-# By what nearly all values of a field are.
-_KINDS: dict[str, Any] = {
-    **dict.fromkeys(("digest", "state", "outputs", "reason", "machine"), str),
-    **dict.fromkeys(("task", "attempt", "slot", "peak_kb", "stdout_bytes", "stderr_bytes"), int),
-    **dict.fromkeys(("start_s", "end_s", "seconds", "cpu_s"), float),
-    **dict.fromkeys(("exit_code", "signal"), int),
-    "retry": bool,
-}
-
-
-_CHECK_OF: dict[type, Callable[[Any], Any]] = {
-    str: _parse_words,
-    int: whole,
-    float: number,
-    bool: truth,
-}
-_CHECKS = {
-    **{name: _CHECK_OF[kind] for name, kind in _KINDS.items()},
-    **dict.fromkeys(("exit_code", "signal"), _parse_code),
-}
 
 
 def parse_start(line: dict[str, Any]) -> dict[str, Any] | None:
@@ -213,7 +154,7 @@ def trusted_size(content: bytes, here: Machine) -> int:
     return min(len(content), max(len(head), upto))
 
 
-def refuse_newer(store: Store, content: dict[str, Any]) -> None:
+def refuse_newer(store: Store, content: Mapping[str, Any]) -> None:
     """Raises StoreError for a file that a later version wrote, in a form that is not known here."""
     version = content.get("version", 0)
     if version > FORMAT_VERSION:

@@ -358,7 +358,7 @@ class _Lane:
         """Make the task's folder and files, and start its command; raises OSError."""
         batch = task.batch
         extra = batch.terms_of(task.position)
-        command = batch.runs[task.position]["cmd"]
+        command: str | list[str] = batch.runs[task.position]["cmd"]
         env: dict[str, str] | None = None
         cwd, timeout_s, written_cwd = self.cwds[task.ordinal], None, None
         if extra:
