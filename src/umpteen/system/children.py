@@ -139,11 +139,10 @@ def reap_strangers(known: set[int]) -> int:
     Looks with WNOWAIT first, so that no exit status that somebody waits for is taken.
     """
     reaped = 0
-    options = os.WEXITED | os.WNOHANG | os.WNOWAIT
     while True:
         try:
-            seen = os.waitid(os.P_ALL, 0, options)
-        except (ChildProcessError, AttributeError):
+            seen = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except (ChildProcessError, AttributeError):  # PyPy and macOS have nothing to look with
             return reaped
         if seen is None or seen.si_pid in known:
             return reaped
