@@ -17,28 +17,25 @@ TOP_MOST = 25
 IMPORTS_MOST = 100
 MODULE_LINES_MOST = 450
 LONG_MODULES: dict[str, int] = {
-    "api.py": 607,
     "executors/dask/executor.py": 452,
     "executors/ray/executor.py": 469,
-    "history/history.py": 699,
     "planning/plan.py": 619,
-    "report/run.py": 495,
-    "report/views.py": 483,
-    "runner/lanes/lane.py": 1061,
+    "report/run.py": 494,
+    "report/views.py": 484,
+    "runner/lanes/lane.py": 978,
     "runner/lease.py": 556,
     "store/backends/fsspec.py": 487,
     "store/backends/s3.py": 576,
-    "verbs/run.py": 1058,
 }
 CLASS_LINES_MOST = 300
 LONG_CLASSES: dict[str, int] = {
-    "history/history.py: History": 523,
-    "runner/lanes/lane.py: _Lane": 621,
-    "runner/loop.py: Runner": 301,
+    "history/history.py: History": 379,
+    "runner/lanes/lane.py: _Lane": 623,
+    "runner/loop.py: Runner": 311,
     "store/backends/s3.py: S3Backend": 385,
     "store/remote.py: RemoteStore": 323,
 }
-ANY_DICTS_MOST = 106  # the aim is 40
+ANY_DICTS_MOST = 98  # the aim is 40
 
 
 @functools.cache
