@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from umpteen.executors.base import ENDED, Abilities, Executor, SubmitRequest
 from umpteen.executors.local import build_handle
 from umpteen.formats import read_job
-from umpteen.job.settings import Setting
+from umpteen.formats.flags import JobFlags
 from umpteen.submission.settings import resolve_settings
 from umpteen.verbs.run import submit
 
@@ -44,14 +44,12 @@ class NowhereExecutor(Executor):
 
 
 def main() -> None:
-    flags = {"slots": Setting(2, "--slots"), "executor": Setting(EXECUTOR, "--executor")}
     files, results = sys.argv[1:], None
     if "--results" in files:
         place = files.index("--results")
         results = files[place + 1]
         del files[place : place + 2]
-    if results:
-        flags["address"] = Setting(results, "--results")
+    flags = JobFlags(slots=2, executor=EXECUTOR, address=results)
     handle = submit(resolve_settings(read_job(files, flags=flags), os.getcwd()))
     print(handle.summary.total, len(handle.batches))
 

@@ -25,7 +25,7 @@ from umpteen.executors.local import LocalExecutor
 from umpteen.executors.ray import executor as ray
 from umpteen.executors.registry import open_executor
 from umpteen.formats import read_job
-from umpteen.job.settings import Setting
+from umpteen.formats.flags import JobFlags
 from umpteen.planning.batch_files import build_batches
 from umpteen.store.address import open_store
 from umpteen.store.identity import Identity
@@ -80,7 +80,7 @@ def prepare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., st
     monkeypatch.chdir(tmp_path)
 
     def prepare(*commands: str) -> str:
-        flags = {"slots": Setting(8, "test"), "address": Setting(str(tmp_path / "store"), "test")}
+        flags = JobFlags(slots=8, address=str(tmp_path / "store"))
         (tmp_path / "job.txt").write_text("\n".join(commands))
         job = resolve_settings(read_job(["job.txt"], flags=flags), str(tmp_path))
         store = open_store(job.settings.address)

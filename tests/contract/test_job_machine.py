@@ -161,7 +161,7 @@ class JobMachine(RuleBasedStateMachine):
     def build_task(self, name: str) -> Task:
         after = [(other, "succeeded") for other in sorted(self.list_after(name))]
         command = f"echo {name} {self.known[name].version}"
-        return Task(command, name, terms=TaskOptions(after=after) if after else None)
+        return Task(command, name, options=TaskOptions(after=after) if after else None)
 
     @rule(rerun=st.sampled_from(sorted(_RUNS)))
     def run(self, rerun: str) -> None:

@@ -11,8 +11,8 @@ import pytest
 
 from umpteen.errors import InputError
 from umpteen.formats import read_job
+from umpteen.formats.flags import JobFlags, TaskFlags
 from umpteen.formats.sources import choose_job_name
-from umpteen.job.settings import Setting
 from umpteen.job.spec import Task
 
 
@@ -101,12 +101,7 @@ def test_reading_two_files_with_tasks_is_refused() -> None:
 
 def test_reading_flags_override_files_and_tasks() -> None:
     write("a.yaml", "slots: 2\ntasks: [{command: a, timeout: 5, env: {A: 1, B: 2}, cwd: x}, b]")
-    flags = {
-        "slots": Setting(9, "--slots"),
-        "timeout_s": Setting(60.0, "--timeout"),
-        "env": Setting({"B": "3"}, "--env"),
-        "cwd": Setting("/w", "--cwd"),
-    }
+    flags = JobFlags(slots=9, tasks=TaskFlags(timeout_s=60.0, env={"B": "3"}, cwd="/w"))
     job = read_job(["a.yaml"], flags=flags)
     assert (job.settings.slots, job.settings.sources["slots"]) == (9, "--slots")
     assert job.tasks == [
@@ -117,7 +112,7 @@ def test_reading_flags_override_files_and_tasks() -> None:
 
 def test_reading_flags_override_batch_files_too() -> None:
     write("a.yaml", "remote_output_path: o\nruns: [{cmd: a}]")
-    job = read_job(["a.yaml"], flags={"cwd": Setting("/w", "--cwd")})
+    job = read_job(["a.yaml"], flags=JobFlags(tasks=TaskFlags(cwd="/w")))
     assert job.tasks == [Task("a", "0", cwd="/w")]
 
 
@@ -288,8 +283,8 @@ def test_reading_digest_follows_every_byte_and_flag() -> None:
     first = read_job(["a.yaml"]).source_digest
     assert first
     assert read_job(["a.yaml"]).source_digest == first
-    assert read_job(["a.yaml"], flags={"slots": Setting(3, "--slots")}).source_digest == first
-    changed = read_job(["a.yaml"], flags={"cwd": Setting("x", "--cwd")}).source_digest
+    assert read_job(["a.yaml"], flags=JobFlags(slots=3)).source_digest == first
+    changed = read_job(["a.yaml"], flags=JobFlags(tasks=TaskFlags(cwd="x"))).source_digest
     write("p.csv", "x\n2\n")
     assert len({first, changed, read_job(["a.yaml"]).source_digest}) == 3
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from umpteen.errors import InputError
 from umpteen.formats import read_job
+from umpteen.formats.flags import JobFlags, TaskFlags
 from umpteen.formats.task_options import parse_retries
-from umpteen.job.settings import Setting
 from umpteen.job.spec import Job, Retry, Task, TaskOptions
 from umpteen.units import parse_size
 
@@ -29,8 +29,8 @@ def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Read:
 
     def read(text: str, name: str = "job.yaml", *beside: str, **flags: Any) -> Job:
         Path(name).write_text(text)
-        settings = {key: Setting(value, "-") for key, value in flags.items()}
-        return read_job([name, *beside], flags=settings)
+        tasks = {key: flags.pop(key) for key in TaskFlags.__struct_fields__ if key in flags}
+        return read_job([name, *beside], flags=JobFlags(**flags, tasks=TaskFlags(**tasks)))
 
     return read
 
@@ -43,7 +43,7 @@ def refuse(read: Read, text: str, name: str = "job.yaml") -> InputError:
 
 def read_terms(read: Read, line: str) -> TaskOptions | None:
     """The terms of a task with this line, after a task called prep."""
-    return read(f"tasks:\n- {{name: prep, command: a}}\n- command: b\n  {line}\n").tasks[1].terms
+    return read(f"tasks:\n- {{name: prep, command: a}}\n- command: b\n  {line}\n").tasks[1].options
 
 
 FULL = TaskOptions(
@@ -70,13 +70,13 @@ FULL_KEYS = {
 
 def test_terms_every_key_is_read_from_json(read: Read) -> None:
     tasks = [{"name": "prep", "command": "a"}, {"command": "b", **FULL_KEYS}]
-    assert read(json.dumps({"tasks": tasks}), "job.json").tasks[1].terms == FULL
+    assert read(json.dumps({"tasks": tasks}), "job.json").tasks[1].options == FULL
 
 
 def test_terms_every_key_is_read_from_yaml(read: Read) -> None:
     lines = "\n".join(f"  {key}: {value}" for key, value in FULL_KEYS.items())
     text = f"tasks:\n- {{name: prep, command: a}}\n- command: b\n{lines}\n"
-    assert read(text).tasks[1].terms == FULL
+    assert read(text).tasks[1].options == FULL
 
 
 @pytest.mark.parametrize(
@@ -89,15 +89,15 @@ def test_terms_of_the_job_serve_tasks_without_their_own(
 ) -> None:
     job = read(f"{key}: {FULL_KEYS[key]}\ntasks: [a, {{command: b, {key}: {own}}}]\n")
     alone = read(f"tasks: [{{command: b, {key}: {own}}}]\n")
-    assert job.tasks[0].terms == TaskOptions(**{key: getattr(FULL, key)})
-    assert job.tasks[1].terms == alone.tasks[0].terms != TaskOptions()
+    assert job.tasks[0].options == TaskOptions(**{key: getattr(FULL, key)})
+    assert job.tasks[1].options == alone.tasks[0].options != TaskOptions()
 
 
 def test_terms_after_of_the_job_is_undone_by_an_empty_list(read: Read) -> None:
     job = read("after: prep\nretries: 2\ntasks: [{name: prep, command: a, after: []}, b]\n")
     twice = [Retry(["failed"], times=2)]
-    assert job.tasks[0].terms == TaskOptions(retries=twice)
-    assert job.tasks[1].terms == TaskOptions(after=[("prep", "succeeded")], retries=twice)
+    assert job.tasks[0].options == TaskOptions(retries=twice)
+    assert job.tasks[1].options == TaskOptions(after=[("prep", "succeeded")], retries=twice)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_terms_of_the_run_file_serve_the_rows_of_a_table(read: Read, tmp_path: P
     (tmp_path / "t.csv").write_text("command,name,x\na,b-1,2\nb {x},c-{x},1\n")
     (tmp_path / "run.yaml").write_text("cpus: 2\nexpect: out/{x}\n")
     job = read_job(["run.yaml", "t.csv"])
-    assert [task.terms for task in job.tasks] == [
+    assert [task.options for task in job.tasks] == [
         TaskOptions(cpus=2, expect=["out/2"]),
         TaskOptions(cpus=2, expect=["out/1"]),
     ]
@@ -133,8 +133,8 @@ def test_terms_flags_override_tasks(read: Read) -> None:
     flags: dict[str, Any] = {"retries": once, "cpus": 1, "memory": GB, "gpus": 2, "output_limit": 5}
     job = read(text, **flags)
     terms = TaskOptions(retries=once, cpus=1, memory=GB, gpus=2, output_limit=5)
-    assert job.tasks[1].terms == terms
-    assert job.tasks[0].terms == TaskOptions(
+    assert job.tasks[1].options == terms
+    assert job.tasks[0].options == TaskOptions(
         retries=once, cpus=1, memory=GB, gpus=2, output_limit=5, priority=1
     )
     assert job.source_digest != read(text).source_digest
@@ -162,7 +162,7 @@ def test_after_takes_names_patterns_and_outcomes(
 
 def test_after_takes_names_that_are_numbers(read: Read) -> None:
     tasks = [{"name": 3, "command": "a"}, {"command": "b", "after": [3]}]
-    assert read(json.dumps(tasks), "job.json").tasks[1].terms == TaskOptions(
+    assert read(json.dumps(tasks), "job.json").tasks[1].options == TaskOptions(
         after=[("3", "succeeded")]
     )
 
@@ -174,7 +174,7 @@ tasks:
 - {name: 'train-{lr}', command: 'b {lr}', matrix: {lr: [a/b, 2]},
    after: ['prep-{lr}', {'prep-*': any}], expect: 'out/{lr}'}
 """)
-    assert [task.terms for task in job.tasks] == [
+    assert [task.options for task in job.tasks] == [
         None,
         None,
         TaskOptions(after=[("prep-a%2Fb", "succeeded"), ("prep-*", "any")], expect=["out/a/b"]),
@@ -188,7 +188,7 @@ tasks:
 - {name: 'p-1', command: a}
 - {name: t, command: 'b {x} {y}', matrix: {x: 1, y: 1}, after: ['p-{x}', 'p-{y}']}
 """)
-    assert job.tasks[1].terms == TaskOptions(after=[("p-1", "succeeded")])
+    assert job.tasks[1].options == TaskOptions(after=[("p-1", "succeeded")])
 
 
 @pytest.mark.parametrize("syntax", ["job.json", "job.jsonl", "job.yaml"])
@@ -200,9 +200,9 @@ def test_after_of_many_plain_tasks_is_read(read: Read, syntax: str) -> None:
     text = "\n".join(lines) if syntax == "job.jsonl" else "[\n" + ",\n".join(lines) + "\n]"
     job = read(text, syntax)
     assert job.tasks[0] == Task("a", "0")
-    assert job.tasks[39] == Task("a", "39", terms=TaskOptions(after=[("38", "succeeded")]))
+    assert job.tasks[39] == Task("a", "39", options=TaskOptions(after=[("38", "succeeded")]))
     assert job.tasks[40] == Task(
-        "b", terms=TaskOptions(after=[("0", "succeeded"), ("39", "succeeded")])
+        "b", options=TaskOptions(after=[("0", "succeeded"), ("39", "succeeded")])
     )
     assert job.tasks[41] == Task("c")
 
@@ -472,7 +472,7 @@ tasks:
 - {command: c, cpus: 2}
 - {command: 'd {x}', matrix: {x: 3}, cpus: 2}
 """
-    plain = [task.terms.template if task.terms else 0 for task in read(text).tasks]
-    told = [task.terms.template if task.terms else 0 for task in read(text, canary=1).tasks]
+    plain = [task.options.template if task.options else 0 for task in read(text).tasks]
+    told = [task.options.template if task.options else 0 for task in read(text, canary=1).tasks]
     assert plain == [0, 0, 0, 0, 0]
     assert told == [0, 2, 2, 0, 4]

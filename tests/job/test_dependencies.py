@@ -21,7 +21,7 @@ def make(name: str, *after: str, priority: int = 0, template: int = 0) -> Task:
         for pattern, _, outcome in (text.partition(":") for text in after)
     ]
     terms = TaskOptions(after=pairs, priority=priority, template=template)
-    return Task("true", name, terms=None if terms == TaskOptions() else terms)
+    return Task("true", name, options=None if terms == TaskOptions() else terms)
 
 
 def build(*tasks: Task, canary: int = 0) -> Graph:

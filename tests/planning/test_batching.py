@@ -32,7 +32,7 @@ def plain(count: int) -> Plan:
 
 
 def after(name: str, *before: str) -> Task:
-    return Task("x", name, terms=TaskOptions(after=[(each, "succeeded") for each in before]))
+    return Task("x", name, options=TaskOptions(after=[(each, "succeeded") for each in before]))
 
 
 def cut(

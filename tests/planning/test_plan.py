@@ -293,7 +293,7 @@ def test_task_lines_say_what_was_added_changed_and_dropped(store: DirectoryStore
 
 
 def after(name: str, *others: str, outcome: str = "succeeded", command: str = "x") -> Task:
-    return Task(command, name, terms=TaskOptions(after=[(other, outcome) for other in others]))
+    return Task(command, name, options=TaskOptions(after=[(other, outcome) for other in others]))
 
 
 def put_named(
@@ -335,7 +335,7 @@ def test_batch_has_a_barrier_for_all_that_wait_for_the_same(store: DirectoryStor
 
 def test_batch_barrier_has_indices_by_outcome(store: DirectoryStore) -> None:
     terms = TaskOptions(after=[("p1", "any"), ("p2", "failed"), ("p3", "succeeded")])
-    job = make_job(*(Task("x", f"p{n}") for n in (1, 2, 3)), Task("x", "last", terms=terms))
+    job = make_job(*(Task("x", f"p{n}") for n in (1, 2, 3)), Task("x", "last", options=terms))
     (batch,) = own_part(build_plan(job, read(store), set()))
     assert batch["barriers"] == [{"succeeded": "2", "any": "0", "failed": "1"}]
 
@@ -358,7 +358,7 @@ def test_batch_has_tasks_in_an_order_that_will_do(store: DirectoryStore) -> None
 
 
 def test_plan_priority_goes_first(store: DirectoryStore) -> None:
-    job = make_job("a", Task("b", terms=TaskOptions(priority=1)), "c")
+    job = make_job("a", Task("b", options=TaskOptions(priority=1)), "c")
     assert list(build_plan(job, read(store), set()).to_run) == [1, 0, 2]
 
 
@@ -429,7 +429,9 @@ def test_plan_skipped_tasks_run_again_with_what_failed(store: DirectoryStore) ->
 
 
 def test_plan_canary_puts_the_others_behind_the_first(store: DirectoryStore) -> None:
-    job = make_job(*(Task("x", f"t{n}", terms=TaskOptions(template=1)) for n in range(4)), canary=2)
+    job = make_job(
+        *(Task("x", f"t{n}", options=TaskOptions(template=1)) for n in range(4)), canary=2
+    )
     (batch,) = own_part(build_plan(job, read(store), set()))
     assert (batch["after"], batch["barriers"]) == ([-1, -1, 0, 0], [{"succeeded": "0-1"}])
 
@@ -672,7 +674,7 @@ def test_plan_of_a_task_runs_first_what_is_behind_before_it(store: DirectoryStor
 
 
 def test_plan_canaries_have_nothing_behind_them(store: DirectoryStore) -> None:
-    tasks = [Task("x", f"t{n}", terms=TaskOptions(template=1)) for n in range(3)]
+    tasks = [Task("x", f"t{n}", options=TaskOptions(template=1)) for n in range(3)]
     put_named(store, *tasks, states="SSS")
     put_again(store, 2, 0, "succeeded")
     assert build_plan(make_job(*tasks, canary=1), read(store), set()).is_empty
@@ -748,8 +750,8 @@ def test_plan_of_a_hundred_thousand_done_in_two_hand_ins_is_fast(store: Director
     [
         Task("x", "a", timeout_s=5.0),
         Task("x", "a", tags=["new"]),
-        Task("x", "a", terms=TaskOptions(retries=[Retry(["failed"])])),
-        Task("x", "a", terms=TaskOptions(cpus=2)),
+        Task("x", "a", options=TaskOptions(retries=[Retry(["failed"])])),
+        Task("x", "a", options=TaskOptions(cpus=2)),
         after("a", "b", outcome="failed"),
     ],
 )
@@ -763,7 +765,7 @@ def test_plan_other_terms_are_an_update_and_no_change(store: DirectoryStore, tas
 
 def test_task_lines_have_updates(store: DirectoryStore) -> None:
     put_named(store, Task("x", "a"), states="S")
-    task = Task("x", "a", terms=TaskOptions(retries=[Retry(["failed"], times=3)], memory=5))
+    task = Task("x", "a", options=TaskOptions(retries=[Retry(["failed"], times=3)], memory=5))
     plan = build_plan(make_job(task), read(store), set())
     (line,) = b"".join(build_task_lines(plan)).splitlines()
     assert json.loads(line) == {
@@ -787,7 +789,7 @@ def test_plan_lost_batch_of_tasks_that_wait_is_closed(store: DirectoryStore) -> 
 
 
 def test_plan_lost_batch_with_retries_goes_in_again(store: DirectoryStore) -> None:
-    tasks = [Task("x", "a", terms=TaskOptions(retries=[Retry(["failed"], times=3)]))]
+    tasks = [Task("x", "a", options=TaskOptions(retries=[Retry(["failed"], times=3)]))]
     job = make_job(*tasks, slots=2)
     put_named(store, *tasks, settings=build_settings(job))
     retried = {"task": 0, "digest": "", "attempt": 1, "state": "failed", "retry": True}
@@ -814,7 +816,9 @@ def test_batch_has_terms_that_a_runner_needs_and_no_others(store: DirectoryStore
         retries=[Retry(["failed"], memory_factor=2.0)], cpus=2, memory=5, gpus=1,
         expect=["m"], output_limit=9, priority=3, template=4,
     )  # fmt: skip
-    (batch,) = own_part(build_plan(make_job(Task("x", "a", terms=terms), "y"), read(store), set()))
+    (batch,) = own_part(
+        build_plan(make_job(Task("x", "a", options=terms), "y"), read(store), set())
+    )
     assert batch["extras"] == {"0": {
         "retries": [{"when": ["failed"], "memory_factor": 2.0}], "cpus": 2, "memory": 5, "gpus": 1,
         "expect": ["m"], "output_limit": 9,

@@ -14,7 +14,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from umpteen.api.convert import build_job, choose_executor, collect_flags
+from umpteen.api.convert import build_flags, build_job
 from umpteen.api.errors import hinted
 from umpteen.api.open_job import OpenJob, TaskResult, watch_job
 from umpteen.api.spec import Job, Task, Work
@@ -60,8 +60,7 @@ def run(
     rerun: as the flag. verify: whether what is done has to have what it left, too. A task that fails raises nothing: look at `ok`. Raises InputError and
     SettingsError for what cannot be, StoreError where results cannot be written.
     """
-    flags = collect_flags(slots, results, timeout, memory, retries, cpus, gpus)
-    flags.update(choose_executor(executor))
+    flags = build_flags(slots, results, executor, timeout, memory, retries, cpus, gpus)
     planned = build_job(job, values, name, flags)
     return watch_job(_submit(planned, only, rerun, is_verified=verify), progress=progress)
 
@@ -85,8 +84,7 @@ def submit(
     verify: bool = False,
 ) -> OpenJob:
     """As `run`, but come back at once: the job goes on without this process."""
-    flags = collect_flags(slots, results, timeout, memory, retries, cpus, gpus)
-    flags.update(choose_executor(executor))
+    flags = build_flags(slots, results, executor, timeout, memory, retries, cpus, gpus)
     planned = detach(build_job(job, values, name, flags))
     handle = _submit(planned, only, rerun, is_verified=verify)
     return OpenJob(handle.history.store.address)

@@ -17,12 +17,12 @@ import msgspec
 from umpteen.api.spec import Job, Task
 from umpteen.errors import InputError, nearest_hint
 from umpteen.formats import read_job
+from umpteen.formats.flags import JobFlags, TaskFlags
 from umpteen.formats.native import TASK_KEYS, parse_executor
 from umpteen.formats.placeholders import refuse_placeholders
 from umpteen.formats.sources import choose_job_name, names_files
 from umpteen.formats.task_options import parse_retries
 from umpteen.formats.tasks import parse_duration_field
-from umpteen.job.settings import Setting
 from umpteen.job.spec import Job as PlannedJob
 from umpteen.model.command import shell_command
 from umpteen.store.address import working_folder
@@ -30,9 +30,8 @@ from umpteen.submission.settings import resolve_settings
 from umpteen.units import parse_memory, show_value
 
 __all__ = [
+    "build_flags",
     "build_job",
-    "choose_executor",
-    "collect_flags",
     "parse_count",
     "parse_size",
     "parse_timeout",
@@ -42,35 +41,35 @@ _MOST = 2**31
 _NOT_OF_TASKS = ("command", "name")
 
 
-def collect_flags(
-    slots: Any, results: Any, timeout: Any, memory: Any, retries: Any, cpus: Any, gpus: Any
-) -> dict[str, Setting]:
-    """What `read_job` takes as flags. Raises InputError."""
-    given = {
-        "slots": ("slots", parse_count("slots", slots, 1)),
-        "results": ("address", _parse_address(results)),
-        "timeout": ("timeout_s", parse_timeout(timeout)),
-        "memory": ("memory", parse_size(memory)),
-        "retries": ("retries", None if retries is None else parse_retries(_to_plain(retries))),
-        "cpus": ("cpus", parse_count("cpus", cpus, 1)),
-        "gpus": ("gpus", parse_count("gpus", gpus, 0)),
-    }
-    return {
-        key: Setting(value, f"{argument}=")
-        for argument, (key, value) in given.items()
-        if value is not None
-    }
-
-
-def choose_executor(given: Any) -> dict[str, Setting]:
-    """The executor and its options, as a job file would have them. Raises InputError."""
-    if given is None:
-        return {}
-    name, options = parse_executor(given)
-    return {
-        "executor": Setting(name, "executor="),
-        "executor_options": Setting(dict(options), "executor="),
-    }
+def build_flags(
+    slots: Any,
+    results: Any,
+    executor: Any,
+    timeout: Any,
+    memory: Any,
+    retries: Any,
+    cpus: Any,
+    gpus: Any,
+) -> JobFlags:
+    """What `read_job` takes as flags; the executor as a job file would have it. Raises InputError."""
+    count = parse_count("slots", slots, 1)
+    address = _parse_address(results)
+    tasks = TaskFlags(
+        timeout_s=parse_timeout(timeout),
+        memory=parse_size(memory),
+        retries=None if retries is None else parse_retries(_to_plain(retries)),
+        cpus=parse_count("cpus", cpus, 1),
+        gpus=parse_count("gpus", gpus, 0),
+    )
+    name, options = (None, None) if executor is None else parse_executor(executor)
+    return JobFlags(
+        slots=count,
+        address=address,
+        executor=name,
+        executor_options=options,
+        tasks=tasks,
+        are_arguments=True,
+    )
 
 
 def parse_count(argument: str, given: Any, least: int) -> int | None:
@@ -105,7 +104,7 @@ def parse_size(given: Any) -> int | None:
 
 
 def build_job(
-    job: Any, values: Mapping[str, Any] | None, name: str | None, flags: Mapping[str, Setting]
+    job: Any, values: Mapping[str, Any] | None, name: str | None, flags: JobFlags
 ) -> PlannedJob:
     """The settled job, whatever was given. Raises InputError and SettingsError."""
     name = None if name is None else str(name)
@@ -167,7 +166,7 @@ def _name_after(task: Task) -> str:
 def _read_content(
     tasks: Iterable[Task | str],
     name: str | None,
-    flags: Mapping[str, Setting],
+    flags: JobFlags,
     job: Job | None = None,
 ) -> PlannedJob:
     """A job by the same reader that reads files."""

@@ -20,16 +20,16 @@ from umpteen.cli.options import (
 )
 from umpteen.errors import SettingsError
 from umpteen.formats import read_job
-from umpteen.formats.syncs import parse_sync
-from umpteen.job.settings import Setting
-from umpteen.job.spec import Job, Retry
-from umpteen.planning.plan import RERUN_CHOICES, Chosen
+from umpteen.formats.flags import build_flags
+from umpteen.job.spec import Job
+from umpteen.planning.plan import RERUN_CHOICES
 from umpteen.query.expression import Where
 from umpteen.report.text import call_job
 from umpteen.report.views import Waiting, show_leave, show_plan, stop_signals
 from umpteen.report.watch import watch_to_end
 from umpteen.store.address import working_folder
-from umpteen.submission.settings import detach, resolve_settings
+from umpteen.submission.settings import detach as detach_job
+from umpteen.submission.settings import resolve_settings
 from umpteen.verbs.run import choose_where, plan_run, submit
 
 __all__ = ["run_command"]
@@ -82,7 +82,21 @@ Examples:
 @click.option("--dry-run", is_flag=True, help="Only say what would run, and why.")
 @click.option("--detach", is_flag=True, help="Come back at once; the job needs no terminal.")
 @watch_options
-def run_command(job: tuple[str, ...], *, quiet: bool, as_json: bool, **options: Any) -> int:
+def run_command(
+    job: tuple[str, ...],
+    *,
+    name: str | None,
+    prefix: str | None,
+    tables: tuple[str, ...],
+    rerun: str,
+    only: Where | None,
+    verify: bool,
+    dry_run: bool,
+    detach: bool,
+    quiet: bool,
+    as_json: bool,
+    **flags: Any,
+) -> int:
     """Run the tasks of a JOB and keep all their outputs.
 
     JOB is a job file (YAML, JSON, JSON-lines, CSV, or one command per line), a run file and a
@@ -93,92 +107,49 @@ def run_command(job: tuple[str, ...], *, quiet: bool, as_json: bool, **options: 
     written, 130 if interrupted.
     """
     began_s = time.monotonic()
-    refuse_loose("--only", options["only"], job)
-    read = _read(job, options)
-    only = _choose(options["only"], read)
-    if options["dry_run"]:
-        plan, _ = plan_run(read, options["rerun"], only=only, is_verified=options["verify"])
+    refuse_loose("--only", only, job)
+    read = _read(job, tables, flags, _choose_name(name, prefix), is_detached=detach)
+    chosen = None if only is None else choose_where(only, read)
+    if dry_run:
+        plan, _ = plan_run(read, rerun, only=chosen, is_verified=verify)
         return show_plan(plan, as_json=as_json)
     with stop_signals(is_last=True) as stop:
         tell = Waiting(stop, is_shown=not (quiet or as_json)).tell
-        handle = submit(read, options["rerun"], only, tell, is_verified=options["verify"])
-        del read, only  # a million tasks take room, and the store has them
-        if options["detach"] and not handle.is_idle:
+        handle = submit(read, rerun, chosen, tell, is_verified=verify)
+        del read, chosen  # a million tasks take room, and the store has them
+        if detach and not handle.is_idle:
             job_name = call_job(handle.history)
             return show_leave(handle, job_name, quiet=quiet, as_json=as_json)
         return watch_to_end(handle, stop, began_s, quiet=quiet, as_json=as_json)
 
 
-def _choose(where: Where | None, job: Job) -> Chosen | None:
-    return None if where is None else choose_where(where, job)
-
-
-def _read(arguments: tuple[str, ...], options: dict[str, Any]) -> Job:
-    name = _choose_name(options)
+def _read(
+    arguments: tuple[str, ...],
+    tables: tuple[str, ...],
+    flags: dict[str, Any],
+    name: str | None,
+    *,
+    is_detached: bool,
+) -> Job:
     if loose := next((word for word in arguments[1:] if word.startswith("=")), None):
         key = arguments[arguments.index(loose) - 1]
         message = f"a value stands beside its name without blanks, not {key!r} {loose!r}"
         raise SettingsError(message, "write rate=0.1,0.9")
-    job = read_job(
-        arguments,
-        tables=options["tables"],
-        flags=_collect_flags(options),
-        name=name,
-        stdin=sys.stdin.buffer,
-    )
+    _check_folder(flags["cwd"])
+    given = build_flags(**flags)
+    job = read_job(arguments, tables=tables, flags=given, name=name, stdin=sys.stdin.buffer)
     job = resolve_settings(job, working_folder())
-    return detach(job) if options["detach"] else job
+    return detach_job(job) if is_detached else job
 
 
-def _choose_name(options: dict[str, Any]) -> str | None:
-    name, prefix = options["name"], options["prefix"]
+def _choose_name(name: str | None, prefix: str | None) -> str | None:
     if name is not None and prefix is not None:
         raise SettingsError("--name and --prefix exclude each other", "give one of them")
     if prefix is not None:
-        return str(prefix) + time.strftime("-%Y%m%dT%H%M%SZ", time.gmtime())
-    return None if name is None else str(name)
+        return prefix + time.strftime("-%Y%m%dT%H%M%SZ", time.gmtime())
+    return name
 
 
-def _collect_flags(options: dict[str, Any]) -> dict[str, Setting]:
-    names = {
-        "slots": "slots",
-        "results": "address",
-        "executor": "executor",
-        "timeout": "timeout_s",
-        "deadline": "deadline_s",
-        "grace": "grace_s",
-        "cwd": "cwd",
-        "cpus": "cpus",
-        "memory": "memory",
-        "gpus": "gpus",
-        "output_limit": "output_limit",
-        "max_failures": "max_failures",
-        "fail_fast": "fail_fast",
-        "canary": "canary",
-        "batch_size": "batch_size",
-    }
-    flags = {
-        setting: Setting(options[option], f"--{option.replace('_', '-')}")
-        for option, setting in names.items()
-        if options[option] is not None
-    }
-    if options["cwd"] and not os.path.isdir(os.path.expanduser(options["cwd"])):
-        raise SettingsError(f"--cwd {options['cwd']!r} is no folder")
-    if options["retries"] is not None:
-        rules = [Retry(["failed"], times=options["retries"])] * (options["retries"] > 0)
-        flags["retries"] = Setting(rules, "--retries")
-    if options["scheduler_address"]:
-        given = {"scheduler_address": options["scheduler_address"]}
-        flags["executor_options"] = Setting(given, "--scheduler-address")
-    if options["sync"]:
-        flags["file_syncs"] = Setting([tuple(parse_sync(s)) for s in options["sync"]], "--sync")
-    if options["env"]:
-        flags["env"] = Setting(dict(_split(pair) for pair in options["env"]), "--env")
-    return flags
-
-
-def _split(pair: str) -> tuple[str, str]:
-    key, equals, value = pair.partition("=")
-    if not equals or not key:
-        raise SettingsError(f"--env {pair!r} is not KEY=VALUE", "write --env OMP_NUM_THREADS=2")
-    return key, value
+def _check_folder(cwd: str | None) -> None:
+    if cwd and not os.path.isdir(os.path.expanduser(cwd)):
+        raise SettingsError(f"--cwd {cwd!r} is no folder")

@@ -15,13 +15,13 @@ __all__ = ["count_cpus", "refuse_impossible", "refuse_too_many_slots", "refuse_t
 
 def refuse_impossible(tasks: Iterable[Task]) -> None:
     """Raises InputError for a task that needs what this machine does not have."""
-    needing = [task for task in tasks if task.terms is not None]
+    needing = [task for task in tasks if task.options is not None]
     if not needing:
         return
     here = read_capacity()
     for position, task in enumerate(needing):
-        terms = task.terms or TaskOptions()
-        lacks = list_lacks(terms.cpus or 0, terms.gpus, terms.memory or 0, here)
+        options = task.options or TaskOptions()
+        lacks = list_lacks(options.cpus or 0, options.gpus, options.memory or 0, here)
         for wanted, most, what in map(in_mb, lacks):
             raise InputError(
                 f"task {(task.name or str(position))!r} needs {wanted} {what}; "
@@ -61,7 +61,7 @@ def refuse_too_wide(tasks: Iterable[tuple[int, Task]], slots: int, executor: Exe
 
 def count_cpus(task: Task) -> int:
     """How many cores a task needs."""
-    return (task.terms.cpus or 1) if task.terms is not None else 1
+    return (task.options.cpus or 1) if task.options is not None else 1
 
 
 def refuse_too_many_slots(slots: int) -> None:

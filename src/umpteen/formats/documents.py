@@ -18,6 +18,7 @@ __all__ = [
     "Source",
     "SourcePosition",
     "check_encoding",
+    "error_at",
     "syntax_error",
 ]
 
@@ -59,6 +60,19 @@ def syntax_error(source: Source, message: str, offset: int) -> InputError:
     line_start = before.rfind(b"\n") + 1
     column = len(before[line_start:].decode(errors="replace")) + 1
     return InputError(message, file=source.name, line=before.count(b"\n") + 1, column=column)
+
+
+def error_at(
+    source: Source,
+    position: SourcePosition | None,
+    message: str,
+    hint: str | None = None,
+    *,
+    field: str | None = None,
+) -> InputError:
+    """An error that names the file, and the line where the value stands, if that is known."""
+    line = position.line if position else None
+    return InputError(message, hint, file=source.name, line=line, field=field)
 
 
 class Document(Protocol):

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from umpteen.errors import InputError
-from umpteen.formats.documents import Path, Source, SourcePosition, check_encoding
+from umpteen.formats.documents import Path, Source, SourcePosition, check_encoding, error_at
 from umpteen.formats.tasks import ParsedFile
 from umpteen.model.command import shell_command, write_verb
 
@@ -72,13 +72,9 @@ def _refuse_table(source: Source, commands: Sequence[str]) -> None:
     """Raises InputError where one of the first two commands begins with a number, as rows do."""
     for position, command in enumerate(commands[:2]):
         if match := _NUMBER.match(command):
-            place = _find_line(source, [position])
-            raise InputError(
-                f"no command is called {match[0]}",
-                "a table of values goes with a command: umpteen run 'prog {x}' --from values.csv",
-                file=source.name,
-                line=place.line if place else None,
-            )
+            hint = "a table of values goes with a command: umpteen run 'prog {x}' --from values.csv"
+            message = f"no command is called {match[0]}"
+            raise error_at(source, _find_line(source, [position]), message, hint)
 
 
 def _join_lines(text: str) -> Iterator[tuple[int, str]]:

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import msgspec
 
 from umpteen.errors import InputError, nearest_hint
-from umpteen.formats.documents import Document, Path, Source, SourcePosition
+from umpteen.formats.documents import Document, Path, Source, SourcePosition, error_at
 from umpteen.formats.placeholders import Template, TextTemplate
 from umpteen.formats.syncs import parse_syncs
 from umpteen.formats.tables import iterate_csv
@@ -35,7 +35,16 @@ from umpteen.model.command import shell_command
 from umpteen.model.names import automatic_name
 from umpteen.units import show_value
 
-__all__ = ["JOB_KEYS", "TASK_KEYS", "explain_invalid", "parse_executor", "read_csv", "read_native"]
+__all__ = [
+    "JOB_KEYS",
+    "PLANNED_KEYS",
+    "TASK_KEYS",
+    "VALUE_WORDS",
+    "explain_invalid",
+    "parse_executor",
+    "read_csv",
+    "read_native",
+]
 
 _Count = Annotated[int, msgspec.Meta(ge=1)]
 _Whole = Annotated[int, msgspec.Meta(ge=0, le=2**31)]
@@ -61,8 +70,11 @@ class _JobEntry(TaskDefaults, forbid_unknown_fields=True, kw_only=True):
 TASK_KEYS = tuple(field.name for field in msgspec.structs.fields(TaskEntry))
 JOB_KEYS = ("tasks", *(field.name for field in msgspec.structs.fields(_JobEntry)))
 
-_LATER = frozenset(["needs", "results_lines"])
-_EXPECTED = {
+# Refused with a message that says that a later version will have them.
+PLANNED_KEYS = frozenset(["needs", "results_lines"])
+
+# What the value of a key must be, in the words of messages and of the reference pages.
+VALUE_WORDS = {
     "after": "a name, a list of names, or a mapping of names to outcomes",
     "batch_size": "a whole number of at least 1",
     "canary": "a whole number of at least 0",
@@ -104,20 +116,20 @@ _LIVE = "S3Results"  # puts what tasks print every 5 s
 def read_native(document: Document) -> ParsedFile:
     """What a job file says; raises InputError with file and line."""
     head = _read_head(document)
-    draft = ParsedFile(
+    parsed = ParsedFile(
         document.source,
         defaults=TaskDefaults(**{key: getattr(head, key) for key in _DEFAULT_KEYS}),
         path=("tasks",),
         find=document.find,
     )
     if "tasks" in document.list_keys():
-        draft.entries = _read_entries(document)
+        parsed.entries = _read_entries(document)
     try:
-        draft.name = check_job_name(str(head.name)) if head.name is not None else None
-        draft.settings = _read_settings(document, head)
+        parsed.name = check_job_name(str(head.name)) if head.name is not None else None
+        parsed.settings = _read_settings(document, head)
     except InputError as error:
-        raise locate_error(draft, error, None) from None
-    return draft
+        raise locate_error(parsed, error, None) from None
+    return parsed
 
 
 _DEFAULT_KEYS = tuple(field.name for field in msgspec.structs.fields(TaskDefaults))
@@ -151,8 +163,8 @@ def _refuse_numbers(document: Document, entries: list[Entry]) -> None:
     for index, entry in enumerate(entries):
         command = entry if isinstance(entry, str) else entry.command
         if isinstance(command, str) and _NUMBER.fullmatch(command):
-            place = f"$[{index}]" + ("" if isinstance(entry, str) else ".command")
-            error = msgspec.ValidationError(f"Expected text - at `{place}`")
+            path = f"$[{index}]" + ("" if isinstance(entry, str) else ".command")
+            error = msgspec.ValidationError(f"Expected text - at `{path}`")
             raise explain_invalid(document, error, ("tasks",), TASK_KEYS)
 
 
@@ -166,32 +178,27 @@ def explain_invalid(
         return _unknown_key(document, match[1], steps, keys)
     match = _WRONG_TYPE.fullmatch(text)
     steps = [*path, *_parse_steps(match[1] if match else "")]
-    place = document.find(steps)
+    position = document.find(steps)
     key = next((step for step in reversed(steps) if isinstance(step, str)), "")
-    expected = _EXPECTED.get(key, "something else")
+    expected = VALUE_WORDS.get(key, "something else")
     subject = repr(key)
     label = _name_task(document, steps)
     if steps and isinstance(steps[-1], int) and key in ("tasks", "runs"):
         subject, expected, label = f"item {steps[-1]} of {key!r}", "a mapping or a command", ""
-    shown = show_value(place.value) if place else "this"
-    return InputError(
-        f"{subject} must be {expected}, not {shown}{label}",
-        file=document.source.name,
-        line=place.line if place else None,
-        field=key or None,
-    )
+    shown = show_value(position.value) if position else "this"
+    message = f"{subject} must be {expected}, not {shown}{label}"
+    return error_at(document.source, position, message, field=key or None)
 
 
 def _unknown_key(
     document: Document, key: str, steps: list[str | int], keys: tuple[str, ...]
 ) -> InputError:
-    place = document.find([*steps, key])
+    position = document.find([*steps, key])
     label = _name_task(document, steps)
     message, hint = f"unknown key {key!r}{label}", nearest_hint(key, keys)
-    if key in _LATER:
+    if key in PLANNED_KEYS:
         message, hint = f"{key!r} is not supported yet by this version{label}", ""
-    line = place.line if place else None
-    return InputError(message, hint or None, file=document.source.name, line=line, field=key)
+    return error_at(document.source, position, message, hint or None, field=key)
 
 
 def _parse_steps(path: str) -> list[str | int]:
@@ -202,8 +209,8 @@ def _name_task(document: Document, steps: list[str | int]) -> str:
     """` in task 'train'`, or its position; empty for what is no part of a task."""
     for end, step in enumerate(steps, 1):
         if isinstance(step, int):
-            place = document.find(steps[:end])
-            value = place.value if place else None
+            position = document.find(steps[:end])
+            value = position.value if position else None
             name = value.get("name") if isinstance(value, dict) else None
             return f" in task {str(name)!r}" if name not in (None, "") else f" in task {step}"
     return ""
@@ -311,14 +318,14 @@ def read_csv(source: Source) -> ParsedFile:
             line=1,
         )
     entries: list[Entry] = []
-    draft = ParsedFile(source, entries=entries, find=functools.partial(_find_row, source))
+    parsed = ParsedFile(source, entries=entries, find=functools.partial(_find_row, source))
     build = _row_builder(tuple(header))
     for index, (_, cells) in enumerate(rows):
         try:
             entries.append(build(dict(zip(header, cells, strict=True))))
         except InputError as error:
-            raise locate_error(draft, error, index) from None
-    return draft
+            raise locate_error(parsed, error, index) from None
+    return parsed
 
 
 def _row_builder(header: tuple[str, ...]) -> Callable[[dict[str, str]], Task]:

@@ -18,19 +18,20 @@ import msgspec
 from umpteen._version import __version__
 from umpteen.errors import InputError
 from umpteen.formats.documents import Document, Source, check_encoding
+from umpteen.formats.flags import JobFlags
 from umpteen.formats.json_documents import JsonDocument, JsonLinesDocument
 from umpteen.formats.lines import find_interpreter, read_lines, refuse_makefile
 from umpteen.formats.matrix import build_product, join_tables, parse_words
 from umpteen.formats.native import read_csv, read_native
 from umpteen.formats.placeholders import refuse_placeholders
-from umpteen.formats.saturn_batch import read_sc
+from umpteen.formats.saturn_batch import read_saturn_batch
 from umpteen.formats.sources import Inputs, choose_job_name, names_files
 from umpteen.formats.tables import read_table
 from umpteen.formats.tasks import (
     ParsedFile,
     TaskDefaults,
     TaskEntry,
-    build_frame,
+    build_common_options,
     build_tasks,
     locate_error,
 )
@@ -39,7 +40,7 @@ from umpteen.job.dependencies import GraphError, build_graph
 from umpteen.job.settings import DEFAULTS, Setting, Settings, merge_settings
 from umpteen.job.spec import Job, Task, check_job_name
 from umpteen.model.command import shell_command
-from umpteen.model.names import find_bad_name
+from umpteen.model.names import NameProblem, find_bad_name
 
 __all__ = [
     "find_program",
@@ -61,7 +62,7 @@ def read_job(
     arguments: Sequence[str],
     *,
     tables: Sequence[str] = (),
-    flags: Mapping[str, Setting] = {},
+    flags: JobFlags = JobFlags(),  # noqa: B008 -- a frozen value
     name: str | None = None,
     stdin: BinaryIO | None = None,
     may_be_empty: bool = False,
@@ -69,28 +70,27 @@ def read_job(
     """The job that the arguments of `umpteen run` describe.
 
     arguments: a job file, a run file and a tasks file, `-`, or a command with `key=values`.
-    tables: files of rows for the command, one after the other. flags: by the names of settings.DEFAULTS, and
-    `timeout_s`, `env`, `cwd`, and `retries`, `cpus`, `memory`, `gpus` and `output_limit` as
-    Terms has them, for all tasks. may_be_empty: a batch file may have no runs, as a program may
-    have made it that found nothing to do. Raises InputError.
+    tables: files of rows for the command, one after the other. may_be_empty: a batch file may
+    have no runs, as a program may have made it that found nothing to do. Raises InputError.
     """
-    task_flags = {key: flag.value for key, flag in flags.items() if key not in DEFAULTS}
     _check_arguments(arguments)
-    inputs = _open_inputs(stdin, [*arguments, *tables, task_flags])
-    draft, run = _tell_apart(_read_drafts(arguments, tables, inputs), may_be_empty)
-    chosen = check_job_name(name) if name is not None else _choose_name(draft, run, arguments[0])
+    inputs = _open_inputs(stdin, [*arguments, *tables, flags.tasks])
+    parsed, run = _tell_apart(_read_files(arguments, tables, inputs), may_be_empty)
+    chosen = check_job_name(name) if name is not None else _choose_name(parsed, run, arguments[0])
     hint = "tables are looked for beside the job file"
-    read = functools.partial(inputs.open, folder=draft.source.folder, hint=hint)
-    settings = _merge_settings(draft, run, flags)
+    read = functools.partial(inputs.open, folder=parsed.source.folder, hint=hint)
+    settings = _merge_settings(parsed, run, flags)
     canary = settings.canary
     try:
-        frame = build_frame(_join_defaults(draft, run), task_flags, read, canary=canary > 0)
+        common = build_common_options(
+            _join_defaults(parsed, run), flags.tasks, read, canary=canary > 0
+        )
     except InputError as error:
-        raise _locate_default(error, draft, run) from None
-    tasks, origins = build_tasks(draft, frame)
-    _check_names(draft, tasks, origins)
-    _check_dependencies(draft, tasks, origins, canary)
-    return Job(chosen, tasks, settings, inputs.digest(), draft.is_part)
+        raise _locate_default(error, parsed, run) from None
+    tasks, origins = build_tasks(parsed, common)
+    _check_names(parsed, tasks, origins)
+    _check_dependencies(parsed, tasks, origins, canary)
+    return Job(chosen, tasks, settings, inputs.digest(), parsed.is_part)
 
 
 def read_names(file: str, name: str | None = None) -> tuple[str, str]:
@@ -98,9 +98,9 @@ def read_names(file: str, name: str | None = None) -> tuple[str, str]:
 
     name: what the job is called in place of what the file says. Raises InputError.
     """
-    draft = _read_source(Inputs(None).open(file))
-    chosen = check_job_name(name) if name is not None else _choose_name(draft, None, file)
-    given = draft.settings.get("address")
+    parsed = _read_source(Inputs(None).open(file))
+    chosen = check_job_name(name) if name is not None else _choose_name(parsed, None, file)
+    given = parsed.settings.get("address")
     address = str(given.value) if given else str(DEFAULTS["address"])
     return chosen, address.replace("{name}", chosen)
 
@@ -134,7 +134,7 @@ def _open_inputs(stdin: BinaryIO | None, given: list[Any]) -> Inputs:
     return inputs
 
 
-def _read_drafts(
+def _read_files(
     arguments: Sequence[str], tables: Sequence[str], inputs: Inputs
 ) -> list[ParsedFile]:
     if not names_files(arguments):
@@ -208,7 +208,9 @@ def _read_source(source: Source) -> ParsedFile:
     if document := _open_document(source, extension):
         keys = document.list_keys()
         return (
-            read_sc(document) if "runs" in keys and "tasks" not in keys else read_native(document)
+            read_saturn_batch(document)
+            if "runs" in keys and "tasks" not in keys
+            else read_native(document)
         )
     return read_lines(source)
 
@@ -262,53 +264,50 @@ def _first_line(data: bytes) -> bytes:
 
 
 def _tell_apart(
-    drafts: Sequence[ParsedFile], may_be_empty: bool
+    parsed_files: Sequence[ParsedFile], may_be_empty: bool
 ) -> tuple[ParsedFile, ParsedFile | None]:
-    """The draft with the tasks, and the one with settings alone."""
-    with_tasks = [draft for draft in drafts if draft.entries is not None]
+    """The parsed with the tasks, and the one with settings alone."""
+    with_tasks = [parsed for parsed in parsed_files if parsed.entries is not None]
     if len(with_tasks) > 1:
-        names = " and ".join(draft.source.name for draft in drafts)
+        names = " and ".join(parsed.source.name for parsed in parsed_files)
         raise InputError(
             f"{names} both have tasks", "give one of them, or a run file and a tasks file"
         )
     if not with_tasks or not (with_tasks[0].entries or (may_be_empty and with_tasks[0].is_part)):
-        named = (with_tasks or drafts)[0].source.name
+        named = (with_tasks or parsed_files)[0].source.name
         raise InputError(f"{named} has no tasks", "give it tasks, or a tasks file beside it")
-    draft = with_tasks[0]
-    return draft, next((other for other in drafts if other is not draft), None)
+    parsed = with_tasks[0]
+    return parsed, next((other for other in parsed_files if other is not parsed), None)
 
 
-def _choose_name(draft: ParsedFile, run: ParsedFile | None, argument: str) -> str:
-    given = (run.name if run else None) or draft.name
+def _choose_name(parsed: ParsedFile, run: ParsedFile | None, argument: str) -> str:
+    given = (run.name if run else None) or parsed.name
     if given is not None:
         return given
-    if not draft.source.name:
+    if not parsed.source.name:
         return check_job_name(choose_job_name(argument))
-    return check_job_name(os.path.splitext(os.path.basename(draft.source.name))[0])
+    return check_job_name(os.path.splitext(os.path.basename(parsed.source.name))[0])
 
 
-def _join_defaults(draft: ParsedFile, run: ParsedFile | None) -> TaskDefaults:
+def _join_defaults(parsed: ParsedFile, run: ParsedFile | None) -> TaskDefaults:
     """The run file's defaults over those of the tasks file; variables one by one."""
     if run is None:
-        return draft.defaults
-    joined: dict[str, Any] = msgspec.structs.asdict(draft.defaults)
+        return parsed.defaults
+    joined: dict[str, Any] = msgspec.structs.asdict(parsed.defaults)
     for key, value in msgspec.structs.asdict(run.defaults).items():
         if value is not None:
             joined[key] = {**(joined[key] or {}), **value} if key == "env" else value
     return TaskDefaults(**joined)
 
 
-def _locate_default(error: InputError, draft: ParsedFile, run: ParsedFile | None) -> InputError:
+def _locate_default(error: InputError, parsed: ParsedFile, run: ParsedFile | None) -> InputError:
     given_by_run = run and getattr(run.defaults, str(error.field), None) is not None
-    return locate_error(run if run and given_by_run else draft, error, None)
+    return locate_error(run if run and given_by_run else parsed, error, None)
 
 
-def _merge_settings(
-    draft: ParsedFile, run: ParsedFile | None, flags: Mapping[str, Setting]
-) -> Settings:
+def _merge_settings(parsed: ParsedFile, run: ParsedFile | None, flags: JobFlags) -> Settings:
     """Flags over the run file over the tasks file; `fail_fast` stops at the first failure."""
-    given = {key: flag for key, flag in flags.items() if key in DEFAULTS}
-    layers = [draft.settings, run.settings if run else {}, given]
+    layers = [parsed.settings, run.settings if run else {}, flags.list_settings()]
     settings = merge_settings(*layers)
     if settings.fail_fast and not settings.max_failures:
         implied = Setting(1, settings.sources["fail_fast"])
@@ -316,7 +315,7 @@ def _merge_settings(
     return settings
 
 
-def _check_names(draft: ParsedFile, tasks: Sequence[Task], origins: Sequence[int] | None) -> None:
+def _check_names(parsed: ParsedFile, tasks: Sequence[Task], origins: Sequence[int] | None) -> None:
     """Raises InputError, with the line, for the first name that cannot be."""
     names = [task.name for task in tasks]
     if not any(names):
@@ -330,31 +329,31 @@ def _check_names(draft: ParsedFile, tasks: Sequence[Task], origins: Sequence[int
         return
     position = positions[bad.position]
     hint, parameters = bad.hint, tasks[position].parameters
-    if parameters and bad.message.startswith("two tasks"):
+    if parameters and bad.problem is NameProblem.REPEATED:
         hint = "the name must hold what differs: " + "-".join(f"{{{key}}}" for key in parameters)
     error = InputError(bad.message, hint, field="name")
-    raise locate_error(draft, error, origins[position] if origins else position, label=False)
+    raise locate_error(parsed, error, origins[position] if origins else position, label=False)
 
 
 def _check_dependencies(
-    draft: ParsedFile, tasks: Sequence[Task], origins: Sequence[int] | None, canary: int
+    parsed: ParsedFile, tasks: Sequence[Task], origins: Sequence[int] | None, canary: int
 ) -> None:
     """Raises InputError, with the line, for an unknown name in an `after`, and for a cycle."""
-    if not any(map(operator.attrgetter("terms"), tasks)) or _are_all_after_earlier(tasks):
+    if not any(map(operator.attrgetter("options"), tasks)) or _are_all_after_earlier(tasks):
         return
     try:
         build_graph(tasks, canary)
     except GraphError as error:
         index = origins[error.position] if origins else error.position
-        raise locate_error(draft, error, index) from None
+        raise locate_error(parsed, error, index) from None
 
 
 def _are_all_after_earlier(tasks: Sequence[Task]) -> bool:
     """Whether each `after` names tasks further up alone: nothing can be wrong then."""
     above = set()
     for task in tasks:
-        if task.terms is not None:
-            for name, _ in task.terms.after:
+        if task.options is not None:
+            for name, _ in task.options.after:
                 if name not in above:
                     return False
         above.add(task.name)

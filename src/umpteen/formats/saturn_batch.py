@@ -13,20 +13,22 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 
 from umpteen.errors import InputError
-from umpteen.formats.documents import Document
+from umpteen.formats.documents import Document, error_at
 from umpteen.formats.native import explain_invalid
 from umpteen.formats.tasks import ParsedFile, locate_error
 from umpteen.job.settings import Setting
 from umpteen.job.spec import Task, check_job_name
 
 __all__ = [
+    "HEAD_KEYS",
+    "RUN_KEYS",
     "BatchFile",
     "Run",
     "complete_runs",
     "encode_chunk",
     "is_of_a_job",
     "read_batch",
-    "read_sc",
+    "read_saturn_batch",
 ]
 
 
@@ -47,8 +49,8 @@ class _Head(msgspec.Struct):
     remote_output_path: str | None = None
 
 
-_RUN_KEYS = tuple(field.name for field in msgspec.structs.fields(Run))
-_HEAD_KEYS = ("runs", *(field.name for field in msgspec.structs.fields(_Head)))
+RUN_KEYS = tuple(field.name for field in msgspec.structs.fields(Run))
+HEAD_KEYS = ("runs", *(field.name for field in msgspec.structs.fields(_Head)))
 
 
 class BatchFile(NamedTuple):
@@ -60,47 +62,41 @@ class BatchFile(NamedTuple):
     runs: list[Run]
 
     def build_error(
-        self, message: str, field: str, position: int | None = None, hint: str | None = None
+        self, message: str, field: str, number: int | None = None, hint: str | None = None
     ) -> InputError:
-        """What is wrong with a field at the top, or of the run at a position."""
-        path = (field,) if position is None else ("runs", position, field)
-        place = self.document.find(path)
-        return InputError(
-            message,
-            hint,
-            file=self.document.source.name,
-            line=place.line if place else None,
-            field=field,
-        )
+        """What is wrong with a field at the top, or of the run of that number."""
+        path = (field,) if number is None else ("runs", number, field)
+        position = self.document.find(path)
+        return error_at(self.document.source, position, message, hint, field=field)
 
 
 def read_batch(document: Document) -> BatchFile:
     """What a batch file says, and no more; raises InputError with file and line."""
-    values = {key: document.value(key) for key in document.list_keys() if key in _HEAD_KEYS[1:]}
+    values = {key: document.value(key) for key in document.list_keys() if key in HEAD_KEYS[1:]}
     try:
         head = document.convert_values(values, _Head)
     except msgspec.ValidationError as error:
-        raise explain_invalid(document, error, (), _HEAD_KEYS) from None
+        raise explain_invalid(document, error, (), HEAD_KEYS) from None
     try:
         runs = document.convert("runs", list[Run])
     except msgspec.ValidationError as error:
-        raise explain_invalid(document, error, ("runs",), _RUN_KEYS) from None
+        raise explain_invalid(document, error, ("runs",), RUN_KEYS) from None
     return BatchFile(document, head.nprocs, head.remote_output_path or "", runs)
 
 
-def read_sc(document: Document) -> ParsedFile:
+def read_saturn_batch(document: Document) -> ParsedFile:
     """What a batch file says; raises InputError with file and line."""
     batch = read_batch(document)
-    draft = ParsedFile(document.source, path=("runs",), find=document.find)
-    draft.settings = _read_settings(batch)
-    draft.is_part = True  # a split makes many such files for one place
-    draft.name = _name_by_place(batch.top)
+    parsed = ParsedFile(document.source, path=("runs",), find=document.find)
+    parsed.settings = _read_settings(batch)
+    parsed.is_part = True  # a split makes many such files for one place
+    parsed.name = _name_by_place(batch.top)
     for index, run in enumerate(batch.runs):
         if not batch.top and not run.remote_output_path:
             missing = InputError("no 'remote_output_path'", "give one at the top of the file")
-            raise locate_error(draft, missing, index)
-    draft.entries = [_build_task(run, index, batch.top) for index, run in enumerate(batch.runs)]
-    return draft
+            raise locate_error(parsed, missing, index)
+    parsed.entries = [_build_task(run, index, batch.top) for index, run in enumerate(batch.runs)]
+    return parsed
 
 
 def complete_runs(batch: BatchFile, top: str) -> None:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from umpteen.errors import InputError, SettingsError
-from umpteen.formats.documents import Document, Source
+from umpteen.formats.documents import Document, Source, error_at
 from umpteen.formats.yaml_documents import parse_yaml
 from umpteen.units import show_value
 
@@ -64,27 +64,16 @@ class Recipe(NamedTuple):
 
     def build_error(self, message: str, field: str, hint: str | None = None) -> InputError:
         """What is wrong with a field of `spec`, or with `spec` where it is not there."""
-        place = self.document.find(("spec", field))
-        return InputError(
-            message,
-            hint,
-            file=self.document.source.name,
-            line=place.line if place else None,
-            field=f"spec.{field}",
-        )
+        position = self.document.find(("spec", field))
+        return error_at(self.document.source, position, message, hint, field=f"spec.{field}")
 
 
 def read_recipe(document: Document) -> Recipe:
     """The recipe that a document with a `spec` is; raises InputError where that is no mapping."""
     spec = document.value("spec")
     if not isinstance(spec, dict):
-        place = document.find(("spec",))
-        raise InputError(
-            f"'spec' must be a mapping, not {show_value(spec)}",
-            file=document.source.name,
-            line=place.line if place else None,
-            field="spec",
-        )
+        message = f"'spec' must be a mapping, not {show_value(spec)}"
+        raise error_at(document.source, document.find(("spec",)), message, field="spec")
     return Recipe(document, {str(k): v for k, v in spec.items() if v not in _NULLS})
 
 

@@ -1,4 +1,4 @@
-"""On what terms tasks run: what `after`, `retries`, weights and guards say, as TaskOptions.
+"""What tasks say of dependencies, retries, needs and limits, as TaskOptions.
 
 Takes plain values of any syntax, in YAML all of them text. Knows no file and no place in one.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import signal
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, TypedDict, cast
 
 import msgspec
 
@@ -27,13 +27,14 @@ from umpteen.units import (
 )
 
 __all__ = [
+    "GivenOptions",
     "TaskOptionsEntry",
     "TaskOptionsTemplate",
-    "build_terms",
-    "build_terms_after",
+    "build_after_options",
+    "build_options",
     "parse_after",
+    "parse_options",
     "parse_retries",
-    "parse_terms",
 ]
 
 _MOST = 2**31
@@ -60,7 +61,7 @@ _Size = str | int | float | None
 
 
 class TaskOptionsEntry(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, gc=False):
-    """The keys of a task, or of a job for all its tasks, that say on what terms it runs."""
+    """The keys of a task, or of a job for all its tasks, that TaskOptions has."""
 
     after: Any = None
     retries: Any = None
@@ -70,6 +71,20 @@ class TaskOptionsEntry(msgspec.Struct, forbid_unknown_fields=True, kw_only=True,
     priority: Annotated[int, msgspec.Meta(ge=-_MOST, le=_MOST)] | None = None
     expect: str | list[Any] | None = None
     output_limit: _Size = None
+
+
+class GivenOptions(TypedDict, total=False):
+    """Those of TaskOptions that are given somewhere, so that others can be laid over them."""
+
+    after: list[tuple[str, str]]
+    retries: list[Retry]
+    cpus: int | None
+    memory: int | None
+    gpus: int
+    expect: list[str]
+    output_limit: int | None
+    priority: int
+    template: int
 
 
 class _Rule(msgspec.Struct):
@@ -82,26 +97,26 @@ class _Rule(msgspec.Struct):
     alone: bool = False
 
 
-def parse_terms(entry: TaskOptionsEntry) -> dict[str, Any]:
-    """What is said, by the names of TaskOptions; raises InputError with the field."""
-    said = {}
+def parse_options(entry: TaskOptionsEntry) -> GivenOptions:
+    """Those that the entry has; raises InputError with the field."""
+    given: dict[str, Any] = {}
     for key, parse in _PARSERS.items():
         value = getattr(entry, key)
         if value is not None:
-            said[key] = parse(value)
-    return said
+            given[key] = parse(value)
+    return cast("GivenOptions", given)
 
 
-def build_terms(said: Mapping[str, Any]) -> TaskOptions | None:
-    """The terms; None where there are none."""
-    if not said:
+def build_options(given: GivenOptions) -> TaskOptions | None:
+    """The options of a task; None where they are all the defaults."""
+    if not given:
         return None
-    terms = TaskOptions(**said)
-    return None if terms == _NONE else terms
+    options = TaskOptions(**given)
+    return None if options == _NONE else options
 
 
-def build_terms_after(given: Iterable[str | tuple[str, ...]]) -> dict[Any, TaskOptions]:
-    """For each `after`, the terms of a task that has no others; raises InputError."""
+def build_after_options(given: Iterable[str | tuple[str, ...]]) -> dict[Any, TaskOptions]:
+    """For each `after`, the options of a task that has no others; raises InputError."""
     names: dict[Any, None] = dict.fromkeys(given)
     is_text = set(map(type, names)) <= {str} and "" not in names and "\0" not in "".join(names)
     # One empty list for all: each its own would be half of what such a task takes.
@@ -122,28 +137,28 @@ class TaskOptionsTemplate:
     Raises InputError for an unknown placeholder in `after`.
     """
 
-    def __init__(self, terms: TaskOptions | None, names: Sequence[str]) -> None:
-        self._terms = terms
+    def __init__(self, options: TaskOptions | None, names: Sequence[str]) -> None:
+        self._options = options
         self._after: list[tuple[TextTemplate, str]] = []
         self._expect: list[TextTemplate] = []
-        if terms is None or not names:
+        if options is None or not names:
             return
-        texts = [*(name for name, _ in terms.after), *terms.expect]
+        texts = [*(name for name, _ in options.after), *options.expect]
         if not any("{" in text for text in texts):
             return
         try:
-            self._after = [(TextTemplate(n, names, for_name=True), o) for n, o in terms.after]
+            self._after = [(TextTemplate(n, names, for_name=True), o) for n, o in options.after]
         except InputError as error:
             raise InputError(error.message, error.hint, field="after") from None
-        self._expect = [TextTemplate(path, names) for path in terms.expect]
+        self._expect = [TextTemplate(path, names) for path in options.expect]
 
     def fill(self, values: Mapping[str, str]) -> TaskOptions | None:
-        """The terms for one row."""
-        if self._terms is None or not (self._after or self._expect):
-            return self._terms
+        """The options for one row."""
+        if self._options is None or not (self._after or self._expect):
+            return self._options
         after = [(name.fill(values), outcome) for name, outcome in self._after]
         return msgspec.structs.replace(
-            self._terms,
+            self._options,
             after=list(dict.fromkeys(after)),
             expect=[path.fill(values) for path in self._expect],
         )

@@ -15,16 +15,18 @@ from typing import Any
 import msgspec
 
 from umpteen.errors import InputError, SettingsError, UmpteenError
-from umpteen.formats.documents import Path, Source, SourcePosition
+from umpteen.formats.documents import Path, Source, SourcePosition, error_at
+from umpteen.formats.flags import TaskFlags
 from umpteen.formats.matrix import parse_matrix
 from umpteen.formats.placeholders import Template, TextTemplate, refuse_placeholder_in_name
 from umpteen.formats.tables import ReadTable, Table, value_text
 from umpteen.formats.task_options import (
+    GivenOptions,
     TaskOptionsEntry,
     TaskOptionsTemplate,
-    build_terms,
-    build_terms_after,
-    parse_terms,
+    build_after_options,
+    build_options,
+    parse_options,
 )
 from umpteen.job.settings import Setting
 from umpteen.job.spec import Task
@@ -40,14 +42,14 @@ __all__ = [
     "PlainEntry",
     "TaskDefaults",
     "TaskEntry",
-    "build_frame",
+    "build_common_options",
     "build_tasks",
     "locate_error",
     "parse_duration_field",
 ]
 
 _CHUNK = 10_000
-_TERMS_OF_FLAGS = ("retries", "cpus", "memory", "gpus", "output_limit")
+_NO_FLAGS = TaskFlags()
 
 Duration = str | int | float | None
 
@@ -89,28 +91,24 @@ Entry = TaskEntry | PlainEntry | AfterEntry | Task | str
 
 
 class ParsedFile(msgspec.Struct):
-    """What one input says; `entries` is None where it says nothing of tasks.
-
-    path: of the list of entries in the input. find: the place of a path. is_part: whether
-    other inputs may have tasks of the same store.
-    """
+    """What one file says: every format gives this."""
 
     source: Source
     name: str | None = None
     settings: dict[str, Setting] = {}
     defaults: TaskDefaults = msgspec.field(default_factory=TaskDefaults)
+    # None where the file says nothing of tasks.
     entries: list[Entry] | None = None
+    # Of the list of entries in the file.
     path: Path = ()
+    # Where the value at a path stands in the file.
     find: Callable[[Path], SourcePosition | None] = lambda _path: None
+    # Whether other files may have tasks of the same store.
     is_part: bool = False
 
 
-class CommonOptions(msgspec.Struct):
-    """What holds for all tasks: defaults, which a task overrides, and flags, which override it.
-
-    terms: what the defaults say, and flag_terms what flags say, by the names of Terms. canary:
-    whether tasks tell which template they were made from.
-    """
+class CommonOptions(msgspec.Struct, frozen=True):
+    """What holds for all tasks: defaults, which a task overrides, and flags, which override it."""
 
     shell: bool | None
     matrix: Table | None
@@ -118,11 +116,13 @@ class CommonOptions(msgspec.Struct):
     env: dict[str, str]
     cwd: str | None
     tags: list[str] | None
-    terms: dict[str, Any]
-    flag_terms: dict[str, Any]
-    flags: Mapping[str, Any]
-    read: ReadTable
-    canary: bool
+    # What the defaults say of what TaskOptions has.
+    options: GivenOptions
+    flags: TaskFlags
+    # Opens the table that a matrix names.
+    read_table: ReadTable
+    # Whether a task holds the number of the entry that it was made from.
+    is_template_kept: bool
 
     def is_empty(self) -> bool:
         """Whether a task is just what its entry says."""
@@ -133,8 +133,8 @@ class CommonOptions(msgspec.Struct):
             or self.cwd
             or self.tags
             or self.shell is False
-            or self.terms
-            or self.flags
+            or self.options
+            or self.flags != _NO_FLAGS
         )
 
 
@@ -151,19 +151,19 @@ def _pause_collections() -> Iterator[None]:
 
 
 @_pause_collections()
-def build_tasks(draft: ParsedFile, frame: CommonOptions) -> tuple[list[Task], list[int] | None]:
+def build_tasks(parsed: ParsedFile, common: CommonOptions) -> tuple[list[Task], list[int] | None]:
     """The tasks, and for each its entry's position (None: its own); empties the entries.
 
     Raises InputError with file and line.
     """
-    entries: list[Any] = draft.entries or []
+    entries: list[Any] = parsed.entries or []
     tasks: list[Task] = []
     origins: list[int] | None = None
     for start in range(0, len(entries), _CHUNK):
         chunk = entries[start : start + _CHUNK]
         # A million entries beside a million tasks would be a third more memory.
         entries[start : start + _CHUNK] = [None] * len(chunk)
-        built = _build_plain(chunk) if frame.is_empty() else None
+        built = _build_plain(chunk) if common.is_empty() else None
         if built is not None:
             if origins is not None:
                 origins.extend(range(start, start + len(built)))
@@ -171,9 +171,9 @@ def build_tasks(draft: ParsedFile, frame: CommonOptions) -> tuple[list[Task], li
             continue
         for index, entry in enumerate(chunk, start):
             try:
-                made = _build_entry(entry, frame, index)
+                made = _build_entry(entry, common, index)
             except UmpteenError as error:
-                raise locate_error(draft, error, index) from None
+                raise locate_error(parsed, error, index) from None
             if origins is None and len(made) != 1:
                 origins = list(range(len(tasks)))
             if origins is not None:
@@ -208,22 +208,20 @@ def _build_after(chunk: list[Any]) -> list[Task]:
         return []
     given = [e.after if type(e.after) is not list else tuple(e.after) for e in chunk]
     try:
-        terms: dict[Any, Any] = build_terms_after([names for names in given if names is not None])
+        options: dict[Any, Any] = build_after_options([n for n in given if n is not None])
     except InputError:
         return []
-    terms[None] = terms[()] = None
+    options[None] = options[()] = None
     return [
-        Task(e.command, e.name, terms=terms[names]) for e, names in zip(chunk, given, strict=True)
+        Task(e.command, e.name, options=options[names])
+        for e, names in zip(chunk, given, strict=True)
     ]
 
 
-def build_frame(
-    defaults: TaskDefaults, flags: Mapping[str, Any], read: ReadTable, *, canary: bool = False
+def build_common_options(
+    defaults: TaskDefaults, flags: TaskFlags, read: ReadTable, *, canary: bool = False
 ) -> CommonOptions:
-    """What holds for all tasks; `flags` are `timeout_s`, `env`, `cwd`, and some of Terms.
-
-    Raises InputError with the field.
-    """
+    """What holds for all tasks; raises InputError with the field."""
     return CommonOptions(
         shell=defaults.shell,
         matrix=_parse_matrix(defaults.matrix, read),
@@ -231,66 +229,73 @@ def build_frame(
         env=_parse_env(defaults.env),
         cwd=_check_text("cwd", defaults.cwd),
         tags=_parse_tags(defaults.tags),
-        terms=parse_terms(defaults),
-        flag_terms={key: flags[key] for key in _TERMS_OF_FLAGS if key in flags},
+        options=parse_options(defaults),
         flags=flags,
-        read=read,
-        canary=canary,
+        read_table=read,
+        is_template_kept=canary,
     )
 
 
-def _build_entry(entry: Entry, frame: CommonOptions, index: int) -> list[Task]:
+def _build_entry(entry: Entry, common: CommonOptions, index: int) -> list[Task]:
     if isinstance(entry, Task):
-        return [_build_given(entry, frame)]
+        return [_build_given(entry, common)]
     if isinstance(entry, str):
         entry = TaskEntry(command=entry)
     elif isinstance(entry, PlainEntry):
         entry = TaskEntry(command=entry.command, name=entry.name)
     elif isinstance(entry, AfterEntry):
         entry = TaskEntry(command=entry.command, name=entry.name, after=entry.after)
-    table = frame.matrix if entry.matrix is None else _parse_matrix(entry.matrix, frame.read)
-    shell = frame.shell if entry.shell is None else entry.shell
+    table = (
+        common.matrix if entry.matrix is None else _parse_matrix(entry.matrix, common.read_table)
+    )
+    shell = common.shell if entry.shell is None else entry.shell
     timeout_s = parse_duration_field("timeout", entry.timeout)
     tags = _parse_tags(entry.tags)
     if table is None and entry.name is not None:
         refuse_placeholder_in_name(entry.name)
-    template = {"template": index + 1} if frame.canary and table is not None else {}
+    options: GivenOptions = {
+        **common.options,
+        **parse_options(entry),
+        **common.flags.list_options(),
+    }
+    if common.is_template_kept and table is not None:
+        options["template"] = index + 1
     pattern = Task(
         command=_parse_command(entry.command, shell=shell),
         name=_parse_name(entry.name),
-        env=_merge_env(frame, _parse_env(entry.env)),
-        cwd=frame.flags.get("cwd") or _check_text("cwd", entry.cwd) or frame.cwd,
-        timeout_s=_choose_timeout(frame, timeout_s),
-        tags=frame.tags if tags is None else tags,
-        terms=build_terms({**frame.terms, **parse_terms(entry), **frame.flag_terms, **template}),
+        env=_merge_env(common, _parse_env(entry.env)),
+        cwd=common.flags.cwd or _check_text("cwd", entry.cwd) or common.cwd,
+        timeout_s=_choose_timeout(common, timeout_s),
+        tags=common.tags if tags is None else tags,
+        options=build_options(options),
     )
     return [pattern] if table is None else _fill_pattern(pattern, table)
 
 
-def _build_given(task: Task, frame: CommonOptions) -> Task:
+def _build_given(task: Task, common: CommonOptions) -> Task:
     """A task that a reader has built itself, with what holds for all filled in."""
     _parse_command(task.command, shell=None)
-    if frame.is_empty():
+    if common.is_empty():
         return task
     values = task.parameters or {}
-    terms = build_terms({**frame.terms, **frame.flag_terms})
+    options = build_options({**common.options, **common.flags.list_options()})
     return msgspec.structs.replace(
         task,
-        env=_merge_env(frame, task.env or {}),
-        cwd=frame.flags.get("cwd") or task.cwd or frame.cwd,
-        timeout_s=_choose_timeout(frame, task.timeout_s),
-        tags=frame.tags if task.tags is None else task.tags,
-        terms=TaskOptionsTemplate(terms, tuple(values)).fill(values),
+        env=_merge_env(common, task.env or {}),
+        cwd=common.flags.cwd or task.cwd or common.cwd,
+        timeout_s=_choose_timeout(common, task.timeout_s),
+        tags=common.tags if task.tags is None else task.tags,
+        options=TaskOptionsTemplate(options, tuple(values)).fill(values),
     )
 
 
 def _fill_pattern(pattern: Task, table: Table) -> list[Task]:
-    """A task for each row; its name, environment, directory and terms are templates, too."""
+    """A task for each row; its name, environment, directory and options are templates, too."""
     command = Template(pattern.command, table.names)
     name = TextTemplate(pattern.name, table.names, for_name=True) if pattern.name else None
     cwd = TextTemplate(pattern.cwd, table.names) if pattern.cwd else None
     env = {key: TextTemplate(value, table.names) for key, value in (pattern.env or {}).items()}
-    terms = TaskOptionsTemplate(pattern.terms, table.names)
+    options = TaskOptionsTemplate(pattern.options, table.names)
     tasks = []
     for row in table.rows:
         values = dict(zip(table.names, row, strict=True))
@@ -303,7 +308,7 @@ def _fill_pattern(pattern: Task, table: Table) -> list[Task]:
                 timeout_s=pattern.timeout_s,
                 parameters=values,
                 tags=pattern.tags,
-                terms=terms.fill(values),
+                options=options.fill(values),
             )
         )
     return tasks
@@ -349,15 +354,14 @@ def _parse_env(env: Mapping[str, Any] | None) -> dict[str, str]:
     return found
 
 
-def _merge_env(frame: CommonOptions, env: Mapping[str, str]) -> dict[str, str] | None:
-    return {**frame.env, **env, **frame.flags.get("env", {})} or None
+def _merge_env(common: CommonOptions, env: Mapping[str, str]) -> dict[str, str] | None:
+    return {**common.env, **env, **common.flags.env} or None
 
 
-def _choose_timeout(frame: CommonOptions, own_s: float | None) -> float | None:
-    flag_s: float | None = frame.flags.get("timeout_s")
-    if flag_s is not None:
-        return flag_s
-    return frame.timeout_s if own_s is None else own_s
+def _choose_timeout(common: CommonOptions, own_s: float | None) -> float | None:
+    if common.flags.timeout_s is not None:
+        return common.flags.timeout_s
+    return common.timeout_s if own_s is None else own_s
 
 
 def _parse_tags(tags: str | list[Any] | None) -> list[str] | None:
@@ -384,25 +388,19 @@ def parse_duration_field(field: str, value: Duration) -> float | None:
 
 
 def locate_error(
-    draft: ParsedFile, error: UmpteenError, index: int | None, *, label: bool = True
+    parsed: ParsedFile, error: UmpteenError, index: int | None, *, label: bool = True
 ) -> InputError:
     """The error with the file and line of its entry, and (`label`) the task it speaks of."""
     if isinstance(error, InputError) and error.file:
         return error
     field = getattr(error, "field", None)
-    if not draft.source.name:
+    if not parsed.source.name:
         return InputError(error.message, error.hint, field=field)
-    path = (*draft.path, index) if index is not None else ()
-    entry = draft.find(path)
-    place = draft.find((*path, field)) if field else entry
+    path = (*parsed.path, index) if index is not None else ()
+    entry = parsed.find(path)
+    position = parsed.find((*path, field)) if field else entry
     message = error.message
     if index is not None and label:
         name = entry.value.get("name") if entry and isinstance(entry.value, dict) else None
         message = f"task {str(name)!r}: {message}" if name else f"task {index}: {message}"
-    return InputError(
-        message,
-        error.hint,
-        file=draft.source.name,
-        line=place.line if place else None,
-        field=field,
-    )
+    return error_at(parsed.source, position, message, error.hint, field=field)

@@ -286,10 +286,10 @@ def parse_task_lines(content: bytes) -> list[TaskLine]:
     for line in lines:
         if line.timeout_s is not None:
             number(line.timeout_s, what="'timeout_s'")
-        if line.terms is not None:
-            whole(line.terms.cpus or 0, what="'cpus'")
-            whole(line.terms.memory or 0, what="'memory'")
-            whole(line.terms.gpus, what="'gpus'")
+        if line.options is not None:
+            whole(line.options.cpus or 0, what="'cpus'")
+            whole(line.options.memory or 0, what="'memory'")
+            whole(line.options.gpus, what="'gpus'")
     return lines
 
 

@@ -77,7 +77,7 @@ def _as_task(line: TaskLine, index: int) -> Task:
         output=line.output,
         results_dir=line.results_dir,
         automatic=line.automatic or not line.name,
-        terms=line.terms,
+        options=line.options,
     )
 
 

@@ -97,7 +97,7 @@ def build_graph(tasks: Sequence[Task], canary: int = 0) -> Graph | None:
     canary: how many tasks of each template go first, the rest being after them. Raises
     GraphError for an unknown name, and for a cycle, which it names.
     """
-    if not canary and not any(task.terms is not None and task.terms.after for task in tasks):
+    if not canary and not any(task.options is not None and task.options.after for task in tasks):
         return None
     finder = _Finder(tasks)
     position_of = finder.position_of
@@ -107,13 +107,13 @@ def build_graph(tasks: Sequence[Task], canary: int = 0) -> Graph | None:
     numbers: dict[_After, int] = {}
     matching: dict[_After, int] = {}  # the task that a pattern of its own `after` means, too
     for position, task in enumerate(tasks):
-        if task.terms is None or not task.terms.after:
+        if task.options is None or not task.options.after:
             continue
-        name, outcome = task.terms.after[0]
-        if len(task.terms.after) == 1 and outcome == "succeeded" and name in position_of:
+        name, outcome = task.options.after[0]
+        if len(task.options.after) == 1 and outcome == "succeeded" and name in position_of:
             behind[position] = -2 - position_of[name]  # by far the most, so without a call
             continue
-        after = tuple(task.terms.after)
+        after = tuple(task.options.after)
         if finder.matches_itself(after, position):
             if after in matching:  # each is meant by the other's
                 raise _tell_cycle(tasks, [matching[after], position])
@@ -183,7 +183,7 @@ class _Finder:
 
 def list_by_priority(tasks: Sequence[Task]) -> Sequence[int]:
     """Positions, those of the highest priority first, else as given."""
-    priorities = [task.terms.priority if task.terms else 0 for task in tasks]
+    priorities = [task.options.priority if task.options else 0 for task in tasks]
     if not any(priorities):
         return range(len(tasks))
     return sorted(range(len(tasks)), key=lambda position: -priorities[position])
@@ -266,8 +266,8 @@ def _put_canaries_first(
     """Put every other task of a template behind its first `canary` ones."""
     groups: dict[int, list[int]] = {}
     for position in order:
-        terms = tasks[position].terms
-        groups.setdefault(terms.template if terms else 0, []).append(position)
+        options = tasks[position].options
+        groups.setdefault(options.template if options else 0, []).append(position)
     numbers: dict[tuple[int, int], int] = {}
     for template, members in groups.items():
         first = members[:canary]

@@ -21,58 +21,45 @@ class Setting(msgspec.Struct, frozen=True):
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """Everything that is said of a job as a whole.
+    """Everything that is said of a job as a whole; the default is what nobody says."""
 
-    slots: tasks at once on a machine. address: the results store, `{name}` filled in;
-    results_options: what it is opened with, which is never stored, as it may have secrets.
-    executor: short name; executor_options: as its own settings have it. status_file: the
-    name that results take for the exit code. live: whether what tasks print is put there while
-    they run, where it is no folder. deadline_s and grace_s: seconds. batch_size: tasks
-    of a batch for an engine, 0 for sizes that shrink towards the end. canary: tasks of
-    each template that go first; max_failures: after so many nothing more starts; 0: neither.
-    fail_fast: nor does anything go on then. file_syncs: (folder here, where it is to be on a
-    machine) of each that is synced; synced: (digest, where it is to be, else where it was here if
-    there is to be a way to it from there) once it is in the store. submitted_from: the folder where relative paths
-    of commands begin.
-    """
+    # Tasks at once on a machine; 0: as many as it has cores.
+    slots: int = 0
+    # The results store; `{name}` is filled in before it is opened.
+    address: str = "./umpteen-results/{name}"
+    # What the store is opened with. Never stored, as it may have secrets.
+    results_options: dict[str, Any] = {}
+    # The short name of the executor, and its options in its own words.
+    executor: str = "local"
+    executor_options: dict[str, Any] = {}
+    # The name that results take for the exit code.
+    status_file: str = "status_code"
+    # Whether what tasks print is put into a store that is no folder while they run.
+    live: bool = False
+    deadline_s: float | None = None
+    # Between SIGTERM and SIGKILL.
+    grace_s: float = 10.0
+    # Tasks of a batch for an engine; 0: sizes that shrink towards the end.
+    batch_size: int = 0
+    # Tasks of each template that go first; 0: none.
+    canary: int = 0
+    # After so many failures nothing more starts; 0: any number.
+    max_failures: int = 0
+    # Whether what runs is ended then, too.
+    fail_fast: bool = False
+    # Of each folder that is synced: the folder here, and where it is to be on a machine.
+    file_syncs: list[tuple[str, str | None]] = []
+    # The same once it is in the store: its digest, where it is to be, and else where it was here
+    # if a link is to lead to it from there.
+    synced: list[tuple[str, str | None, str]] = []
+    # The folder where relative paths of commands begin.
+    submitted_from: str = ""
+    # Who gave each of the others: a file, a flag, or `default`.
+    sources: dict[str, str] = {}
 
-    slots: int
-    address: str
-    results_options: dict[str, Any]
-    executor: str
-    executor_options: dict[str, Any]
-    status_file: str
-    live: bool
-    deadline_s: float | None
-    grace_s: float
-    batch_size: int
-    canary: int
-    max_failures: int
-    fail_fast: bool
-    file_syncs: list[tuple[str, str | None]]
-    synced: list[tuple[str, str | None, str]]
-    submitted_from: str
-    sources: dict[str, str]
 
-
-DEFAULTS: dict[str, Any] = {
-    "slots": 0,
-    "address": "./umpteen-results/{name}",
-    "results_options": {},
-    "executor": "local",
-    "executor_options": {},
-    "status_file": "status_code",
-    "live": False,
-    "deadline_s": None,
-    "grace_s": 10.0,
-    "batch_size": 0,
-    "canary": 0,
-    "max_failures": 0,
-    "fail_fast": False,
-    "file_syncs": [],
-    "synced": [],
-    "submitted_from": "",
-}
+DEFAULTS: dict[str, Any] = msgspec.structs.asdict(Settings())
+del DEFAULTS["sources"]
 
 
 def merge_settings(*layers: Mapping[str, Setting]) -> Settings:

@@ -6,19 +6,29 @@ job's address; nothing here looks at a disk. Standard library alone.
 
 from __future__ import annotations
 
+import enum
 import functools
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-__all__ = ["BadName", "automatic_name", "encode_value", "find_bad_name", "find_malformed_name"]
+__all__ = [
+    "OWN_FOLDER",
+    "BadName",
+    "NameProblem",
+    "automatic_name",
+    "encode_value",
+    "find_bad_name",
+    "find_malformed_name",
+]
+
+OWN_FOLDER = ".umpteen"  # of a job, beside the outputs of its tasks
 
 _MAX_PART_BYTES = 255
 _MAX_NAME_BYTES = 1000
 _MAX_AUTOMATIC_BYTES = 200
 _KEPT_BYTES = 180
-_OURS = ".umpteen"
 _CHUNK = 20_000
 
 _CONTROL_BYTES = bytes(range(0x20)) + b"\x7f"
@@ -26,10 +36,20 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _ENCODED = re.compile(r"[\x00-\x1f\x7f/%]")
 
 
+class NameProblem(enum.Enum):
+    """What is wrong with a name."""
+
+    MALFORMED = "malformed"  # whatever the others are
+    REPEATED = "repeated"  # another task has it, letter for letter
+    CASE = "case"  # it differs from another by letter case alone
+    NESTED = "nested"  # it would lie in the folder of another task
+
+
 class BadName(NamedTuple):
     """The first name that cannot be: its position, what is wrong, and what to do."""
 
     position: int
+    problem: NameProblem
     message: str
     hint: str
 
@@ -64,7 +84,7 @@ def _find_malformed(chunk: Sequence[str], joined: str, start: int) -> BadName | 
         for position, name in enumerate(chunk, start):
             if problem := _find_problem(name):
                 message = f"{_show(name)} cannot be a task's name: {problem[0]}"
-                return BadName(position, message, problem[1])
+                return BadName(position, NameProblem.MALFORMED, message, problem[1])
     return None
 
 
@@ -73,7 +93,7 @@ def _are_well_formed(names: Sequence[str], joined: str) -> bool:
     parts = f"\n{joined}\n".replace("/", "\n")
     if "\n\n" in parts:
         return False
-    if "\n." in parts and any(f"\n{part}\n" in parts for part in (".", "..", _OURS)):
+    if "\n." in parts and any(f"\n{part}\n" in parts for part in (".", "..", OWN_FOLDER)):
         return False
     try:
         data = joined.encode()
@@ -105,8 +125,8 @@ def _find_problem(name: str) -> tuple[str, str] | None:
         return "it would leave the results directory", "'.' and '..' cannot be parts of a name"
     if match := _CONTROL.search(name):
         return f"it has the control character {match[0]!r}", "use letters, digits and '._-=/'"
-    if parts[0] == _OURS:
-        return f"{_OURS!r} is the folder of umpteen's own files", "use another first part"
+    if parts[0] == OWN_FOLDER:
+        return f"{OWN_FOLDER!r} is the folder of umpteen's own files", "use another first part"
     try:
         fits = _has_good_length(name)
     except UnicodeEncodeError:
@@ -124,13 +144,16 @@ def _find_clash(
     if len(known) != len(names):
         position = _first_repeated(names)
         message = f"two tasks have the name {_show(names[position])}"
-        return BadName(position, message, "every task needs a name of its own")
+        return BadName(
+            position, NameProblem.REPEATED, message, "every task needs a name of its own"
+        )
     if not case_sensitive:
         folded = [name.casefold() for name in names]
         if len(set(folded)) != len(folded):
             position = _first_repeated(folded)
             message = f"the name {_show(names[position])} differs from another only by letter case"
-            return BadName(position, message, "the results directory cannot keep the two apart")
+            hint = "the results directory cannot keep the two apart"
+            return BadName(position, NameProblem.CASE, message, hint)
         known, names = set(folded), folded
     return _find_nested(names, known) if nested else None
 
@@ -143,7 +166,8 @@ def _find_nested(names: Sequence[str], known: set[str]) -> BadName | None:
                 message = (
                     f"the task {_show(name)} would lie in the folder of task {_show(name[:end])}"
                 )
-                return BadName(position, message, "no task's name may go on below another's")
+                hint = "no task's name may go on below another's"
+                return BadName(position, NameProblem.NESTED, message, hint)
             end = name.find("/", end + 1)
     return None
 

@@ -129,7 +129,7 @@ def _build_batch(
             for position, index in enumerate(indices)
             if index in attempts
         }
-    if plan.graph and any(t.terms is not None and t.terms.priority for t in tasks):
+    if plan.graph and any(t.options is not None and t.options.priority for t in tasks):
         own["priorities"] = True
     if settings.max_failures:
         own["max_failures"], own["fail_fast"] = settings.max_failures, settings.fail_fast
@@ -158,7 +158,7 @@ def _build_runs(
         or t.timeout_s
         or t.output
         or t.results_dir
-        or (t.terms is not None and t.terms.are_told)
+        or (t.options is not None and t.options.concern_runner)
         for t in tasks
     ]
     if len(commands) == len(tasks) and not any(more):
@@ -184,9 +184,9 @@ def _build_extra(task: Task) -> TaskExtra:
         extra["cwd"] = task.cwd
     if task.timeout_s is not None:
         extra["timeout_s"] = task.timeout_s
-    if task.terms is not None and task.terms.are_told:
+    if task.options is not None and task.options.concern_runner:
         for field in ("retries", "cpus", "memory", "gpus", "expect", "output_limit"):
-            if value := getattr(task.terms, field):
+            if value := getattr(task.options, field):
                 extra[field] = value
     return cast(TaskExtra, extra)
 

@@ -169,7 +169,7 @@ def _list_groups(plan: Plan, workers: int, costs: _Costs) -> list[Sequence[Unit]
 
 
 def _has_priorities(plan: Plan) -> bool:
-    return any(task.terms is not None and task.terms.priority for task in plan.job.tasks)
+    return any(task.options is not None and task.options.priority for task in plan.job.tasks)
 
 
 class _Components:

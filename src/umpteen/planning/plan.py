@@ -115,7 +115,7 @@ class Plan(msgspec.Struct):
     def list_needed(self) -> list[int]:
         """Tasks that are done, and that what runs is after; those alone that must leave files."""
         graph = self.graph
-        if graph is None or not any(t.terms and t.terms.expect for t in self.job.tasks):
+        if graph is None or not any(t.options and t.options.expect for t in self.job.tasks):
             return []
         runs = set(self.to_run)
         seen = {FREE}  # barriers, each of which may have ten thousand tasks behind it
@@ -207,7 +207,7 @@ def _list_loose(found: _Found) -> dict[int, frozenset[str]]:
 
 
 def _names_after(task: Task) -> frozenset[str]:
-    return frozenset(name for name, _ in task.terms.after) if task.terms else frozenset()
+    return frozenset(name for name, _ in task.options.after) if task.options else frozenset()
 
 
 class _Additions:

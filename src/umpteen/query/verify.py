@@ -147,7 +147,7 @@ def _find_place(history: History, task: Task) -> str:
 
 def _is_missing(history: History, task: Task, index: int) -> bool:
     """Whether a file is not there that a task should have left."""
-    expected = task.terms.expect if task.terms else None
+    expected = task.options.expect if task.options else None
     if not expected:
         return False
     results = [path for path in expected if path.startswith(_RESULTS)]

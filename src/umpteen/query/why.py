@@ -142,7 +142,7 @@ def build_why(history: History, index: int, living: set[str]) -> Why:
             )
             for place, outcome, by in found
         ],
-        lacks=_say_lacks(task.terms or TaskOptions(), read_capacity()),
+        lacks=_say_lacks(task.options or TaskOptions(), read_capacity()),
         batch=batch.batch if batch else "",
         executor=batch.executor if batch else "",
         runner=batch.token if batch else "",
@@ -314,7 +314,7 @@ def _find_expected(history: History, task: Task, attempts: Sequence[Attempt]) ->
     return os.path.join(folder, path), f"{_RESULTS}{path}" if is_there else ""
 
 
-def _say_lacks(terms: TaskOptions, here: Capacity) -> list[str]:
+def _say_lacks(options: TaskOptions, here: Capacity) -> list[str]:
     """`64 cpus (there are 2)` for each thing that there is not enough of."""
-    lacks = list_lacks(terms.cpus or 0, terms.gpus, terms.memory or 0, here)
+    lacks = list_lacks(options.cpus or 0, options.gpus, options.memory or 0, here)
     return [f"{wanted:,} {what} (there are {most:,})" for wanted, most, what in map(in_mb, lacks)]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from umpteen.model.names import OWN_FOLDER
+
 __all__ = [
     "BATCHES",
     "CANCEL",
@@ -47,9 +49,6 @@ __all__ = [
     "synced_key",
     "tasks_key",
 ]
-
-
-OWN_FOLDER = ".umpteen"
 
 
 JOB = ".umpteen/job.json"

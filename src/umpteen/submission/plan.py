@@ -139,6 +139,6 @@ def choose_sizes(plan: Plan, executor: Executor, tried: Mapping[int, Tried]) -> 
 
 def _find_narrowest(tasks: Sequence[Task]) -> int:
     """The least number of cores that one of the tasks needs."""
-    if any(task.terms is None for task in tasks):
+    if any(task.options is None for task in tasks):
         return 1
     return min(map(count_cpus, tasks))

@@ -121,8 +121,8 @@ def _build_request(
 
 def _list_needs(plan: Plan, indices: Iterable[int]) -> list[int]:
     """The most that one of these tasks needs: of GPUs, cores and memory, as `NEEDS` has them."""
-    terms = [term for index in indices if (term := plan.by_index(index).terms) is not None]
-    return [max((getattr(term, need) or 0 for term in terms), default=0) for need in NEEDS]
+    options = [each for index in indices if (each := plan.by_index(index).options) is not None]
+    return [max((getattr(each, need) or 0 for each in options), default=0) for need in NEEDS]
 
 
 @contextlib.contextmanager

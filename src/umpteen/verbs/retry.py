@@ -89,8 +89,8 @@ def _change(task: Task, rerun: Rerun) -> Task:
     if rerun.timeout_s is not None:
         task = msgspec.structs.replace(task, timeout_s=rerun.timeout_s)
     if rerun.memory is not None:
-        terms = msgspec.structs.replace(task.terms or TaskOptions(), memory=rerun.memory)
-        task = msgspec.structs.replace(task, terms=terms)
+        options = msgspec.structs.replace(task.options or TaskOptions(), memory=rerun.memory)
+        task = msgspec.structs.replace(task, options=options)
     return task
 
 

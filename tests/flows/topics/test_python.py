@@ -109,7 +109,7 @@ job = run("exit {n}", values={"n": "0..2"}, name="job", only="n<2", retries=1, p
           timeout="20s", memory="10M", cpus=1, gpus=0)
 print([(t.state, t.record and t.record.attempt) for t in job])
 tasks = job.history.read_tasks()
-print({(t.timeout_s, t.terms.memory, t.terms.cpus, len(t.terms.retries)) for t in tasks})
+print({(t.timeout_s, t.options.memory, t.options.cpus, len(t.options.retries)) for t in tasks})
 slow = submit("sleep 60", name="slow", timeout="10s").wait()  # told to half a second
 print(slow[0].state, slow[0].reason)
 """,
@@ -193,7 +193,7 @@ def test_python_retry_changes_what_runs_again(umpteen: Umpteen) -> None:
 job = run(["exit 3", "exit 4", "true"], name="job", progress=False)
 job.retry(job[0], -1, timeout="20s", memory="10M", slots=1, progress=False)
 print([t.record.attempt for t in job], job.status().slots)
-print([(t.timeout_s, t.terms and t.terms.memory) for t in job.history.read_tasks()])
+print([(t.timeout_s, t.options and t.options.memory) for t in job.history.read_tasks()])
 """,
     )
     assert lines == ["[2, 1, 2] 1", "[(20.0, 10485760), (None, None), (20.0, 10485760)]"]

@@ -1,0 +1,150 @@
+"""The flags of `run`, and the arguments of the API that mean the same, as one typed value.
+
+Takes words as they are typed, gives what is said; None: nothing. Knows no file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from umpteen.errors import SettingsError
+from umpteen.formats.syncs import parse_sync
+from umpteen.formats.task_options import GivenOptions
+from umpteen.job.settings import Setting
+from umpteen.job.spec import Retry
+
+__all__ = ["JobFlags", "TaskFlags", "build_flags"]
+
+# What flags and arguments are called where the setting has another name.
+_SPELLED = {
+    "address": "results",
+    "deadline_s": "deadline",
+    "executor_options": "scheduler_address",
+    "file_syncs": "sync",
+    "grace_s": "grace",
+}
+
+
+class TaskFlags(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """What is said for all tasks, over what the files say."""
+
+    timeout_s: float | None = None
+    env: dict[str, str] = {}
+    cwd: str | None = None
+    retries: list[Retry] | None = None
+    cpus: int | None = None
+    memory: int | None = None
+    gpus: int | None = None
+    output_limit: int | None = None
+
+    def list_options(self) -> GivenOptions:
+        """Those of them that TaskOptions has, too."""
+        given: GivenOptions = {}
+        for key in ("retries", "cpus", "memory", "gpus", "output_limit"):
+            if (value := getattr(self, key)) is not None:
+                given[key] = value
+        return given
+
+
+class JobFlags(msgspec.Struct, frozen=True, kw_only=True):
+    """What is said of the job as a whole, by the names of Settings, and for all its tasks."""
+
+    slots: int | None = None
+    address: str | None = None
+    executor: str | None = None
+    executor_options: dict[str, Any] | None = None
+    deadline_s: float | None = None
+    grace_s: float | None = None
+    batch_size: int | None = None
+    canary: int | None = None
+    max_failures: int | None = None
+    fail_fast: bool | None = None
+    file_syncs: list[tuple[str, str | None]] | None = None
+    tasks: TaskFlags = TaskFlags()
+    # Whether these are arguments of the API, `slots=`, and no flags, `--slots`.
+    are_arguments: bool = False
+
+    def list_settings(self) -> dict[str, Setting]:
+        """What is said of the job, with the flag that said it."""
+        return {
+            key: Setting(value, self._spell(key))
+            for key in self.__struct_fields__
+            if key not in ("tasks", "are_arguments") and (value := getattr(self, key)) is not None
+        }
+
+    def _spell(self, key: str) -> str:
+        if self.are_arguments:
+            return "executor=" if key == "executor_options" else f"{_SPELLED.get(key, key)}="
+        return "--" + _SPELLED.get(key, key).replace("_", "-")
+
+
+def build_flags(
+    *,
+    slots: int | None,
+    results: str | None,
+    executor: str | None,
+    batch_size: int | None,
+    scheduler_address: str | None,
+    timeout: float | None,
+    deadline: float | None,
+    grace: float | None,
+    retries: int | None,
+    cpus: int | None,
+    memory: int | None,
+    gpus: int | None,
+    output_limit: int | None,
+    max_failures: int | None,
+    fail_fast: bool | None,
+    canary: int | None,
+    env: Sequence[str],
+    cwd: str | None,
+    sync: Sequence[str],
+) -> JobFlags:
+    """The flags of `run` by their own names; durations are seconds and sizes bytes by now.
+
+    Raises InputError and SettingsError for the words of --sync and --env.
+    """
+    file_syncs = [(folder.src, folder.dest) for folder in map(parse_sync, sync)]
+    return JobFlags(
+        slots=slots,
+        address=results,
+        executor=executor,
+        executor_options=_name_scheduler(scheduler_address),
+        deadline_s=deadline,
+        grace_s=grace,
+        batch_size=batch_size,
+        canary=canary,
+        max_failures=max_failures,
+        fail_fast=fail_fast,
+        file_syncs=file_syncs or None,
+        tasks=TaskFlags(
+            timeout_s=timeout,
+            env=dict(map(_split_variable, env)),
+            cwd=cwd,
+            retries=_count_retries(retries),
+            cpus=cpus,
+            memory=memory,
+            gpus=gpus,
+            output_limit=output_limit,
+        ),
+    )
+
+
+def _name_scheduler(address: str | None) -> dict[str, Any] | None:
+    return {"scheduler_address": address} if address else None
+
+
+def _count_retries(times: int | None) -> list[Retry] | None:
+    if times is None:
+        return None
+    return [Retry(["failed"], times=times)] if times else []
+
+
+def _split_variable(pair: str) -> tuple[str, str]:
+    key, equals, value = pair.partition("=")
+    if not equals or not key:
+        raise SettingsError(f"--env {pair!r} is not KEY=VALUE", "write --env OMP_NUM_THREADS=2")
+    return key, value
