@@ -19,6 +19,7 @@ from umpteen.executors.local import LocalExecutor
 from umpteen.history.history import History
 from umpteen.job.settings import Setting, merge_settings
 from umpteen.job.spec import Job, Task
+from umpteen.planning.known import read_known
 from umpteen.planning.plan import Plan, build_plan
 from umpteen.store import submission_lock as locks
 from umpteen.store.address import open_store
@@ -136,7 +137,7 @@ def plan_job(store: Store, *names: str) -> tuple[Plan, History]:
     create_job(store, job)
     history = History(store)
     history.refresh()
-    return build_plan(job, history, set(), "default"), history
+    return build_plan(job, history, read_known(job, history), set()), history
 
 
 class Raced(DirectoryStore):

@@ -35,6 +35,7 @@ from umpteen.job.settings import Setting, merge_settings
 from umpteen.job.spec import Job, Task, TaskOptions
 from umpteen.model.states import NUMBER_OF, STATES
 from umpteen.planning.batch_files import Past
+from umpteen.planning.known import read_known
 from umpteen.planning.plan import build_plan
 from umpteen.runner.active_batch import ActiveBatch
 from umpteen.runner.batch_start import Opener
@@ -172,10 +173,12 @@ class JobMachine(RuleBasedStateMachine):
         create_job(self.store, job)
         with submission_lock(self.store) as lock:
             history = self.read()
-            plan = build_plan(job, history, {*self.queued, *self.living}, rerun)
+            plan = build_plan(
+                job, history, read_known(job, history, rerun), {*self.queued, *self.living}, rerun
+            )
             expected = {name for name in self.file if self.judge(name) in _RUNS[rerun]}
-            assert all(int(batch.batch) > self.upto for batch in plan.again)
-            again = {name for batch in plan.again for name in self.left_of(batch.batch)}
+            assert all(int(batch) > self.upto for batch in plan.again)
+            again = {name for batch in plan.again for name in self.left_of(batch)}
             planned = {plan.by_index(index).name for index in plan.to_run} | again
             self.check_plan(planned, expected, rerun)
             if plan.is_empty:
@@ -188,7 +191,7 @@ class JobMachine(RuleBasedStateMachine):
             }
             submit_plan(plan, history, self.executor, attempts, lock)
             self.closed.update(plan.closed)
-        self.note_hand_in(self.read(), {batch.batch for batch in plan.again})
+        self.note_hand_in(self.read(), set(plan.again))
 
     def check_plan(self, planned: set[str], expected: set[str], rerun: str) -> None:
         """What it has is expected, needed by that, or behind; and what is behind is in it."""

@@ -17,6 +17,7 @@ from umpteen.job.settings import Setting, merge_settings
 from umpteen.job.spec import Job, Task, TaskOptions
 from umpteen.planning.batch_files import build_batches
 from umpteen.planning.batching import BatchSizes, cut_for_engine
+from umpteen.planning.known import KnownTasks
 from umpteen.planning.plan import Plan, build_plan
 from umpteen.store.directory import DirectoryStore
 
@@ -24,7 +25,7 @@ from umpteen.store.directory import DirectoryStore
 def make_plan(*tasks: Task, batch_size: int = 0) -> Plan:
     history = History(DirectoryStore("/nonexistent/umpteen"))
     settings = merge_settings({"batch_size": Setting(batch_size, "test")})
-    return build_plan(Job("job", list(tasks), settings), history, set())
+    return build_plan(Job("job", list(tasks), settings), history, KnownTasks([]), set())
 
 
 def plain(count: int) -> Plan:

@@ -18,8 +18,11 @@ from umpteen.job.dependencies import GraphError
 from umpteen.job.settings import Setting, merge_settings
 from umpteen.job.spec import Job, Retry, Task, TaskOptions
 from umpteen.model.dependencies import link
+from umpteen.planning import plan as planning
 from umpteen.planning.batch_files import LOCAL_BATCH_CAP, Past, build_batches, build_task_lines
-from umpteen.planning.plan import Chosen, Plan, build_plan, build_settings
+from umpteen.planning.choosing import Chosen
+from umpteen.planning.known import read_known
+from umpteen.planning.plan import Plan, build_settings
 from umpteen.store.directory import DirectoryStore
 
 
@@ -39,6 +42,13 @@ def read(store: DirectoryStore) -> History:
     history = History(store)
     history.refresh()
     return history
+
+
+def build_plan(
+    job: Job, history: History, living: set[str], rerun: str = "default", **more: Any
+) -> Plan:
+    known = read_known(job, history, rerun)
+    return planning.build_plan(job, history, known, living, rerun, **more)
 
 
 def put_job(store: DirectoryStore, *commands: str, states: str = "", **more: Any) -> None:
@@ -206,7 +216,7 @@ def test_plan_lost_batch_goes_in_again_as_it_is(store: DirectoryStore) -> None:
     put_job(store, "a", "b", settings=build_settings(job))
     put_start(store, "1", [{"task": 0, "digest": "", "attempt": 1, "state": "succeeded"}])
     plan = build_plan(job, read(store), set())
-    assert [batch.batch for batch in plan.again] == ["1"]
+    assert plan.again == ["1"]
     assert (list(plan.to_run), plan.closed) == ([], [])
     assert plan.why == {"unfinished": 1}
 
@@ -784,7 +794,7 @@ def test_plan_lost_batch_of_tasks_that_wait_is_closed(store: DirectoryStore) -> 
     put_start(store, "1", [{"task": 0, "digest": "", "attempt": 1, "state": "succeeded"}])
     plan = build_plan(job, read(store), set())
     (batch,) = own_part(plan, 2)
-    assert ([b.batch for b in plan.again], plan.closed, names_of(plan)) == ([], ["1"], ["a"])
+    assert (plan.again, plan.closed, names_of(plan)) == ([], ["1"], ["a"])
     assert (batch["after"], batch["barriers"]) == ([], [])
 
 
@@ -795,7 +805,7 @@ def test_plan_lost_batch_with_retries_goes_in_again(store: DirectoryStore) -> No
     retried = {"task": 0, "digest": "", "attempt": 1, "state": "failed", "retry": True}
     put_start(store, "1", [retried])
     plan = build_plan(job, read(store), set())
-    assert ([b.batch for b in plan.again], plan.closed) == (["1"], [])
+    assert (plan.again, plan.closed) == (["1"], [])
     assert plan.why == {"unfinished": 1}
 
 

@@ -20,7 +20,7 @@ from umpteen.api.open_job import OpenJob, TaskResult, watch_job
 from umpteen.api.spec import Job, Task, Work
 from umpteen.errors import InputError, nearest_hint
 from umpteen.job.spec import Job as PlannedJob
-from umpteen.planning.plan import RERUN_CHOICES
+from umpteen.planning.choosing import RERUN_CHOICES
 from umpteen.query.expression import PLAN_FIELDS, compile_where
 from umpteen.query.find import open_history
 from umpteen.submission.settings import detach

@@ -22,7 +22,7 @@ from umpteen.errors import SettingsError
 from umpteen.formats import read_job
 from umpteen.formats.flags import build_flags
 from umpteen.job.spec import Job
-from umpteen.planning.plan import RERUN_CHOICES
+from umpteen.planning.choosing import RERUN_CHOICES
 from umpteen.query.expression import Where
 from umpteen.report.text import call_job
 from umpteen.report.views import Waiting, show_leave, show_plan, stop_signals

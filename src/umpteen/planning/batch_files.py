@@ -196,7 +196,7 @@ class _Links:
 
     def __init__(self, plan: Plan, order: Sequence[int], ends: Sequence[int], first: int) -> None:
         assert plan.graph is not None
-        self.plan, self.graph, self.history = plan, plan.graph, plan.history
+        self.plan, self.graph, self.earlier = plan, plan.graph, plan.earlier
         self.ends = ends
         self.indices = plan.indices
         # By index, its place in what runs and in the job: for a new job no table is needed.
@@ -205,7 +205,7 @@ class _Links:
         positions = ((index, position) for position, index in enumerate(plan.indices))
         self.place: Sequence[int] | dict[int, int] = order if is_new else dict(places)
         self.position: Sequence[int] | dict[int, int] = plan.indices if is_new else dict(positions)
-        self.first, self.known = first, list(plan.history.batches)
+        self.first = first
         self.made: dict[int, tuple[dict[str, str], set[str]]] = {}
 
     def describe(
@@ -243,7 +243,7 @@ class _Links:
             for position in getattr(barrier, outcome):
                 index = self.plan.indices[position]
                 if self._is_over(index):
-                    if not meets(outcome, STATES[self.history.states[index]]):
+                    if not meets(outcome, STATES[self.earlier.states[index]]):
                         given["doomed"] = self._explain(position, index)
                     continue
                 left.append(index)
@@ -256,18 +256,18 @@ class _Links:
         return self.made[number]
 
     def _is_over(self, index: int) -> bool:
-        if index in self.place or index >= self.history.count:
+        if index in self.place or index >= len(self.earlier.states):
             return False
-        return IS_FINAL[self.history.states[index]]
+        return IS_FINAL[self.earlier.states[index]]
 
     def _find_batch(self, index: int) -> str:
         if index in self.place:
             return str(self.first + bisect.bisect_right(self.ends, self.place[index]))
-        return self.known[self.history.batch_of[index]]
+        return self.earlier.batches[self.earlier.batch_of[index]]
 
     def _explain(self, position: int, index: int) -> str:
         task = self.plan.by_index(index)
-        state = STATES[self.history.states[index]]
+        state = STATES[self.earlier.states[index]]
         return f"after {task.name or position}, which {tell_end(state)}"
 
 

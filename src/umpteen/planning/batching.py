@@ -23,17 +23,17 @@ _TASKS_MOST = 5000  # of a batch, as long as that makes no more batches than may
 _FINEST = 32  # the smallest batch is such a part of a worker's share: so even are the ends
 _WIDTH = 4  # tasks of a group a level, from which on it is worth cutting
 
-Unit = Sequence[int]  # places in what runs that go into one batch, in this order
+Unit = Sequence[int]  # positions in what runs that go into one batch, in this order
 
 
 class BatchSizes(NamedTuple):
-    """Task indices in the order in which they are handed in, and how many each batch takes.
+    """How the tasks of a plan are divided into batches."""
 
-    workers: how many batches may run at once, 0 where nobody knows.
-    """
-
+    # Task indices in the order in which they are submitted.
     order: Sequence[int]
+    # How many of them each batch takes.
     sizes: list[int]
+    # How many batches may run at once; 0 where nobody knows.
     workers: int = 0
 
 
@@ -70,12 +70,12 @@ def cut_for_engine(
     sizes = [sum(map(len, batch)) for batch in batches]
     if len(groups) == 1 and isinstance(groups[0], _Singles) and not seconds:
         return BatchSizes(plan.to_run, sizes)
-    places = (place for batch in batches for unit in batch for place in unit)
-    return BatchSizes(array("I", (plan.to_run[place] for place in places)), sizes)
+    positions = (position for batch in batches for unit in batch for position in unit)
+    return BatchSizes(array("I", (plan.to_run[position] for position in positions)), sizes)
 
 
 class _Costs:
-    """What places cost: seconds where some are known, for the others their mean; else 1."""
+    """What positions cost: seconds where some are known, for the others their mean; else 1."""
 
     def __init__(self, order: Sequence[int], seconds: Mapping[int, float]) -> None:
         self.order, self.seconds = order, seconds
@@ -85,20 +85,20 @@ class _Costs:
     def of(self, unit: Unit) -> float:
         if not self.seconds:
             return float(len(unit))
-        return sum(self.seconds.get(self.order[place], self.mean) for place in unit)
+        return sum(self.seconds.get(self.order[position], self.mean) for position in unit)
 
 
 class _Singles(Sequence[Unit]):
-    """Every place as a unit of its own, without a list of a million lists."""
+    """Every position as a unit of its own, without a list of a million lists."""
 
-    def __init__(self, places: Sequence[int]) -> None:
-        self.places = places
+    def __init__(self, positions: Sequence[int]) -> None:
+        self.positions = positions
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.positions)
 
     def __getitem__(self, number: int) -> Unit:  # type: ignore[override]
-        return (self.places[number],)
+        return (self.positions[number],)
 
 
 def _cut_all(
@@ -113,19 +113,19 @@ def _cut(
     """Rounds of as many batches as there are workers, each worth half a share of what is left."""
     weights = [costs.of(unit) for unit in units] if costs.seconds else None
     left = sum(weights) if weights else float(sum(map(len, units)))
-    place = 0
-    while place < len(units):
+    position = 0
+    while position < len(units):
         target = max(least, left / (2 * workers))
         for _ in range(workers):
             batch: list[Unit] = []
             worth, count = 0.0, 0
-            while place < len(units) and (not batch or (worth < target and count < most)):
-                unit = units[place]
-                weight = weights[place] if weights else float(len(unit))
+            while position < len(units) and (not batch or (worth < target and count < most)):
+                unit = units[position]
+                weight = weights[position] if weights else float(len(unit))
                 if batch and worth + weight / 2 > target:
                     break
                 batch.append(unit)
-                worth, count, place = worth + weight, count + len(unit), place + 1
+                worth, count, position = worth + weight, count + len(unit), position + 1
             if not batch:
                 return
             left -= worth
@@ -139,20 +139,20 @@ def _list_groups(plan: Plan, workers: int, costs: _Costs) -> list[Sequence[Unit]
     """Groups in order, none of which has a unit that waits for one of its own or of a later."""
     count = len(plan.to_run)
     if plan.graph is None:
-        places: Sequence[int] = range(count)
+        positions: Sequence[int] = range(count)
         if costs.seconds and not _has_priorities(plan):
-            places = sorted(places, key=lambda place: -costs.of((place,)))
-        return [_Singles(places)]
+            positions = sorted(positions, key=lambda position: -costs.of((position,)))
+        return [_Singles(positions)]
     found = _Components(plan, plan.graph)
     whole: list[Unit] = []
     levels: dict[int, list[int]] = {}
-    for places in found.list_all():
-        depth = max(found.level[place] for place in places) + 1
-        if len(places) * 2 * workers <= count or len(places) < _WIDTH * depth:
-            whole.append(places)
+    for positions in found.list_all():
+        depth = max(found.level[position] for position in positions) + 1
+        if len(positions) * 2 * workers <= count or len(positions) < _WIDTH * depth:
+            whole.append(positions)
             continue
-        for place in places:
-            levels.setdefault(found.level[place], []).append(place)
+        for position in positions:
+            levels.setdefault(found.level[position], []).append(position)
     groups: list[Sequence[Unit]] = [whole] if whole else []
     narrow: list[int] = []
     for level in sorted(levels):
@@ -179,46 +179,54 @@ class _Components:
         count = len(plan.to_run)
         self.parent = list(range(count))
         self.level = array("I", [0]) * count
-        position_of = {index: position for position, index in enumerate(plan.indices)}
-        place_of = {position_of[index]: place for place, index in enumerate(plan.to_run)}
-        barriers: dict[int, tuple[int, int]] = {}  # a place of its own, the highest level
-        for place, index in enumerate(plan.to_run):
-            behind = graph.behind[position_of[index]]
+        job_position_of = {index: position for position, index in enumerate(plan.indices)}
+        run_position_of = {
+            job_position_of[index]: position for position, index in enumerate(plan.to_run)
+        }
+        barriers: dict[int, tuple[int, int]] = {}  # a position of its own, the highest level
+        for position, index in enumerate(plan.to_run):
+            behind = graph.behind[job_position_of[index]]
             if behind == FREE:
                 continue
             if behind < FREE:
-                other = place_of.get(link(behind), -1)
+                other = run_position_of.get(link(behind), -1)
                 if other >= 0:
-                    self.join(place, other)
-                    self.level[place] = self.level[other] + 1
+                    self.join(position, other)
+                    self.level[position] = self.level[other] + 1
                 continue
             if behind not in barriers:
-                barriers[behind] = self._join_barrier(graph, behind, place_of)
+                barriers[behind] = self._join_barrier(graph, behind, run_position_of)
             other, level = barriers[behind]
             if other >= 0:
-                self.join(place, other)
-                self.level[place] = level + 1
+                self.join(position, other)
+                self.level[position] = level + 1
 
-    def _join_barrier(self, graph: Graph, number: int, place_of: dict[int, int]) -> tuple[int, int]:
+    def _join_barrier(
+        self, graph: Graph, number: int, run_position_of: dict[int, int]
+    ) -> tuple[int, int]:
         members = graph.barriers[number].members()
-        places = [place_of[position] for position in members if position in place_of]
-        for place in places[1:]:
-            self.join(places[0], place)
-        return (places[0], max(self.level[place] for place in places)) if places else (-1, 0)
+        positions = [run_position_of[member] for member in members if member in run_position_of]
+        for position in positions[1:]:
+            self.join(positions[0], position)
+        return (
+            (positions[0], max(self.level[position] for position in positions))
+            if positions
+            else (-1, 0)
+        )
 
-    def find(self, place: int) -> int:
+    def find(self, position: int) -> int:
         parent = self.parent
-        while parent[place] != place:
-            parent[place] = place = parent[parent[place]]
-        return place
+        while parent[position] != position:
+            parent[position] = position = parent[parent[position]]
+        return position
 
     def join(self, one: int, other: int) -> None:
         one, other = self.find(one), self.find(other)
         self.parent[max(one, other)] = min(one, other)
 
     def list_all(self) -> Iterator[list[int]]:
-        """The places of each, rising; the components in the order of their first."""
+        """The positions of each, rising; the components in the order of their first."""
         found: dict[int, list[int]] = {}
-        for place in range(len(self.parent)):
-            found.setdefault(self.find(place), []).append(place)
+        for position in range(len(self.parent)):
+            found.setdefault(self.find(position), []).append(position)
         yield from found.values()

@@ -19,7 +19,7 @@ from umpteen.model.command import build_digest, shell_command
 from umpteen.model.dependencies import meets
 from umpteen.model.record import Record
 from umpteen.model.states import IS_FINAL, STATES
-from umpteen.planning.plan import list_code
+from umpteen.planning.choosing import list_code
 from umpteen.runner.lease import find_death
 from umpteen.store.address import place_of
 from umpteen.store.job_files import RunningTask, parse_running

@@ -14,7 +14,9 @@ from umpteen.job.spec import Job, Task
 from umpteen.model.record import Record
 from umpteen.planning.batch_files import Past
 from umpteen.planning.batching import BatchSizes, cut_for_engine
-from umpteen.planning.plan import Chosen, Plan, build_plan, takes_behind
+from umpteen.planning.choosing import Chosen, takes_behind
+from umpteen.planning.known import read_known
+from umpteen.planning.plan import Plan, build_plan
 from umpteen.query.liveness import Liveness
 from umpteen.query.verify import forget_missing, verify
 from umpteen.submission.settings import open_executor_of
@@ -53,14 +55,14 @@ class Scope(NamedTuple):
         """Whether no task is left out."""
         return self.only is None and self.rerun in _WHOLE
 
-    def narrow(self, plan: Plan) -> Scope:
+    def narrow(self, plan: Plan, history: History) -> Scope:
         """For what a batch leaves, to be submitted after it: no task that the plan left out."""
         rerun = "rest" if self.takes_behind else "left"
-        return Scope(rerun, None if self.is_whole else _only_of(plan), self.follow)
+        return Scope(rerun, None if self.is_whole else _only_of(plan, history), self.follow)
 
 
-def _only_of(plan: Plan) -> Chosen:
-    again = {i for batch in plan.again for i in plan.history.unfinished(batch)}
+def _only_of(plan: Plan, history: History) -> Chosen:
+    again = {i for name in plan.again for i in history.unfinished(history.batches[name])}
     submitted = again.union(plan.to_run)
     return lambda index, _: index in submitted
 
@@ -82,7 +84,8 @@ def plan_submission(job: Job, history: History, living: set[str], scope: Scope) 
     if scope.is_verified:
         verify(history, living)
     while True:
-        plan = build_plan(job, history, living, scope.rerun, scope.only, follow=scope.follow)
+        known = read_known(job, history, scope.rerun)
+        plan = build_plan(job, history, known, living, scope.rerun, scope.only, follow=scope.follow)
         if not forget_missing(history, plan.by_index, plan.list_needed()):
             return plan
 
@@ -93,13 +96,13 @@ def refuse_what_is_too_wide(plan: Plan, executor: Executor) -> None:
     refuse_too_wide(tasks, plan.job.settings.slots, executor)
 
 
-def read_tried(plan: Plan) -> Mapping[int, Tried]:
+def read_tried(plan: Plan, history: History) -> Mapping[int, Tried]:
     """The attempts of each task that runs again."""
-    before = [index for index in plan.to_run if index < plan.history.count]
-    return plan.history.read_records(before) if before else {}
+    before = [index for index in plan.to_run if index < plan.before]
+    return history.read_records(before) if before else {}
 
 
-def list_past(plan: Plan, tried: Mapping[int, Tried]) -> dict[int, Past]:
+def list_past(history: History, tried: Mapping[int, Tried]) -> dict[int, Past]:
     """What the new batches say of each task that was begun before."""
     unrecorded = {index for index, records in tried.items() if not records}
     past = {
@@ -107,7 +110,7 @@ def list_past(plan: Plan, tried: Mapping[int, Tried]) -> dict[int, Past]:
         for index, records in tried.items()
         if records
     }
-    return past | dict.fromkeys(_list_begun(plan.history, unrecorded), Past(0, ""))
+    return past | dict.fromkeys(_list_begun(history, unrecorded), Past(0, ""))
 
 
 def _list_begun(history: History, indices: set[int]) -> Iterator[int]:

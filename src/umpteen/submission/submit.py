@@ -102,7 +102,7 @@ def submit_again(
     batches = _hand_over(plan, history, executor, lock)
     history.take_recent()  # what failed before is not news
     history.refresh()
-    digest, rest = plan.job.source_digest, scope.narrow(plan)
+    digest, rest = plan.job.source_digest, scope.narrow(plan, history)
     return Submitted(history, executor, batches, summarize(plan), rest, digest)
 
 
@@ -122,9 +122,9 @@ def _hand_over(plan: Plan, history: History, executor: Executor, lock: Submissio
         return []
     refuse_left_out(history, plan.job.settings)
     refuse_what_is_too_wide(plan, executor)
-    tried = read_tried(plan)
+    tried = read_tried(plan, history)
     sizes = choose_sizes(plan, executor, tried)
-    return submit_plan(plan, history, executor, list_past(plan, tried), lock, sizes)
+    return submit_plan(plan, history, executor, list_past(history, tried), lock, sizes)
 
 
 def summarize(plan: Plan) -> PlanSummary:

@@ -69,8 +69,9 @@ def submit_plan(
         store.create(closed_key(name), b"")
     numbers = parse_numbers(store.list(BATCHES), ".json")
     first = numbers[-1] + 1 if numbers else 1
-    again = [HandedBatch(batch.batch, _ranges(history, batch.batch)) for batch in plan.again]
-    unfinished = map(history.unfinished, plan.again)  # of its others some may be gone from the job
+    again = [HandedBatch(name, _ranges(history, name)) for name in plan.again]
+    lost = [history.batches[name] for name in plan.again]
+    unfinished = map(history.unfinished, lost)  # of its others some may be gone from the job
     needs = [_list_needs(plan, indices) for indices in unfinished]
     made = [NewBatch(handed, (), needed) for handed, needed in zip(again, needs, strict=True)]
     mark = os.urandom(6).hex()

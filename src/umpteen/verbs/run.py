@@ -5,7 +5,8 @@ from __future__ import annotations
 from umpteen.executors.base import Tell
 from umpteen.history.history import History
 from umpteen.job.spec import Job, Task
-from umpteen.planning.plan import Chosen, Plan
+from umpteen.planning.choosing import Chosen
+from umpteen.planning.plan import Plan
 from umpteen.query.expression import Where
 from umpteen.submission.plan import Scope, preview
 from umpteen.submission.read_back import read_history

@@ -9,6 +9,7 @@ from collections.abc import Generator, Iterator, Mapping
 import msgspec
 
 from umpteen.errors import EXIT_SOME_FAILED, EXIT_SUCCEEDED
+from umpteen.planning.known import read_known
 from umpteen.planning.plan import build_plan
 from umpteen.query.liveness import list_handles
 from umpteen.query.status import JobStatus, build_status, estimate_left_s
@@ -136,7 +137,9 @@ def _has_behind(handle: JobHandle) -> bool:
         return False
     job = read_back_job(history, handle.settings, handle.source_digest)
     living = handle.liveness.list_living(history)
-    return bool(build_plan(job, history, living, "rest", rest.only, follow=rest.follow).behind)
+    known = read_known(job, history, "rest")
+    plan = build_plan(job, history, known, living, "rest", rest.only, follow=rest.follow)
+    return bool(plan.behind)
 
 
 def _submit_rest(handle: JobHandle) -> bool:
