@@ -14,6 +14,7 @@ import time
 from typing import NamedTuple
 
 from umpteen.errors import InputError, nearest_hint
+from umpteen.model.variables import DATA_HOME
 from umpteen.store.address import is_remote, open_store, parse_address
 from umpteen.store.layout import JOB
 from umpteen.system.whole_files import replace_file
@@ -48,7 +49,7 @@ class RegisteredJob(NamedTuple):
 
 def _folder() -> str:
     """Where jobs are remembered; a place that cannot be, where this user has no home."""
-    given = os.environ.get("XDG_DATA_HOME", "")
+    given = os.environ.get(DATA_HOME, "")
     base = given if os.path.isabs(given) else os.path.expanduser("~/.local/share")
     return os.path.join(base if os.path.isabs(base) else os.devnull, "umpteen", "jobs")
 

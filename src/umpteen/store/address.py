@@ -13,6 +13,7 @@ import sys
 from typing import Any
 
 from umpteen.errors import SettingsError, nearest_hint
+from umpteen.model.variables import RESULTS_OPTIONS, STORE_PATIENCE_S
 from umpteen.store.base import Store
 from umpteen.store.directory import DirectoryStore
 
@@ -31,7 +32,7 @@ __all__ = [
     "working_folder",
 ]
 
-OPTIONS_VARIABLE = "UMPTEEN_RESULTS_OPTIONS"
+OPTIONS_VARIABLE = RESULTS_OPTIONS
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*)://")
 # Two spellings of one place must not be two jobs.
@@ -142,12 +143,12 @@ def open_store(
 
 def read_patience() -> float:
     """For how many seconds trouble of a store is borne with. Raises SettingsError."""
-    said = os.environ.get("UMPTEEN_STORE_PATIENCE_S") or "60"
+    said = os.environ.get(STORE_PATIENCE_S) or "60"
     try:
         return float(said)
     except ValueError:
         raise SettingsError(
-            f"UMPTEEN_STORE_PATIENCE_S is {said!r}, which is no number of seconds"
+            f"{STORE_PATIENCE_S} is {said!r}, which is no number of seconds"
         ) from None
 
 

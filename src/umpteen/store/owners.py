@@ -13,6 +13,7 @@ import os
 import stat
 
 from umpteen.errors import StoreError
+from umpteen.model.variables import SUDO_UID
 from umpteen.store.layout import OWN_FOLDER
 from umpteen.system.plain_files import NEW_FILE, NotPlainError, folder_below
 
@@ -26,7 +27,7 @@ _HINT = (
 def own_ids() -> set[int]:
     """The users whose folders are trusted: who runs this, who called sudo to, and root."""
     own = {0, os.geteuid()}
-    called = os.environ.get("SUDO_UID", "")
+    called = os.environ.get(SUDO_UID, "")
     if os.geteuid() == 0 and called.isdecimal():
         own.add(int(called))
     return own
