@@ -193,3 +193,40 @@ def test_watch_keeps_no_more_than_it_needs(kernel: Kernel) -> None:
 @pytest.mark.usefixtures("files")
 def test_watch_without_a_counter_explains_nothing() -> None:
     assert not OutOfMemoryWatch().explain()
+
+
+# --- cores ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("quotas", "cores"),
+    [
+        ({"/sys/fs/cgroup/a/b/cpu.max": "max 100000\n"}, 8),
+        ({"/sys/fs/cgroup/a/b/cpu.max": "250000 100000\n"}, 2),
+        ({"/sys/fs/cgroup/a/cpu.max": "400000 100000\n"}, 4),
+        ({"/sys/fs/cgroup/cpu.max": "50000 100000\n"}, 1),
+        ({"/sys/fs/cgroup/cpu/c/cpu.cfs_quota_us": "-1\n"}, 8),
+        (
+            {
+                "/sys/fs/cgroup/cpu/c/cpu.cfs_quota_us": "300000\n",
+                "/sys/fs/cgroup/cpu/c/cpu.cfs_period_us": "100000\n",
+            },
+            3,
+        ),
+    ],
+)
+def test_cores_are_no_more_than_the_quota_of_any_group_above(
+    files: Files, monkeypatch: pytest.MonkeyPatch, quotas: Files, cores: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(8))
+    files.update({"/proc/self/cgroup": "3:cpu,cpuacct:/c\n0::/a/b\n", **quotas})
+    assert machine.usable_cores() == cores
+
+
+def test_cores_of_a_group_above_what_a_container_sees(
+    files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(8))
+    files["/proc/self/cgroup"] = "0::/../outside\n"
+    files["/sys/fs/cgroup/outside/cpu.max"] = "200000 100000\n"
+    assert machine.usable_cores() == 2

@@ -168,7 +168,7 @@ def run_program(arguments: Sequence[str]) -> int:
 
 def _explain(error: Exception) -> UmpteenError:
     """What nobody has foreseen where it came about."""
-    from umpteen.system.processes import explain_shortage
+    from umpteen.system.spawn import explain_shortage
 
     said = f"unexpected: {type(error).__name__}: {error}"
     hint = "--debug shows where; please report it"

@@ -27,7 +27,7 @@ from umpteen.model.ranges import format_ranges
 from umpteen.runner.launch import build_runner_command
 from umpteen.runner.lease import Lease, find_runner, is_alive
 from umpteen.system.host import read_machine
-from umpteen.system.processes import explain_shortage
+from umpteen.system.spawn import explain_shortage
 
 __all__ = ["LocalExecutor", "build_handle", "parse_handle"]
 

@@ -24,8 +24,8 @@ from umpteen.runner.launch import build_runner_command
 from umpteen.runner.lease import Lease
 from umpteen.runner.loop import Runner
 from umpteen.runner.workload import find_work
-from umpteen.system.processes import explain_shortage
 from umpteen.system.resources import read_capacity
+from umpteen.system.spawn import explain_shortage
 from umpteen.system.streams import fill_streams, never_mind_stderr
 
 __all__ = ["main"]

@@ -1,16 +1,20 @@
-"""Threads that do what takes long, so that nobody has to wait. Standard library alone."""
+"""What goes on beside us: threads for what takes long, and processes that may outlive us.
+
+Standard library alone.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import queue
+import subprocess
 import threading
-from collections.abc import Callable
-from typing import Generic, Optional, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Generic, Optional, TypeVar
 
 from umpteen.errors import StoreError
 
-__all__ = ["BackgroundCall", "BackgroundQueue"]
+__all__ = ["BackgroundCall", "BackgroundQueue", "detach"]
 
 _ASIDE_S = 5.0
 
@@ -69,3 +73,38 @@ class BackgroundQueue:
     def do(self, call: Callable[[], None]) -> None:
         """Have it done when all before it is; a store's errors are passed over."""
         self.calls.put(call)
+
+
+def detach(
+    command: Sequence[str],
+    *,
+    output: Any,
+    errors: Any,
+    stdin: int = subprocess.DEVNULL,
+    pass_fds: Sequence[int] = (),
+    env: Optional[Mapping[str, str]] = None,  # noqa: UP045 -- Python 3.9
+) -> subprocess.Popen[bytes]:
+    """Start a process in a session of its own, which may outlive us.
+
+    output, errors: files for its stdout and stderr, as Popen has them. env: all that it finds,
+    if not what we have. Raises OSError.
+    """
+    return _Detached(
+        command,
+        stdin=stdin,
+        stdout=output,
+        stderr=errors,
+        pass_fds=pass_fds,
+        env=env,
+        start_new_session=True,
+    )
+
+
+class _Detached(subprocess.Popen[bytes]):
+    def __del__(self) -> None:
+        # Popen warns of a process that still runs; that this one does is meant.
+        super().__del__(_warn=_ignore)  # type: ignore[call-arg]
+
+
+def _ignore(*_: object, **__: object) -> None:
+    return None

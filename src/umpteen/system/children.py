@@ -1,4 +1,7 @@
-"""Sees children end, and those that dead parents left to us."""
+"""Notices when children end, those among them that dead parents left to us.
+
+How they are started is in `spawn`.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,7 @@ from umpteen.system.host import IS_PORTABLE
 __all__ = ["ChildWatcher", "become_subreaper", "reap_strangers"]
 
 
-_PR_SET_CHILD_SUBREAPER = 36
-
-
-# --- hearing of ends --------------------------------------------------------------------
+_PR_SET_CHILD_SUBREAPER = 36  # of <linux/prctl.h>, which Python does not have
 
 
 class ChildWatcher:
@@ -31,7 +31,8 @@ class ChildWatcher:
         self._pidfds: dict[int, int] = {}
         self._pids: set[int] = set()
         self._reaped: dict[int, tuple[int, Any]] = {}
-        # Any signal ends a wait: Python alone would go on waiting after its handler.
+        # Any signal ends a wait: Python alone would go on waiting after its handler. A byte in
+        # this pipe is how the C handler says so, also when it comes just before the wait.
         self._wake, wake_in = os.pipe()
         os.set_blocking(self._wake, False)
         os.set_blocking(wake_in, False)
@@ -40,6 +41,7 @@ class ChildWatcher:
             self._epoll = select.epoll()
         else:
             self._poll = select.poll()
+            # The default is to ignore SIGCHLD, and what is ignored does not write into the pipe.
             signal.signal(signal.SIGCHLD, lambda *_: None)
         self.add_file(self._wake)
 
@@ -126,6 +128,8 @@ def _has_pidfd() -> bool:
 
 def become_subreaper() -> bool:
     """Let orphans below this process become its children; False where that is not to be had."""
+    # Without it, what a task leaves running becomes a child of init when the task ends, and
+    # nobody could tell any more which task it was of.
     try:
         libc = ctypes.CDLL(None, use_errno=True)
         return bool(libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0)

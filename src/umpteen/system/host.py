@@ -9,10 +9,13 @@ import subprocess
 import time
 from typing import NamedTuple
 
-__all__ = ["Machine", "boot_ticks", "read_machine", "read_text", "sync_filesystem"]
+from umpteen.model.variables import PORTABLE
+
+__all__ = ["IS_PORTABLE", "Machine", "boot_ticks", "read_machine", "read_text", "sync_filesystem"]
 
 
-IS_PORTABLE = bool(os.environ.get("UMPTEEN_PORTABLE")) or not os.path.exists("/proc/self/stat")
+# Whether only that is used which every Unix has: no pidfd, no epoll, no /proc.
+IS_PORTABLE = bool(os.environ.get(PORTABLE)) or not os.path.exists("/proc/self/stat")
 
 
 _BOOT_CLOCK = getattr(time, "CLOCK_BOOTTIME", 0)
@@ -66,6 +69,7 @@ def sync_filesystem(fd: int) -> None:
         if ctypes.CDLL(None, use_errno=True).syncfs(fd) == 0:
             return
         number = ctypes.get_errno()
+        # Others mean that this file system has no syncfs; these that something is lost.
         if number in (errno.EIO, errno.ENOSPC, errno.EDQUOT):
             raise OSError(number, os.strerror(number))
     except AttributeError:

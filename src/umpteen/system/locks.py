@@ -9,6 +9,7 @@ import stat
 from collections.abc import Iterator
 
 from umpteen.errors import StoreError
+from umpteen.model.variables import LEASES
 
 __all__ = ["leases_folder", "local_lock", "lock_file", "passing_lock", "refuse"]
 
@@ -37,7 +38,7 @@ def leases_folder() -> str:
 
 
 def _name_folder() -> str:
-    above, own = os.environ.get("UMPTEEN_LEASES") or "/var/tmp", f"umpteen-{os.getuid()}"
+    above, own = os.environ.get(LEASES) or "/var/tmp", f"umpteen-{os.getuid()}"
     return above if os.path.basename(above.rstrip("/")) == own else os.path.join(above, own)
 
 

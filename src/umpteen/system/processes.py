@@ -1,7 +1,7 @@
-"""Processes on this machine: start one, hear of its end, end it with all it started.
+"""Processes that run on this machine: lists them, finds those with a mark, signals a group.
 
-Everything that differs between Linux and other Unixes is here, probed at run time;
-`UMPTEEN_PORTABLE=1` forces the portable way. Knows nothing of tasks or stores.
+From /proc where there is one, else from `ps`. How they are started is in `spawn`, how their end
+is noticed in `children`.
 """
 
 from __future__ import annotations
@@ -12,13 +12,11 @@ import subprocess
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
-from umpteen.errors import BackendError
 from umpteen.system.host import IS_PORTABLE
 
 __all__ = [
     "ProcessEntry",
     "end_group",
-    "explain_shortage",
     "is_marked_otherwise",
     "is_running",
     "is_stopped",
@@ -29,23 +27,6 @@ __all__ = [
     "read_pid_namespace",
     "read_process",
 ]
-
-
-def explain_shortage(error: Exception) -> BackendError | None:
-    """What to say where the system lets this user start no more; None where it is another error.
-
-    Python raises a RuntimeError for threads, which only its text tells from others.
-    """
-    is_fork = isinstance(error, OSError) and error.errno == errno.EAGAIN and not error.filename
-    if is_fork or (isinstance(error, RuntimeError) and "can't start new thread" in str(error)):
-        return BackendError(
-            "the system lets this user start no more processes and threads",
-            "end others, or raise the limit: ulimit -u shows it",
-        )
-    return None
-
-
-# --- ending -----------------------------------------------------------------------------
 
 
 def end_group(pid: int, number: int) -> bool:

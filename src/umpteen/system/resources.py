@@ -1,4 +1,4 @@
-"""What this machine has for tasks, and what of it is left: cores, memory, GPUs.
+"""What this machine has for tasks, and how much of it is left: cores, memory, GPUs.
 
 Linux's files where there are any; elsewhere what `sysconf` knows. Standard library alone.
 """
@@ -10,9 +10,9 @@ import os
 import re
 import time
 from collections import deque
-from typing import Callable, NamedTuple
+from typing import NamedTuple
 
-from umpteen.system.host import read_text
+from umpteen.model.variables import CUDA_DEVICES, GPUS
 
 __all__ = [
     "Capacity",
@@ -28,18 +28,18 @@ _LEAST_SHARE, _LEAST_BYTES = 0.05, 256 << 20  # of memory that must be free to s
 _WINDOW_S = 2.0
 _MOST_GPUS = 64  # a ticket has a bit for each
 _UNLIMITED = 1 << 60
-_CGROUP_FILES = (  # of version 2, and of version 1
+_MEMORY_FILES = (  # of control groups of version 2, and of version 1
     ("memory.max", "memory.current", "inactive_file"),
     ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
 )
 
 
 class Capacity(NamedTuple):
-    """What tasks may use. memory: bytes. gpus: what CUDA_VISIBLE_DEVICES calls each device."""
+    """What tasks may use."""
 
     cpus: int
-    memory: int
-    gpus: tuple[str, ...]
+    memory: int  # bytes
+    gpus: tuple[str, ...]  # each as CUDA_VISIBLE_DEVICES names it
 
 
 def read_capacity() -> Capacity:
@@ -72,55 +72,28 @@ def _total_memory() -> int:
 
 def _list_gpus() -> tuple[str, ...]:
     """UMPTEEN_GPUS (a list or a count), else what this process may see, else the device files."""
-    given = os.environ.get("UMPTEEN_GPUS", "")
+    given = os.environ.get(GPUS, "")
     if given.isdigit():
         return tuple(str(number) for number in range(int(given)))
     if not given:
-        given = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-        if "CUDA_VISIBLE_DEVICES" not in os.environ:
+        given = os.environ.get(CUDA_DEVICES, "")
+        if CUDA_DEVICES not in os.environ:
             with contextlib.suppress(OSError):
                 devices = [n for n in os.listdir("/dev") if re.fullmatch(r"nvidia\d+", n)]
                 return tuple(str(number) for number in range(len(devices)))
     return tuple(word.strip() for word in given.split(",") if word.strip() not in ("", "-1"))
 
 
+def usable_cores() -> int:
+    """The cores that this process may use: affinity and cgroup quotas respected."""
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except AttributeError:
+        cores = os.cpu_count() or 1
+    return max(1, min(cores, int(_cgroup_cores())))
+
+
 # --- memory ---------------------------------------------------------------------------
-
-
-def _cgroup_folders() -> list[str]:
-    """Where the limits of this process stand, its own group's first."""
-    groups = _read("/proc/self/cgroup").splitlines()
-    for line in groups:
-        _, controllers, path = line.split(":", 2)
-        root = "/sys/fs/cgroup" if not controllers else "/sys/fs/cgroup/memory"
-        if not controllers or "memory" in controllers.split(","):
-            parts = [part for part in path.split("/") if part and part != ".."]
-            return ["/".join([root, *parts[:count]]) for count in range(len(parts), -1, -1)]
-    return []
-
-
-def _cgroup_limit() -> int:
-    limits = [_UNLIMITED]
-    for folder in _cgroup_folders():
-        for limit_file, *_ in _CGROUP_FILES:
-            text = _read(f"{folder}/{limit_file}").strip()
-            if text.isdigit():
-                limits.append(int(text))
-    return min(limits)
-
-
-def _cgroup_left() -> int:
-    """Bytes that this process's groups may still take; what the page cache holds counts as free."""
-    left = [_UNLIMITED]
-    for folder in _cgroup_folders():
-        for limit_file, used_file, cache in _CGROUP_FILES:
-            limit = _read(f"{folder}/{limit_file}").strip()
-            if limit.isdigit():
-                used = int(_read(f"{folder}/{used_file}") or 0)
-                stat = _read(f"{folder}/memory.stat")
-                found = re.search(rf"^{cache} (\d+)", stat, re.MULTILINE)
-                left.append(int(limit) - used + (int(found[1]) if found else 0))
-    return min(left)
 
 
 def is_memory_short(capacity: Capacity) -> bool:
@@ -165,57 +138,71 @@ def _count_kills() -> int:
     return int(found[1]) if found else 0
 
 
+# --- control groups -------------------------------------------------------------------
+
+
+def _list_cgroups(controller: str) -> list[str]:
+    """The folders of the groups that limit this process, its own group's first.
+
+    A group is within all those above it, and the least of their limits counts.
+    """
+    folders = []
+    for line in _read("/proc/self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if not controllers:  # version 2 has one tree for all
+            root = "/sys/fs/cgroup"
+        elif controller in controllers.split(","):
+            root = f"/sys/fs/cgroup/{controller}"
+        else:
+            continue
+        # In a container the path may begin above what the container sees.
+        parts = [part for part in path.split("/") if part and part != ".."]
+        folders += ["/".join([root, *parts[:count]]) for count in range(len(parts), -1, -1)]
+    return folders
+
+
+def _cgroup_limit() -> int:
+    """Bytes of memory."""
+    limits = [_UNLIMITED]
+    for folder in _list_cgroups("memory"):
+        for limit_file, *_ in _MEMORY_FILES:
+            text = _read(f"{folder}/{limit_file}").strip()
+            if text.isdigit():
+                limits.append(int(text))
+    return min(limits)
+
+
+def _cgroup_left() -> int:
+    """Bytes that this process's groups may still take; what the page cache holds counts as free."""
+    left = [_UNLIMITED]
+    for folder in _list_cgroups("memory"):
+        for limit_file, used_file, cache in _MEMORY_FILES:
+            limit = _read(f"{folder}/{limit_file}").strip()
+            if limit.isdigit():
+                used = int(_read(f"{folder}/{used_file}") or 0)
+                stat = _read(f"{folder}/memory.stat")
+                found = re.search(rf"^{cache} (\d+)", stat, re.MULTILINE)
+                left.append(int(limit) - used + (int(found[1]) if found else 0))
+    return min(left)
+
+
+def _cgroup_cores() -> float:
+    """The least quota of CPU time, in cores."""
+    return min(map(_read_quota, _list_cgroups("cpu")), default=_UNLIMITED)
+
+
+def _read_quota(folder: str) -> float:
+    quota, _, period = _read(f"{folder}/cpu.max").strip().partition(" ")
+    if not quota:  # version 1
+        quota = _read(f"{folder}/cpu.cfs_quota_us").strip()
+        period = _read(f"{folder}/cpu.cfs_period_us").strip()
+    # No quota is `max` in version 2 and -1 in version 1.
+    return int(quota) / int(period) if quota.isdigit() and period and int(quota) else _UNLIMITED
+
+
 def _read(path: str) -> str:
     try:
         with open(path, encoding="utf-8") as file:
             return file.read()
     except OSError:
         return ""
-
-
-def usable_cores() -> int:
-    """The cores that this process may use: affinity and cgroup quotas respected."""
-    try:
-        cores = len(os.sched_getaffinity(0))
-    except AttributeError:
-        cores = os.cpu_count() or 1
-    quota = _cgroup_cores()
-    return max(1, min(cores, int(quota))) if quota else max(1, cores)
-
-
-def _cgroup_cores() -> float | None:
-    """The CPU quota of the cgroups this process is in, in cores (cgroup v2, then v1)."""
-    lowest: float | None = None
-    for line in read_text("/proc/self/cgroup").splitlines():
-        _, controllers, path = line.split(":", 2)
-        if controllers == "":
-            quota = _lowest_quota("/sys/fs/cgroup", path, _quota_v2)
-        elif "cpu" in controllers.split(","):
-            quota = _lowest_quota("/sys/fs/cgroup/cpu", path, _quota_v1)
-        else:
-            continue
-        if quota and (lowest is None or quota < lowest):
-            lowest = quota
-    return lowest
-
-
-def _lowest_quota(root: str, path: str, read: Callable[[str], float | None]) -> float | None:
-    quotas = []
-    while True:
-        quota = read(root + path)
-        if quota:
-            quotas.append(quota)
-        if path in ("", "/"):
-            return min(quotas, default=None)
-        path = os.path.dirname(path)
-
-
-def _quota_v2(folder: str) -> float | None:
-    parts = read_text(folder + "/cpu.max").split()
-    return int(parts[0]) / int(parts[1]) if len(parts) == 2 and parts[0] != "max" else None
-
-
-def _quota_v1(folder: str) -> float | None:
-    quota = read_text(folder + "/cpu.cfs_quota_us")
-    period = read_text(folder + "/cpu.cfs_period_us")
-    return int(quota) / int(period) if quota and period and int(quota) > 0 else None

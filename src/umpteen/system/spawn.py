@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
+import sys
 from collections.abc import Sequence
-from typing import Any, Callable, NamedTuple
+from typing import Any, Callable, NamedTuple, Optional
 
+from umpteen.errors import BackendError
 from umpteen.system.host import IS_PORTABLE
 
-__all__ = ["Launch", "Spawner"]
+__all__ = ["Launch", "Spawner", "explain_shortage"]
 
 
 class Launch(NamedTuple):
-    """A program to start: its words, its file, its whole environment as `KEY=value`, the folder
-    it starts in (None: ours), and the open files for its stdout and stderr.
-    """
+    """A program to start."""
 
     argv: Sequence[bytes]
-    program: bytes
-    env: Sequence[bytes]
-    cwd: str | None
+    program: bytes  # its file
+    env: Sequence[bytes]  # all that it finds, each `KEY=value`
+    cwd: str | None  # None: the folder that we are in
     stdout: int
     stderr: int
 
@@ -28,32 +29,16 @@ class Launch(NamedTuple):
 class Spawner:
     """Starts processes, each in a session and group of its own.
 
-    Uses the standard library's own fork and exec (vfork where Python has it): half the
-    cost of `subprocess.Popen`, which is the fallback. Error reports of the child come back
-    through one pipe that is kept open.
+    By the standard library's own fork and exec where that can be had, which takes half the time
+    of `subprocess.Popen`; else by that.
     """
 
     def __init__(self) -> None:
         self._null = os.open(os.devnull, os.O_RDONLY)
+        # One pipe for the error reports of all children, where Popen makes one for each.
         self._report, self._report_in = os.pipe()
         os.set_blocking(self._report, False)
-        self._start: Callable[..., int] = self._start_directly
-        self._tail: tuple[Any, ...] = ()
-        try:
-            from _posixsubprocess import fork_exec
-        except ImportError:
-            self._start = self._start_by_popen
-            return
-        self._fork_exec: Any = fork_exec
-        # Python 3.11 to 3.13 take 23 arguments, 3.14 takes 22, 3.9 and 3.10 take 21.
-        self._tails: list[tuple[Any, ...]] = [
-            (-1, None, None, None, -1, None, True),
-            (-1, None, None, None, -1, None),
-            (None, None, None, -1, None),
-        ]
-        self._tail = self._tails[0]
-        if IS_PORTABLE:
-            self._start = self._start_by_popen
+        self._fork_exec = None if IS_PORTABLE else _find_fork_exec()
 
     def start(self, launch: Launch) -> int:
         """The new process's pid.
@@ -61,29 +46,22 @@ class Spawner:
         Raises OSError with the child's errno where the program could not be started, and
         with `filename` set to `cwd` where that was the reason.
         """
-        return self._start(launch)
-
-    def _start_directly(self, launch: Launch) -> int:
+        if self._fork_exec is None:
+            return self._start_by_popen(launch)
         argv, program, env, cwd, stdout, stderr = launch
+        fork_exec, tail = self._fork_exec
         try:
-            pid: int = self._fork_exec(
+            pid: int = fork_exec(
                 argv, (program,), False, (), cwd, env, self._null, -1, -1, stdout, -1,
-                stderr, self._report, self._report_in, True, True, *self._tail,
+                stderr, self._report, self._report_in, True, True, *tail,
             )  # fmt: skip
-        except TypeError:
-            return self._start_otherwise(launch)
+        except TypeError:  # of a Python that takes other arguments
+            self._fork_exec = None
+            return self._start_by_popen(launch)
         if failure := self.read_failure(cwd, program):
             os.waitpid(pid, 0)
             raise failure
         return pid
-
-    def _start_otherwise(self, launch: Launch) -> int:
-        position = self._tails.index(self._tail) + 1
-        if position < len(self._tails):
-            self._tail = self._tails[position]
-        else:
-            self._start = self._start_by_popen
-        return self._start(launch)
 
     def read_failure(self, cwd: str | None, program: bytes) -> OSError | None:
         """What a child said before it could become the program; None if nothing.
@@ -111,5 +89,40 @@ class Spawner:
             stderr=launch.stderr,
             start_new_session=True,
         )
-        child.returncode = 0  # it is ours to wait for: keep Popen from doing so
+        child.returncode = 0  # ChildWatcher waits for it: keep Popen from doing so
         return child.pid
+
+
+_ForkExec = tuple[Callable[..., int], tuple[Any, ...]]
+
+
+def _find_fork_exec() -> Optional[_ForkExec]:  # noqa: UP045 -- Python 3.9
+    """`_posixsubprocess.fork_exec`, which Popen itself calls, and its last arguments.
+
+    It is private, and each Python has its own number of arguments: where they are not as here,
+    it raises TypeError before anything is started. With vfork where Python has that. None where
+    there is no such function.
+    """
+    try:
+        from _posixsubprocess import fork_exec
+    except ImportError:
+        return None
+    if sys.version_info < (3, 11):  # no process group, no vfork
+        return fork_exec, (None, None, None, -1, None)
+    if sys.version_info < (3, 14):
+        return fork_exec, (-1, None, None, None, -1, None, True)
+    return fork_exec, (-1, None, None, None, -1, None)
+
+
+def explain_shortage(error: Exception) -> BackendError | None:
+    """What to say where the system lets this user start no more; None where it is another error.
+
+    Python raises a RuntimeError for threads, which only its text tells from others.
+    """
+    is_fork = isinstance(error, OSError) and error.errno == errno.EAGAIN and not error.filename
+    if is_fork or (isinstance(error, RuntimeError) and "can't start new thread" in str(error)):
+        return BackendError(
+            "the system lets this user start no more processes and threads",
+            "end others, or raise the limit: ulimit -u shows it",
+        )
+    return None

@@ -28,6 +28,7 @@ from umpteen.runner.launch import build_python_command
 from umpteen.runner.lease import is_held
 from umpteen.store.identity import Identity
 from umpteen.store.submission_lock import name_submission
+from umpteen.system.background import detach
 from umpteen.system.locks import leases_folder, local_lock
 from umpteen.system.stop_signals import Stops
 from umpteen.system.whole_files import replace_file
@@ -84,8 +85,6 @@ def keep_cluster(
             _write(folder, "closed", "")  # it may take a while to end
             process.terminate()
         raise
-    if process is not None:
-        process.returncode = 0  # it outlives us, which is nothing to warn of
     return scheduler
 
 
@@ -117,13 +116,11 @@ def _start(
     lock = os.open(f"{folder}/lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     fcntl.flock(lock, fcntl.LOCK_EX)
     with open(f"{folder}/log", "ab") as log:
-        process = subprocess.Popen(
+        process = detach(
             [*build_python_command("umpteen.executors.dask.cluster"), folder, str(lock)],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
+            output=log,
+            errors=log,
             pass_fds=[lock],
-            start_new_session=True,
         )
     os.close(lock)
     return folder, process

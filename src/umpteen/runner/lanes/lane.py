@@ -59,12 +59,11 @@ from umpteen.system.plain_files import NEW_FILE, NotPlainError
 from umpteen.system.processes import (
     ProcessEntry,
     end_group,
-    explain_shortage,
     is_running,
     list_below,
     list_marked,
 )
-from umpteen.system.spawn import Launch, Spawner
+from umpteen.system.spawn import Launch, Spawner, explain_shortage
 
 __all__ = ["LaneSetup", "is_left", "run_lane"]
 _ENDINGS = {
