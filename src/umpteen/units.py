@@ -9,42 +9,57 @@ from typing import Any
 from umpteen.errors import InputError, SettingsError
 
 __all__ = [
+    "DURATION_HINT",
     "SIZE_WORDS",
     "parse_duration_s",
     "parse_memory",
     "parse_size",
+    "read_duration_s",
     "refuse_value",
+    "say_no_duration",
     "show_value",
 ]
 
 
+DURATION_HINT = "write 90, 90s, 15m, 2h, 1d or 1-12:00:00"
+SIZE_WORDS = "a size such as 512M or 4G"
+
 _UNITS_S = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
-
-
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd]?)")
-
-
 _CLOCK = re.compile(r"(?:(\d+):)?(\d+):(\d+)")
-
-
 _DAYS = re.compile(r"(\d+)-(\d+)(?::(\d+)(?::(\d+))?)?")
+_MOST_BYTES = 2**63
+_LEAST_MEMORY = 1 << 20
+_NUMBER = re.compile(r"[-+]?[\d.]+")
+_SIZE = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,18})?)\s*(?:([KMGTP])(?:i?B)?|B)?", re.IGNORECASE)
 
 
-def parse_duration_s(text: str | float) -> float:
-    """Seconds in `90`, `90s`, `15m`, `2h`, `1d`, `5:00`, `12:00:00`, `1-12`, `1-12:00` or `1-12:00:00`.
+# --- durations ------------------------------------------------------------------------------
 
-    Raises SettingsError where it is none of these, or not above 0.
-    """
-    seconds = _read_duration_s(str(text).strip())
-    if seconds is None or seconds <= 0:
-        raise SettingsError(
-            f"{str(text)!r} is not a duration above 0",
-            "write 90, 90s, 15m, 2h, 1d or 1-12:00:00",
-        )
+
+def parse_duration_s(given: str | float) -> float:
+    """Seconds, as `read_duration_s`; raises SettingsError where it is no duration."""
+    seconds = read_duration_s(given)
+    if seconds is None:
+        raise SettingsError(say_no_duration(given), DURATION_HINT)
     return seconds
 
 
-def _read_duration_s(text: str) -> float | None:
+def say_no_duration(given: str | float) -> str:
+    """What is wrong with it, for an error that DURATION_HINT goes with."""
+    return f"{str(given)!r} is not a duration above 0"
+
+
+def read_duration_s(given: str | float) -> float | None:
+    """Seconds in `90`, `90s`, `15m`, `2h`, `1d`, `5:00`, `12:00:00`, `1-12`, `1-12:00` or `1-12:00:00`.
+
+    None where it is none of these, or not above 0.
+    """
+    seconds = _add_up(str(given).strip())
+    return seconds if seconds and seconds > 0 else None
+
+
+def _add_up(text: str) -> float | None:
     if match := _DURATION.fullmatch(text):
         return float(match[1]) * _UNITS_S[match[2]]
     if match := _CLOCK.fullmatch(text):
@@ -54,21 +69,6 @@ def _read_duration_s(text: str) -> float | None:
         days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
         return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
     return None
-
-
-_MOST_BYTES = 2**63
-
-
-_LEAST_MEMORY = 1 << 20
-
-
-_NUMBER = re.compile(r"[-+]?[\d.]+")
-
-
-_SIZE = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,18})?)\s*(?:([KMGTP])(?:i?B)?|B)?", re.IGNORECASE)
-
-
-SIZE_WORDS = "a size such as 512M or 4G"
 
 
 # --- sizes --------------------------------------------------------------------------------
@@ -86,19 +86,19 @@ def parse_size(given: str | float) -> int | None:
     return size if size < _MOST_BYTES else None
 
 
-def parse_memory(given: str | float) -> int:
+def parse_memory(given: str | float, field: str = "memory") -> int:
     """Bytes; a number without a unit is refused where it is too small to be one of bytes.
 
-    Raises InputError.
+    field: the key that says it. Raises InputError.
     """
     text = str(given).strip()
     size = parse_size(text)
     if size is None:
-        raise refuse_value("memory", SIZE_WORDS, given)
+        raise refuse_value(field, SIZE_WORDS, given)
     if size < (_LEAST_MEMORY if _NUMBER.fullmatch(text) else 1):
         number = text.rstrip("BKMGTPbkmgtpi ")
         hint = f"write a unit: {number}M or {number}G" if size else None
-        raise InputError(f"a memory of {size} bytes is too little", hint, field="memory")
+        raise InputError(f"a memory of {size} bytes is too little", hint, field=field)
     return size
 
 

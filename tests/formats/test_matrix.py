@@ -9,10 +9,11 @@ import pytest
 from umpteen.errors import InputError
 from umpteen.formats.documents import Source
 from umpteen.formats.matrix import build_product, parse_matrix, parse_words
-from umpteen.formats.tables import Table, read_table
+from umpteen.formats.tables import read_table
+from umpteen.formats.values import Table
 
 
-def no_table(name: str) -> Source:
+def no_table(name: str) -> Table:
     raise AssertionError(name)
 
 
@@ -110,8 +111,8 @@ def test_matrix_rows_stay_rows() -> None:
 
 
 def test_matrix_from_a_table_combines_with_values() -> None:
-    def read(name: str) -> Source:
-        return Source(name, b"a,b\n1,2\n3,4\n")
+    def read(name: str) -> Table:
+        return read_table(Source(name, b"a,b\n1,2\n3,4\n"))
 
     table = parse_matrix({"from": "p.csv", "seed": "1..2"}, read)
     assert table.names == ("a", "b", "seed")

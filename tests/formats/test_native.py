@@ -7,11 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.support.saturn import RUN, RUN_ON_SATURN, TASKS
 from umpteen.errors import InputError
-from umpteen.formats import read_job
+from umpteen.formats import json_documents, native, read_job
 from umpteen.job.spec import Job, Task
 
 Read = Callable[..., Job]
@@ -395,3 +396,51 @@ def test_native_matrix_with_one_name_for_all_tells_how(read: Read) -> None:
     error = refuse(read, "tasks:\n- name: t\n  command: a {x}\n  matrix: {x: 1..2}\n")
     assert error.message == "sweep.yaml, line 2: two tasks have the name 't'"
     assert error.hint == "the name must hold what differs: {x}"
+
+
+# --- what msgspec says, which has no other form than its words ------------------------------------
+
+
+class Inner(msgspec.Struct, forbid_unknown_fields=True):
+    known: int = 0
+
+
+class Outer(msgspec.Struct, forbid_unknown_fields=True):
+    inner: list[Inner] = []
+
+
+def message_of(content: str, kind: Any = Outer) -> str:
+    with pytest.raises(msgspec.DecodeError) as caught:
+        msgspec.json.decode(content, type=kind)
+    return str(caught.value)
+
+
+def test_msgspec_names_an_unknown_key_and_its_path_as_we_read_them() -> None:
+    match = native._UNKNOWN_KEY.fullmatch(message_of('{"inner": [{}, {"odd": 1}]}'))
+    assert match is not None
+    assert match.groups() == ("odd", "$.inner[1]")
+    at_top = native._UNKNOWN_KEY.fullmatch(message_of('{"odd": 1}'))
+    assert at_top is not None
+    assert at_top.groups() == ("odd", None)
+
+
+def test_msgspec_names_the_path_of_a_wrong_value_as_we_read_it() -> None:
+    match = native._WRONG_TYPE.fullmatch(message_of('{"inner": [{}, {"known": "x"}]}'))
+    assert match is not None
+    assert native._parse_steps(match[1]) == ["inner", 1, "known"]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason", "offset"),
+    [("[1,]", "trailing comma in array", 3), ("[1] 2", "trailing characters", 4)],
+)
+def test_msgspec_names_the_byte_of_broken_json_as_we_read_it(
+    content: str, reason: str, offset: int
+) -> None:
+    error = msgspec.DecodeError(message_of(content, Any))
+    found, at = json_documents._read_json_reason(error, len(content))
+    assert (reason in found, at) == (True, offset)
+
+
+def test_msgspec_says_of_a_text_that_ends_too_early_what_we_look_for() -> None:
+    assert "truncated" in message_of("[1", Any)

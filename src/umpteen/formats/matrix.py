@@ -1,4 +1,4 @@
-"""Values for placeholders: mappings, rows, tables and `key=value` words in, one table out.
+"""Values for placeholders: a `matrix:` or `key=values` words in, one table out.
 
 Every value stays the text that was written. Knows nothing of commands or tasks.
 """
@@ -8,21 +8,16 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from umpteen.errors import InputError
-from umpteen.formats.tables import (
-    TABLES,
-    ReadTable,
-    Table,
-    check_name,
-    parse_rows,
-    read_table,
-    value_text,
-)
+from umpteen.formats.tables import is_table
+from umpteen.formats.values import Table, check_name, parse_rows, value_text
 
-__all__ = ["build_product", "join_tables", "parse_matrix", "parse_words"]
+__all__ = ["ReadTable", "build_product", "parse_matrix", "parse_words"]
+
+ReadTable = Callable[[str], Table]
 
 _MAX_TASKS = 10_000_000
 _RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.(-?\d+))?")
@@ -32,7 +27,7 @@ _RANGE_HINT = "write 1..5, 5..1, 01..10, or 0..10..2 for every second"
 
 
 def parse_matrix(given: Any, read: ReadTable) -> Table:
-    """The table of a `matrix:` as a job file has it; `read` opens the table it names.
+    """The table of a `matrix:` as a job file has it; `read` gives the table of a file.
 
     Raises InputError.
     """
@@ -53,8 +48,8 @@ def parse_matrix(given: Any, read: ReadTable) -> Table:
 
 def _parse_axis(name: str, value: Any, given: Mapping[str, Any], read: ReadTable) -> Table:
     if name == "from" and isinstance(value, str):
-        if value.lower().endswith(TABLES):
-            return read_table(read(value))
+        if is_table(value):
+            return read(value)
         if len(given) == 1 and "," not in value and ".." not in value:
             hint = "a table is a .csv, .tsv, .json or .jsonl file"
             raise InputError(f"{value!r} is no table", hint, field="matrix")
@@ -162,28 +157,3 @@ def build_product(tables: Sequence[Table]) -> Table:
     combinations = itertools.product(*(table.rows for table in tables))
     chain = itertools.chain.from_iterable
     return Table(names, [tuple(chain(rows)) for rows in combinations])
-
-
-def join_tables(tables: Sequence[tuple[str, Table]]) -> Table:
-    """The rows of tables that have the same columns, in whatever order; each with its file's name.
-
-    Raises InputError where the columns differ, or two have an equal row.
-    """
-    (first, joined), *others = tables
-    owners = dict.fromkeys(joined.rows, first)
-    for file, table in others:
-        if set(table.names) != set(joined.names):
-            differing = sorted(set(table.names).symmetric_difference(joined.names))
-            raise InputError(
-                f"{first} and {file} have not the same columns: {', '.join(differing)}",
-                "tables are joined row by row; values that go with each row go into one table",
-                file=file,
-            )
-        places = [table.names.index(name) for name in joined.names]
-        for row in table.rows:
-            given = tuple(row[place] for place in places)
-            if given in owners:
-                shown = ", ".join(f"{k}={v}" for k, v in zip(joined.names, given, strict=True))
-                raise InputError(f"the row {shown} is in {owners[given]}, too", file=file)
-            owners[given] = file
-    return Table(joined.names, list(owners))

@@ -21,12 +21,12 @@ from umpteen.formats.documents import Document, Source, check_encoding
 from umpteen.formats.flags import JobFlags
 from umpteen.formats.json_documents import JsonDocument, JsonLinesDocument
 from umpteen.formats.lines import find_interpreter, read_lines, refuse_makefile
-from umpteen.formats.matrix import build_product, join_tables, parse_words
+from umpteen.formats.matrix import build_product, parse_words
 from umpteen.formats.native import read_csv, read_native
 from umpteen.formats.placeholders import refuse_placeholders
 from umpteen.formats.saturn_batch import read_saturn_batch
 from umpteen.formats.sources import Inputs, choose_job_name, names_files
-from umpteen.formats.tables import read_table
+from umpteen.formats.tables import join_tables, read_table
 from umpteen.formats.tasks import (
     ParsedFile,
     TaskDefaults,
@@ -78,12 +78,15 @@ def read_job(
     parsed, run = _tell_apart(_read_files(arguments, tables, inputs), may_be_empty)
     chosen = check_job_name(name) if name is not None else _choose_name(parsed, run, arguments[0])
     hint = "tables are looked for beside the job file"
-    read = functools.partial(inputs.open, folder=parsed.source.folder, hint=hint)
+    opened = functools.partial(inputs.open, folder=parsed.source.folder, hint=hint)
     settings = _merge_settings(parsed, run, flags)
     canary = settings.canary
     try:
         common = build_common_options(
-            _join_defaults(parsed, run), flags.tasks, read, canary=canary > 0
+            _join_defaults(parsed, run),
+            flags.tasks,
+            lambda name: read_table(opened(name)),
+            canary=canary > 0,
         )
     except InputError as error:
         raise _locate_default(error, parsed, run) from None

@@ -1,4 +1,7 @@
-"""Tables of values in files: CSV, TSV, JSON and JSON-lines."""
+"""Tables of values in files: CSV, TSV, JSON and JSON-lines.
+
+Knows nothing of what the values are for.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import csv
 import io
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -14,79 +17,17 @@ import msgspec
 from umpteen.errors import InputError
 from umpteen.formats.documents import Source, check_encoding
 from umpteen.formats.json_documents import decode_json, decode_json_lines
+from umpteen.formats.values import Table, is_name, parse_rows
 
-__all__ = [
-    "NUMBER",
-    "TABLES",
-    "ReadTable",
-    "Table",
-    "check_name",
-    "iterate_csv",
-    "parse_rows",
-    "read_table",
-    "value_text",
-]
+__all__ = ["is_table", "iterate_csv", "join_tables", "read_table"]
+
+_EXTENSIONS = (".csv", ".tsv", ".json", ".jsonl")
+_NUMBER = re.compile(r"[-+]?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?")
 
 
-NUMBER = re.compile(r"[-+]?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?")
-
-
-_BAD_NAME = re.compile(r"[{}\x00-\x1f\x7f]")
-
-
-TABLES = (".csv", ".tsv", ".json", ".jsonl")
-
-
-class Table(msgspec.Struct, frozen=True):
-    """Columns with a name, and rows of their values."""
-
-    names: tuple[str, ...]
-    rows: list[tuple[str, ...]]
-
-
-ReadTable = Callable[[str], Source]
-
-
-def check_name(name: str) -> None:
-    """Refuse what cannot stand between braces. Raises InputError."""
-    if not name.strip() or _BAD_NAME.search(name):
-        raise InputError(f"{name!r} cannot be the name of a value", field="matrix")
-
-
-def value_text(value: Any, where: str, field: str = "matrix") -> str:
-    """A text, number or truth value as text; InputError for anything else."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, (str, int, float)):
-        text = str(value)
-        if "\0" in text:
-            raise InputError(f"{where}: a NUL character cannot be passed on", field=field)
-        return text
-    found = "a list" if isinstance(value, list) else "nothing" if value is None else "a mapping"
-    raise InputError(f"{where} must be text or a number, not {found}", field=field)
-
-
-def parse_rows(rows: Sequence[Mapping[str, Any]], source: Source | None = None) -> Table:
-    """Rows that are mappings; all must have the names of the first."""
-    names = tuple(str(name) for name in rows[0])
-    file = source.name if source else None
-    for name in names:
-        check_name(name)
-    if not names:
-        raise InputError("the rows of the matrix are empty", file=file, field="matrix")
-    found = []
-    for number, row in enumerate(rows, 1):
-        for name in (*names, *row):
-            if name not in row or name not in names:
-                what = "no" if name not in row else "an extra"
-                raise InputError(
-                    f"row {number} has {what} {name!r}",
-                    "all rows need the same names",
-                    file=file,
-                    field="matrix",
-                )
-        found.append(tuple(value_text(row[name], f"the values of {name!r}") for name in names))
-    return Table(names, found)
+def is_table(name: str) -> bool:
+    """Whether a file of that name is taken for a table."""
+    return name.lower().endswith(_EXTENSIONS)
 
 
 def read_table(source: Source) -> Table:
@@ -94,11 +35,11 @@ def read_table(source: Source) -> Table:
     check_encoding(source)
     extension = os.path.splitext(source.name)[1].lower()
     opening = source.data.lstrip()[:1]
-    if extension in (".json", ".jsonl") or (extension not in TABLES and opening in b"[{"):
+    if extension in (".json", ".jsonl") or (extension not in _EXTENSIONS and opening in b"[{"):
         return _read_json_table(source, opening)
     lines, cells = zip(*iterate_csv(source), strict=True)
     header, body = tuple(cells[0]), [tuple(row) for row in cells[1:]]
-    if all(NUMBER.fullmatch(cell) for cell in header):
+    if all(_NUMBER.fullmatch(cell) for cell in header):
         hint = "its first line must name the columns"
         raise InputError("the table has no header", hint, file=source.name, line=1)
     if not body:
@@ -187,7 +128,7 @@ def _delimiter(source: Source, text: str) -> str:
 
 def _check_header(source: Source, header: list[str], line: int) -> list[str]:
     for name in header:
-        if not name or header.count(name) > 1 or _BAD_NAME.search(name):
+        if not name or header.count(name) > 1 or not is_name(name):
             problem, hint = f"{name!r} cannot be the name of a column", "use letters, digits and _"
             if not name:
                 problem = f"column {header.index(name) + 1} has no name"
@@ -196,3 +137,28 @@ def _check_header(source: Source, header: list[str], line: int) -> list[str]:
                 problem, hint = f"two columns have the name {name!r}", "rename or remove one"
             raise InputError(problem, hint, file=source.name, line=line)
     return header
+
+
+def join_tables(tables: Sequence[tuple[str, Table]]) -> Table:
+    """The rows of tables that have the same columns, in whatever order; each with its file's name.
+
+    Raises InputError where the columns differ, or two have an equal row.
+    """
+    (first, joined), *others = tables
+    owners = dict.fromkeys(joined.rows, first)
+    for file, table in others:
+        if set(table.names) != set(joined.names):
+            differing = sorted(set(table.names).symmetric_difference(joined.names))
+            raise InputError(
+                f"{first} and {file} have not the same columns: {', '.join(differing)}",
+                "tables are joined row by row; values that go with each row go into one table",
+                file=file,
+            )
+        columns = [table.names.index(name) for name in joined.names]
+        for row in table.rows:
+            given = tuple(row[column] for column in columns)
+            if given in owners:
+                shown = ", ".join(f"{k}={v}" for k, v in zip(joined.names, given, strict=True))
+                raise InputError(f"the row {shown} is in {owners[given]}, too", file=file)
+            owners[given] = file
+    return Table(joined.names, list(owners))

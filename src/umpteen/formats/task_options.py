@@ -12,16 +12,16 @@ from typing import Annotated, Any, TypedDict, cast
 
 import msgspec
 
-from umpteen.errors import InputError, SettingsError, nearest_hint
+from umpteen.errors import InputError, nearest_hint
 from umpteen.formats.placeholders import TextTemplate
-from umpteen.formats.tables import value_text
+from umpteen.formats.values import value_text
 from umpteen.job.spec import Retry, TaskOptions
 from umpteen.model.dependencies import OUTCOMES
 from umpteen.units import (
     SIZE_WORDS,
-    parse_duration_s,
     parse_memory,
     parse_size,
+    read_duration_s,
     refuse_value,
     show_value,
 )
@@ -292,10 +292,10 @@ def _find_signal(name: str) -> int:
 def _parse_wait_s(rule: _Rule, given: Mapping[str, Any]) -> float:
     if _NO_WAIT.fullmatch(str(rule.wait).strip()):
         return 0.0
-    try:
-        return parse_duration_s(rule.wait)
-    except SettingsError:
-        raise _wrong_rule("wait", given) from None
+    wait_s = read_duration_s(rule.wait)
+    if wait_s is None:
+        raise _wrong_rule("wait", given)
+    return wait_s
 
 
 def _parse_more_memory(rule: _Rule, given: Mapping[str, Any]) -> tuple[float, int | None]:
@@ -308,10 +308,7 @@ def _parse_more_memory(rule: _Rule, given: Mapping[str, Any]) -> tuple[float, in
         raise InputError("a retry cannot have less memory than x1", field="retries")
     if parse_size(rule.memory) is None:
         raise _wrong_rule("memory", given)
-    try:
-        return 1.0, parse_memory(rule.memory)
-    except InputError as error:
-        raise InputError(error.message, error.hint, field="retries") from None
+    return 1.0, parse_memory(rule.memory, "retries")
 
 
 def _wrong_rule(key: str, given: Mapping[str, Any]) -> InputError:

@@ -14,12 +14,11 @@ from typing import Any
 
 import msgspec
 
-from umpteen.errors import InputError, SettingsError, UmpteenError
+from umpteen.errors import InputError, UmpteenError
 from umpteen.formats.documents import Path, Source, SourcePosition, error_at
 from umpteen.formats.flags import TaskFlags
-from umpteen.formats.matrix import parse_matrix
+from umpteen.formats.matrix import ReadTable, parse_matrix
 from umpteen.formats.placeholders import Template, TextTemplate, refuse_placeholder_in_name
-from umpteen.formats.tables import ReadTable, Table, value_text
 from umpteen.formats.task_options import (
     GivenOptions,
     TaskOptionsEntry,
@@ -28,10 +27,11 @@ from umpteen.formats.task_options import (
     build_options,
     parse_options,
 )
+from umpteen.formats.values import Table, value_text
 from umpteen.job.settings import Setting
 from umpteen.job.spec import Task
 from umpteen.model.names import automatic_name
-from umpteen.units import parse_duration_s
+from umpteen.units import DURATION_HINT, read_duration_s, say_no_duration
 
 __all__ = [
     "AfterEntry",
@@ -119,7 +119,7 @@ class CommonOptions(msgspec.Struct, frozen=True):
     # What the defaults say of what TaskOptions has.
     options: GivenOptions
     flags: TaskFlags
-    # Opens the table that a matrix names.
+    # Gives the table that a matrix names.
     read_table: ReadTable
     # Whether a task holds the number of the entry that it was made from.
     is_template_kept: bool
@@ -381,10 +381,10 @@ def parse_duration_field(field: str, value: Duration) -> float | None:
     """Seconds; raises InputError that names the key."""
     if value is None:
         return None
-    try:
-        return parse_duration_s(value)
-    except SettingsError as error:
-        raise InputError(f"the {field} {error.message}", error.hint, field=field) from None
+    seconds = read_duration_s(value)
+    if seconds is None:
+        raise InputError(f"the {field} {say_no_duration(value)}", DURATION_HINT, field=field)
+    return seconds
 
 
 def locate_error(
