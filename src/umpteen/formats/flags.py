@@ -81,7 +81,7 @@ class JobFlags(msgspec.Struct, frozen=True, kw_only=True):
         return "--" + _SPELLED.get(key, key).replace("_", "-")
 
 
-def build_flags(
+def build_flags(  # noqa: PLR0913 -- one for each flag
     *,
     slots: int | None,
     results: str | None,

@@ -29,7 +29,6 @@ from umpteen.errors import BackendError, SettingsError, UmpteenError
 from umpteen.executors.base import ENDED, QUEUED, UNKNOWN, BatchRequest, SubmitRequest
 from umpteen.executors.engine import EngineExecutor, Handle, build_order, parse_handle, rank_answer
 from umpteen.executors.zipapp import build_carrier
-from umpteen.model.variables import RAY_ADDRESS
 
 __all__ = ["RayExecutor"]
 
@@ -136,7 +135,7 @@ class RayExecutor(EngineExecutor):
 
     def _find_address(self) -> str:
         given = self.options.get("scheduler_address") or self.options.get("address")
-        return str(given or os.environ.get(RAY_ADDRESS) or _AUTO)
+        return str(given or os.environ.get("RAY_ADDRESS") or _AUTO)
 
     def _connect(self) -> _Driver:
         return _connect(self._find_address(), build_environment(self.options))
