@@ -16,7 +16,7 @@ import threading
 import time
 import weakref
 from collections.abc import Coroutine, Iterable, Iterator, Sequence
-from typing import Any, Callable, Optional, TypeVar
+from typing import Any, Callable, TypeVar
 
 from umpteen.errors import SettingsError, StoreError
 from umpteen.store.backends.base import Backend, Body, Fault, FaultError, gather
@@ -47,11 +47,6 @@ _FIRST, _SECOND = Body(b"probe", "", 5), Body(b"again", "", 5)
 _NEVER: tuple[float, list[Segment]] = (float("-inf"), [])
 
 Answer = TypeVar("Answer")
-# In a class that has a `list` of its own the word means no type.
-_Names = list[str]
-_Glances = list[Glance]
-_Contents = list[Optional[bytes]]
-_SegmentsOf = dict[str, list[Segment]]
 
 
 class RemoteStore(Store):
@@ -165,12 +160,12 @@ class RemoteStore(Store):
         """
         return list(self._run(self._named("list", folder, self.place.walk(folder))))
 
-    def list_many(self, folders: Sequence[str]) -> list[list[str]]:
-        """`list` of each folder."""
+    def names_many(self, folders: Sequence[str]) -> list[list[str]]:
+        """`names` of each folder."""
         above = {folder.rpartition("/")[0] for folder in folders}
         if self.lists_deep and len(folders) > _DEEP_FROM and len(above) == 1:
             return self._list_below(above.pop(), folders)
-        return self._run(gather(self._list, ((folder,) for folder in folders)))
+        return self._run(gather(self._names, ((folder,) for folder in folders)))
 
     def _list_below(self, above: str, folders: Sequence[str]) -> list[list[str]]:
         """All of them at once, by all that is in the folder that has them."""
@@ -181,15 +176,15 @@ class RemoteStore(Store):
                 found[folder][rest.partition("/")[0]] = size
         return [self._show_names(folder, found[folder].items()) for folder in folders]
 
-    def glance(self, folders: Sequence[str], name: str) -> _Glances:
+    def glance(self, folders: Sequence[str], name: str) -> list[Glance]:
         """At many folders of tasks, in as few requests as may be; name: of their status file."""
         parts = [folders[n : n + _GLANCES] for n in range(0, len(folders), _GLANCES)]
         glances = self._run(gather(self._glance, ((part, name) for part in parts)))
         return [glance for part in glances for glance in part]
 
-    def list(self, folder: str) -> list[str]:
+    def names(self, folder: str) -> list[str]:
         """The names in a folder, in no order; none if there is no such folder."""
-        return self._run(self._list(folder))
+        return self._run(self._names(folder))
 
     @contextlib.contextmanager
     def patient(self) -> Iterator[None]:
@@ -210,11 +205,11 @@ class RemoteStore(Store):
 
     # --- in the event loop --------------------------------------------------------------
 
-    async def _list(self, folder: str) -> _Names:
+    async def _names(self, folder: str) -> list[str]:
         entries = await self._named("list", folder, self.place.entries(folder))
         return self._show_names(folder, ((entry.name, entry.size) for entry in entries))
 
-    def _show_names(self, folder: str, sized: Iterable[tuple[str, int]]) -> _Names:
+    def _show_names(self, folder: str, sized: Iterable[tuple[str, int]]) -> list[str]:
         """Records as the files that they are in segments of."""
         if not is_records_folder(folder):
             return [name for name, _ in sized]
@@ -223,7 +218,7 @@ class RemoteStore(Store):
         self.listed.update({f"{folder}/{name}": (now_s, each) for name, each in found.items()})
         return names
 
-    async def _glance(self, folders: Sequence[str], name: str) -> _Glances:
+    async def _glance(self, folders: Sequence[str], name: str) -> list[Glance]:
         """Contents are told by their MD5, where the place tells that, and else read."""
         keys = [f"{folder}/{each}" for folder in folders for each in (name, "stdout")]
         asking = self.place.look_up(keys) if len(folders) > _DEEP_FROM else _tell_nothing()
@@ -243,8 +238,8 @@ class RemoteStore(Store):
             for folder, key in zip(folders, statuses)
         ]
 
-    async def _glance_at_each(self, folders: Sequence[str], name: str) -> _Glances:
-        there = await gather(self._list, ((folder,) for folder in folders))
+    async def _glance_at_each(self, folders: Sequence[str], name: str) -> list[Glance]:
+        there = await gather(self._names, ((folder,) for folder in folders))
         asked = [
             (f"{folder}/{name}", 0, STATUS_BYTES)
             for folder, names in zip(folders, there)
@@ -256,7 +251,7 @@ class RemoteStore(Store):
             for folder, names in zip(folders, there)
         ]
 
-    async def _read_many(self, asked: Sequence[tuple[str, int, int]]) -> _Contents:
+    async def _read_many(self, asked: Sequence[tuple[str, int, int]]) -> list[bytes | None]:
         segments = await self._find_segments({key for key, _, _ in asked if is_records_key(key)})
 
         async def read(key: str, offset: int, size: int) -> bytes | None:
@@ -266,12 +261,12 @@ class RemoteStore(Store):
 
         return await gather(read, asked)
 
-    async def _find_segments(self, keys: set[str]) -> _SegmentsOf:
+    async def _find_segments(self, keys: set[str]) -> dict[str, list[Segment]]:
         """The segments of each records file, by a listing that no read has used before."""
         oldest_s = time.monotonic() - _LISTING_S
         fresh = {key: self.listed.pop(key, _NEVER) for key in keys}
         missing = [key for key, (listed_s, _) in fresh.items() if listed_s < oldest_s]
-        await gather(self._list, ((folder,) for folder in {k.rpartition("/")[0] for k in missing}))
+        await gather(self._names, ((folder,) for folder in {k.rpartition("/")[0] for k in missing}))
         fresh.update({key: self.listed.pop(key, _NEVER) for key in missing})
         return {key: segments for key, (_, segments) in fresh.items()}
 

@@ -67,7 +67,7 @@ def submit_plan(
         raise _taken(store, handed_key(number))
     for name in plan.closed:
         store.create(closed_key(name), b"")
-    numbers = parse_numbers(store.list(BATCHES), ".json")
+    numbers = parse_numbers(store.names(BATCHES), ".json")
     first = numbers[-1] + 1 if numbers else 1
     again = [HandedBatch(batch.batch, _ranges(history, batch.batch)) for batch in plan.again]
     unfinished = map(history.unfinished, plan.again)  # of its others some may be gone from the job
