@@ -53,17 +53,18 @@ class Appender(abc.ABC):
 
 
 class Store(abc.ABC):
-    """What every results store can do; errors are StoreError, naming what was being done.
-
-    heard_s: when it last answered, on the monotonic clock, where that may take long.
-    """
+    """What every results store can do; errors are StoreError, naming what was being done."""
 
     address: str
-    heard_s = float("-inf")
     # Whether what was put there survives a power loss of this machine.
     is_lasting = False
     # Whether a thousand files in many folders are one request.
     lists_deep = False
+
+    @property
+    def heard_s(self) -> float:
+        """When it last answered, on the monotonic clock, where that may take long."""
+        return float("-inf")
 
     @property
     def ready_s(self) -> float:
