@@ -15,6 +15,7 @@ from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from typing import Any, Callable, TypeVar
 
 from umpteen.store.backends.base import Backend, Body
+from umpteen.store.backends.faults import Options
 from umpteen.store.backends.loop import gather
 from umpteen.store.backends.opening import open_backend
 from umpteen.store.base import Appender, Content, Glance, Store
@@ -42,7 +43,7 @@ class RemoteStore(Store):
 
     is_lasting = True
 
-    def __init__(self, address: str, options: dict[str, Any], patience_s: float) -> None:
+    def __init__(self, address: str, options: Options, patience_s: float) -> None:
         self.address = address
         self._patience_s = patience_s
         self._backend = open_backend(address, options)

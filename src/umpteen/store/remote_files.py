@@ -15,7 +15,7 @@ from typing import Any, Callable, TypeVar
 
 from umpteen.errors import SettingsError, StoreError
 from umpteen.store.backends.base import Backend, Body
-from umpteen.store.backends.faults import Fault, FaultError
+from umpteen.store.backends.faults import Fault, FaultError, Options
 from umpteen.store.backends.loop import gather
 from umpteen.store.base import Glance
 from umpteen.store.layout import PROBE, STATUS_BYTES
@@ -37,7 +37,7 @@ Answer = TypeVar("Answer")
 class RemoteFiles:
     """What a store asks its backend for. Raises StoreError, and SettingsError for wrong options."""
 
-    def __init__(self, address: str, options: dict[str, Any], backend: Backend) -> None:
+    def __init__(self, address: str, options: Options, backend: Backend) -> None:
         self._address, self._backend = address, backend
         self._secrets = sorted(_list_texts(options), key=len, reverse=True)
         # When a listing told the segments of a records file, and which: until a read uses them.

@@ -18,10 +18,14 @@ __all__ = [
     "WRITE_ENDPOINT",
     "Fault",
     "FaultError",
+    "Options",
     "WrongOptionsError",
     "judge_network",
     "read_number",
 ]
+
+# What a place is opened with, by the names that its library has for it.
+Options = dict[str, Any]
 
 CONNECT_S, READ_S = 5.0, 20.0
 CHECK_NETWORK = "check the network and the address, then run the same command again"
@@ -67,7 +71,7 @@ class WrongOptionsError(Exception):
         self.fault = Fault(reason, hint, is_input=True)
 
 
-def read_number(options: dict[str, Any], name: str, usual: float) -> float:
+def read_number(options: Options, name: str, usual: float) -> float:
     """Take an option that is a number out of the others. Raises SettingsError."""
     said = options.pop(name, usual)
     try:

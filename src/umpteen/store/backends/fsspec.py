@@ -9,10 +9,9 @@ import asyncio
 import errno
 import os
 import tempfile
-from typing import Any
 
 from umpteen.store.backends.base import Backend, Body, Entry, retried
-from umpteen.store.backends.faults import CONNECT_S, READ_S, Fault, read_number
+from umpteen.store.backends.faults import CONNECT_S, READ_S, Fault, Options, read_number
 from umpteen.store.backends.fsspec_answers import judge_fsspec, look_up, read_size
 from umpteen.store.backends.fsspec_calls import FsspecCaller
 from umpteen.store.backends.fsspec_kinds import knows_parts, list_exclusive, load_kind
@@ -25,7 +24,7 @@ __all__ = ["FsspecBackend"]
 class FsspecBackend(Backend):
     """A folder of a file system that fsspec opens."""
 
-    def __init__(self, address: str, options: dict[str, Any]) -> None:
+    def __init__(self, address: str, options: Options) -> None:
         super().__init__()
         scheme = address.partition("://")[0]
         kind = load_kind(scheme)

@@ -10,7 +10,7 @@ import os
 import threading
 from typing import Any, Callable
 
-from umpteen.store.backends.faults import WrongOptionsError
+from umpteen.store.backends.faults import Options, WrongOptionsError
 from umpteen.store.backends.fsspec_answers import is_missing, judge_fsspec
 from umpteen.store.backends.loop import OpenOnce
 
@@ -26,7 +26,7 @@ class FsspecCaller:
     """A file system of fsspec; what is missing there is FileNotFoundError."""
 
     def __init__(
-        self, scheme: str, kind: Any, options: dict[str, Any], connect_s: float, read_s: float
+        self, scheme: str, kind: Any, options: Options, connect_s: float, read_s: float
     ) -> None:
         self._scheme, self._kind, self._options = scheme, kind, options
         self.limit_s = connect_s + read_s  # for what is not long

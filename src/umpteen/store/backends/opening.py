@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from typing import Any
 
 from umpteen.errors import SettingsError
 from umpteen.store.backends.base import Backend
+from umpteen.store.backends.faults import Options
 
 __all__ = ["known_schemes", "open_backend"]
 
@@ -22,7 +22,7 @@ _PACKAGES = {
 _OTHER = (("fsspec",), "")
 
 
-def open_backend(address: str, options: dict[str, Any]) -> Backend:
+def open_backend(address: str, options: Options) -> Backend:
     """The backend for an address, not asked for anything yet.
 
     Raises SettingsError, which names the package and the extra where one is missing.

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any, BinaryIO
 
 from umpteen.store.backends.base import Backend, Body, Entry, retried
-from umpteen.store.backends.faults import Fault
+from umpteen.store.backends.faults import Fault, Options
 from umpteen.store.backends.loop import gather
 from umpteen.store.backends.s3_client import S3Client
 from umpteen.store.backends.s3_errors import NO_FILE, NotS3Error, code_of, is_page, is_s3
@@ -33,7 +33,7 @@ class S3Backend(Backend):
     keeps_marks = True
     lists_deep = True
 
-    def __init__(self, address: str, options: dict[str, Any]) -> None:
+    def __init__(self, address: str, options: Options) -> None:
         super().__init__()
         self.bucket, _, self.root = address.partition("://")[2].partition("/")
         self.client = S3Client(options)

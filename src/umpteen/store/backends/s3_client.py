@@ -13,7 +13,14 @@ import os
 import time
 from typing import Any
 
-from umpteen.store.backends.faults import CONNECT_S, READ_S, Fault, WrongOptionsError, read_number
+from umpteen.store.backends.faults import (
+    CONNECT_S,
+    READ_S,
+    Fault,
+    Options,
+    WrongOptionsError,
+    read_number,
+)
 from umpteen.store.backends.loop import IN_FLIGHT, OpenOnce
 from umpteen.store.backends.s3_errors import judge_s3, refuse_others
 
@@ -51,7 +58,7 @@ class S3Client:
     Connects at the first one. Errors are WrongOptionsError, and those of botocore.
     """
 
-    def __init__(self, options: dict[str, Any]) -> None:
+    def __init__(self, options: Options) -> None:
         options = dict(options)
         self._config = {
             "connect_timeout": read_number(options, "connect_timeout", CONNECT_S),
@@ -110,7 +117,7 @@ class S3Client:
         return client
 
 
-def _create_client(options: dict[str, Any], config: dict[str, Any]) -> Any:
+def _create_client(options: Options, config: Options) -> Any:
     """A client that is still to be entered; raises TypeError for options that there are not."""
     from aiobotocore.config import AioConfig
     from aiobotocore.session import AioSession
@@ -134,7 +141,7 @@ def _create_client(options: dict[str, Any], config: dict[str, Any]) -> Any:
     return session.create_client("s3", config=AioConfig(**config), **arguments)
 
 
-def _take_credentials(options: dict[str, Any]) -> dict[str, str]:
+def _take_credentials(options: Options) -> dict[str, str]:
     """Key, secret and token, as botocore calls them, taken out of the options."""
     for other, name in _SAME.items():
         given = options.pop(other, None)
@@ -178,7 +185,7 @@ def _list_added(
     }
 
 
-def _read_fsspec_config() -> dict[str, Any]:
+def _read_fsspec_config() -> Options:
     """What fsspec's own configuration says of s3://, where fsspec is installed."""
     if importlib.util.find_spec("fsspec") is None:
         return {}

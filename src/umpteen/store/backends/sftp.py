@@ -18,6 +18,7 @@ from umpteen.store.backends.faults import (
     CONNECT_S,
     READ_S,
     Fault,
+    Options,
     judge_network,
     read_number,
 )
@@ -41,7 +42,7 @@ class SftpBackend(Backend):
 
     is_exclusive = True
 
-    def __init__(self, address: str, options: dict[str, Any]) -> None:
+    def __init__(self, address: str, options: Options) -> None:
         super().__init__()
         host, _, path = address.partition("://")[2].partition("/")
         match = _HOST.fullmatch(host)

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
-from umpteen.store.backends.faults import WrongOptionsError
+from umpteen.store.backends.faults import Options, WrongOptionsError
 
 __all__ = ["SftpConnection", "connect"]
 
@@ -19,7 +19,7 @@ _REQUESTS = 4  # at once on a channel, before another is opened
 class SftpConnection:
     """A connection of asyncssh, with a few channels."""
 
-    def __init__(self, client: Any, channels_most: int, channel_options: dict[str, Any]) -> None:
+    def __init__(self, client: Any, channels_most: int, channel_options: Options) -> None:
         self._client = client
         # No more than so many channels are opened; fewer where the server refuses one.
         self._channels_most = channels_most
@@ -70,7 +70,7 @@ class SftpConnection:
         await self._client.wait_closed()
 
 
-async def connect(options: dict[str, Any]) -> SftpConnection:
+async def connect(options: Options) -> SftpConnection:
     """Log in; raises WrongOptionsError where the options allow no connection.
 
     options: those of `asyncssh.connect`, and three of fsspec's sftp://: `timeout`,
