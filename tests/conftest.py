@@ -15,6 +15,7 @@ from hypothesis import settings
 from tests.support.command import Umpteen
 from tests.support.dask import DaskCluster
 from tests.support.ftp import Ftp, FtpServer
+from tests.support.memory import register_memory
 from tests.support.proxy import FaultProxy
 from tests.support.ray import RayCluster
 from tests.support.s3 import PROGRAMS, S3, S3Server
@@ -24,6 +25,8 @@ from tests.support.sftp import Sftp, SftpServer
 settings.register_profile("any machine", deadline=None)  # a busy one is slow, not wrong
 settings.load_profile("any machine")
 _LAST = ["contract", "docs", "flows"]  # after those of the packages, which take seconds
+
+register_memory()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -143,8 +143,8 @@ def plan_job(store: Store, *names: str) -> tuple[Plan, History]:
 class Raced(DirectoryStore):
     """A folder in which somebody else writes a batch when its batches were just listed."""
 
-    def list(self, folder: str) -> list[str]:
-        names = super().list(folder)
+    def names(self, folder: str) -> list[str]:
+        names = super().names(folder)
         if folder == ".umpteen/batches":
             self.create(batch_key("1"), b"of another")
         return names
@@ -177,7 +177,7 @@ def test_hand_in_without_its_lock_writes_nothing(tmp_path: Path) -> None:
         with pytest.raises(StoreError, match="was taken over"):
             submit_plan(plan, history, executor, {}, lock)
     assert executor.given == 0
-    assert store.list(".umpteen/batches") == []
+    assert store.names(".umpteen/batches") == []
 
 
 class Overtaken(DirectoryStore):

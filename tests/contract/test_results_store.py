@@ -170,7 +170,7 @@ class TestStore:
         assert store.create("a/b", b"first")
         assert not store.create("a/b", b"second")
         assert store.read("a/b") == b"first"
-        assert store.list("a") == ["b"]
+        assert store.names("a") == ["b"]
 
     def test_create_by_eight_threads_has_one_winner(self, store: Store) -> None:
         if not store.has_exclusive_create:
@@ -185,7 +185,7 @@ class TestStore:
             made = list(pool.map(create, range(8)))
         assert sum(made) == 1
         assert store.read("a/exclusive") == b"%d" % made.index(True) * 1000
-        assert store.list("a") == ["exclusive"]
+        assert store.names("a") == ["exclusive"]
 
     # Newer Pythons warn of it; here the child opens a store of its own and uses no other.
     @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
@@ -193,7 +193,7 @@ class TestStore:
     def test_create_by_eight_processes_has_one_winner(
         self, opening: OpenStore, store: Store, tmp_path: Path
     ) -> None:
-        store.list("a")  # what is open here is of no use to a child
+        store.names("a")  # what is open here is of no use to a child
         barrier, winners = FORK.Barrier(8), tmp_path / "winners"
         winners.mkdir()
         processes = [
@@ -207,7 +207,7 @@ class TestStore:
         (winner,) = [path.name for path in winners.iterdir()]
         assert [process.exitcode for process in processes] == [0] * 8
         assert store.read("a/exclusive") == winner.encode() * 1000
-        assert store.list("a") == ["exclusive"]
+        assert store.names("a") == ["exclusive"]
 
     def test_create_below_a_file_is_an_error(self, store: Store, kind: str) -> None:
         if kind in {"s3", "sfs"}:
@@ -220,7 +220,7 @@ class TestStore:
         store.replace("a/b", b"a longer first")
         store.replace("a/b", b"second")
         assert store.read("a/b") == b"second"
-        assert store.list("a") == ["b"]
+        assert store.names("a") == ["b"]
 
     def test_replace_is_never_seen_half_done(self, opening: OpenStore, store: Store) -> None:
         store.create("a/file", b"0" * 50_000)
@@ -261,8 +261,8 @@ class TestStore:
     def test_list_gives_names_of_files_and_folders(self, store: Store) -> None:
         for key in ("a/x", "a/y", "a/deep/z", "ab/x", "b"):
             store.create(key, b"")
-        assert sorted(store.list("a")) == ["deep", "x", "y"]
-        assert [sorted(names) for names in store.list_many(["a", "none", "a/deep"])] == [
+        assert sorted(store.names("a")) == ["deep", "x", "y"]
+        assert [sorted(names) for names in store.names_many(["a", "none", "a/deep"])] == [
             ["deep", "x", "y"], [], ["z"],
         ]  # fmt: skip
 
@@ -272,11 +272,11 @@ class TestStore:
             store.create(f"a/{number}/deep/y", b"")
         store.create("a/file", b"")
         asked = [*(f"a/{number}" for number in range(8)), "a/none"]
-        assert [sorted(names) for names in store.list_many(asked)] == [*[["deep", "x"]] * 8, []]
+        assert [sorted(names) for names in store.names_many(asked)] == [*[["deep", "x"]] * 8, []]
 
     def test_list_of_what_is_no_folder_is_empty(self, store: Store) -> None:
         store.create("file", b"")
-        assert store.list("missing") == store.list("file") == store.list("missing/deep") == []
+        assert store.names("missing") == store.names("file") == store.names("missing/deep") == []
 
     def test_list_of_thousands_is_whole(
         self, store: Store, kind: str, tmp_path: Path, request: pytest.FixtureRequest
@@ -288,10 +288,10 @@ class TestStore:
             server.names_at_once, count = 100, 250
         names = [f"n{number}" for number in range(count)]
         store.put_many([(f"a/{name}", str(tmp_path / "one")) for name in names])
-        assert sorted(store.list("a")) == sorted(names)
+        assert sorted(store.names("a")) == sorted(names)
         assert sorted(store.walk("")) == sorted((f"a/{name}", 1) for name in names)
         store.delete_many([f"a/{name}" for name in names])
-        assert store.list("a") == []
+        assert store.names("a") == []
 
     def test_walk_gives_every_file_with_its_size(self, store: Store) -> None:
         for key in ("a/x", "a/deep/er/z", "ab/x", "b"):
@@ -311,7 +311,7 @@ class TestStore:
         store.delete("c/d")
         store.delete_many(["a/c", "c/d"])
         store.delete_many([])
-        assert store.list("a") == ["b"]
+        assert store.names("a") == ["b"]
 
     def test_keys_with_odd_characters_are_kept(self, store: Store) -> None:
         folder = 'it\'s a "b" $HOME `id` * [x] \\ ünï 名'
@@ -329,13 +329,13 @@ class TestStore:
         ]
         for name in names:
             store.create(f"{folder}/{name}", name.encode())
-        assert sorted(store.list(folder)) == sorted(names)
-        assert store.list("") == [folder]
+        assert sorted(store.names(folder)) == sorted(names)
+        assert store.names("") == [folder]
         keys = [(f"{folder}/{name}", 0, -1) for name in names]
         assert store.read_many(keys) == [name.encode() for name in names]
         assert sorted(store.walk(folder)) == sorted((n, len(n.encode())) for n in names)
         store.move(folder, "b")
-        assert sorted(store.list("b")) == sorted(names)
+        assert sorted(store.names("b")) == sorted(names)
         store.delete_many([f"b/{name}" for name in names])
         assert store.walk("") == []
 
@@ -347,7 +347,7 @@ class TestStore:
             assert store.fetch("a/b/c", str(target))
             assert target.read_bytes() == content
         assert [path.name for path in target.parent.iterdir()] == ["target"]
-        assert store.list("a/b") == ["c"]
+        assert store.names("a/b") == ["c"]
 
     def test_fetch_of_what_is_missing_makes_nothing(self, store: Store, tmp_path: Path) -> None:
         store.create("there", b"x")
@@ -366,7 +366,7 @@ class TestStore:
         store.move("a/b", "new/deep/c")
         assert store.read("a/b") is None
         assert store.read("new/deep/c") == b"x"
-        assert store.list("a") == ["bc"]
+        assert store.names("a") == ["bc"]
 
     def test_move_takes_a_folder_with_all_below(self, store: Store) -> None:
         for key in ("1/stdout", "1/results/deep/x", "10/stdout"):
@@ -396,7 +396,7 @@ class TestRecords:
         records.append(b"two\n")
         records.flush()
         assert (records.pending, records.size) == (b"", 8)
-        assert store.list(records_folder("7")) == ["1-aa.jsonl"]
+        assert store.names(records_folder("7")) == ["1-aa.jsonl"]
         assert store.read(RECORDS) == b"one\ntwo\n"
         assert store.read(RECORDS, 4) == store.read_tail(RECORDS, 4) == b"two\n"
         assert store.read(RECORDS, 2, 4) == b"e\ntw"
@@ -414,7 +414,7 @@ class TestRecords:
             records.flush()
             written += lines
             if number % 3 == 0:
-                assert reader.list(records_folder("7")) == ["1-aa.jsonl"]
+                assert reader.names(records_folder("7")) == ["1-aa.jsonl"]
                 (new,) = reader.read_many([(RECORDS, len(read), -1)])
                 assert new
                 read += new
@@ -434,16 +434,16 @@ class TestRecords:
             records.flush()
             records.close()
         store.create(".umpteen/records/7/closed", b"")
-        names = sorted(store.list(records_folder("7")))
+        names = sorted(store.names(records_folder("7")))
         assert names == ["1-aa.jsonl", "12-aa.jsonl", "2-aa.jsonl", "closed"]
         assert store.read_many([(key, 0, -1) for key in keys]) == [b"0\n", b"1\n", b"2\n"]
         assert store.read(records_key("7", RecordsKey(3, "aa"))) is None
         assert store.fetch(keys[2], str(tmp_path / "copy"))
         assert (tmp_path / "copy").read_bytes() == b"2\n"
         store.delete(keys[0])
-        assert sorted(store.list(records_folder("7"))) == names[1:]
+        assert sorted(store.names(records_folder("7"))) == names[1:]
 
     def test_records_put_whole_are_read_as_such(self, store: Store) -> None:
         store.replace(RECORDS, b"one\ntwo\n")
-        assert store.list(records_folder("7")) == ["1-aa.jsonl"]
+        assert store.names(records_folder("7")) == ["1-aa.jsonl"]
         assert store.read(RECORDS, 4) == b"two\n"

@@ -68,7 +68,7 @@ def test_each_thing_asked_is_one_request(
         store.delete(key)
         assert s3_proxy.count() == {"DELETE": 1}
     for folder in ("a", "none", ""):
-        store.list(folder)
+        store.names(folder)
         assert s3_proxy.count() == {"GET": 1}
         store.walk(folder)
         assert s3_proxy.count() == {"GET": 1}
@@ -83,7 +83,7 @@ def test_many_are_asked_for_no_more_than_once_each(
     keys = [f"a/{number}" for number in range(1500)]
     store.put_many([(key, str(tmp_path / "one")) for key in keys])
     assert s3_proxy.count() == {"PUT": 1500}
-    assert len(store.list("a")) == 1500
+    assert len(store.names("a")) == 1500
     assert s3_proxy.count() == {"GET": 2}
     assert store.read_many([(key, 0, -1) for key in keys[:50]]) == [b"1"] * 50
     assert s3_proxy.count() == {"GET": 50}
@@ -101,10 +101,10 @@ def test_records_without_news_cost_a_listing_alone(store: Store, s3_proxy: Fault
     records.append(b"last\n")
     records.flush()
     assert s3_proxy.count() == {"PUT": 4}
-    store.list(records_folder("7"))
+    store.names(records_folder("7"))
     assert store.read(key, 3 * SEGMENT_BYTES) == b"last\n"
     assert s3_proxy.count() == {"GET": 2}
-    store.list(records_folder("7"))
+    store.names(records_folder("7"))
     assert store.read(key, 3 * SEGMENT_BYTES + 5) == b""
     assert s3_proxy.count() == {"GET": 1}
     assert store.read(key, 3 * SEGMENT_BYTES + 5) == b""  # looks again, having read once
@@ -139,8 +139,8 @@ def use_everything(store: Store, folder: Path) -> None:
     assert store.fetch_many(pairs) == [True] * 8
     assert all((folder / f"copy{number}").read_bytes() == content for number in range(8))
     store.move("c", "d")
-    assert sorted(store.list("d")) == [str(number) for number in range(8)]
-    assert store.list("c") == []
+    assert sorted(store.names("d")) == [str(number) for number in range(8)]
+    assert store.names("c") == []
     store.delete_many([f"d/{number}" for number in range(8)])
     assert len(store.walk("")) == 16
 
@@ -259,7 +259,7 @@ def test_credentials_that_are_wrong_are_named_but_not_shown(
         lambda: store.read("a"),
         lambda: store.replace("a", b"x"),
         lambda: store.create("a", b"x"),
-        lambda: store.list("a"),
+        lambda: store.names("a"),
         lambda: store.delete("a"),
     ):
         began_s = time.monotonic()
@@ -290,7 +290,7 @@ def test_a_bucket_that_is_missing_is_an_error(s3: S3) -> None:
     for call in (
         lambda: store.read("a"),
         lambda: store.replace("a", b"x"),
-        lambda: store.list("a"),
+        lambda: store.names("a"),
         lambda: store.walk("a"),
     ):
         with pytest.raises(StoreError, match="there is no such bucket") as caught:
@@ -432,7 +432,7 @@ def test_another_server_is_told_from_a_damaged_job(
         lambda: store.read("a"),
         lambda: store.read_tail("a", 10),
         lambda: store.fetch("a", str(tmp_path / "copy")),
-        lambda: store.list("a"),
+        lambda: store.names("a"),
         lambda: store.walk(""),
         lambda: store.create("a", b"x"),
     ):
@@ -554,7 +554,7 @@ def test_options_that_are_no_mapping_are_input(s3: S3) -> None:
 def test_an_endpoint_with_a_path_is_named_where_no_bucket_is_found(s3: S3) -> None:
     store = open_with(s3, endpoint_url=f"{s3.endpoint}/some/path")
     with pytest.raises(StoreError) as caught:
-        store.list("a")
+        store.names("a")
     assert "the endpoint has a path" in (caught.value.hint or "")
     store.close()
 
@@ -562,7 +562,7 @@ def test_an_endpoint_with_a_path_is_named_where_no_bucket_is_found(s3: S3) -> No
 def test_tls_to_a_server_that_has_none_is_told(s3: S3) -> None:
     store = open_with(s3, endpoint_url=s3.endpoint.replace("http:", "https:"))
     with pytest.raises(StoreError, match="does not speak TLS"):
-        store.list("a")
+        store.names("a")
     store.close()
 
 

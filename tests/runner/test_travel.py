@@ -28,15 +28,18 @@ TRAVELS = set(_list_modules())
 # What a module may import beside that, in functions alone: it says so where it is missing.
 PACKAGES = {
     "umpteen.runner.engine_worker": {"dask", "distributed"},
-    "umpteen.store.backends.fsspec": {"fsspec", "fsspec.asyn", "saturnfs.schemas.base"},
-    "umpteen.store.backends.s3": {
-        "aiohttp",
+    "umpteen.store.backends.fsspec": {"fsspec.asyn"},
+    "umpteen.store.backends.fsspec_kinds": {"fsspec", "saturnfs.schemas.base"},
+    "umpteen.store.backends.opening": {"fsspec"},
+    "umpteen.store.backends.s3_client": {
+        "aiobotocore.config",
+        "aiobotocore.session",
         "botocore",
-        "botocore.session",
         "fsspec.config",
-        "s3fs",
     },
-    "umpteen.store.backends.sftp": {"asyncssh", "asyncssh.sftp", "sshfs"},
+    "umpteen.store.backends.s3_errors": {"aiohttp", "botocore", "botocore.exceptions"},
+    "umpteen.store.backends.sftp": {"asyncssh", "asyncssh.sftp"},
+    "umpteen.store.backends.sftp_connection": {"asyncssh"},
 }
 # What a module may take from the standard library of today that 3.9 does not have.
 NEWER_MODULES = {"annotationlib", "compression", "tomllib"}

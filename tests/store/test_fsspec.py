@@ -100,7 +100,7 @@ def test_what_is_missing_is_so_whatever_the_library_calls_it(
     Odd.missing = missing
     assert store.read("a/b") is None
     assert store.read_tail("a/b", 3) is None
-    assert store.list("a") == []
+    assert store.names("a") == []
     assert store.walk("a") == []
     assert not store.fetch("a/b", str(tmp_path / "b"))
     store.delete("a/b")
@@ -113,7 +113,7 @@ def test_what_is_missing_is_so_whatever_the_library_calls_it(
 def test_what_is_listed_may_be_objects(store: Store) -> None:
     store.replace("a/b", b"xyz")
     store.replace("a/deep/c", b"")
-    assert sorted(store.list("a")) == ["b", "deep"]
+    assert sorted(store.names("a")) == ["b", "deep"]
     assert sorted(store.walk("")) == [("a/b", 3), ("a/deep/c", 0)]
     assert store.read("a/b", 1, 1) == b"y"
 

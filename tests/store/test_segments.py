@@ -80,7 +80,7 @@ def test_segments_begin_anew_once_one_is_full(tmp_path: Path) -> None:
     for line in lines:
         segments.append(line)
         segments.flush()
-    names = sorted(store.list(".umpteen/records/7"))
+    names = sorted(store.names(".umpteen/records/7"))
     assert names == ["1-aa.0.jsonl", "1-aa.1.jsonl", "1-aa.2.jsonl"]
     assert store.read(".umpteen/records/7/1-aa.1.jsonl") == lines[2] + lines[3]
     assert segments.size == sum(map(len, lines))

@@ -33,7 +33,7 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> Requests:
 
         monkeypatch.setattr(DirectoryStore, name, call)
 
-    for name in ("read", "read_tail", "list", "_glance"):
+    for name in ("read", "read_tail", "names", "_glance"):
         count(name)
     return counted
 
@@ -91,7 +91,7 @@ def test_outcomes_without_records_read_what_a_listing_shows(
         put(f"{tmp_path}/{n}", b"%d" % n)
     codes = read_exit_codes(str(tmp_path), build_runs([f"{tmp_path}/{n}" for n in range(100)]))
     assert codes == [*range(5), *[None] * 95]
-    assert requests == {"list": 1, "_glance": 5, "read": 1}
+    assert requests == {"names": 1, "_glance": 5, "read": 1}
 
 
 @pytest.mark.parametrize(

@@ -229,7 +229,7 @@ class SubmittedFiles:
         try:
             content = self.read(0, JOB)
         except StoreError:
-            if not self.store.list(OWN_FOLDER):
+            if not self.store.names(OWN_FOLDER):
                 raise
             # Settings are for its owner alone; how the job stands is for those he lets look on.
             return {"name": self.store.address.rpartition("/")[2]}

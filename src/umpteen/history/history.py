@@ -122,7 +122,7 @@ class History:
 
     def _read_hand_ins(self) -> None:
         known = len(self.hand_ins)
-        for number in parse_numbers(self.store.list(HANDED), ".json"):
+        for number in parse_numbers(self.store.names(HANDED), ".json"):
             if number <= known:
                 continue
             expected = len(self.hand_ins) + 1
@@ -189,7 +189,7 @@ class History:
 
     def _read_batches(self, batches: Sequence[BatchHistory]) -> None:
         """Their starts, and what is new in those that had not ended."""
-        folders = self.store.list_many([records_folder(batch.batch) for batch in batches])
+        folders = self.store.names_many([records_folder(batch.batch) for batch in batches])
         for batch, names in zip(batches, folders, strict=True):
             known = {start.key for start in batch.starts}
             found = sorted(key for name in names if (key := parse_records_key(name)))
@@ -388,7 +388,7 @@ class History:
         folder = running_folder(batch.batch)
         running: list[RunningTask] = []
         self.troubles.pop(batch.batch, None)
-        for name in self.store.list(folder) if batch.starts else ():  # as far as we have read
+        for name in self.store.names(folder) if batch.starts else ():  # as far as we have read
             if name == f"{batch.starts[-1].key.start}-{batch.token}.json":
                 told = parse_running(self.store.read(f"{folder}/{name}"), self.count)
                 running += told.tasks

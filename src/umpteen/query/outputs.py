@@ -48,7 +48,7 @@ def find_outputs(
         return Outputs(store, base)
     for below in (record.outputs, attempt_folder(record.attempt, token)):
         with contextlib.suppress(StoreError):  # what is no folder has no outputs
-            if below and store.list(f"{base}/{below}"):
+            if below and store.names(f"{base}/{below}"):
                 return Outputs(store, f"{base}/{below}")
     return Outputs(store, base)
 

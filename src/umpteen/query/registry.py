@@ -206,4 +206,4 @@ def _here() -> str | None:
 def is_job(address: str) -> bool:
     """Whether there is a job at that address. Raises SettingsError where it cannot be one."""
     folder, _, name = JOB.rpartition("/")
-    return name in open_store(address).list(folder)
+    return name in open_store(address).names(folder)

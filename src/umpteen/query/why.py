@@ -261,7 +261,7 @@ def _list_code_since(history: History, batch: BatchHistory | None) -> list[str]:
     if sorted(made_with[-1]) != sorted(own):
         return made_with[-1]
     folder, _, ending = synced_key("").rpartition("/")
-    there = {name.removesuffix(ending) for name in history.store.list(folder)}
+    there = {name.removesuffix(ending) for name in history.store.names(folder)}
     return sorted(there.difference(*made_with))
 
 

@@ -31,7 +31,7 @@ class LiveOutputs:
 
     def look(self) -> None:
         """Read the marks; raises StoreError."""
-        self.wanted = {int(name) for name in self.store.list(FOLLOW) if name.isdecimal()}
+        self.wanted = {int(name) for name in self.store.names(FOLLOW) if name.isdecimal()}
 
     def send(self, running: Iterable[tuple[int, LiveKey, str]]) -> None:
         """Put what is new of those that are followed: (index, attempt, folder here) of each."""

@@ -213,7 +213,7 @@ def _parse_remote(scheme: str, rest: str) -> str:
 
 
 def _check_scheme(scheme: str) -> None:
-    from umpteen.store.backends.fsspec import known_schemes
+    from umpteen.store.backends.opening import known_schemes
 
     if scheme in _NEVER:
         raise SettingsError(

@@ -53,17 +53,18 @@ class Appender(abc.ABC):
 
 
 class Store(abc.ABC):
-    """What every results store can do; errors are StoreError, naming what was being done.
-
-    heard_s: when it last answered, on the monotonic clock, where that may take long.
-    """
+    """What every results store can do; errors are StoreError, naming what was being done."""
 
     address: str
-    heard_s = float("-inf")
     # Whether what was put there survives a power loss of this machine.
     is_lasting = False
     # Whether a thousand files in many folders are one request.
     lists_deep = False
+
+    @property
+    def heard_s(self) -> float:
+        """When it last answered, on the monotonic clock, where that may take long."""
+        return float("-inf")
 
     @property
     def ready_s(self) -> float:
@@ -156,18 +157,18 @@ class Store(abc.ABC):
     def walk(self, folder: str) -> list[tuple[str, int]]:
         """Every file below a folder, in no order: its path relative to that, and its bytes."""
 
-    def list_many(self, folders: Sequence[str]) -> list[list[str]]:
-        """`list` of each folder."""
-        return [self.list(folder) for folder in folders]
+    def names_many(self, folders: Sequence[str]) -> list[list[str]]:
+        """`names` of each folder."""
+        return [self.names(folder) for folder in folders]
 
     def glance(self, folders: Sequence[str], name: str) -> list[Glance]:
         """At many folders of tasks, in as few requests as may be; name: of their status file."""
         contents = self.read_many([(f"{folder}/{name}", 0, STATUS_BYTES) for folder in folders])
-        there = self.list_many(folders)
+        there = self.names_many(folders)
         return [Glance(content, "stdout" in names) for content, names in zip(contents, there)]
 
     @abc.abstractmethod
-    def list(self, folder: str) -> list[str]:
+    def names(self, folder: str) -> list[str]:
         """The names in a folder, in no order; none if there is no such folder."""
 
     @contextlib.contextmanager

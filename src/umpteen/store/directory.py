@@ -36,8 +36,6 @@ _CHUNK = 1 << 20
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
-# In a class that has a `list` of its own the word means no type.
-_Glances = list[Glance]
 _WHOLE_MOST = 1 << 32  # bytes of one file of a store
 
 
@@ -213,7 +211,7 @@ class DirectoryStore(Store):
         with self._explained("list", folder):
             return walk_below(self.address, folder)
 
-    def list(self, folder: str) -> list[str]:
+    def names(self, folder: str) -> list[str]:
         """The names in a folder, in no order; none if there is no such folder."""
         with self._explained("list", folder):
             try:
@@ -222,7 +220,7 @@ class DirectoryStore(Store):
             except (FileNotFoundError, NotADirectoryError):
                 return []
 
-    def glance(self, folders: Sequence[str], name: str) -> _Glances:
+    def glance(self, folders: Sequence[str], name: str) -> list[Glance]:
         """At many folders of tasks; name: of their status file."""
         return [self._glance(folder, name) for folder in folders]
 

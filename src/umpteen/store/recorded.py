@@ -50,7 +50,7 @@ class Past(NamedTuple):
 
 def list_handed(store: Store) -> list[Submission]:
     """Every hand-in of a job by its number; raises StoreError."""
-    numbers = parse_numbers(store.list(HANDED), ".json")
+    numbers = parse_numbers(store.names(HANDED), ".json")
     keys = list(map(handed_key, numbers))
     contents = store.read_many([(key, 0, -1) for key in keys])
     found = []

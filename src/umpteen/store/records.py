@@ -117,7 +117,7 @@ class Start(NamedTuple):
 
 def list_starts(store: Store, batch: str) -> list[RecordsKey]:
     """Every start of a batch, the earliest first."""
-    names = store.list(records_folder(batch))
+    names = store.names(records_folder(batch))
     return sorted(key for name in names if (key := parse_records_key(name)))
 
 

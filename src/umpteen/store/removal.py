@@ -117,7 +117,7 @@ def _remove_folder(store: Store, names: Sequence[str]) -> Removed:
         left = sum(_count(top, name) for name in {name.split("/")[0] for name in names})
         _mark(store, "rest")
         last = [os.path.basename(JOB), os.path.basename(LOCK)]
-        entries = [entry for entry in store.list(OWN_FOLDER) if entry not in last]
+        entries = [entry for entry in store.names(OWN_FOLDER) if entry not in last]
         for entry in [*entries, *last[:1]]:
             remove_below(top, f"{OWN_FOLDER}/{entry}")
     return Removed(tasks, left)

@@ -117,7 +117,7 @@ def _list_there(
         return list(positions)
     counts = collections.Counter(places[position].rpartition("/")[0] for position in positions)
     shared = [folder for folder, count in counts.items() if count > 1]
-    listed = store.list_many([folder[len(prefix) :] for folder in shared])
+    listed = store.names_many([folder[len(prefix) :] for folder in shared])
     there = {folder: set(names) for folder, names in zip(shared, listed)}
     found: list[int] = []
     for position in positions:

@@ -1,7 +1,9 @@
 """What the lines of a `.gitignore` file mean, as git itself reads them.
 
 Takes the bytes of such a file, and of paths below its folder. Looks at no disk. Whether a
-folder above is left out is for the caller, who then does not go into it.
+folder above is left out is for the caller, who then does not go into it. pathspec is no way
+around it: its GitIgnoreSpec reads text, knows no `[[:alpha:]]` and fails at `[z-a]`,
+which git reads.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ def create_job(store: Store, job: Job) -> None:
 
 def _remove_unsubmitted(store: Store) -> None:
     """Remove a job that was never submitted, and that nobody is submitting."""
-    if store.read(LOCK) is not None or parse_numbers(store.list(HANDED), ".json"):
+    if store.read(LOCK) is not None or parse_numbers(store.names(HANDED), ".json"):
         return
     store.delete(JOB)
     forget(store.address)

@@ -24,7 +24,7 @@ def put_syncs(store: Store, job: Job, *, is_far: bool) -> Job:
     cannot be packed.
     """
     syncs = _measure_syncs(store, job)
-    there = set(store.list(os.path.dirname(synced_key("")))) if syncs else set()
+    there = set(store.names(os.path.dirname(synced_key("")))) if syncs else set()
     for sync in syncs:
         key = synced_key(sync.digest)
         if os.path.basename(key) not in there:

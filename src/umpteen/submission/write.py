@@ -67,7 +67,7 @@ def submit_plan(
         raise _taken(store, handed_key(number))
     for name in plan.closed:
         store.create(closed_key(name), b"")
-    numbers = parse_numbers(store.list(BATCHES), ".json")
+    numbers = parse_numbers(store.names(BATCHES), ".json")
     first = numbers[-1] + 1 if numbers else 1
     again = [HandedBatch(name, _ranges(history, name)) for name in plan.again]
     lost = [history.batches[name] for name in plan.again]

@@ -493,9 +493,9 @@ def test_what_a_worker_lacks_for_the_store_is_said_to_be_of_it(
     umpteen: Umpteen, own_cluster: DaskCluster, s3: S3, tmp_path: Path
 ) -> None:
     own_cluster.python = str(make_python(tmp_path / "python"))
-    (s3fs,) = (tmp_path / "python").glob("lib/python*/site-packages/s3fs")
-    there = s3fs.readlink()
-    s3fs.unlink()
+    (client,) = (tmp_path / "python").glob("lib/python*/site-packages/aiobotocore")
+    there = client.readlink()
+    client.unlink()
     nothing = {"AWS_EC2_METADATA_DISABLED": "true", "AWS_ENDPOINT_URL": s3.endpoint}
     own_cluster.environment |= {**nothing, "HOME": str(tmp_path)}
     own_cluster.start()
@@ -505,9 +505,9 @@ def test_what_a_worker_lacks_for_the_store_is_said_to_be_of_it(
     worker = f"worker {socket.gethostname()} (tcp://"
     done = umpteen("run", "job.json", env=env)
     assert (done.returncode, worker in done.stderr) == (3, True), done.stderr
-    assert "results at s3:// need the package s3fs" in done.stderr
-    assert f"{own_cluster.python} -m pip install s3fs" in done.stderr
-    s3fs.symlink_to(there)
+    assert "results at s3:// need the package aiobotocore" in done.stderr
+    assert f"{own_cluster.python} -m pip install aiobotocore" in done.stderr
+    client.symlink_to(there)
     done = umpteen("run", "job.json", env=env)
     assert (done.returncode, worker in done.stderr) == (3, True), done.stderr
     assert "no credentials were found" in done.stderr

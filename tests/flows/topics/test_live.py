@@ -97,7 +97,7 @@ def test_who_follows_has_them_there_too(umpteen: Umpteen, s3: S3) -> None:
     job = Job(umpteen, s3.address, s3.options)
     job.write(WAITS.format("go"), WAITS.format("go"), live=False)
     process = job.start("--slots", "2")
-    wait_until(lambda: job.store.list(".umpteen/running/1"), 30)
+    wait_until(lambda: job.store.names(".umpteen/running/1"), 30)
     follower = umpteen.start("logs", job.address, "0", "--follow", env=job.env)
     wait_until(lambda: job.read("0/stdout") == b"begun 1\n", 60)
     assert list_outputs(job.store, "1") == set()

@@ -77,7 +77,7 @@ class Place:
         store, here = self.open(), read_machine()
         starts = [
             read_start(store, batch, key, here)
-            for batch in store.list(".umpteen/records")
+            for batch in store.names(".umpteen/records")
             for key in list_starts(store, batch)
         ]
         return Counter(r.task for start in starts for r in start.records if r.succeeded)
@@ -149,8 +149,8 @@ def test_what_is_after_others_runs_when_their_outputs_are_there(place: Place) ->
     done = place("run", "job.json", "--results", place.address)
     assert done.returncode == 0, done.stderr
     assert place.states() == {"succeeded": 3}
-    assert place.open().list(".umpteen/batches") == ["1.json"]
-    assert len(place.open().list(".umpteen/records/1")) == 1
+    assert place.open().names(".umpteen/batches") == ["1.json"]
+    assert len(place.open().names(".umpteen/records/1")) == 1
 
 
 def test_results_are_pulled_and_only_what_is_missing_again(place: Place) -> None:
@@ -207,7 +207,7 @@ def test_folder_is_synced_once_and_its_digest_known(place: Place) -> None:
     for values in ("n=1..2", "n=1..3"):
         done = place.run("python3 $UMPTEEN_SYNCED/main.py {n}", values, "--sync", "code")
         assert done.returncode == 0, done.stderr
-    [archive] = place.open().list(".umpteen/synced")
+    [archive] = place.open().names(".umpteen/synced")
     digest = archive.removesuffix(".tar.gz")
     printed = place("logs", "job", "n=3").stdout
     assert printed == f"from {place.umpteen.leases}/synced/{digest}/content/main.py\n"
@@ -223,7 +223,7 @@ def test_synced_folder_whose_archive_is_damaged_is_sent_again(
     command = ("python3 $UMPTEEN_SYNCED/main.py {n}", "--sync", "code")
     assert place.run(*command, "n=1..2").returncode == 0
     store = place.open()
-    [archive] = store.list(".umpteen/synced")
+    [archive] = store.names(".umpteen/synced")
     key = f".umpteen/synced/{archive}"
     store.replace(key, spoil(store.read(key) or b""))
     shutil.rmtree(place.umpteen.leases / "synced")  # as on a machine that has not run it yet
@@ -231,10 +231,10 @@ def test_synced_folder_whose_archive_is_damaged_is_sent_again(
     assert done.returncode == 3, done.stderr
     assert "of a synced folder is damaged" in done.stderr
     assert "hint: run the job again" in done.stderr
-    assert store.list(".umpteen/synced") == []
+    assert store.names(".umpteen/synced") == []
     done = place.run(*command, "n=1..3")
     assert done.returncode == 0, done.stderr
-    assert store.list(".umpteen/synced") == [archive]
+    assert store.names(".umpteen/synced") == [archive]
     assert place.states() == {"succeeded": 3}
 
 
@@ -321,7 +321,7 @@ def test_files_of_an_attempt_without_a_record_do_not_stay(place: Place, slots: s
     place.umpteen.write("go", "")
     done = place(*arguments, "--slots", slots)
     assert done.returncode == 0, done.stderr
-    assert len(store.list(".umpteen/batches")) == int(slots)
+    assert len(store.names(".umpteen/batches")) == int(slots)
     assert {name for name, _ in store.walk("n=2")} == {"stdout", "stderr", "status_code"}
 
 
@@ -368,7 +368,7 @@ def test_start_beside_one_that_may_live_elsewhere_overwrites_nothing(
         },
     )
     if does_end:
-        wait_until(lambda: len(store.list(RECORDS)) == 2)
+        wait_until(lambda: len(store.names(RECORDS)) == 2)
         store.replace(earlier, foreign + b'{"event":"end","left":1,"states":{}}\n')
     assert again.wait(60) == 0
 
@@ -512,7 +512,7 @@ def test_batches_that_are_never_opened_are_recorded_as_cancelled(place: Place) -
     states = place.states()  # the second may begin while the outputs of the first are on their way
     assert states == {"failed": states["failed"], "cancelled": 12 - states["failed"]}
     assert states["failed"] < 6
-    assert len(place.open().list(".umpteen/records/12")) == 1, said
+    assert len(place.open().names(".umpteen/records/12")) == 1, said
 
 
 @pytest.mark.parametrize("fault", ["refused", "silent"])

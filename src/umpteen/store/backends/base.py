@@ -1,6 +1,6 @@
 """What a place on the network is asked for by a results store that is there.
 
-A place knows requests, and which of its errors pass; nothing of jobs. Everything here runs in
+A backend knows requests, and which of its errors pass; nothing of jobs. Everything here runs in
 one event loop; each kind of place is a module of its own, which alone imports its library.
 """
 
@@ -8,100 +8,42 @@ from __future__ import annotations
 
 import abc
 import asyncio
-import errno
+import functools
 import io
 import itertools
 import os
 import random
-import re
 import time
-from collections.abc import Awaitable, Iterable, Sequence
-from typing import Any, BinaryIO, Callable, NamedTuple, TypeVar
+from collections.abc import Awaitable, Sequence
+from typing import Any, BinaryIO, Callable, NamedTuple, TypeVar, cast
 
-from umpteen.errors import SettingsError, UmpteenError
+from umpteen.errors import UmpteenError
+from umpteen.store.backends.faults import Fault, FaultError, WrongOptionsError
+from umpteen.store.backends.loop import gather, open_loop
 
-__all__ = [
-    "ASK_FOR_ACCESS",
-    "CHECK_NETWORK",
-    "CONNECT_S",
-    "IN_FLIGHT",
-    "READ_S",
-    "WRITE_ENDPOINT",
-    "Backend",
-    "Body",
-    "Entry",
-    "Fault",
-    "FaultError",
-    "WrongOptionsError",
-    "gather",
-    "judge_network",
-    "read_number",
-]
+__all__ = ["Backend", "Body", "Entry", "retried"]
 
-CONNECT_S, READ_S = 5.0, 20.0
-IN_FLIGHT = 32
-CHECK_NETWORK = "check the network and the address, then run the same command again"
-ASK_FOR_ACCESS = "these credentials may not do this: use others, or ask whoever owns the place"
-_CHECK_OPTIONS = "check `options` of the results: they are those of fsspec's {}://"
-WRITE_ENDPOINT = "write the endpoint as http://HOST:PORT or https://HOST"
-_UNKNOWN_OPTION = re.compile(r"unexpected (?:keyword argument|option):? '(\w+)'")
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 5.0
 _COMPARED_BYTES = 64 * 1024 * 1024
 
 Answer = TypeVar("Answer")
-
-_NETWORK = {
-    errno.ECONNABORTED, errno.ECONNREFUSED, errno.ECONNRESET, errno.EHOSTUNREACH,
-    errno.ENETDOWN, errno.ENETUNREACH, errno.EPIPE, errno.ETIMEDOUT,
-}  # fmt: skip
-
-
-class Fault(NamedTuple):
-    """Why a request failed, in words, and whether the same request may succeed later.
-
-    is_input: whether what the user said of the place is wrong.
-    """
-
-    reason: str
-    hint: str | None = None
-    is_transient: bool = False
-    is_input: bool = False
-
-
-class WrongOptionsError(Exception):
-    """A place cannot be opened with what `options` or the environment say."""
-
-    def __init__(self, scheme: str, error: Exception) -> None:
-        text = " ".join(str(error).split())
-        unknown = _UNKNOWN_OPTION.search(text)
-        reason = f"there is no option {unknown[1]!r}" if unknown else text
-        hint = WRITE_ENDPOINT if "endpoint" in text else _CHECK_OPTIONS.format(scheme)
-        super().__init__(reason)
-        self.trouble = Fault(reason, hint, is_input=True)
-
-
-class FaultError(Exception):
-    """A request failed for good."""
-
-    def __init__(self, trouble: Fault) -> None:
-        super().__init__(trouble.reason)
-        self.trouble = trouble
+Method = TypeVar("Method", bound=Callable[..., Awaitable[Any]])
 
 
 class Entry(NamedTuple):
-    """A name in a folder; size: bytes, 0 for a folder."""
+    """A name in a folder."""
 
     name: str
-    size: int
+    size: int  # bytes, 0 for a folder
     is_folder: bool
 
 
 class Body(NamedTuple):
-    """What is to be put: bytes, or the file at `path` on this machine. size: bytes."""
+    """What is to be put: bytes, or a file of this machine."""
 
     content: bytes
-    path: str
-    size: int
+    path: str  # of the file; empty where `content` is all
+    size: int  # bytes
 
     def open(self) -> BinaryIO:
         """It as a file, from its beginning; each attempt opens its own."""
@@ -115,32 +57,44 @@ class Body(NamedTuple):
             return file.read() == content
 
 
+def retried(method: Method) -> Method:
+    """Have a method of a backend tried again while its errors may pass."""
+
+    @functools.wraps(method)
+    async def retry(self: Backend, *arguments: Any, **more: Any) -> Any:
+        return await self.retry(lambda: method(self, *arguments, **more))
+
+    return cast("Method", retry)
+
+
 class Backend(abc.ABC):
-    """Where the files of a store are; keys are its keys. Errors are FaultError.
+    """Where the files of a store are; keys are its keys. Errors are FaultError."""
 
-    is_exclusive: whether a new file is made only where none is; None where only a trial tells.
-    keeps_marks: whether the mark of a new file can be asked for later. lists_deep: whether a
-    thousand files in many folders are one request. patience_s: no attempt begins later than
-    this after the first. ready_s: when it could be asked first, on the monotonic clock.
-    """
-
+    # Whether a new file is made only where none is; None where only a trial shows it.
     is_exclusive: bool | None = None
+    # Whether the mark of a new file can be asked for later.
     keeps_marks = False
+    # Whether a thousand files in many folders are one request.
     lists_deep = False
-    patience_s = 0.0
-    ready_s = float("-inf")
+
+    def __init__(self) -> None:
+        # No attempt begins later than this after the first.
+        self.patience_s = 0.0
+
+    @property
+    def ready_s(self) -> float:
+        """When it could be asked first, on the monotonic clock."""
+        return float("-inf")
+
+    def open_loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop that it is to be asked in."""
+        return open_loop()
 
     async def put_new(self, key: str, body: Body) -> bool:
         """Put a file whole where none is; False, and nothing done, if there is one."""
         mark = os.urandom(8).hex()
-        attempts = 0
-
-        async def send() -> bool:
-            nonlocal attempts
-            attempts += 1
-            return await self.send(key, body, mark=mark)
-
-        if await self.tried(send):
+        is_made, attempts = await self._try(lambda: self.send(key, body, mark=mark))
+        if is_made:
             return True
         # An attempt whose answer was lost may have been the one that made it.
         if self.keeps_marks or attempts == 1 or body.size > _COMPARED_BYTES:
@@ -149,7 +103,7 @@ class Backend(abc.ABC):
 
     async def put(self, key: str, body: Body) -> None:
         """Put a file whole, in place of what is there."""
-        await self.tried(lambda: self.send(key, body, mark=""))
+        await self.retry(lambda: self.send(key, body, mark=""))
 
     @abc.abstractmethod
     async def send(self, key: str, body: Body, *, mark: str) -> bool:
@@ -203,66 +157,27 @@ class Backend(abc.ABC):
     async def close(self) -> None:  # noqa: B027 -- some have nothing to close
         """Let go of connections."""
 
-    async def tried(self, call: Callable[[], Awaitable[Answer]]) -> Answer:
+    async def retry(self, call: Callable[[], Awaitable[Answer]]) -> Answer:
         """What the call gives; tried again, with growing pauses, while its errors may pass."""
+        return (await self._try(call))[0]
+
+    async def _try(self, call: Callable[[], Awaitable[Answer]]) -> tuple[Answer, int]:
+        """What the call gives, and how many attempts that took."""
         began_s = time.monotonic()
         for attempt in itertools.count(1):
             try:
-                return await call()
+                return await call(), attempt
             except (FaultError, UmpteenError):
                 raise
             except WrongOptionsError as error:
-                raise FaultError(error.trouble) from error
+                raise FaultError(error.fault) from error
             except Exception as error:  # every library has its own; `judge` knows them
-                trouble = self.judge(error)
+                fault = self.judge(error)
                 longest_s = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** min(attempt - 1, 10))
                 pause_s = longest_s * random.uniform(0.5, 1.0)
                 is_late = time.monotonic() + pause_s - began_s > self.patience_s
-                if not trouble.is_transient or is_late:
-                    raise FaultError(trouble) from error
+                if not fault.is_transient or is_late:
+                    raise FaultError(fault) from error
                 await self.recover(error)
             await asyncio.sleep(pause_s)
         raise AssertionError
-
-
-def read_number(options: dict[str, Any], name: str, usual: float) -> float:
-    """Take an option that is a number out of the others. Raises SettingsError."""
-    said = options.pop(name, usual)
-    try:
-        return float(said)
-    except (TypeError, ValueError):
-        raise SettingsError(f"the option {name} of the results is no number") from None
-
-
-def judge_network(error: BaseException) -> Fault | None:
-    """What an error of the system or its sockets means; None where it is of another kind."""
-    if isinstance(error, (TimeoutError, asyncio.TimeoutError)):
-        return Fault("no answer in time", CHECK_NETWORK, is_transient=True)
-    if isinstance(error, (ConnectionError, EOFError)):
-        return Fault("the connection was lost or refused", CHECK_NETWORK, is_transient=True)
-    if isinstance(error, OSError) and error.errno in _NETWORK:
-        return Fault(os.strerror(error.errno or 0), CHECK_NETWORK, is_transient=True)
-    if isinstance(error, PermissionError):
-        return Fault("permission denied", ASK_FOR_ACCESS)
-    return None
-
-
-async def gather(
-    call: Callable[..., Awaitable[Answer]], arguments: Iterable[tuple[Any, ...]]
-) -> list[Answer]:
-    """What the call gives for each, in order; some at once. The first error ends all."""
-    answers: dict[int, Answer] = {}
-    waiting = enumerate(arguments)
-
-    async def work() -> None:
-        for number, argument in waiting:
-            answers[number] = await call(*argument)
-
-    tasks = [asyncio.ensure_future(work()) for _ in range(IN_FLIGHT)]
-    try:
-        await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-    return [answers[number] for number in sorted(answers)]

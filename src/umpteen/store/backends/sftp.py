@@ -1,12 +1,7 @@
-"""Results behind an SSH server: files of a folder there, put whole by link and rename.
-
-sshfs makes the connection and its channels; files are written through those, because its own
-methods put nothing whole and look at more than they need.
-"""
+"""Results behind an SSH server: files of a folder there, put whole by link and rename."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import re
@@ -16,20 +11,19 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any, Callable
 
 from umpteen.errors import SettingsError
-from umpteen.store.backends.base import (
+from umpteen.store.backends.base import Backend, Body, Entry, retried
+from umpteen.store.backends.faults import (
     ASK_FOR_ACCESS,
     CHECK_NETWORK,
     CONNECT_S,
     READ_S,
-    Backend,
-    Body,
-    Entry,
     Fault,
-    WrongOptionsError,
-    gather,
+    Options,
     judge_network,
     read_number,
 )
+from umpteen.store.backends.loop import OpenOnce, gather
+from umpteen.store.backends.sftp_connection import SftpConnection, connect
 from umpteen.store.layout import JOB
 from umpteen.system.whole_files import written_whole
 
@@ -48,7 +42,8 @@ class SftpBackend(Backend):
 
     is_exclusive = True
 
-    def __init__(self, address: str, options: dict[str, Any]) -> None:
+    def __init__(self, address: str, options: Options) -> None:
+        super().__init__()
         host, _, path = address.partition("://")[2].partition("/")
         match = _HOST.fullmatch(host)
         if match is None:
@@ -60,20 +55,18 @@ class SftpBackend(Backend):
         named["host"] = named["host"].strip("[]")
         options = dict(options)
         read_s = read_number(options, "read_timeout", READ_S)
-        self.options: dict[str, Any] = {
+        self._options: dict[str, Any] = {
             "connect_timeout": read_number(options, "connect_timeout", CONNECT_S),
             "login_timeout": read_s,
             "keepalive_interval": read_s / _KEEPALIVES,
             "keepalive_count_max": _KEEPALIVES - 1,
-            "known_hosts": (),  # the user's own; sshfs would trust every host
+            "known_hosts": (),  # the user's own
             **named,
             **options,
-            "skip_instance_cache": True,
         }
-        if "port" in self.options:
-            self.options["port"] = int(read_number(self.options, "port", 22))
-        self.opening: asyncio.Lock | None = None
-        self.opened: Any = None
+        if "port" in self._options:
+            self._options["port"] = int(read_number(self._options, "port", 22))
+        self._connection: OpenOnce[SftpConnection] = OpenOnce(lambda: connect(self._options))
 
     async def send(self, key: str, body: Body, *, mark: str) -> bool:
         """One attempt to put a file; with a mark, False where there is one."""
@@ -94,56 +87,49 @@ class SftpBackend(Backend):
             await channel.remove(temporary)
         return made
 
+    @retried
     async def get(self, key: str, offset: int, size: int) -> bytes | None:
         """At most `size` bytes (-1: all) from `offset` on; offset -n: the last n bytes."""
         from asyncssh.sftp import SFTPNoSuchFile
 
-        async def get() -> bytes | None:
-            async with self._channel() as channel:
-                try:
-                    async with channel.open(self._path(key), "rb") as file:
-                        start, count = offset, size
-                        if size < 0:
-                            end = (await file.stat()).size or 0
-                            start = max(0, end + offset) if offset < 0 else offset
-                            count = max(0, end - start)
-                        content: bytes = await file.read(count, start)
-                except SFTPNoSuchFile:
-                    return None
-            return content
+        async with self._channel() as channel:
+            try:
+                async with channel.open(self._path(key), "rb") as file:
+                    if size < 0:
+                        end = (await file.stat()).size or 0
+                        offset = max(0, end + offset) if offset < 0 else offset
+                        size = max(0, end - offset)
+                    content: bytes = await file.read(size, offset)
+            except SFTPNoSuchFile:
+                return None
+        return content
 
-        return await self.tried(get)
-
+    @retried
     async def download(self, key: str, path: str) -> bool:
         """Copy a file to this machine, put whole; False if there is no such file."""
         from asyncssh.sftp import SFTPNoSuchFile
 
-        async def get() -> bool:
-            async with self._channel() as channel:
-                try:
-                    with written_whole(path) as temporary:
-                        await channel.get(self._path(key), temporary)
-                except SFTPNoSuchFile:
-                    return False
-            return True
+        async with self._channel() as channel:
+            try:
+                with written_whole(path) as temporary:
+                    await channel.get(self._path(key), temporary)
+            except SFTPNoSuchFile:
+                return False
+        return True
 
-        return await self.tried(get)
-
+    @retried
     async def entries(self, folder: str) -> Sequence[Entry]:
         """What is in a folder; nothing if there is no such folder."""
         from asyncssh.sftp import SFTPNoSuchFile
 
-        async def read() -> Sequence[Any]:
-            async with self._channel() as channel:
-                try:
-                    found: Sequence[Any] = await channel.readdir(self._path(folder))
-                except SFTPNoSuchFile:
-                    return ()
-            return found
-
+        async with self._channel() as channel:
+            try:
+                found = await channel.readdir(self._path(folder))
+            except SFTPNoSuchFile:
+                return ()
         return [
             Entry(each.filename, each.attrs.size or 0, stat.S_ISDIR(each.attrs.permissions or 0))
-            for each in await self.tried(read)
+            for each in found
             if each.filename not in {".", ".."}
         ]
 
@@ -159,16 +145,14 @@ class SftpBackend(Backend):
             prefixes = [f"{path}/" for path, entry in below if entry.is_folder]
         return found
 
+    @retried
     async def remove(self, key: str) -> None:
         """Remove a file, if it is there."""
         from asyncssh.sftp import SFTPNoSuchFile
 
-        async def remove() -> None:
-            async with self._channel() as channel:
-                with contextlib.suppress(SFTPNoSuchFile):
-                    await channel.remove(self._path(key))
-
-        await self.tried(remove)
+        async with self._channel() as channel:
+            with contextlib.suppress(SFTPNoSuchFile):
+                await channel.remove(self._path(key))
 
     async def remove_empty(self, is_ours: Callable[[str], bool]) -> None:
         """Remove the folders that are empty, the deepest first. No link is followed."""
@@ -189,40 +173,35 @@ class SftpBackend(Backend):
         """If it is empty."""
         from asyncssh.sftp import SFTPError
 
+        # Errors of every kind, as servers differ in what they say.
         async with self._channel() as channel:
-            with contextlib.suppress(
-                SFTPError
-            ):  # of every kind, as servers differ in what they say
+            with contextlib.suppress(SFTPError):
                 await channel.rmdir(self._path(folder))
 
+    @retried
     async def move(self, source: str, target: str) -> None:
         """Rename it; nothing if it is not there."""
         from asyncssh.sftp import SFTPNoSuchFile
 
         old, new = self._path(source), self._path(target)
 
-        async def move() -> None:
-            async with self._channel() as channel:
-                try:
+        async with self._channel() as channel:
+            try:
+                await _rename(channel, old, new)
+            except SFTPNoSuchFile:
+                if await channel.lexists(old):
+                    await channel.makedirs(new.rpartition("/")[0], exist_ok=True)
                     await _rename(channel, old, new)
-                except SFTPNoSuchFile:
-                    if await channel.lexists(old):
-                        await channel.makedirs(new.rpartition("/")[0], exist_ok=True)
-                        await _rename(channel, old, new)
 
-        await self.tried(move)
-
-    async def recover(self, error: Exception) -> None:  # noqa: ARG002 -- the client knows better
+    async def recover(self, error: Exception) -> None:  # noqa: ARG002 -- the connection knows better
         """Have another connection made where this one is lost."""
-        if self.opened is not None and self.opened.client.is_closed():
-            self.opened = None
+        if self._connection.opened and self._connection.opened.is_lost:
+            self._connection.forget()
 
     async def close(self) -> None:
         """Let go of the connection."""
-        opened, self.opened = self.opened, None
-        if opened is not None:
-            await opened._pool.close()  # noqa: SLF001
-            await opened._stack.aclose()  # noqa: SLF001
+        if connection := self._connection.forget():
+            await connection.close()
 
     def judge(self, error: Exception) -> Fault:
         """What an error of asyncssh, or of the connection below it, means."""
@@ -249,18 +228,8 @@ class SftpBackend(Backend):
 
     @contextlib.asynccontextmanager
     async def _channel(self) -> AsyncIterator[Any]:
-        if self.opening is None:
-            self.opening = asyncio.Lock()
-        async with self.opening:
-            if self.opened is None:
-                from sshfs import SSHFileSystem
-
-                try:
-                    self.opened = await asyncio.to_thread(SSHFileSystem, **self.options)
-                except (TypeError, ValueError) as error:
-                    raise WrongOptionsError("sftp", error) from error
-            pool = self.opened._pool  # noqa: SLF001
-        async with pool.get() as channel:
+        connection = self._connection.opened or await self._connection.get()
+        async with connection.channel() as channel:
             yield channel
 
 
