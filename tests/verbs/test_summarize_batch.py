@@ -13,7 +13,7 @@ from umpteen.formats.saturn_batch import Run
 from umpteen.model.ranges import format_ranges
 from umpteen.store.address import open_store
 from umpteen.store.directory import DirectoryStore
-from umpteen.verbs.summarize_batch import read_exit_codes
+from umpteen.verbs.summarize_batch import read_exit_codes, sort_runs
 
 
 class Requests(Counter[str]):
@@ -156,3 +156,12 @@ def test_outcomes_in_many_places_are_all_found(tmp_path: Path) -> None:
     for number, place in enumerate(places[:-1]):
         put(place, b"%d" % number)
     assert read_exit_codes(f"{one}/top", build_runs(places)) == [0, 1, 2, 3, 4, None]
+
+
+def test_runs_are_sorted_by_their_codes_and_get_the_words_of_sc() -> None:
+    runs = build_runs(["a", "b", "c", "d"])
+    found = sort_runs(runs, [0, None, -9, 0])
+    assert [run.status for run in runs] == ["completed", None, "error", "completed"]
+    assert [run.status_code for run in runs] == [0, None, -9, 0]
+    assert (found.completed, found.failed) == ([runs[0], runs[3]], [runs[2]])
+    assert found.unfinished == [runs[1]]
