@@ -6,9 +6,10 @@ import msgspec
 import pytest
 
 from umpteen.errors import SettingsError
+from umpteen.executors.feasibility import refuse_too_many_slots
 from umpteen.formats import read_job
 from umpteen.job.spec import Job
-from umpteen.submission.settings import detach, refuse_too_many_slots, resolve_settings
+from umpteen.submission.settings import detach, resolve_settings
 
 
 def read(**changes: object) -> Job:

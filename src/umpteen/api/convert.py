@@ -20,7 +20,7 @@ from umpteen.formats import read_job
 from umpteen.formats.flags import JobFlags, TaskFlags
 from umpteen.formats.native import TASK_KEYS, parse_executor
 from umpteen.formats.placeholders import refuse_placeholders
-from umpteen.formats.sources import choose_job_name, names_files
+from umpteen.formats.sources import STDIN, choose_job_name, names_files
 from umpteen.formats.task_options import parse_retries
 from umpteen.formats.tasks import parse_duration_field
 from umpteen.job.spec import Job as PlannedJob
@@ -187,11 +187,15 @@ def _read_content(
     except UnicodeEncodeError as error:
         raise InputError(f"{error.object[:40]!r} is not UTF-8 text") from None
     except InputError as error:
-        place, colon, message = error.message.partition(": ")
-        is_placed = bool(colon) and place.startswith("stdin")
-        raise InputError(
-            message if is_placed else error.message, error.hint, field=error.field
-        ) from None
+        raise InputError(_tell_unplaced(error), error.hint, field=error.field) from None
+
+
+def _tell_unplaced(error: InputError) -> str:
+    """The message without a line of the text that the reader was given, which nobody wrote."""
+    if error.file != STDIN:
+        return error.message
+    place = InputError("", file=error.file, line=error.line, column=error.column).message
+    return error.message.removeprefix(place)
 
 
 def _to_plain(value: Any) -> Any:

@@ -20,7 +20,9 @@ from typing import BinaryIO
 from umpteen.errors import InputError, nearest_hint
 from umpteen.formats.documents import Source
 
-__all__ = ["Inputs", "choose_job_name", "names_files"]
+__all__ = ["STDIN", "Inputs", "choose_job_name", "names_files"]
+
+STDIN = "stdin"  # what standard input is called in messages
 
 _JOB_EXTENSIONS = (".yaml", ".yml", ".json", ".jsonl", ".csv", ".txt", ".tsv")
 _SCRIPT = re.compile(
@@ -81,7 +83,7 @@ class Inputs:
         # `<(command)` of a shell is a pipe whose name says nothing, as standard input is.
         is_pipe = name == "-" or _PIPE.fullmatch(name) is not None
         folder = "" if is_pipe else os.path.dirname(path)
-        return Source("stdin" if is_pipe else name, data.removeprefix(_BOM), folder)
+        return Source(STDIN if is_pipe else name, data.removeprefix(_BOM), folder)
 
     def _read(self, name: str, path: str) -> bytes:
         if name == "-":
