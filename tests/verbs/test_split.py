@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,8 +32,9 @@ SORTED = SortedRuns(unfinished=[RUNS[3]], failed=[RUNS[0]], completed=[RUNS[1], 
 
 @pytest.fixture
 def ask() -> Callable[..., SplitRequest]:
-    def ask(**said: object) -> SplitRequest:
-        return SplitRequest(recipe="r.yaml", batch="b.json", folder="/c", **said)  # type: ignore[arg-type]
+    def ask(**said: Any) -> SplitRequest:
+        files: dict[str, Any] = {"recipe": "r.yaml", "batch": "b.json", "folder": "/c"}
+        return SplitRequest(**files, **said)
 
     return ask
 

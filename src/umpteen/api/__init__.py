@@ -53,12 +53,15 @@ def run(
 ) -> OpenJob:
     """Run what is not done of a job, and wait until all of it has ended.
 
-    job: a Job, a Task, a list of tasks, the path of a job file, or a command; values: of the
-    command's placeholders, by name. executor: where it runs, as in a job file, such as
-    `{"dask": {"scheduler_address": "tcp://…"}}`. timeout (`90` is seconds, `"15m"`), memory (`"4G"`), retries,
-    cpus and gpus are those of every task. only: an expression for the tasks that have their turn;
-    rerun: as the flag. verify: whether what is done has to have what it left, too. A task that fails raises nothing: look at `ok`. Raises InputError and
-    SettingsError for what cannot be, StoreError where results cannot be written.
+    job: a Job, a Task, a list of tasks, the path of a job file, or a command.
+    values: of the command's placeholders, by name.
+    executor: where it runs, as in a job file: `{"dask": {"scheduler_address": "tcp://…"}}`.
+    timeout (`90` is seconds, `"15m"`), memory (`"4G"`), retries, cpus, gpus: of every task.
+    only: an expression for the tasks that have their turn. rerun: as the flag.
+    verify: whether what is done must still have what it left.
+
+    A task that fails raises nothing: look at `ok`. Raises InputError and SettingsError for what
+    cannot be, StoreError where results cannot be written.
     """
     flags = build_flags(slots, results, executor, timeout, memory, retries, cpus, gpus)
     planned = build_job(job, values, name, flags)
@@ -83,7 +86,7 @@ def submit(
     rerun: str = "default",
     verify: bool = False,
 ) -> OpenJob:
-    """As `run`, but come back at once: the job goes on without this process."""
+    """As `run`, but return at once: the job goes on without this process."""
     flags = build_flags(slots, results, executor, timeout, memory, retries, cpus, gpus)
     planned = detach(build_job(job, values, name, flags))
     handle = _submit(planned, only, rerun, is_verified=verify)
@@ -92,7 +95,7 @@ def submit(
 
 @hinted()
 def collect(name: str | os.PathLike[str], *, progress: bool = True) -> OpenJob:
-    """Wait until a job has ended that was handed in before, here or elsewhere."""
+    """Wait until a job has ended that was submitted before, here or elsewhere."""
     return watch_job(collect_job(str(name)), progress=progress)
 
 

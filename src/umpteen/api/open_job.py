@@ -1,4 +1,4 @@
-"""A job that was submitted, as an object: how it stands, its tasks, and what can be done with it."""
+"""A job that was submitted: how it stands, its tasks, and what can be done with it."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ Which = str | int | TaskResult  # a task by its name, its position, or itself
 
 
 class OpenJob:
-    """A job that was handed in: how it stands, its tasks, and what can be done with it.
+    """A job that was submitted: how it stands, its tasks, and what can be done with it.
 
     Iterating gives a TaskResult for each task, in order, as it stands then. A task is also
     found by its name, its position or a slice, as in a mapping and in a list; `in` asks for a
@@ -192,7 +192,7 @@ class OpenJob:
 
     @hinted()
     def wait(self, *, progress: bool = False) -> OpenJob:
-        """Until it has ended; what nobody is at any more is handed in again."""
+        """Wait until it has ended; what nobody runs any more is submitted again."""
         return watch_job(collect(self.address), progress=progress)
 
     @hinted()

@@ -28,12 +28,12 @@ __all__ = [
 
 
 def is_open(history: History, index: int) -> bool:
-    """Whether a task was handed in, and has not come to an end."""
+    """Whether a task was submitted, and has not come to an end."""
     return history.batch_of[index] >= 0 and not IS_FINAL[history.states[index]]
 
 
 def is_cancelled(history: History) -> bool:
-    """Whether the mark stands at the newest batch: then nothing more is to be handed in."""
+    """Whether the mark stands at the newest batch: then nothing more is to be submitted."""
     return 0 < _newest(history) <= read_cancel_mark(history.store).upto
 
 
@@ -45,7 +45,7 @@ def record_marked(history: History, living: set[str]) -> bool:
     """Record as cancelled what the mark names one by one, in batches that nobody is at.
 
     Before these are closed, and their tasks get other numbers. Whether there was anything. The
-    caller holds the hand-in lock.
+    caller holds the submission lock.
     """
     names = list(history.batches)
     lost: dict[int, str] = {}
@@ -71,7 +71,7 @@ def refuse_adopted(history: History, chosen: Sequence[int]) -> None:
 def put_cancel_mark(history: History, chosen: Sequence[int] | None) -> None:
     """Raise the mark to the newest batch, for all tasks or those chosen.
 
-    The caller holds the hand-in lock.
+    The caller holds the submission lock.
     """
     newest = _newest(history)
     mark = read_cancel_mark(history.store)
@@ -85,7 +85,7 @@ def put_cancel_mark(history: History, chosen: Sequence[int] | None) -> None:
 def record_cancelled(history: History, batches: set[str], chosen: set[int]) -> None:
     """As a runner would, in a start of its own of each batch that none is at.
 
-    The caller holds the hand-in lock. Raises StoreError.
+    The caller holds the submission lock. Raises StoreError.
     """
     store = history.store
     clear_dead(history.identity)

@@ -1,4 +1,4 @@
-"""Watches a job until nobody runs it any more; what a batch left when it ended is submitted again."""
+"""Watches a job until nobody runs it any more; what a batch left is submitted again."""
 
 from __future__ import annotations
 

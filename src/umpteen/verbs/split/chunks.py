@@ -1,4 +1,4 @@
-"""The folder of a split: chunks and recipe, made beside those of an earlier split, then put there."""
+"""The folder of a split: chunks and recipe, made apart, then put in place of older ones."""
 
 from __future__ import annotations
 
