@@ -106,7 +106,7 @@ def parse_size(given: Any) -> int | None:
 def build_job(
     job: Any, values: Mapping[str, Any] | None, name: str | None, flags: JobFlags
 ) -> PlannedJob:
-    """The settled job, whatever was given. Raises InputError and SettingsError."""
+    """The job with complete settings, whatever was given. Raises InputError and SettingsError."""
     name = None if name is None else str(name)
     if isinstance(job, str) and values is not None:
         name = choose_job_name(job) if name is None else name
