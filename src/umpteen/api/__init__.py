@@ -16,7 +16,7 @@ from typing import Any
 
 from umpteen.api.convert import build_flags, build_job
 from umpteen.api.errors import hinted
-from umpteen.api.open_job import OpenJob, TaskResult, watch_job
+from umpteen.api.open_jobs import OpenJob, TaskResult, watch_job
 from umpteen.api.spec import Job, Task, Work
 from umpteen.errors import InputError, nearest_hint
 from umpteen.job.spec import Job as PlannedJob

@@ -320,7 +320,7 @@ def test_python_names_are_typed_for_checkers(umpteen: Umpteen) -> None:
         cwd=umpteen.folder, capture_output=True, text=True, check=False,
         env=umpteen.environment | {"MYPYPATH": str(SOURCE)},
     )  # fmt: skip
-    assert 'Revealed type is "umpteen.api.open_job.OpenJob"' in done.stdout
+    assert 'Revealed type is "umpteen.api.open_jobs.OpenJob"' in done.stdout
     assert 'Revealed type is "int | None"' in done.stdout
 
 
