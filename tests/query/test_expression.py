@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from umpteen.errors import InputError
+from umpteen.job.spec import Task
+from umpteen.model.record import Record
 from umpteen.query.expression import PLAN_FIELDS, compile_where
+from umpteen.query.facts import TaskFacts
 
 
-def facts(**more: Any) -> dict[str, Any]:
-    return {
-        "name": "lr=0.1,seed=7", "index": 3, "state": "failed", "tags": ["paper", "big"],
-        "parameters": {"lr": "0.10", "kind": "linear", "name": "p"},
-        "attempt": 2, "exit_code": 137, "signal": None, "reason": "", "seconds": 12.5,
-        "peak_mb": 4000.0, **more,
-    }  # fmt: skip
+PARAMETERS = {"lr": "0.10", "kind": "linear", "name": "p"}
+
+
+def facts(parameters: dict[str, str] = PARAMETERS) -> TaskFacts:
+    task = Task("true", "lr=0.1,seed=7", tags=["paper", "big"], parameters=parameters)
+    ended = Record(3, "", 2, "failed", exit_code=137, seconds=12.5, peak_kb=4000 * 1024)
+    return TaskFacts(task, 3, "failed", "token", ended)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any, overload
 
 from umpteen.api.convert import parse_count, parse_size, parse_timeout
@@ -11,7 +11,7 @@ from umpteen.api.errors import hinted
 from umpteen.errors import EXIT_INTERRUPTED
 from umpteen.model.record import Record
 from umpteen.query.expression import compile_where
-from umpteen.query.facts import read_facts
+from umpteen.query.facts import TaskFacts, read_facts
 from umpteen.query.failures import describe_end
 from umpteen.query.find import open_history
 from umpteen.query.liveness import read_status
@@ -47,13 +47,13 @@ def watch_job(handle: JobHandle, *, progress: bool) -> OpenJob:
 class TaskResult:
     """One task of a job, and what its newest attempt left."""
 
-    def __init__(self, job: OpenJob, facts: Mapping[str, Any]) -> None:
+    def __init__(self, job: OpenJob, facts: TaskFacts) -> None:
         self._job, self._facts = job, facts
-        self.name: str = facts["name"]
-        self.index: int = facts["index"]
-        self.state: str = facts["state"]
-        self.parameters: dict[str, str] = facts["parameters"]
-        self.record: Record | None = facts["record"]
+        self.name: str = facts.name
+        self.index: int = facts.index
+        self.state: str = facts.state
+        self.parameters: dict[str, str] = dict(facts.parameters)
+        self.record: Record | None = facts.record
 
     def __repr__(self) -> str:
         return f"TaskResult({self.name!r}, {self.state!r})"
@@ -85,7 +85,7 @@ class TaskResult:
     def _outputs(self) -> Outputs:
         facts = self._facts
         return find_outputs(
-            self._job.history, facts["task"], facts["token"], self.record, is_newest=_is_over(facts)
+            self._job.history, facts.task, facts.token, self.record, is_newest=facts.is_over
         )
 
     @property
@@ -102,11 +102,6 @@ class TaskResult:
     def stderr(self) -> str:
         """What it printed to stderr; empty where there is nothing."""
         return _read_text(self._outputs, "stderr")
-
-
-def _is_over(facts: Mapping[str, Any]) -> bool:
-    """Whether its newest record tells of what is in its folder: no attempt has begun since."""
-    return facts["state"] not in ("waiting", "running")
 
 
 def _read_text(outputs: Outputs, name: str) -> str:

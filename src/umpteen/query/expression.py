@@ -1,7 +1,7 @@
 """Expressions that choose tasks: `state=failed and (exit_code=137 or peak_mb>4000)`.
 
-Text in, a test of one task's facts out (see `lookup.read_facts`). A descent by hand over a
-grammar of five lines; nothing is ever evaluated as code.
+Text in, a test of one task's facts out. A recursive descent over a grammar of five lines;
+nothing is ever evaluated as code.
 
     any   = all { "or" all }                  name  = a field, or a parameter of the task
     all   = one { "and" one }                 value = up to the next blank or ")", or quoted
@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol
 
 from umpteen.errors import InputError, nearest_hint
 from umpteen.model.states import STATES
@@ -28,8 +28,6 @@ FIELDS = (
     *("start_s", "end_s", "stdout_bytes", "stderr_bytes"),
 )
 
-_Facts = Mapping[str, Any]
-_Test = Callable[[_Facts], bool]
 _BLANK = re.compile(r"\s*")
 _WORD = re.compile(r"(and|or|not)\b(?!\s*(?:[=<>~]|!=))")
 _NAME = re.compile(r"[^\s()=!<>~\"']+")
@@ -41,6 +39,22 @@ _PARAMETER = "param."
 _MAX_DEPTH = 100
 _HINT = "write it as: state=failed and (exit_code=137 or lr<0.1)"
 _PLAN_HINT = "write it as: tag=big and (index<10 or lr<0.1)"
+
+
+class _Facts(Protocol):
+    """A task's facts: these, and an attribute for each of FIELDS that may be asked for."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def tags(self) -> Sequence[str]: ...
+
+    @property
+    def parameters(self) -> Mapping[str, str]: ...
+
+
+_Test = Callable[[_Facts], bool]
 
 
 class Where:
@@ -151,14 +165,14 @@ class _Parser:
                 raise self._refuse(start, message, known)
             name = name.removeprefix(_PARAMETER)
             self.names.add(name)
-            return lambda facts: fits(facts["parameters"].get(name))
+            return lambda facts: fits(facts.parameters.get(name))
         if field == "tag":
             if sign == "!=":
-                return lambda facts: all(fits(tag) for tag in facts["tags"])
-            return lambda facts: any(fits(tag) for tag in facts["tags"])
+                return lambda facts: all(fits(tag) for tag in facts.tags)
+            return lambda facts: any(fits(tag) for tag in facts.tags)
         if field == "state" and sign in ("=", "==", "!=") and value not in STATES:
             raise self._refuse(at, f"there is no state {value!r}", nearest_hint(value, STATES))
-        return lambda facts: fits(facts[field])
+        return lambda facts: fits(getattr(facts, field))
 
     # --- text ---------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ import msgspec
 
 from umpteen.errors import SettingsError, StoreError
 from umpteen.history.history import History
-from umpteen.query.facts import read_facts
+from umpteen.query.facts import TaskFacts, read_facts
 from umpteen.query.outputs import Outputs, find_outputs
 
 __all__ = ["METRICS", "Table", "list_rows", "read_table"]
@@ -56,34 +56,41 @@ def read_table(history: History, *, are_typed: bool = True) -> Table:
     parameters are the text that was written.
     """
     facts = read_facts(history)
+    given: list[Mapping[str, Any]] = [each.parameters for each in facts]
     if are_typed:
-        _type_parameters(facts)
+        given = _type_parameters(given)
     complaints: list[str] = []
     files = _read_files(history, facts, complaints)
     metrics = [
-        _read_metrics(fact, written, complaints) for fact, written in zip(facts, files, strict=True)
+        _read_metrics(each.name, written, complaints)
+        for each, written in zip(facts, files, strict=True)
     ]
-    parameters = _name_columns(_PARAMETER, [fact["parameters"] for fact in facts], metrics)
-    measured = _name_columns(_METRIC, metrics, [fact["parameters"] for fact in facts])
+    parameters = _name_columns(_PARAMETER, given, metrics)
+    measured = _name_columns(_METRIC, metrics, given)
     columns = [*_FIRST, *parameters.values(), *_LAST, *measured.values()]
     rows = (
-        _build_row(columns, fact, parameters, found, measured)
-        for fact, found in zip(facts, metrics, strict=True)
+        {
+            **dict.fromkeys(columns),
+            **_list_facts(each),
+            **{parameters[name]: value for name, value in filled.items()},
+            **{measured[name]: value for name, value in found.items()},
+        }
+        for each, filled, found in zip(facts, given, metrics, strict=True)
     )
     return Table(columns, rows, complaints)
 
 
-def _type_parameters(facts: Sequence[dict[str, Any]]) -> None:
-    """Make numbers of what is a number in all tasks that have it: a column has one type."""
+def _type_parameters(given: Sequence[Mapping[str, str]]) -> list[Mapping[str, Any]]:
+    """With numbers for what is a number in all tasks that have it: a column has one type."""
     texts: dict[str, set[str]] = {}
-    for fact in facts:
-        for name, text in fact["parameters"].items():
+    for parameters in given:
+        for name, text in parameters.items():
             texts.setdefault(name, set()).add(text)
     numbers = {name: _parse_numbers(found) for name, found in texts.items()}
-    for fact in facts:
-        fact["parameters"] = {
-            name: numbers[name].get(text, text) for name, text in fact["parameters"].items()
-        }
+    return [
+        {name: numbers[name].get(text, text) for name, text in parameters.items()}
+        for parameters in given
+    ]
 
 
 def _parse_numbers(texts: Collection[str]) -> dict[str, float]:
@@ -115,24 +122,13 @@ def _name_columns(
     return columns
 
 
-def _build_row(
-    columns: Sequence[str],
-    fact: Mapping[str, Any],
-    parameters: Mapping[str, str],
-    found: Mapping[str, Any],
-    measured: Mapping[str, str],
-) -> dict[str, Any]:
-    row: dict[str, Any] = dict.fromkeys(columns)
-    for name in _FIRST:
-        row[name] = fact[name]
-    for name, value in fact["parameters"].items():
-        row[parameters[name]] = value
-    if fact["record"] is not None:
-        for name in _LAST:
-            row[name] = fact[name] if name in fact else _show_time(fact[name + "_s"])
-    for name, value in found.items():
-        row[measured[name]] = value
-    return row
+def _list_facts(facts: TaskFacts) -> dict[str, Any]:
+    """The columns of the task itself; those of an attempt only where it has one."""
+    shown = {name: getattr(facts, name) for name in _FIRST}
+    if facts.record is None:
+        return shown
+    times = {"start": _show_time(facts.start_s), "end": _show_time(facts.end_s)}
+    return {**shown, **{name: times.get(name) or getattr(facts, name) for name in _LAST}}
 
 
 def _show_time(then_s: float) -> str:
@@ -145,14 +141,13 @@ def _show_time(then_s: float) -> str:
 
 
 def _read_files(
-    history: History, facts: Sequence[Mapping[str, Any]], complaints: list[str]
+    history: History, facts: Sequence[TaskFacts], complaints: list[str]
 ) -> list[bytes | None]:
     """What each task wrote to its metrics; None where there is none. All of a store at once."""
     places = {
         number: place
-        for number, fact in enumerate(facts)
-        if fact["record"] is not None
-        and (place := _find_place(history, fact, complaints)) is not None
+        for number, each in enumerate(facts)
+        if each.record is not None and (place := _find_place(history, each, complaints)) is not None
     }
     found: list[bytes | None] = [None] * len(facts)
     for store in dict.fromkeys(place.store for place in places.values()):
@@ -160,18 +155,17 @@ def _read_files(
         try:
             contents = store.read_many([(places[n].key(METRICS), 0, _TOO_MANY) for n in mine])
         except StoreError:  # one that cannot be read is not to cost the others
-            contents = [_read_file(places[n], facts[n]["name"], complaints) for n in mine]
+            contents = [_read_file(places[n], facts[n].name, complaints) for n in mine]
         for number, content in zip(mine, contents, strict=True):
             found[number] = content
     return found
 
 
-def _find_place(history: History, fact: Mapping[str, Any], complaints: list[str]) -> Outputs | None:
+def _find_place(history: History, facts: TaskFacts, complaints: list[str]) -> Outputs | None:
     try:
-        is_over = fact["state"] not in ("waiting", "running")
-        return find_outputs(history, fact["task"], fact["token"], fact["record"], is_newest=is_over)
+        return find_outputs(history, facts.task, facts.token, facts.record, is_newest=facts.is_over)
     except (StoreError, SettingsError) as error:  # one that cannot be read
-        complaints.append(f"{fact['name']}: {METRICS} left out: {error}")
+        complaints.append(f"{facts.name}: {METRICS} left out: {error}")
         return None
 
 
@@ -183,27 +177,25 @@ def _read_file(place: Outputs, name: str, complaints: list[str]) -> bytes | None
         return None
 
 
-def _read_metrics(
-    fact: Mapping[str, Any], written: bytes | None, complaints: list[str]
-) -> dict[str, Any]:
+def _read_metrics(name: str, written: bytes | None, complaints: list[str]) -> dict[str, Any]:
     """The object that a task wrote, flat; empty where it wrote none."""
     if written is None:
         return {}
     if len(written) == _TOO_MANY:
-        complaints.append(f"{fact['name']}: {METRICS} left out: it is larger than 16 MB")
+        complaints.append(f"{name}: {METRICS} left out: it is larger than 16 MB")
         return {}
     try:
         content = json.loads(written)
     except (ValueError, RecursionError) as error:
-        complaints.append(f"{fact['name']}: {METRICS} left out: {error}")
+        complaints.append(f"{name}: {METRICS} left out: {error}")
         return {}
     if not isinstance(content, dict):
-        complaints.append(f"{fact['name']}: {METRICS} left out: it is no JSON object")
+        complaints.append(f"{name}: {METRICS} left out: it is no JSON object")
         return {}
     found = dict(_flatten(content))
-    for name in [name for name, value in found.items() if not _can_be_written(name, value)]:
-        complaints.append(f"{fact['name']}: {name!r} of {METRICS} left out: it cannot be written")
-        del found[name]
+    for key in [key for key, value in found.items() if not _can_be_written(key, value)]:
+        complaints.append(f"{name}: {key!r} of {METRICS} left out: it cannot be written")
+        del found[key]
     return found
 
 

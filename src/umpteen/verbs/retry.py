@@ -100,7 +100,7 @@ def _choose_tasks(job: Job, history: History, rerun: Rerun) -> set[str]:
     wanted = set(find_names(history, names, rerun.tasks)) if rerun.tasks else set(names)
     if rerun.where is not None:
         rerun.where.check(task.parameters for task in job.tasks)
-        wanted &= {fact["name"] for fact in read_facts(history) if rerun.where(fact)}
+        wanted &= {facts.name for facts in read_facts(history) if rerun.where(facts)}
     if len(wanted) == len(names):
         return wanted
     states = history.states

@@ -8,6 +8,7 @@ from umpteen.job.spec import Job, Task
 from umpteen.planning.choosing import Chosen
 from umpteen.planning.plan import Plan
 from umpteen.query.expression import Where
+from umpteen.query.facts import TaskFacts
 from umpteen.submission.plan import Scope, preview
 from umpteen.submission.read_back import read_history
 from umpteen.submission.settings import open_executor_of
@@ -54,13 +55,6 @@ def choose_where(where: Where, job: Job) -> Chosen:
     where.check(task.parameters for task in job.tasks)
 
     def only(index: int, task: Task) -> bool:
-        return where(
-            {
-                "name": task.name or str(index),
-                "index": index,
-                "tags": task.tags or [],
-                "parameters": task.parameters or {},
-            }
-        )
+        return where(TaskFacts(task, index))
 
     return only
