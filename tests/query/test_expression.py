@@ -12,7 +12,6 @@ from umpteen.model.record import Record
 from umpteen.query.expression import PLAN_FIELDS, compile_where
 from umpteen.query.facts import TaskFacts
 
-
 PARAMETERS = {"lr": "0.10", "kind": "linear", "name": "p"}
 
 

@@ -17,16 +17,15 @@ from umpteen.history.history import History
 from umpteen.model.record import Record
 from umpteen.query.failures import Failure, choose_failures, read_failure
 from umpteen.query.registry import register
-from umpteen.report.run import (
-    FoldedCounts,
-    fit_progress,
+from umpteen.query.unrun import UnrunCounts
+from umpteen.report.plan import render_plan
+from umpteen.report.run import fit_progress, render_end, render_start
+from umpteen.report.status import (
     render_bar,
     render_counts,
-    render_end,
     render_failures,
     render_left,
-    render_plan,
-    render_start,
+    render_unrun,
     status_to_dict,
 )
 from umpteen.report.text import render_ago, render_seconds, render_table, shorten_path
@@ -238,14 +237,14 @@ def test_failures_with_long_names_each_have_their_command_below() -> None:
     assert all(len(line) <= 80 for line in lines)
 
 
-def make_folds(tmp_path: Path, records: list[Record]) -> FoldedCounts:
+def make_folds(tmp_path: Path, records: list[Record]) -> UnrunCounts:
     store = DirectoryStore(str(tmp_path / "store"))
     last = len(records) - 1
     put_hand_in(store, 1, [{"command": "a"}] * len(records), {"1": f"0-{last}"})
     put_batch(store, "1", f"0-{last}", [f"t-{n}" for n in range(len(records))])
     history = History(store)
     history.refresh()
-    folds = FoldedCounts()
+    folds = UnrunCounts()
     for record in records:
         folds.add(history, "1", record)
     return folds
@@ -258,7 +257,7 @@ def test_folds_have_a_line_for_each_reason(tmp_path: Path) -> None:
         Record(n, "", 1, "cancelled", reason="not started after 3 failed") for n in range(62, 70)
     ]
     records += [Record(70, "", 1, "cancelled", signal=15)]
-    assert make_folds(tmp_path, records).render() == [
+    assert render_unrun(make_folds(tmp_path, records).list_groups()) == [
         " 60 skipped after prep, which failed",
         " 8 cancelled: not started after 3 failed",
         " 2 skipped after tasks that were skipped (t-60, t-61)",
@@ -269,7 +268,7 @@ def test_folds_have_a_line_for_each_reason(tmp_path: Path) -> None:
 def test_folds_name_the_few_of_a_reason_beside_many_of_another(tmp_path: Path) -> None:
     reasons = ["after a, which failed"] * 9 + ["after b, which failed"] * 2
     records = [Record(n, "", 1, "skipped", reason=reason) for n, reason in enumerate(reasons)]
-    assert make_folds(tmp_path, records).render() == [
+    assert render_unrun(make_folds(tmp_path, records).list_groups()) == [
         " 9 skipped after a, which failed",
         " 2 skipped after b, which failed (t-9, t-10)",
     ]
@@ -281,7 +280,7 @@ def test_folds_differing_in_whom_they_were_after_are_one_line(tmp_path: Path) ->
         Record(n, "", 1, "skipped", reason=f"after prep-{n}, which {end}")
         for n, end in enumerate(ends)
     ]
-    assert make_folds(tmp_path, records).render() == [
+    assert render_unrun(make_folds(tmp_path, records).list_groups()) == [
         " 40 skipped after tasks that failed",
         " 3 skipped after tasks that were cancelled (t-40, t-41, t-42)",
         " 1 skipped after prep-43, which timed out (t-43)",
@@ -291,7 +290,7 @@ def test_folds_differing_in_whom_they_were_after_are_one_line(tmp_path: Path) ->
 
 def test_folds_for_many_reasons_are_few_lines(tmp_path: Path) -> None:
     records = [Record(n, "", 1, "cancelled", reason=f"reason {n}") for n in range(40)]
-    lines = make_folds(tmp_path, records).render(30)
+    lines = render_unrun(make_folds(tmp_path, records).list_groups(), 30)
     assert len(lines) == 6
     assert lines[-1] == " 35 more skipped or cancelled…"
 

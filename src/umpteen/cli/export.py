@@ -15,8 +15,8 @@ import msgspec
 
 from umpteen.cli.options import job_argument
 from umpteen.errors import SettingsError, StoreError
-from umpteen.query.find import open_history
-from umpteen.query.table import Table, read_table
+from umpteen.query.job_view import JobView
+from umpteen.query.table import Table
 from umpteen.report.printing import say
 from umpteen.store.address import make_absolute
 from umpteen.system.whole_files import written_whole
@@ -49,7 +49,7 @@ def export_command(name: str, *, as_csv: bool, as_json: bool, output: str | None
         hint = f"give a file in it: --output {os.path.join(output, 'job.csv')}"
         raise SettingsError(f"--output: {output!r} is a folder", hint)
     make_absolute(output or "/")  # refuses what nobody can find again
-    table = read_table(open_history(name), are_typed=as_json)
+    table = JobView.open(name).read_table(are_typed=as_json)
     if output is None:
         file = io.TextIOWrapper(sys.stdout.buffer, "utf-8", newline="")
         try:

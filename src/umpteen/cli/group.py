@@ -20,11 +20,14 @@ from umpteen.errors import (
     EXIT_INTERRUPTED,
     EXIT_WRONG_USE,
     BackendError,
+    ErrorCode,
     OutputError,
     ReaderLeftError,
     SettingsError,
     UmpteenError,
+    find_nearest,
     nearest_hint,
+    say_nearest,
 )
 from umpteen.report.printing import guard_stdout
 from umpteen.system.streams import never_mind_stderr
@@ -171,8 +174,7 @@ def _explain(error: Exception) -> UmpteenError:
     from umpteen.system.spawn import explain_shortage
 
     said = f"unexpected: {type(error).__name__}: {error}"
-    hint = "--debug shows where; please report it"
-    return explain_shortage(error) or UmpteenError(said, hint)
+    return explain_shortage(error) or UmpteenError(said, code=ErrorCode.UNEXPECTED)
 
 
 def _translate(error: click.ClickException, arguments: Sequence[str]) -> UmpteenError:
@@ -193,9 +195,6 @@ def _translate(error: click.ClickException, arguments: Sequence[str]) -> Umpteen
         is_flag = isinstance(error.param, click.Option)
         flag = error.param.opts[0] if is_flag else error.param.human_readable_name
         message = f"{flag}: {error.message.rstrip('.')}"
-        if isinstance(error.param.type, click.IntRange):
-            given = error.message.partition(" is not ")[0]
-            message = f"{flag}: {given} is no whole number of at least {error.param.type.min}"
     return SettingsError(message, hint)
 
 
@@ -204,12 +203,13 @@ def _hint_flag(flag: str, context: click.Context, arguments: Sequence[str]) -> s
     if flag in _MEANT_FLAGS:
         return _MEANT_FLAGS[flag]
     options = [name for p in context.command.get_params(context) for name in p.opts]
-    nearest = nearest_hint(flag, [o for o in options if o.startswith("--")])
+    flags = sorted(o for o in options if o.startswith("--"))
     command = _hint_command(flag, context, arguments)
     if not command:
-        return nearest
-    is_near = nearest.startswith("did you mean")
-    return f"{nearest} A command with flags goes in quotes: {command}" if is_near else command
+        return nearest_hint(flag, flags)
+    near = find_nearest(flag, flags)
+    nearest = f"{say_nearest(near)} A command with flags goes in quotes: " if near else ""
+    return nearest + command
 
 
 def _hint_value(flag: str, arguments: Sequence[str]) -> str:

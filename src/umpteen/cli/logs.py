@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from umpteen.cli.options import TaskCommand, complete_task, job_argument, one_task
+from umpteen.cli.options import TaskCommand, WholeNumber, complete_task, job_argument, one_task
 from umpteen.errors import EXIT_SOME_FAILED, EXIT_SUCCEEDED, SettingsError
 from umpteen.report.printing import say
 from umpteen.verbs.logs import TaskLog, open_log, read_all, read_chunks
@@ -29,7 +29,7 @@ Examples:
 @job_argument
 @click.argument("task", shell_complete=complete_task)
 @click.option("--stderr", "is_stderr", is_flag=True, help="stderr in place of stdout.")
-@click.option("--attempt", type=click.IntRange(min=1), help="That one, in place of the newest.")
+@click.option("--attempt", type=WholeNumber(min=1), help="That one, in place of the newest.")
 @click.option("--follow", "-f", is_flag=True, help="Go on until the task has ended.")
 @click.option("--json", "as_json", is_flag=True, help="All of it, of each attempt, as JSON.")
 def logs_command(

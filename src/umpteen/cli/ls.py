@@ -15,7 +15,7 @@ from umpteen.query.job_list import Pending, read_far, read_near
 from umpteen.query.registry import RESULTS_FOLDER, list_entries
 from umpteen.query.status import UNREAD, JobStatus
 from umpteen.report.printing import say
-from umpteen.report.run import status_to_dict
+from umpteen.report.status import status_to_dict
 from umpteen.report.text import render_ago, render_table, shorten_place
 from umpteen.store.address import is_remote
 

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from umpteen.errors import InputError, SettingsError, UmpteenError
+from umpteen.errors import ErrorCode, InputError, SettingsError, UmpteenError
 from umpteen.query.expression import FIELDS, PLAN_FIELDS, Where, compile_where
-from umpteen.query.registry import find_address, find_addresses, is_job
-from umpteen.report.text import shorten_job, shorten_path
-from umpteen.store.address import parse_address
+from umpteen.query.job_names import find_job
 from umpteen.units import parse_duration_s
 
 if TYPE_CHECKING:
@@ -22,11 +19,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "TaskCommand",
+    "WholeNumber",
     "complete_file",
     "complete_name",
     "complete_task",
-    "find_job",
-    "is_job_file",
     "job_argument",
     "one_task",
     "read_duration",
@@ -36,8 +32,6 @@ __all__ = [
     "refuse_loose",
     "watch_options",
 ]
-
-_COMPLETED, _COMPLETED_BYTES = 1000, 1 << 20
 
 _Verb = TypeVar("_Verb", bound=Callable[..., Any])
 _Value = TypeVar("_Value")
@@ -58,6 +52,27 @@ class TaskCommand(click.Command):
         return super().parse_args(ctx, [args[0], *others, "--", *tasks])
 
 
+class WholeNumber(click.IntRange):
+    """A number of at least so many; says what was given where it is none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The number. Raises click.BadParameter."""
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter as error:
+            given = int(value) if _is_number(value) else repr(value)
+            message = f"{given} is no whole number of at least {self.min}"
+            raise click.BadParameter(message, ctx, param) from error
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        int(value)
+    except ValueError:
+        return False
+    return True
+
+
 def job_argument(verb: _Verb) -> _Verb:
     """The NAME of a job that was handed in, completed from the registry.
 
@@ -69,35 +84,6 @@ def job_argument(verb: _Verb) -> _Verb:
 
 def _read_job(_: click.Context, __: click.Parameter, value: str) -> str:
     return find_job(value)
-
-
-def find_job(word: str, name: str | None = None) -> str:
-    """What stands for a job that is given by its name, its address, or a job file or run file.
-
-    A file means the job at the address where it would run from here, and no other.
-    name: of the job, where it is not the one that the file says. Raises InputError.
-    """
-    if name is None and not is_job_file(word):
-        return word
-    from umpteen.formats import read_names
-
-    found, address = read_names(word, name)
-    if not is_job(address):
-        raise _no_such_job(word, found, address)
-    return shorten_job(found, parse_address(address))
-
-
-def _no_such_job(file: str, name: str, address: str) -> InputError:
-    others = [shorten_path(other) for other in find_addresses(name)]
-    hint = f"of that name there is {' and '.join(others)}: give its address" if others else None
-    where = shorten_path(parse_address(address))
-    message = f"{file} has not been run from here: there is no job at {where}"
-    return InputError(message, hint or "umpteen ls shows all jobs")
-
-
-def is_job_file(word: str) -> bool:
-    """Whether a word names a file, and no job is called that."""
-    return os.path.isfile(word) and not find_addresses(word)
 
 
 def complete_file(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -122,7 +108,7 @@ def one_task(wanted: str, verb: str) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        if not any(sign in wanted for sign in "*?[") or not error.message.startswith("no task"):
+        if error.code is not ErrorCode.NO_TASK or not any(sign in wanted for sign in "*?["):
             raise
         message = f"{error}: {verb} takes one task, no pattern"
         raise InputError(message, "cancel and retry take patterns") from None
@@ -143,28 +129,13 @@ def complete_task(
     """The tasks of the job that begin like that, of the first so many."""
     from click.shell_completion import CompletionItem
 
+    from umpteen.query.completion import list_first_tasks
+
     try:
-        names = _list_tasks(str(context.params["name"]))
+        names = list_first_tasks(str(context.params["name"]))
         return [CompletionItem(name) for name in names if name.startswith(incomplete)]
     except (UmpteenError, KeyError):
         return []
-
-
-def _list_tasks(job: str) -> list[str]:
-    """Their names, from the beginning of what was handed in first: it has to be quick."""
-    import msgspec
-
-    from umpteen.history.files import TaskLine
-    from umpteen.store.address import is_remote, open_store
-    from umpteen.store.layout import tasks_key
-
-    address = find_address(job)
-    if is_remote(address):  # who types does not wait for a network
-        return []
-    content = open_store(address).read(tasks_key(1), size=_COMPLETED_BYTES) or b""
-    lines = content[: content.rfind(b"\n") + 1].splitlines()[:_COMPLETED]
-    tasks = [msgspec.json.decode(line, type=TaskLine) for line in lines]
-    return [task.name or str(index) for index, task in enumerate(tasks)]
 
 
 def watch_options(verb: _Verb) -> _Verb:

@@ -13,10 +13,8 @@ import click
 
 from umpteen.cli.options import job_argument
 from umpteen.errors import EXIT_SOME_FAILED, EXIT_SUCCEEDED, SettingsError
-from umpteen.history.history import History
-from umpteen.model.states import STATES
-from umpteen.query.files import LeftOut, Pulled, list_task_files, pull
-from umpteen.query.find import open_history
+from umpteen.query.files import LeftOut, Pulled
+from umpteen.query.job_view import JobView
 from umpteen.report.printing import say
 from umpteen.report.text import render_number, render_size, shorten_path
 from umpteen.store.address import make_absolute
@@ -71,14 +69,14 @@ def results_command(
     copied is named at the end: links that lead out of a task's results, pipes and the like, and
     what would replace a file in DEST that was not pulled; exit code 1 for such a file.
     """
-    history = open_history(name)
+    job = JobView.open(name)
     if dest is None and (include or exclude or force):
         raise SettingsError("--include, --exclude and --force are for copies", "say where to: DEST")
     if dest is not None:
         make_absolute(dest)  # refuses what nobody can find again
-        pulls = pull(history, dest, include, exclude, force=force)
+        pulls = job.pull(dest, include, exclude, force=force)
         return _show_pull(pulls, dest, as_json=as_json)
-    return _list(history, as_json=as_json)
+    return _list(job, as_json=as_json)
 
 
 def _show_pull(pulls: Iterable[Pulled], dest: str, *, as_json: bool) -> int:
@@ -102,10 +100,10 @@ def _show_pull(pulls: Iterable[Pulled], dest: str, *, as_json: bool) -> int:
     return EXIT_SOME_FAILED if is_lacking else EXIT_SUCCEEDED
 
 
-def _list(history: History, *, as_json: bool) -> int:
+def _list(job: JobView, *, as_json: bool) -> int:
     count = total = 0
     left_out: list[LeftOut] = []
-    for index, task, outputs, found in list_task_files(history, left_out):
+    for index, task, outputs, found in job.list_files(left_out):
         files = [each.path[len(_RESULTS) :] for each in found if each.path.startswith(_RESULTS)]
         total += 1
         count += bool(files)
@@ -113,7 +111,7 @@ def _list(history: History, *, as_json: bool) -> int:
             shown: dict[str, Any] = {
                 "name": task.name,
                 "index": index,
-                "state": STATES[history.states[index]],
+                "state": job.state_of(index),
                 "parameters": task.parameters,
                 "folder": outputs.address,
                 "files": files,
@@ -123,7 +121,7 @@ def _list(history: History, *, as_json: bool) -> int:
             for file in files:
                 say(shorten_path(os.path.join(outputs.address, _RESULTS, file)))
     if not as_json:
-        where = shorten_path(history.store.address)
+        where = shorten_path(job.address)
         say(f"{count:,} of {total:,} tasks left results in {where}", err=True)
         _show_left_out(left_out)
     return EXIT_SUCCEEDED

@@ -9,6 +9,7 @@ import click
 
 from umpteen.cli.options import (
     TaskCommand,
+    WholeNumber,
     complete_task,
     job_argument,
     read_duration,
@@ -41,7 +42,7 @@ Examples:
 @click.option("--where", callback=read_where, metavar="EXPR", help="Of these, only such tasks.")
 @click.option("--timeout", callback=read_duration, help="Of one task, from now on: 90, 15m, 2h.")
 @click.option("--memory", callback=read_memory, help="That each needs from now on: 512M, 8G.")
-@click.option("--slots", type=click.IntRange(min=1), help="Tasks at once.")
+@click.option("--slots", type=WholeNumber(min=1), help="Tasks at once.")
 @click.option("--dry-run", is_flag=True, help="Only say what would run, and why.")
 @click.option("--detach", is_flag=True, help="Come back at once; the job needs no terminal.")
 @watch_options

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from umpteen.cli.options import (
+    WholeNumber,
     complete_file,
     read_duration,
     read_memory,
@@ -24,7 +25,7 @@ from umpteen.formats.flags import build_flags
 from umpteen.job.spec import Job
 from umpteen.planning.choosing import RERUN_CHOICES
 from umpteen.query.expression import Where
-from umpteen.report.text import call_job
+from umpteen.query.job_view import JobView
 from umpteen.report.views import Waiting, show_leave, show_plan, stop_signals
 from umpteen.report.watch import watch_to_end
 from umpteen.store.address import working_folder
@@ -53,21 +54,21 @@ Examples:
     "--from", "tables", multiple=True, metavar="TABLE", help="A CSV, TSV or JSON table of values."
 )
 @click.option("--results", metavar="ADDRESS", help="Where outputs go; {name} is the job's name.")
-@click.option("--slots", "--nprocs", type=click.IntRange(min=1), help="Tasks at once.")
+@click.option("--slots", "--nprocs", type=WholeNumber(min=1), help="Tasks at once.")
 @click.option("--executor", help="Where tasks run: local, dask or ray, or an import path.")
-@click.option("--batch-size", type=click.IntRange(min=1), help="Tasks that a cluster gets at once.")
+@click.option("--batch-size", type=WholeNumber(min=1), help="Tasks that a cluster gets at once.")
 @click.option("--scheduler-address", metavar="ADDRESS", help="Of a cluster: tcp://HOST:8786.")
 @click.option("--timeout", callback=read_duration, help="Of one task: 90, 15m, 2h.")
 @click.option("--deadline", callback=read_duration, help="Of the whole job.")
 @click.option("--grace", callback=read_duration, help="Between TERM and KILL (10s).")
-@click.option("--retries", type=click.IntRange(min=0), help="How often what fails is tried again.")
-@click.option("--cpus", type=click.IntRange(min=1), help="Cores that each task needs.")
+@click.option("--retries", type=WholeNumber(min=0), help="How often what fails is tried again.")
+@click.option("--cpus", type=WholeNumber(min=1), help="Cores that each task needs.")
 @click.option("--memory", callback=read_memory, help="That each task needs: 512M, 4G.")
-@click.option("--gpus", type=click.IntRange(min=0), help="GPUs that each task needs.")
+@click.option("--gpus", type=WholeNumber(min=0), help="GPUs that each task needs.")
 @click.option("--output-limit", callback=read_size, help="Of stdout and stderr of a task: 100M.")
-@click.option("--max-failures", type=click.IntRange(min=0), help="Start nothing after so many.")
+@click.option("--max-failures", type=WholeNumber(min=0), help="Start nothing after so many.")
 @click.option("--fail-fast", is_flag=True, default=None, help="End all at the first failure.")
-@click.option("--canary", type=click.IntRange(min=0), help="Of each template, run so many first.")
+@click.option("--canary", type=WholeNumber(min=0), help="Of each template, run so many first.")
 @click.option("--env", multiple=True, metavar="KEY=VALUE", help="A variable for every task.")
 @click.option("--cwd", help="The folder that tasks start in.")
 @click.option(
@@ -118,7 +119,7 @@ def run_command(
         handle = submit(read, rerun, chosen, tell, is_verified=verify)
         del read, chosen  # a million tasks take room, and the store has them
         if detach and not handle.is_idle:
-            job_name = call_job(handle.history)
+            job_name = JobView(handle.history).word
             return show_leave(handle, job_name, quiet=quiet, as_json=as_json)
         return watch_to_end(handle, stop, began_s, quiet=quiet, as_json=as_json)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from umpteen.cli.options import complete_file
+from umpteen.cli.options import WholeNumber, complete_file
 from umpteen.errors import EXIT_SUCCEEDED, SettingsError
 from umpteen.formats.syncs import parse_sync
 from umpteen.report.printing import say
@@ -40,10 +40,8 @@ Examples:
 @click.option(
     "--remote-commands-directory", metavar="DIR", help="Where chunks are on machines (same path)."
 )
-@click.option("--batch-size", type=click.IntRange(min=1), help="Runs of a chunk (3 * nprocs).")
-@click.option(
-    "--nprocs", type=click.IntRange(min=1), help="Runs at once, where BATCH does not say."
-)
+@click.option("--batch-size", type=WholeNumber(min=1), help="Runs of a chunk (3 * nprocs).")
+@click.option("--nprocs", type=WholeNumber(min=1), help="Runs at once, where BATCH does not say.")
 @click.option("--sync", multiple=True, metavar="SRC[:DEST]", help="A folder for the machines.")
 @click.option(
     "--file-syncs-base-dir-url", metavar="URL", help="Where archives of folders go and come from."
@@ -56,7 +54,7 @@ Examples:
 @click.option("--remote-output-path", metavar="URL", help="In place of the batch's.")
 @click.option("--instance-type", metavar="TYPE", help="In place of the recipe's.")
 @click.option(
-    "--scale", type=click.IntRange(min=0), help="How many machines, in place of the recipe's."
+    "--scale", type=WholeNumber(min=0), help="How many machines, in place of the recipe's."
 )
 @click.option("--name", help="In place of the recipe's.")
 @click.option(

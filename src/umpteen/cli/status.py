@@ -9,16 +9,19 @@ from collections.abc import Sequence
 
 import click
 
-from umpteen.cli.options import job_argument
-from umpteen.history.history import History
+from umpteen.cli.options import WholeNumber, job_argument
 from umpteen.model.command import write_verb
-from umpteen.model.record import Record
-from umpteen.query.failures import choose_failures, is_failure, read_failure
-from umpteen.query.find import open_history
-from umpteen.query.liveness import read_status
-from umpteen.query.verify import read_gone
+from umpteen.query.job_view import JobView
+from umpteen.query.unrun import EndedTasks
 from umpteen.report.printing import say
-from umpteen.report.run import FoldedCounts, render_counts, render_failures, status_to_dict
+from umpteen.report.status import (
+    failure_to_dict,
+    render_counts,
+    render_failures,
+    render_unrun,
+    running_to_dict,
+    status_to_dict,
+)
 from umpteen.report.text import render_ago, shorten_path
 from umpteen.verbs.watch import exit_code
 
@@ -39,7 +42,7 @@ Examples:
 @click.option(
     "--failures",
     default=_SHOWN,
-    type=click.IntRange(min=0),
+    type=WholeNumber(min=0),
     help="How many failures to list.",
     show_default=True,
 )
@@ -50,20 +53,16 @@ def status_command(name: str, failures: int, *, verify: bool, as_json: bool) -> 
 
     Exit code: 0 if every task succeeded, else 1.
     """
-    history = open_history(name)
-    gone = read_gone(history) if verify else []
-    status = read_status(history)
-    ended = history.read_failures()
+    job = JobView.open(name)
+    gone = job.read_gone() if verify else []
+    status = job.read_status()
     if as_json:
-        shown = [read_failure(history, *entry) for entry in choose_failures(ended, failures)]
-        fields = ("index", "name", "state", "reason", "last_line")
-        listed = [{field: getattr(failure, field) for field in fields} for failure in shown]
-        running = [
-            {"index": task.index, "slot": task.slot, "start_s": task.start_s}
-            for task in status.running
-        ]
-        shown_status = {**status_to_dict(status), "failures": listed, "running": running}
-        click.echo(json.dumps({**shown_status, "gone": gone} if verify else shown_status))
+        shown = {
+            **status_to_dict(status),
+            "failures": list(map(failure_to_dict, job.read_failures(failures))),
+            "running": list(map(running_to_dict, status.running)),
+        }
+        click.echo(json.dumps({**shown, "gone": gone} if verify else shown))
         return exit_code(status)
     say(f"{status.name}: {status.state}, {render_counts(status)}")
     say(f"  results   {shorten_path(status.address)}")
@@ -81,7 +80,7 @@ def status_command(name: str, failures: int, *, verify: bool, as_json: bool) -> 
     if gone:
         _show_gone(name, gone)
     if failures:
-        _show_failures(history, name, ended, failures)
+        _show_failures(job.read_ended(failures), name)
     return exit_code(status)
 
 
@@ -96,20 +95,12 @@ def _show_gone(job: str, gone: Sequence[str]) -> None:
         say(f"  again     {write_verb('retry', job, *gone)}")
 
 
-def _show_failures(
-    history: History, job: str, ended: Sequence[tuple[str, Record]], most: int
-) -> None:
+def _show_failures(ended: EndedTasks, job: str) -> None:
     """The newest failures, a line each; what was skipped or cancelled is counted."""
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
-    failed = [entry for entry in ended if is_failure(entry[1])]
-    folds = FoldedCounts()
-    for entry in ended:
-        if not is_failure(entry[1]):
-            folds.add(history, *entry)
-    shown = [read_failure(history, *entry) for entry in failed[-most:]]
-    for line in render_failures(job, shown, width):
+    for line in render_failures(job, ended.failures, width):
         say(line)
-    if len(failed) > len(shown):
-        say(f" … and {len(failed) - len(shown):,} more: --failures {len(failed)}")
-    for line in folds.render(width):
+    if more := ended.failed - len(ended.failures):
+        say(f" … and {more:,} more: --failures {ended.failed}")
+    for line in render_unrun(ended.unrun, width):
         say(line)

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-
 import click
 
 from umpteen.cli.options import complete_file
 from umpteen.errors import EXIT_SUCCEEDED
-from umpteen.formats.saturn_batch import Run
 from umpteen.report.printing import say
+from umpteen.report.text import render_table
 from umpteen.verbs.summarize_batch import summarize_batch
 
 __all__ = ["summarize_batch_command"]
 
 _COLUMNS = ("status", "status_code", "remote_output_path", "cmd")
-_GAP = " " * 4
 
 
 @click.command(
@@ -43,18 +40,10 @@ def summarize_batch_command(file: str, *, remote_output_path: str | None, as_jso
         shown = [{column: getattr(run, column) for column in _COLUMNS} for run in runs]
         click.echo(msgspec.json.encode({"counts": counts, "runs": shown}).decode())
     else:
-        for line in _render(runs):
+        rows = ([_show(getattr(run, column)) for column in _COLUMNS] for run in runs)
+        for line in render_table(_COLUMNS, rows, gap=4, is_ruled=True):
             say(line)
     return EXIT_SUCCEEDED
-
-
-def _render(runs: Sequence[Run]) -> Iterator[str]:
-    rows = [_COLUMNS, *([_show(getattr(run, column)) for column in _COLUMNS] for run in runs)]
-    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
-    rows.insert(1, ["-" * width for width in widths])
-    for row in rows:
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        yield _GAP.join(cells).rstrip()
 
 
 def _show(value: object) -> str:

@@ -9,9 +9,9 @@ import sys
 import click
 
 from umpteen.cli.options import TaskCommand, complete_task, job_argument, one_task
+from umpteen.query.job_view import JobView
 from umpteen.report.printing import say
 from umpteen.report.why import render_why, why_to_dict
-from umpteen.verbs.why import explain
 
 __all__ = ["why_command"]
 
@@ -33,7 +33,7 @@ def why_command(name: str, task: str, *, as_json: bool) -> int:
     whether it has changed, and what to type next.
     """
     with one_task(task, "why"):
-        why = explain(name, task)
+        why = JobView.open(name).explain(task)
     if as_json:
         click.echo(json.dumps(why_to_dict(why)))
         return 0

@@ -1,8 +1,4 @@
-"""Finds jobs and tasks by what people call them, and tells what is known of them now.
-
-What the verbs share that only look: a store's history, how its job stands, the facts of its
-tasks, and where their outputs are.
-"""
+"""Finds a job's history, and tasks in it, by what people call them."""
 
 from __future__ import annotations
 
@@ -10,7 +6,7 @@ import difflib
 import fnmatch
 from collections.abc import Iterator, Sequence
 
-from umpteen.errors import InputError
+from umpteen.errors import ErrorCode, InputError
 from umpteen.history.history import History
 from umpteen.job.spec import Task
 from umpteen.query.registry import find_address, register
@@ -42,6 +38,7 @@ def find_task(history: History, wanted: str) -> tuple[int, Task]:
     raise InputError(
         f"no task {wanted!r} in {history.job.get('name')!r}",
         _hint_task(wanted, [t for i, t in enumerate(tasks) if i not in history.dropped]),
+        code=ErrorCode.NO_TASK,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import NamedTuple
 
-from umpteen.errors import SettingsError, StoreError
+from umpteen.errors import ErrorCode, SettingsError, StoreError
 from umpteen.history.history import History
 from umpteen.job.spec import Task
 from umpteen.model.record import Record
@@ -70,6 +70,8 @@ def open_output(history: History, output: str, name: str) -> tuple[Store, str]:
 
 class NotOpenedError(StoreError):
     """Outputs are said to be at a place that is not asked, as somebody else may have named it."""
+
+    code = ErrorCode.STORE_NOT_TRUSTED
 
 
 def check_output(history: History, output: str, name: str) -> None:

@@ -13,7 +13,7 @@ import os
 import time
 from typing import NamedTuple
 
-from umpteen.errors import InputError, nearest_hint
+from umpteen.errors import ErrorCode, InputError, find_nearest, say_nearest
 from umpteen.model.variables import DATA_HOME
 from umpteen.store.address import is_remote, open_store, parse_address
 from umpteen.store.layout import JOB
@@ -162,16 +162,18 @@ def find_address(name: str) -> str:
     if found:
         listed = " or ".join(found)
         raise InputError(
-            f"there are {len(found)} jobs named {name!r}", f"give the address: {listed}"
+            f"there are {len(found)} jobs named {name!r}",
+            f"give the address: {listed}",
+            code=ErrorCode.SEVERAL_JOBS,
         )
     names = list_names()
     if not names:
         hint = "umpteen run … starts one"
     else:
-        hint = nearest_hint(name, names)
-        hint = "" if hint.startswith("valid") else hint + " "
-        hint += "umpteen ls shows all"
-    raise InputError(f"no job named {name!r} in {_list_looked_at(name)}", hint)
+        near = find_nearest(name, names)
+        hint = f"{say_nearest(near)} umpteen ls shows all" if near else "umpteen ls shows all"
+    message = f"no job named {name!r} in {_list_looked_at(name)}"
+    raise InputError(message, hint, code=ErrorCode.NO_JOB)
 
 
 def _list_looked_at(name: str) -> str:

@@ -4,30 +4,24 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
 
-from umpteen.errors import UmpteenError
-from umpteen.history.history import History
-from umpteen.query.registry import find_address
+from umpteen.query.job_names import shorten_path
 from umpteen.system.terminal import clean
-
-if TYPE_CHECKING:
-    from umpteen.history.history import History
 
 __all__ = [
     "LEAST_COLUMNS",
     "UNITS_S",
     "align",
-    "call_job",
     "cut",
     "fit",
+    "measure",
+    "measure_columns",
     "render_ago",
     "render_number",
     "render_seconds",
     "render_size",
     "render_table",
-    "shorten_job",
     "shorten_path",
     "shorten_place",
 ]
@@ -70,14 +64,6 @@ def render_ago(then_s: float) -> str:
     return render_seconds(seconds) + " ago"
 
 
-def shorten_path(path: str) -> str:
-    """The path from here where it is below here, else as it is."""
-    try:
-        return path.removeprefix(os.getcwd().rstrip("/") + "/")
-    except FileNotFoundError:  # we are in a folder that was removed
-        return path
-
-
 def shorten_place(folder: str) -> str:
     """The folder from here where it is here, else with `~` for the user's home."""
     shown = shorten_path(f"{folder}/")
@@ -103,40 +89,56 @@ def fit(widths: list[int], width: int) -> list[int] | None:
 
 
 def align(row: Sequence[str], widths: Sequence[int]) -> str:
-    """A line of a table; widths: in columns."""
-    cells = (cut(cell, w).ljust(w) for cell, w in zip(row, widths, strict=True))
-    return " " + "  ".join(cells).rstrip()
+    """A line of a table without a head; a cell that is too wide is cut. widths: in columns."""
+    return " " + _join([cut(c, w) for c, w in zip(row, widths, strict=True)], widths)
 
 
 def cut(text: str, width: int) -> str:
-    """The text, or its begin and an ellipsis where it is longer than `width` columns."""
-    return text if len(text) <= width else text[: width - 1] + "…"
+    """The text, or its begin and an ellipsis where it is wider than `width` columns."""
+    if measure(text) <= width:
+        return text
+    end, left = 0, width - 1
+    while end < len(text) and (left := left - measure(text[end])) >= 0:
+        end += 1
+    return text[:end] + "…"
 
 
-def render_table(head: Sequence[str], rows: Iterable[Sequence[str]], right: str = "") -> list[str]:
-    """Columns under their heads, two blanks apart; `right` has an `r` for each right-aligned."""
+def measure(text: str) -> int:
+    """How many columns of a terminal a text takes: wide characters take two."""
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len  # hardly ever needed, and slow to load
+
+    return cell_len(text)
+
+
+def measure_columns(rows: Sequence[Sequence[str]]) -> list[int]:
+    """The widest cell of each column, in columns of a terminal."""
+    return [max(map(measure, column)) for column in zip(*rows, strict=True)]
+
+
+def render_table(
+    head: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    right: str = "",
+    *,
+    gap: int = 2,
+    is_ruled: bool = False,
+) -> list[str]:
+    """Columns under their heads, `gap` blanks apart.
+
+    right: an `r` for each column that is right-aligned. is_ruled: whether a line is under the head.
+    """
     table = [list(head), *(list(map(clean, row)) for row in rows)]
-    widths = [max(len(row[column]) for row in table) for column in range(len(head))]
-    aligns: list[Callable[[str, int], str]] = [
-        str.rjust if right[column : column + 1] == "r" else str.ljust for column in range(len(head))
-    ]
-    return [
-        "  ".join(
-            align(cell, width) for cell, width, align in zip(row, widths, aligns, strict=True)
-        ).rstrip()
-        for row in table
-    ]
+    widths = measure_columns(table)
+    if is_ruled:
+        table.insert(1, ["-" * width for width in widths])
+    return [_join(row, widths, right, gap) for row in table]
 
 
-def call_job(history: History) -> str:
-    """What to type for a job here: its name, where that is enough to find it, else its address."""
-    return shorten_job(str(history.job.get("name", "")), history.store.address)
-
-
-def shorten_job(name: str, address: str) -> str:
-    """Its name, where that is enough to find it, else its address."""
-    try:
-        is_enough = find_address(name) == address
-    except UmpteenError:
-        is_enough = False
-    return name if is_enough else shorten_path(address)
+def _join(cells: Sequence[str], widths: Sequence[int], right: str = "", gap: int = 2) -> str:
+    padded = []
+    for column, (cell, width) in enumerate(zip(cells, widths, strict=True)):
+        blanks = " " * (width - measure(cell))
+        padded.append(blanks + cell if right[column : column + 1] == "r" else cell + blanks)
+    return (" " * gap).join(padded).rstrip()

@@ -23,27 +23,29 @@ from umpteen.errors import (
 from umpteen.model.record import Record
 from umpteen.planning.plan import Plan
 from umpteen.query.failures import Failure, choose_failures, is_failure, read_failure
+from umpteen.query.job_view import JobView
 from umpteen.query.liveness import read_status
 from umpteen.query.status import JobStatus
+from umpteen.query.unrun import UnrunCounts
+from umpteen.report.plan import plan_to_dict, render_dry_run, render_plan
 from umpteen.report.printing import say
 from umpteen.report.run import (
-    FoldedCounts,
     fit_progress,
-    plan_to_dict,
-    render_bar,
-    render_counts,
-    render_dry_run,
     render_end,
-    render_failures,
     render_goes_on,
     render_leave,
-    render_left,
     render_nothing_to_retry,
-    render_plan,
     render_start,
+)
+from umpteen.report.status import (
+    failure_to_dict,
+    render_bar,
+    render_counts,
+    render_failures,
+    render_left,
+    render_unrun,
     status_to_dict,
 )
-from umpteen.report.text import call_job
 from umpteen.system.stop_signals import STOP_SIGNALS, Stops
 from umpteen.system.terminal import clean
 from umpteen.verbs.handle import JobHandle
@@ -140,8 +142,8 @@ class View:
     def __init__(self, submission: JobHandle, job: str = "") -> None:
         self.submission = submission
         self.history = submission.history
-        self.job = job or call_job(self.history)
-        self.folds = FoldedCounts()
+        self.job = job or JobView(self.history).word
+        self.folds = UnrunCounts()
         self.work_before_s = self.history.seconds
         self.failures: list[Failure] = []
         self.unread: collections.deque[tuple[str, Record]] = collections.deque()
@@ -202,7 +204,10 @@ class View:
 
     def failure_lines(self, width: int) -> list[str]:
         """The newest failures, and what was skipped or cancelled."""
-        return [*render_failures(self.job, self.failures, width), *self.folds.render(width)]
+        return [
+            *render_failures(self.job, self.failures, width),
+            *render_unrun(self.folds.list_groups(), width),
+        ]
 
     def end_lines(self, status: JobStatus, seconds: float, *, is_interrupted: bool) -> list[str]:
         """The lines under a run, whatever came before them."""
@@ -324,7 +329,7 @@ class PlainView(View):
 
     def show_end(self, status: JobStatus, seconds: float, *, is_interrupted: bool) -> None:
         """What was skipped or cancelled, and the closing lines."""
-        for line in self.folds.render():
+        for line in render_unrun(self.folds.list_groups()):
             _say(line)
         for line in self.end_lines(status, seconds, is_interrupted=is_interrupted):
             _say(line)
@@ -350,8 +355,7 @@ class JsonView(View):
         if not self.is_started:
             self.tell_started(status)
         for failure in self.read_failures(choose_failures(self.take_recent(), _MOST_EVENTS)):
-            fields = ("index", "name", "state", "reason", "last_line")
-            self._emit("failed", {field: getattr(failure, field) for field in fields})
+            self._emit("failed", failure_to_dict(failure))
         if time.monotonic() >= self.next_s:
             self.next_s = time.monotonic() + _JSON_S
             self._emit("progress", status_to_dict(status))

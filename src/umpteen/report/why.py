@@ -15,7 +15,7 @@ from umpteen.model.record import Record
 from umpteen.model.states import IS_FINAL, REASON_INTERRUPTED, STATES, tell_end
 from umpteen.query.failures import describe_end
 from umpteen.query.why import Attempt, Blocker, Why
-from umpteen.report.run import render_change
+from umpteen.report.plan import render_change
 from umpteen.report.text import render_seconds
 
 __all__ = ["render_why", "why_to_dict"]
