@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import click
 
 from umpteen.cli.options import job_argument
 from umpteen.errors import EXIT_SOME_FAILED, EXIT_SUCCEEDED, SettingsError
-from umpteen.query.files import LeftOut, Pulled
+from umpteen.query.files import LeftOut, LeftOutKind
 from umpteen.query.job_view import JobView
+from umpteen.query.pull import Pulled
+from umpteen.report.files import pulled_to_dict, task_files_to_dict
 from umpteen.report.printing import say
 from umpteen.report.text import render_number, render_size, shorten_path
 from umpteen.store.address import make_absolute
@@ -23,18 +23,17 @@ from umpteen.system.terminal import clean
 __all__ = ["results_command"]
 
 _SHOW_S = 1.0
-_RESULTS = "results/"
 _SHOWN = 3
 _KINDS = {
-    "outputs": "of which nothing can be looked at",
-    "name": "with a name that leads out of DEST",
-    "link": "that lead out of a task's results",
-    "special": "that cannot be copied",
-    "unreadable": "that could not be read",
-    "gone": "that went away meanwhile",
-    "in the way": "in whose place is something else (--force replaces files)",
+    LeftOutKind.OUTPUTS: "of which nothing can be looked at",
+    LeftOutKind.NAME: "with a name that leads out of DEST",
+    LeftOutKind.LINK: "that lead out of a task's results",
+    LeftOutKind.SPECIAL: "that cannot be copied",
+    LeftOutKind.UNREADABLE: "that could not be read",
+    LeftOutKind.GONE: "that went away meanwhile",
+    LeftOutKind.IN_THE_WAY: "in whose place is something else (--force replaces files)",
 }
-_NEVER_COPIED = ("link", "special")
+_NEVER_COPIED = (LeftOutKind.LINK, LeftOutKind.SPECIAL)
 
 
 @click.command(
@@ -80,15 +79,14 @@ def results_command(
 
 
 def _show_pull(pulls: Iterable[Pulled], dest: str, *, as_json: bool) -> int:
-    pulled, shown_s = Pulled(0, 0, 0, []), time.monotonic()
+    pulled, shown_s = Pulled(), time.monotonic()
     for pulled in pulls:
         if time.monotonic() - shown_s > _SHOW_S and not as_json:
             shown_s = time.monotonic()
             size = render_size(pulled.size_bytes)
             sys.stderr.write(f"{render_number(pulled.files, 'file')}, {size} so far\n")
     if as_json:
-        left_out = [each._asdict() for each in pulled.left_out]
-        click.echo(json.dumps({**pulled._asdict(), "left_out": left_out}))
+        click.echo(json.dumps(pulled_to_dict(pulled)))
     else:
         kept = f", {pulled.kept:,} of them were there" if pulled.kept else ""
         size = render_size(pulled.size_bytes)
@@ -103,23 +101,14 @@ def _show_pull(pulls: Iterable[Pulled], dest: str, *, as_json: bool) -> int:
 def _list(job: JobView, *, as_json: bool) -> int:
     count = total = 0
     left_out: list[LeftOut] = []
-    for index, task, outputs, found in job.list_files(left_out):
-        files = [each.path[len(_RESULTS) :] for each in found if each.path.startswith(_RESULTS)]
+    for task in job.list_files(left_out):
         total += 1
-        count += bool(files)
+        count += bool(task.results)
         if as_json:
-            shown: dict[str, Any] = {
-                "name": task.name,
-                "index": index,
-                "state": job.state_of(index),
-                "parameters": task.parameters,
-                "folder": outputs.address,
-                "files": files,
-            }
-            click.echo(json.dumps(shown))
+            click.echo(json.dumps(task_files_to_dict(task, job.state_of(task.task_index))))
         else:
-            for file in files:
-                say(shorten_path(os.path.join(outputs.address, _RESULTS, file)))
+            for result in task.results:
+                say(shorten_path(task.find_address(result)))
     if not as_json:
         where = shorten_path(job.address)
         say(f"{count:,} of {total:,} tasks left results in {where}", err=True)

@@ -3,18 +3,33 @@
 Takes numbers and gives numbers. Nothing is drawn at random: the same look gives the same range.
 
 What is known is lopsided. Long tasks end late, so those that have ended are the short ones; a
-task that runs is known to be longer than it has run, no more. Durations are therefore a
-Kaplan-Meier estimate, and beyond the longest few a log-normal tail is fitted to the gaps before
-it. How heavy that tail is can hardly be seen, so the range is a mixture of several.
+task that runs is known to be longer than it has run, no more (it is right-censored). So:
+
+1. Durations: the Kaplan-Meier estimator (Kaplan and Meier 1958, JASA 53, 457-481) of all that
+   ended and all that run.
+2. Beyond the longest few, where hardly anything was seen: a log-normal tail. Its width comes from
+   the gaps between the longest durations, each weighted by the hazard of the normal distribution,
+   as Hill (1975, Annals of Statistics 3, 1163-1174) does for power laws. The sum of so many gaps
+   is gamma distributed; its quantiles are those of Wilson and Hilferty (1931, PNAS 17, 684-688).
+3. How heavy the tail is can hardly be seen, so there are five guesses at it, all as likely.
+4. For each: when the last waiting task starts (all slots are busy until then), and from that the
+   chance that all has ended by some time. The range is between the times at which the mean of
+   these chances is 0.1 and 0.9.
+
+How often the range holds, and the numbers below: benchmarks/time_left.py.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from statistics import NormalDist
 
 __all__ = ["estimate_range"]
 
@@ -22,8 +37,7 @@ _LOW, _HIGH = 0.1, 0.9
 _PRECISION = 0.005
 _SHORTEST_S = 1e-4
 _STEPS_MOST = 40
-# The middles of five equal parts of the normal distribution, stretched to its spread.
-_LEVELS = (-1.463, -0.599, 0.0, 0.599, 1.463)
+_GUESSES = 5
 # Chosen by benchmarks/time_left.py: how much weighs a task that is longer than all seen, how many
 # of the longest make way for the tail, how many gaps tell of it, and for how many these count.
 _UNSEEN = 0.4
@@ -31,6 +45,7 @@ _CUT = 2
 _GAPS, _GAPS_COUNT_AS = 20, 3.0
 _WIDEST_TAIL, _WIDEST_SPREAD = 4.0, 2.0
 _ROOT = math.sqrt(0.5)
+_LEAST_SHARE = 1e-15
 _OLDEST_ALONE, _TOGETHER = 4, 10
 
 
@@ -53,7 +68,9 @@ def estimate_range(
     if waiting + len(running) <= slots:  # nobody waits for another's end
         running, waiting = [*running, *[0.0] * waiting], 0
     groups = _group(running)
-    outlooks = [_look_ahead(_Durations(seen, z), groups, waiting, slots, busy) for z in _LEVELS]
+    outlooks = [
+        _build_outlook(_Durations(seen, z), groups, waiting, slots, busy) for z in _levels()
+    ]
     low = _find_quantile(outlooks, _LOW, 0.0)
     return low, _find_quantile(outlooks, _HIGH, low)
 
@@ -62,20 +79,15 @@ def estimate_range(
 
 
 class _Seen(NamedTuple):
-    """What is known of durations.
+    """What is known of durations."""
 
-    lengths: sorted, with the sums of shares, of shares times length and times its square before
-    each. z: how far out on a normal scale the last of them is. gaps, gap_sum: how many tell how
-    fast lengths grow from there on, and the sum of what they tell.
-    """
-
-    lengths: list[float]
-    shares: list[float]
-    sums: list[float]
-    squares: list[float]
-    z: float
-    gaps: float
-    gap_sum: float
+    lengths: list[float]  # sorted
+    shares: list[float]  # of tasks that are shorter than each of them, summed
+    sums: list[float]  # the same of shares times length
+    squares: list[float]  # and times the square of the length
+    z: float  # how far out on a normal scale the last of them is
+    gaps: float  # how many tell how fast lengths grow from there on
+    gap_sum: float  # of what they tell
 
 
 def _observe(ended: Sequence[float], running: Sequence[float], weight: float) -> _Seen:
@@ -118,8 +130,9 @@ def _observe(ended: Sequence[float], running: Sequence[float], weight: float) ->
 
 
 class _Durations:
-    """How long a task takes: what was seen, and a tail beyond. level: how light the tail is."""
+    """How long a task takes: what was seen, and a tail beyond."""
 
+    # level: how light the tail is, a point of the normal distribution.
     def __init__(self, seen: _Seen, level: float) -> None:
         self.seen = seen
         # The sum of that many gaps is gamma distributed (quantiles by Wilson and Hilferty).
@@ -165,21 +178,34 @@ class _Durations:
         return self.seen.z + math.log(length / self.longest) / self.sigma
 
 
+@functools.cache
+def _normal() -> NormalDist:
+    """The standard normal distribution; loaded late, as most commands end without an estimate."""
+    from statistics import NormalDist
+
+    return NormalDist()
+
+
+@functools.cache
+def _levels() -> list[float]:
+    """Points that stand for a normal distribution: the middles of equal parts, with its spread."""
+    middles = [_normal().inv_cdf((part + 0.5) / _GUESSES) for part in range(_GUESSES)]
+    spread = math.sqrt(sum(z * z for z in middles) / _GUESSES)
+    return [z / spread for z in middles]
+
+
 def _hazard(share: float) -> float:
     """Of the normal distribution where `share` of it is still to come."""
-    z = _find_z(share)
-    return math.exp(-z * z / 2) / math.sqrt(2 * math.pi) / share
+    return _normal().pdf(_find_z(share)) / share
 
 
 def _find_z(share: float) -> float:
-    low, high = -9.0, 9.0
-    while high - low > 1e-4:
-        z = (low + high) / 2
-        low, high = (z, high) if _upper(z) > share else (low, z)
-    return low
+    """The point of the normal distribution beyond which there is `share` of it."""
+    return -_normal().inv_cdf(min(max(share, _LEAST_SHARE), 1 - _LEAST_SHARE))
 
 
 def _upper(z: float) -> float:
+    """The share of the normal distribution beyond z; `NormalDist.cdf` is too coarse far out."""
     return 0.5 * math.erfc(_ROOT * z)
 
 
@@ -187,11 +213,11 @@ def _upper(z: float) -> float:
 
 
 class _Group(NamedTuple):
-    """Running tasks of like age; longer: the share of tasks that take longer than they have."""
+    """Running tasks of like age."""
 
     elapsed: float
     size: int
-    longer: float = 1.0
+    longer: float = 1.0  # the share of tasks that take longer than these have until now
 
 
 class _Outlook(NamedTuple):
@@ -234,7 +260,7 @@ def _group(running: Sequence[float]) -> list[_Group]:
     return [_Group(sum(part) / len(part), len(part)) for part in parts]
 
 
-def _look_ahead(
+def _build_outlook(
     durations: _Durations, groups: list[_Group], waiting: int, slots: int, busy: float
 ) -> _Outlook:
     longer = durations.share_longer
@@ -247,7 +273,7 @@ def _look_ahead(
         # The mean is known from what has ended only; a tenth more, as is the variance.
         total = waiting * (1 + waiting / len(durations.seen.lengths)) + running
         spread = min(1.1 * math.sqrt(variance * total) / (slots * start), _WIDEST_SPREAD)
-        starts = [start / busy * math.exp(spread * z - spread * spread / 2) for z in _LEVELS]
+        starts = [start / busy * math.exp(spread * z - spread * spread / 2) for z in _levels()]
     return _Outlook(durations, groups, waiting, slots, starts)
 
 
@@ -262,7 +288,7 @@ def _find_last_start(
     split = durations.split
     known = [(group, split(group.elapsed)[1]) for group in groups]
 
-    def miss(time: float) -> tuple[float, float]:
+    def find_shortfall(time: float) -> tuple[float, float]:
         # Those that start evenly from now on: the integral of what each has done, over the time.
         longer, work = split(time)
         begun = work - durations.square(time) / (2 * time)
@@ -275,12 +301,12 @@ def _find_last_start(
 
     time = (waiting + slots) * durations.longest / slots
     for _ in range(_STEPS_MOST):
-        if miss(time)[0] >= 0:
+        if find_shortfall(time)[0] >= 0:
             break
         time *= 4
     for _ in range(_STEPS_MOST):
-        missed, slope = miss(time)
-        step = missed / slope if slope > 0 else 0.0
+        shortfall, slope = find_shortfall(time)
+        step = shortfall / slope if slope > 0 else 0.0
         time = max(_SHORTEST_S, time - step)
         if step < _PRECISION / 10 * time:
             break
@@ -288,23 +314,25 @@ def _find_last_start(
 
 
 def _find_quantile(outlooks: Sequence[_Outlook], share: float, low: float) -> float:
-    def miss(time: float) -> float:
+    """The time, after `low`, by which all has ended with that chance (by regula falsi)."""
+
+    def find_excess(time: float) -> float:
         return sum(outlook.chance(time) for outlook in outlooks) / len(outlooks) - share
 
     high = max(low, outlooks[0].durations.longest, outlooks[len(outlooks) // 2].starts[-1])
-    below, above = -share, miss(high)
+    below, above = -share, find_excess(high)
     for _ in range(_STEPS_MOST):
         if above >= 0:
             break
         low, high, below = high, 2 * high, above
-        above = miss(high)
+        above = find_excess(high)
     for _ in range(_STEPS_MOST):
         if high - low <= _PRECISION * high:
             break
         middle = low + (high - low) * min(max(below / (below - above), 0.1), 0.9)
-        missed = miss(middle)
-        if missed < 0:
-            low, below = middle, missed
+        excess = find_excess(middle)
+        if excess < 0:
+            low, below = middle, excess
         else:
-            high, above = middle, missed
+            high, above = middle, excess
     return high

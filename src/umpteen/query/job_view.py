@@ -14,12 +14,13 @@ from umpteen.model.record import Record
 from umpteen.model.states import IS_FINAL, STATES
 from umpteen.query.facts import TaskFacts, read_facts
 from umpteen.query.failures import Failure, choose_failures, read_failure
-from umpteen.query.files import LeftOut, Pulled, TaskFiles, list_task_files, pull
+from umpteen.query.files import LeftOut, TaskFiles, list_task_files
 from umpteen.query.find import find_names, find_task, open_history
 from umpteen.query.job_names import find_job, shorten_job
 from umpteen.query.live import LiveReader
 from umpteen.query.liveness import Liveness, read_status
 from umpteen.query.outputs import Outputs, find_outputs
+from umpteen.query.pull import Pulled, pull
 from umpteen.query.status import JobStatus
 from umpteen.query.table import Table, read_table
 from umpteen.query.unrun import EndedTasks, read_ended

@@ -13,8 +13,9 @@ import msgspec
 from umpteen.model.command import write_verb
 from umpteen.model.record import Record
 from umpteen.model.states import IS_FINAL, REASON_INTERRUPTED, STATES, tell_end
+from umpteen.query.attempts import Attempt
 from umpteen.query.failures import describe_end
-from umpteen.query.why import Attempt, Blocker, Why
+from umpteen.query.why import Blocker, Why
 from umpteen.report.plan import render_change
 from umpteen.report.text import render_seconds
 
