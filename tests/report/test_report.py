@@ -19,7 +19,7 @@ from umpteen.query.failures import Failure, choose_failures, read_failure
 from umpteen.query.registry import register
 from umpteen.query.unrun import UnrunCounts
 from umpteen.report.plan import render_plan
-from umpteen.report.run import fit_progress, render_end, render_start
+from umpteen.report.run import build_ending, fit_progress, render_start
 from umpteen.report.status import (
     render_bar,
     render_counts,
@@ -111,7 +111,7 @@ def test_plan_says_what_runs_and_why() -> None:
 
 def test_end_of_a_success_has_no_more_to_say() -> None:
     status = make_status(counts={"succeeded": 3}, state="succeeded")
-    assert render_end(status, "job", 9.1, 10.4) == [
+    assert build_ending(status, "job", 9.1, 10.4).render() == [
         "job: 3 succeeded in 9.1 s (5.2 s of work a slot)",
         "  results   /store",
     ]
@@ -119,7 +119,7 @@ def test_end_of_a_success_has_no_more_to_say() -> None:
 
 def test_end_with_failures_says_how_to_go_on() -> None:
     status = make_status(counts={"succeeded": 1, "failed": 2, "waiting": 3}, state="unfinished")
-    first, _, last = render_end(status, "job", 1.0, 0.0)
+    first, _, last = build_ending(status, "job", 1.0, 0.0).render()
     assert first.startswith("job: 1 succeeded, 2 failed, 3 not run in 1 s")
     assert last.startswith("  again     ")
     assert "the 2 that failed and the 3 that did not run" in last
@@ -136,7 +136,8 @@ def test_end_with_failures_says_how_to_go_on() -> None:
     ],
 )
 def test_end_says_what_runs_again(counts: dict[str, int], said: str) -> None:
-    last = render_end(make_status(counts=counts, state="failed"), "./job", 1.0, 0.0)[-1]
+    ending = build_ending(make_status(counts=counts, state="failed"), "./job", 1.0, 0.0)
+    last = ending.render()[-1]
     assert last == f"  again     umpteen retry ./job     {said}"
 
 

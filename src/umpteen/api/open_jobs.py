@@ -18,7 +18,7 @@ from umpteen.query.liveness import read_status
 from umpteen.query.outputs import Outputs, find_outputs
 from umpteen.query.status import JobStatus
 from umpteen.query.verify import read_gone
-from umpteen.report.views import stop_signals
+from umpteen.report.signals import stop_signals
 from umpteen.report.watch import watch_to_end
 from umpteen.report.why import render_why
 from umpteen.verbs.cancel import cancel

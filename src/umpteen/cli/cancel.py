@@ -12,8 +12,8 @@ from umpteen.errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, EXIT_SUCCEEDED
 from umpteen.query.status import JobStatus
 from umpteen.report.printing import say
 from umpteen.report.run import render_cancel
+from umpteen.report.signals import stop_signals
 from umpteen.report.status import render_counts, status_to_dict
-from umpteen.report.views import stop_signals
 from umpteen.verbs.cancel import cancel, count_cancelled, wait_for_runner
 from umpteen.verbs.watch import watch
 

@@ -10,7 +10,7 @@ import click
 from umpteen.cli.options import complete_file, complete_name, watch_options
 from umpteen.formats import read_executor
 from umpteen.query.job_names import find_job, is_job_file
-from umpteen.report.views import Waiting, stop_signals
+from umpteen.report.signals import Waiting, stop_signals
 from umpteen.report.watch import watch_to_end
 from umpteen.verbs.collect import collect
 

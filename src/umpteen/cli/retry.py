@@ -20,7 +20,8 @@ from umpteen.cli.options import (
 )
 from umpteen.model.command import write_verb
 from umpteen.report.printing import say
-from umpteen.report.views import Waiting, show_idle, show_leave, show_plan, stop_signals
+from umpteen.report.signals import Waiting, stop_signals
+from umpteen.report.views import show_idle, show_leave, show_plan
 from umpteen.report.watch import watch_to_end
 from umpteen.verbs.retry import Rerun, find_blocked, plan_retry, retry
 

@@ -26,7 +26,8 @@ from umpteen.job.spec import Job
 from umpteen.planning.choosing import RERUN_CHOICES
 from umpteen.query.expression import Where
 from umpteen.query.job_view import JobView
-from umpteen.report.views import Waiting, show_leave, show_plan, stop_signals
+from umpteen.report.signals import Waiting, stop_signals
+from umpteen.report.views import show_leave, show_plan
 from umpteen.report.watch import watch_to_end
 from umpteen.store.address import working_folder
 from umpteen.submission.settings import detach as detach_job

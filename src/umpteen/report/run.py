@@ -15,9 +15,12 @@ from umpteen.system.terminal import clean
 from umpteen.verbs.cancel import CancelCounts
 
 __all__ = [
+    "Ending",
+    "Note",
+    "build_ending",
+    "build_goes_on",
     "fit_progress",
     "render_cancel",
-    "render_end",
     "render_goes_on",
     "render_leave",
     "render_nothing_to_retry",
@@ -99,24 +102,52 @@ def render_nothing_to_retry(status: JobStatus, job: str, *, is_chosen: bool) -> 
         return [f"{status.name}: nothing to retry, no task that did not succeed is like that"]
     lines = [f"{status.name}: nothing to retry, {render_counts(status)}"]
     if waiting := status.counts["waiting"]:
-        lines.append(_say_collect(job, waiting))
+        lines.append(_say_collect(job, waiting).render())
     return lines
 
 
-def _say_collect(job: str, waiting: int) -> str:
-    return f"  again     {write_verb('collect', job)}   runs the {waiting:,} that did not run"
+def _say_collect(job: str, waiting: int) -> Note:
+    command = write_verb("collect", job)
+    return Note("again", f"{command}   runs the {waiting:,} that did not run")
 
 
 def render_goes_on(status: JobStatus, job: str) -> list[str]:
     """What to say to somebody who stops watching."""
-    return [
-        f"{status.name} goes on without this terminal",
-        f"  watch     {write_verb('collect', job)}",
-        f"  end       {write_verb('cancel', job)}",
-    ]
+    return build_goes_on(status, job).render()
 
 
-def render_end(
+def build_goes_on(status: JobStatus, job: str) -> Ending:
+    """The same, as the ending of a command."""
+    watch, end = write_verb("collect", job), write_verb("cancel", job)
+    first = f"{status.name} goes on without this terminal"
+    return Ending(first, [Note("watch", watch), Note("end", end)])
+
+
+class Note(NamedTuple):
+    """A line below others, with a word before it that says what it is about."""
+
+    label: str
+    text: str
+
+    def render(self) -> str:
+        """`  results   umpteen-results/sweep`."""
+        return f"  {self.label:<9} {self.text}"
+
+
+class Ending(NamedTuple):
+    """What is said at the end of a run."""
+
+    # How it ended, in a sentence.
+    first: str
+    # `results`, `behind` and `again`: where the results are, and what to type.
+    notes: list[Note]
+
+    def render(self) -> list[str]:
+        """All of it as lines."""
+        return [self.first, *(note.render() for note in self.notes)]
+
+
+def build_ending(
     status: JobStatus,
     job: str,
     seconds: float,
@@ -125,8 +156,8 @@ def render_end(
     is_whole: bool = True,
     left_failed: int = 0,
     left_behind: Sequence[str] = (),
-) -> list[str]:
-    """The last lines of a run: how it ended, where the results are, how to go on.
+) -> Ending:
+    """How a run ended, where the results are, how to go on.
 
     is_whole: whether the command that ends here runs all there is to run. left_failed: how many
     did not succeed before, and were left alone; left_behind: names of those that are behind.
@@ -141,23 +172,26 @@ def render_end(
     took = f"{render_seconds(seconds)} ({work})"
     left = min(left_failed, status.not_succeeded) + len(left_behind)
     alone = f" ({left:,} left alone)" if left else ""
-    lines = [
-        f"{status.name}: {', '.join(words) or 'no tasks'}{alone} in {took}",
-        f"  results   {shorten_path(status.address)}",
-    ]
+    notes = [Note("results", shorten_path(status.address))]
     if left_behind:
         command = write_verb("retry", job, *left_behind[:1])
-        lines.append(f"  behind    {_name_some(left_behind)}     {command}")
+        notes.append(Note("behind", f"{_name_some(left_behind)}     {command}"))
+    notes += _list_again(status, job, waiting, is_whole=is_whole)
+    return Ending(f"{status.name}: {', '.join(words) or 'no tasks'}{alone} in {took}", notes)
+
+
+def _list_again(status: JobStatus, job: str, waiting: int, *, is_whole: bool) -> list[Note]:
+    """What to type for what did not succeed or did not run."""
     ended = _name_ended(status)
     if waiting and is_whole:
         runs = [ended] * bool(ended) + [f"the {waiting:,} that did not run"]
-        lines.append(f"  again     the same command runs {' and '.join(runs)}")
-        return lines
+        return [Note("again", f"the same command runs {' and '.join(runs)}")]
+    notes = []
     if ended:
-        lines.append(f"  again     {write_verb('retry', job)}     runs {ended}")
+        notes.append(Note("again", f"{write_verb('retry', job)}     runs {ended}"))
     if waiting:
-        lines.append(_say_collect(job, waiting))
-    return lines
+        notes.append(_say_collect(job, waiting))
+    return notes
 
 
 def _name_some(names: Sequence[str]) -> str:

@@ -2,36 +2,28 @@
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import importlib
 import json
-import signal
 import sys
-import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Self
 
-from umpteen.errors import (
-    EXIT_READER_LEFT,
-    EXIT_SUCCEEDED,
-    OutputError,
-    ReaderLeftError,
-    StoreError,
-)
-from umpteen.model.record import Record
+from umpteen.errors import EXIT_READER_LEFT, EXIT_SUCCEEDED, OutputError, ReaderLeftError
 from umpteen.planning.plan import Plan
-from umpteen.query.failures import Failure, choose_failures, is_failure, read_failure
+from umpteen.query.failure_feed import FailureFeed
+from umpteen.query.failures import Failure
 from umpteen.query.job_view import JobView
 from umpteen.query.liveness import read_status
 from umpteen.query.status import JobStatus
-from umpteen.query.unrun import UnrunCounts
 from umpteen.report.plan import plan_to_dict, render_dry_run, render_plan
-from umpteen.report.printing import say
+from umpteen.report.printing import say, write_stderr
 from umpteen.report.run import (
+    Ending,
+    build_ending,
+    build_goes_on,
     fit_progress,
-    render_end,
     render_goes_on,
     render_leave,
     render_nothing_to_retry,
@@ -46,82 +38,36 @@ from umpteen.report.status import (
     render_unrun,
     status_to_dict,
 )
-from umpteen.system.stop_signals import STOP_SIGNALS, Stops
 from umpteen.system.terminal import clean
 from umpteen.verbs.handle import JobHandle
 
-__all__ = [
-    "LiveView",
-    "View",
-    "Waiting",
-    "open_view",
-    "show_idle",
-    "show_leave",
-    "show_plan",
-    "stop_signals",
-]
+__all__ = ["LiveView", "View", "open_view", "show_idle", "show_leave", "show_plan"]
 
-_PLAIN_S, _SOON_S = 5.0, 3.0
+_PLAIN_S = 5.0
 _JSON_S = 1.0
-_SHOWN_FAILURES = 5
-_MOST_FAILURES, _MOST_EVENTS = 50, 1000  # at one look
-
-
-class Waiting:
-    """What is shown on stderr before there is a job to look at: `tell` is given it.
-
-    is_shown: whether it is shown at all. `tell` raises KeyboardInterrupt once the user asked to
-    stop.
-    """
-
-    def __init__(self, stop: Stops, *, is_shown: bool) -> None:
-        self.stop, self.is_shown = stop, is_shown
-        self.shown_s = time.monotonic() + _SOON_S - _PLAIN_S
-
-    def tell(self, text: str) -> None:
-        """Show it now and then."""
-        if self.stop.count:
-            raise KeyboardInterrupt
-        if self.is_shown and time.monotonic() - self.shown_s >= _PLAIN_S:
-            self.shown_s = time.monotonic()
-            _say(text)
-
-
-@contextlib.contextmanager
-def stop_signals(*, is_last: bool = False) -> Iterator[Stops]:
-    """Count signals instead of dying of them.
-
-    is_last: whether the process only has to end after this; once asked to, it hears no more.
-    """
-    stop = Stops()
-    if threading.current_thread() is not threading.main_thread():  # only that one hears them
-        yield stop
-        return
-    heard = [n for n in STOP_SIGNALS if signal.getsignal(n) is not signal.SIG_IGN]  # as under nohup
-    before = {number: signal.signal(number, stop.add) for number in heard}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, signal.SIG_IGN if is_last and stop.count else handler)
+_FAILURES_SHOWN = 5
+_FAILURES_MOST, _EVENTS_MOST = 50, 1000  # at one look
+_NOTEBOOK_COLUMNS = 110
+_STOPPING = ("ending what runs; once more ends it at once", "ending what runs at once")
 
 
 def open_view(
-    submission: JobHandle, job: str, *, quiet: bool, as_json: bool, is_silent: bool = False
+    handle: JobHandle, job: str, *, quiet: bool, as_json: bool, is_silent: bool = False
 ) -> View:
     """The view that suits the flags and the terminal. job: what to type for it, if known.
 
     is_silent: for a program, which asks for what it wants to know.
     """
+    word = job or JobView(handle.history).word
     if is_silent:
-        return View(submission, job)
+        return View(word)
     if as_json:
-        return JsonView(submission, job)
+        return JsonView(handle, word)
     if quiet:
-        return QuietView(submission, job)
+        return QuietView(handle, word)
     if "ipykernel" in sys.modules:
-        return NotebookView(submission, job)
-    return LiveView(submission, job) if _is_terminal() else PlainView(submission, job)
+        return NotebookView(handle, word)
+    return LiveView(handle, word) if _is_terminal() else PlainView(handle, word)
 
 
 def _is_terminal() -> bool:
@@ -131,23 +77,13 @@ def _is_terminal() -> bool:
 
 
 class View:
-    """Shows nothing, and has what the others have in common.
+    """Shows nothing: what a view is asked for while a job is watched."""
 
-    failures: the newest. folds: what was skipped or cancelled, counted. is_unread: whether who
-    read it has gone.
-    """
-
+    # Whether who read it has gone.
     is_unread = False
 
-    def __init__(self, submission: JobHandle, job: str = "") -> None:
-        self.submission = submission
-        self.history = submission.history
-        self.job = job or JobView(self.history).word
-        self.folds = UnrunCounts()
-        self.work_before_s = self.history.seconds
-        self.failures: list[Failure] = []
-        self.unread: collections.deque[tuple[str, Record]] = collections.deque()
-        self.is_started = False
+    def __init__(self, job: str) -> None:
+        self._job = job  # what to type for the job
 
     def __enter__(self) -> Self:
         return self
@@ -157,92 +93,69 @@ class View:
 
     def show(self, status: JobStatus) -> None:
         """One look at the job."""
-        del status
-        self.history = self.submission.history
 
     def show_end(self, status: JobStatus, seconds: float, *, is_interrupted: bool) -> None:
-        """The last look at it: nothing to say."""
-        del status, seconds, is_interrupted
+        """The last look at it. seconds: since the command began."""
 
-    def tell_interrupted(self, count: int) -> None:
+    def show_interrupted(self, count: int) -> None:
         """The user asked to stop for the `count`-th time."""
 
     def show_left(self, status: JobStatus) -> None:
-        """That it goes on without us, which nobody would read where it is told else."""
-        for line in render_goes_on(status, self.job):
-            _say(line)
+        """That the job goes on without this process: on stderr, as nobody reads stdout."""
+        for line in render_goes_on(status, self._job):
+            write_stderr(line)
 
-    def take_recent(self) -> list[tuple[str, Record]]:
-        """What ended without success since the last call; what the store does not tell is left."""
-        if self.submission.is_looking:
-            return []
-        with contextlib.suppress(StoreError):
-            return list(self.history.take_recent())
-        return []
 
-    def read_failures(self, entries: Iterable[tuple[str, Record]]) -> Iterator[Failure]:
-        """As people see them; those that the store does not tell of now come the next time."""
-        self.unread.extend(entries)
-        with contextlib.suppress(StoreError):
-            while self.unread and not self.submission.is_looking:
-                yield read_failure(self.history, *self.unread[0])
-                self.unread.popleft()
+class _Closing:
+    """The lines under a run, whatever came before them."""
 
-    def take_failures(self) -> list[Failure]:
-        """Failures since the last call, the newest last; what else did not succeed is counted."""
-        failed: collections.deque[tuple[str, Record]] = collections.deque(maxlen=_MOST_FAILURES)
-        for batch, record in self.take_recent():
-            if is_failure(record):
-                failed.append((batch, record))
-            else:
-                self.folds.add(self.history, batch, record)
-        return list(self.read_failures(failed))
+    def __init__(self, handle: JobHandle, job: str) -> None:
+        self._handle, self._job = handle, job
+        self._work_before_s = handle.history.seconds
 
-    def keep_failures(self) -> None:
-        """Have the newest failures in `failures`, and the others counted."""
-        self.failures = [*self.failures, *self.take_failures()][-_SHOWN_FAILURES:]
-
-    def failure_lines(self, width: int) -> list[str]:
-        """The newest failures, and what was skipped or cancelled."""
-        return [
-            *render_failures(self.job, self.failures, width),
-            *render_unrun(self.folds.list_groups(), width),
-        ]
-
-    def end_lines(self, status: JobStatus, seconds: float, *, is_interrupted: bool) -> list[str]:
-        """The lines under a run, whatever came before them."""
-        if is_interrupted and not self.submission.is_own:
-            return render_goes_on(status, self.job)
-        work_s = max(0.0, self.history.seconds - self.work_before_s)
-        lines = render_end(
-            status, self.job, seconds, work_s, is_whole=self.submission.is_whole,
-            left_failed=self.submission.summary.left_failed,
-            left_behind=self.submission.summary.left_behind,
+    def build(self, status: JobStatus, seconds: float, *, is_interrupted: bool) -> Ending:
+        """How the run ended, and what to type."""
+        handle = self._handle
+        if is_interrupted and not handle.is_own:
+            return build_goes_on(status, self._job)
+        work_s = max(0.0, handle.history.seconds - self._work_before_s)
+        ending = build_ending(
+            status, self._job, seconds, work_s, is_whole=handle.is_whole,
+            left_failed=handle.summary.left_failed, left_behind=handle.summary.left_behind,
         )  # fmt: skip
-        if is_interrupted:
-            lines[0] = "interrupted. " + lines[0]
-        return lines
+        return ending._replace(first="interrupted. " + ending.first) if is_interrupted else ending
 
 
-def _say(line: str) -> None:
-    with contextlib.suppress(OSError, ValueError):  # of a program that uses us, it may be anything
-        if sys.stderr is not None:
-            sys.stderr.write(clean(line) + "\n")
-            sys.stderr.flush()
+class _NewestFailures:
+    """The newest failures of a job that is watched, and counts of what never ran."""
+
+    def __init__(self, handle: JobHandle, job: str) -> None:
+        self._handle, self._job = handle, job
+        self._feed = FailureFeed()
+        self._newest: list[Failure] = []
+
+    def update(self) -> None:
+        """Take what came since the last time; nothing while the store is being looked at."""
+        if not self._handle.is_looking:
+            found = self._feed.take_failed(self._handle.history, _FAILURES_MOST)
+            self._newest = [*self._newest, *found][-_FAILURES_SHOWN:]
+
+    def render(self, width: int) -> list[str]:
+        """For that many columns."""
+        unrun = render_unrun(self._feed.list_unrun(), width)
+        return [*render_failures(self._job, self._newest, width), *unrun]
 
 
-def show_idle(
-    submission: JobHandle, job: str, *, is_chosen: bool, quiet: bool, as_json: bool
-) -> int:
+def show_idle(handle: JobHandle, job: str, *, is_chosen: bool, quiet: bool, as_json: bool) -> int:
     """That there is nothing to run again; the exit code. is_chosen: where only some were meant."""
-    status = read_status(submission.history)
+    status = read_status(handle.history)
     if as_json:
-        view = JsonView(submission)
+        view = JsonView(handle, job)
         view.show_end(status, 0.0, is_interrupted=False)
         return EXIT_READER_LEFT if view.is_unread else EXIT_SUCCEEDED
     if not quiet:
         for line in render_nothing_to_retry(status, job, is_chosen=is_chosen):
-            _say(line)
+            write_stderr(line)
     return EXIT_SUCCEEDED
 
 
@@ -254,27 +167,28 @@ def show_plan(plan: Plan, *, as_json: bool) -> int:
     return EXIT_SUCCEEDED
 
 
-def show_leave(submission: JobHandle, job: str, *, quiet: bool, as_json: bool) -> int:
+def show_leave(handle: JobHandle, job: str, *, quiet: bool, as_json: bool) -> int:
     """What there is to say where nobody watches: all of it at once; the exit code.
 
     job: what to type for it.
     """
-    status = read_status(submission.history)
+    status = read_status(handle.history)
     if as_json:
-        view = JsonView(submission)
-        view.tell_started(status)
+        view = JsonView(handle, job)
+        view.show_started(status)
         return EXIT_READER_LEFT if view.is_unread else EXIT_SUCCEEDED
     if not quiet:
-        lines = _head(submission, status, is_left=True)
-        for line in (*lines, *render_leave(job, submission.left_over)):
-            _say(line)
+        lines = _render_head(handle, status, is_left=True)
+        for line in (*lines, *render_leave(job, handle.left_over)):
+            write_stderr(line)
     return EXIT_SUCCEEDED
 
 
-def _head(submission: JobHandle, status: JobStatus, *, is_left: bool = False) -> list[str]:
-    lines, summary = [render_start(status, is_left=is_left)], submission.summary
+def _render_head(handle: JobHandle, status: JobStatus, *, is_left: bool = False) -> list[str]:
+    """What runs, where, and what of it ran before."""
+    lines, summary = [render_start(status, is_left=is_left)], handle.summary
     if set(summary.why) != {"new"} or summary.done or summary.running:
-        former = min(submission.left_over, summary.running)
+        former = min(handle.left_over, summary.running)
         left_behind = len(summary.left_behind)
         again = render_plan(
             summary.done,
@@ -295,69 +209,80 @@ def _head(submission: JobHandle, status: JobStatus, *, is_left: bool = False) ->
 class QuietView(View):
     """One line on stderr, where tasks did not succeed: an error, such as cron mails."""
 
+    def __init__(self, handle: JobHandle, job: str) -> None:
+        super().__init__(job)
+        self._closing = _Closing(handle, job)
+
     def show_end(self, status: JobStatus, seconds: float, *, is_interrupted: bool) -> None:
         """The first closing line, and what to type."""
-        if status.state != "succeeded" or is_interrupted:
-            first, *rest = self.end_lines(status, seconds, is_interrupted=is_interrupted)
-            again = [line.split(maxsplit=1)[1] for line in rest if line.startswith("  again ")]
-            _say("; ".join([first, *(" ".join(line.split()) for line in again[:1])]))
+        if status.state == "succeeded" and not is_interrupted:
+            return
+        ending = self._closing.build(status, seconds, is_interrupted=is_interrupted)
+        again = [note.text for note in ending.notes if note.label == "again"]
+        write_stderr("; ".join([ending.first, *(" ".join(text.split()) for text in again[:1])]))
 
 
 class PlainView(View):
     """Lines for a log: one every few seconds, and one at each failure."""
 
-    def __init__(self, submission: JobHandle, job: str = "") -> None:
-        super().__init__(submission, job)
-        self.next_s = time.monotonic() + _PLAIN_S
-        self.trouble = ""
+    def __init__(self, handle: JobHandle, job: str) -> None:
+        super().__init__(job)
+        self._handle = handle
+        self._closing = _Closing(handle, job)
+        self._feed = FailureFeed()
+        self._is_started = False
+        self._next_s = time.monotonic() + _PLAIN_S
+        self._trouble = ""
 
     def show(self, status: JobStatus) -> None:
         """A line if it is time for one, and one for each new failure."""
-        super().show(status)
-        if not self.is_started:
-            self.is_started = True
-            for line in _head(self.submission, status):
-                _say(line)
-        if status.trouble != self.trouble:
-            self.trouble = status.trouble
-            _say(f"{status.name}: {status.trouble or 'goes on'}")
-        for line in render_failures(self.job, self.take_failures()):
-            _say(line)
-        if time.monotonic() >= self.next_s and status.state == "running":
-            self.next_s = time.monotonic() + _PLAIN_S
-            _say(f"{status.name}: {render_counts(status)}  {render_left(status.left_s)}".rstrip())
+        if not self._is_started:
+            self._is_started = True
+            self._write(_render_head(self._handle, status))
+        if status.trouble != self._trouble:
+            self._trouble = status.trouble
+            write_stderr(f"{status.name}: {status.trouble or 'goes on'}")
+        if not self._handle.is_looking:
+            failed = self._feed.take_failed(self._handle.history, _FAILURES_MOST)
+            self._write(render_failures(self._job, failed))
+        if time.monotonic() >= self._next_s and status.state == "running":
+            self._next_s = time.monotonic() + _PLAIN_S
+            left = render_left(status.left_s)
+            write_stderr(f"{status.name}: {render_counts(status)}  {left}".rstrip())
 
     def show_end(self, status: JobStatus, seconds: float, *, is_interrupted: bool) -> None:
         """What was skipped or cancelled, and the closing lines."""
-        for line in render_unrun(self.folds.list_groups()):
-            _say(line)
-        for line in self.end_lines(status, seconds, is_interrupted=is_interrupted):
-            _say(line)
+        self._write(render_unrun(self._feed.list_unrun()))
+        self._write(self._closing.build(status, seconds, is_interrupted=is_interrupted).render())
 
-    def tell_interrupted(self, count: int) -> None:
+    def show_interrupted(self, count: int) -> None:
         """What happens now, and what the next signal does."""
-        _say(_STOPPING if count == 1 else "ending what runs at once")
+        write_stderr(_STOPPING[min(count, 2) - 1])
 
-
-_STOPPING = "ending what runs; once more ends it at once"
+    def _write(self, lines: Sequence[str]) -> None:
+        for line in lines:
+            write_stderr(line)
 
 
 class JsonView(View):
     """One event a line on stdout: `started`, `progress`, `failed`, `ended`."""
 
-    def __init__(self, submission: JobHandle, job: str = "") -> None:
-        super().__init__(submission, job)
-        self.next_s = 0.0
+    def __init__(self, handle: JobHandle, job: str) -> None:
+        super().__init__(job)
+        self._handle = handle
+        self._feed = FailureFeed()
+        self._is_started = False
+        self._next_s = 0.0
 
     def show(self, status: JobStatus) -> None:
         """Events since the last look."""
-        super().show(status)
-        if not self.is_started:
-            self.tell_started(status)
-        for failure in self.read_failures(choose_failures(self.take_recent(), _MOST_EVENTS)):
-            self._emit("failed", failure_to_dict(failure))
-        if time.monotonic() >= self.next_s:
-            self.next_s = time.monotonic() + _JSON_S
+        if not self._is_started:
+            self.show_started(status)
+        if not self._handle.is_looking:
+            for failure in self._feed.take_all(self._handle.history, _EVENTS_MOST):
+                self._emit("failed", failure_to_dict(failure))
+        if time.monotonic() >= self._next_s:
+            self._next_s = time.monotonic() + _JSON_S
             self._emit("progress", status_to_dict(status))
 
     def show_end(self, status: JobStatus, seconds: float, *, is_interrupted: bool) -> None:
@@ -366,10 +291,10 @@ class JsonView(View):
             "ended", status_to_dict(status), wall_s=round(seconds, 3), interrupted=is_interrupted
         )
 
-    def tell_started(self, status: JobStatus) -> None:
-        """The opening event: what was handed in, and why."""
-        self.is_started = True
-        summary = self.submission.summary
+    def show_started(self, status: JobStatus) -> None:
+        """The opening event: what was submitted, and why."""
+        self._is_started = True
+        summary = self._handle.summary
         left = {"failed": summary.left_failed, "behind": len(summary.left_behind)}
         plan = {
             "run": summary.why, "done": summary.done, "running": summary.running,
@@ -378,104 +303,108 @@ class JsonView(View):
         self._emit("started", status_to_dict(status), **plan)
 
     def _emit(self, event: str, content: dict[str, Any], **more: Any) -> None:
-        """The job is none the worse for what cannot be told of it."""
+        """The job goes on where it cannot be printed."""
         try:
             sys.stdout.write(json.dumps({"event": event, **content, **more}) + "\n")
             sys.stdout.flush()
         except ReaderLeftError:
             self.is_unread = True
         except OutputError as error:
-            _say(f"{error}; the job goes on")
+            write_stderr(f"{error}; the job goes on")
 
 
 class NotebookView(View):
     """One output of a notebook's cell, replaced at each look."""
 
-    def __init__(self, submission: JobHandle, job: str = "") -> None:
-        super().__init__(submission, job)
-        self.output: Any = None
-        self.head: list[str] = []
+    def __init__(self, handle: JobHandle, job: str) -> None:
+        super().__init__(job)
+        self._handle = handle
+        self._closing = _Closing(handle, job)
+        self._failures = _NewestFailures(handle, job)
+        self._head: list[str] = []
+        self._output: Any = None  # IPython's handle of what is displayed
 
     def show(self, status: JobStatus) -> None:
         """The bar, the counts, and the newest failures."""
-        super().show(status)
-        if not self.is_started:
-            self.is_started = True
-            self.head = _head(self.submission, status)
-        self.keep_failures()
+        self._head = self._head or _render_head(self._handle, status)
+        self._failures.update()
         left = render_left(status.left_s)
         bar = f" {render_bar(status, 30)}  {render_counts(status)}   {left}".rstrip()
-        self._put([*self.head, bar, *self.failure_lines(110)])
+        self._put([*self._head, bar, *self._failures.render(_NOTEBOOK_COLUMNS)])
 
     def show_end(self, status: JobStatus, seconds: float, *, is_interrupted: bool) -> None:
         """The closing lines in place of the bar."""
-        self.keep_failures()
-        closing = self.end_lines(status, seconds, is_interrupted=is_interrupted)
-        self._put([*self.head, *self.failure_lines(110), *closing])
+        self._failures.update()
+        closing = self._closing.build(status, seconds, is_interrupted=is_interrupted).render()
+        self._put([*self._head, *self._failures.render(_NOTEBOOK_COLUMNS), *closing])
 
     def _put(self, lines: list[str]) -> None:
         display: Any = importlib.import_module("IPython.display").display
         shown = {"text/plain": "\n".join(map(clean, lines))}
-        if self.output is None:
-            self.output = display(shown, raw=True, display_id=True)
+        if self._output is None:
+            self._output = display(shown, raw=True, display_id=True)
         else:
-            self.output.update(shown, raw=True)
+            self._output.update(shown, raw=True)
 
 
 class LiveView(View):
     """One bar and the newest failures, redrawn in place."""
 
-    def __init__(self, submission: JobHandle, job: str = "") -> None:
-        super().__init__(submission, job)
+    def __init__(self, handle: JobHandle, job: str) -> None:
+        super().__init__(job)
         from rich.console import Console
         from rich.live import Live
 
-        self.console = Console(stderr=True, highlight=False)
-        self.live = Live(console=self.console, auto_refresh=False, transient=True)
-        self.note = ""
+        self._handle = handle
+        self._closing = _Closing(handle, job)
+        self._failures = _NewestFailures(handle, job)
+        self._console = Console(stderr=True, highlight=False)
+        self._live = Live(console=self._console, auto_refresh=False, transient=True)
+        self._is_started = False
+        self._note = ""  # beside the bar
 
     def __exit__(self, *_: object) -> None:
-        self.live.stop()
+        self._live.stop()
 
     def show(self, status: JobStatus) -> None:
         """Redraw the bar and the failures under it."""
-        super().show(status)
-        if not self.is_started:
-            self.is_started = True
-            for line in _head(self.submission, status):
-                self.console.print(clean(line), markup=False)
-            self.live.start()
-        self.keep_failures()
-        self.live.update(self._draw(status), refresh=True)
+        if not self._is_started:
+            self._is_started = True
+            for line in _render_head(self._handle, status):
+                self._console.print(clean(line), markup=False)
+            self._live.start()
+        self._failures.update()
+        self._live.update(self._draw(status), refresh=True)
 
     def show_end(self, status: JobStatus, seconds: float, *, is_interrupted: bool) -> None:
         """The failures stay; the bar gives way to the closing lines."""
-        self.keep_failures()
-        if lines := self.failure_lines(self.console.width):
-            self.console.print(_draw_failures(lines))
-        first, *rest = self.end_lines(status, seconds, is_interrupted=is_interrupted)
+        self._failures.update()
+        if lines := self._failures.render(self._console.width):
+            self._console.print(_draw_failures(lines))
+        ending = self._closing.build(status, seconds, is_interrupted=is_interrupted)
+        first, *rest = ending.render()
         style = "green" if status.state == "succeeded" else "red" if status.not_succeeded else ""
-        self.console.print(clean(first), style=style, markup=False, soft_wrap=True)
+        self._console.print(clean(first), style=style, markup=False, soft_wrap=True)
         for line in rest:
-            self.console.print(clean(line), markup=False, soft_wrap=True)
+            self._console.print(clean(line), markup=False, soft_wrap=True)
 
-    def tell_interrupted(self, count: int) -> None:
+    def show_interrupted(self, count: int) -> None:
         """Said beside the bar."""
-        self.note = _STOPPING if count == 1 else "ending what runs at once"
+        self._note = _STOPPING[min(count, 2) - 1]
 
     def _draw(self, status: JobStatus) -> Any:
         from rich.console import Group
         from rich.text import Text
 
-        progress = fit_progress(status, self.console.width)
+        progress = fit_progress(status, self._console.width)
         line = Text(" ")
         line.append(progress.bar, style="red" if status.not_succeeded else "green")
         line.append(progress.counts)
         line.append(progress.left, style="yellow")
         parts: list[Any] = [line]
-        for note in filter(None, (self.note, status.trouble)):
+        for note in filter(None, (self._note, status.trouble)):
             parts.append(Text(" " + clean(note), style="yellow"))
-        if lines := self.failure_lines(self.console.width):
+        if lines := self._failures.render(self._console.width):
             parts.append(_draw_failures(lines))
         return Group(*parts)
 

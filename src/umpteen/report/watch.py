@@ -42,7 +42,7 @@ def watch_to_end(
                 interrupted = stop.count
                 if not handle.interrupt(at_once=stop.count > 1):
                     break
-                view.tell_interrupted(stop.count)
+                view.show_interrupted(stop.count)
     assert status is not None
     view.show_end(status, time.monotonic() - began_s, is_interrupted=interrupted > 0)
     if interrupted:
