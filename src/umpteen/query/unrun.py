@@ -83,7 +83,7 @@ def read_ended(history: History, most: int) -> EndedTasks:
             failed.append((batch, record))
         else:
             unrun.add(history, batch, record)
-    shown = [read_failure(history, *entry) for entry in failed[-most:]]
+    shown = [read_failure(history, *entry) for entry in failed[max(0, len(failed) - most) :]]
     return EndedTasks(shown, len(failed), unrun.list_groups())
 
 
