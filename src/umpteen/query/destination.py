@@ -1,8 +1,8 @@
-"""The folder that copies come to: nothing outside it is touched, and nothing in it that is not ours.
+"""The folder that copies are put into: nothing outside it is touched, nor what others made in it.
 
-A copy is made in a folder of its own there, and takes its place when it is whole. Its time is that
-of the task's end: by that a later call knows what has come before, and what somebody made or
-changed himself. Folders of calls that were killed are removed by the next.
+A copy is made in a folder of its own there, and is moved to its place when it is whole. Its time is
+that of the task's end: by that a later call knows which files are copies, and which the user made
+or changed. Folders of calls that were killed are removed by the next.
 """
 
 from __future__ import annotations
@@ -33,9 +33,10 @@ _NEAR_S, _COARSE_S = 0.001, 2.0
 
 
 class Destination:
-    """A context manager; the folder is made where there is none.
+    """The folder while copies are put into it, as a context manager; made where there is none.
 
-    Raises InputError where it is the folder of a job, StoreError where nothing can be put there.
+    Entering raises InputError where it is the folder of a job, StoreError where it cannot be
+    written.
     """
 
     def __init__(self, folder: str) -> None:
@@ -98,7 +99,7 @@ class Destination:
             return None
 
     def place(self, number: int, key: str, end_s: float, before: os.stat_result | None) -> str:
-        """Put a copy that was made where it belongs; what is in the way if it cannot be there.
+        """Move a copy to its place; what is in the way, in words, where it cannot be there.
 
         before: what `find` has found there, which it replaces. Raises StoreError.
         """

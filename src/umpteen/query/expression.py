@@ -58,13 +58,11 @@ _Test = Callable[[_Facts], bool]
 
 
 class Where:
-    """One expression; called with a task's facts it says whether they fit.
-
-    names: the parameters it asks for.
-    """
+    """One expression; called with a task's facts it says whether they fit."""
 
     def __init__(self, text: str, test: _Test, names: Iterable[str], valid: Iterable[str]) -> None:
-        self.text, self.names = text, frozenset(names)
+        self.text = text
+        self.names = frozenset(names)  # the parameters that it asks for
         self._test, self._valid = test, tuple(valid)
 
     def __call__(self, facts: _Facts) -> bool:

@@ -23,12 +23,14 @@ _AFTER_ONE = re.compile(r"(after .+, which )(?:was )?(\w+(?: \w+)?)", re.DOTALL)
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """A task that came to an end without success. last_line: of its stderr, if it says more."""
+    """A task that came to an end without success."""
 
     index: int
     name: str
     state: str
+    # How it ended, in a word or two.
     reason: str
+    # Of its stderr, where that says more than the reason.
     last_line: str
     has_stderr: bool
 

@@ -44,15 +44,14 @@ _Read = TypeVar("_Read")
 
 
 class Pending(NamedTuple):
-    """A job for which somebody else is to be asked.
+    """A job for which another machine or an executor is to be asked."""
 
-    endpoint: who that is. silent: what is shown where there is no answer. stores: those that are
-    being read.
-    """
-
+    # Who is to be asked; the jobs of one endpoint are asked together.
     endpoint: str
     read: Callable[[], JobStatus]
+    # What is shown where there is no answer.
     silent: JobStatus
+    # Those that are being read.
     stores: Sequence[Store] = ()
 
 

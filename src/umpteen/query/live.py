@@ -12,16 +12,18 @@ __all__ = ["LiveReader"]
 
 
 class LiveReader:
-    """The half of who follows: a task's stdout or stderr, piece by piece, from the beginning.
+    """Reads a task's stdout or stderr from the beginning, in pieces that its runner writes.
 
-    key: the attempt that is being read: the newest that has a piece. offset: bytes read so far
-    of it.
+    Its runner writes them for as long as a file in the store asks for that; see
+    `runner.live_output`.
     """
 
+    # index: of the task. name: `stdout` or `stderr`.
     def __init__(self, store: Store, index: int, name: str) -> None:
         self.store, self.index, self.name = store, index, name
-        self.key: LiveKey | None = None
-        self.offset = self.number = 0
+        self.key: LiveKey | None = None  # the attempt that is read: the newest that has a piece
+        self.offset = 0  # bytes of it that were read
+        self.number = 0  # of its next piece
 
     def begin(self) -> None:
         """Ask for it; raises StoreError."""

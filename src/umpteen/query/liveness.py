@@ -70,19 +70,21 @@ def list_handles(
 
 
 class Liveness:
-    """Which batches somebody is at: what the executors say, asked once for all.
+    """Which batches are run by somebody: what their executors say, each asked once for all.
 
     Where they cannot know (another machine's runner), a batch lives until its files have not
-    changed for 60 s by our clock; its runner replaces one every 15 s. by_path: as of
-    `list_handles`. reason: why an executor was not asked.
+    changed for 60 s by our clock; its runner replaces one every 15 s.
     """
 
+    # by_path: as of `list_handles`.
     def __init__(self, *, by_path: bool = False) -> None:
-        self.by_path, self.reason = by_path, ""
+        self.by_path = by_path
+        self.reason = ""  # why an executor was not asked, the last time
+        # By batch: what its files said, and since when by our clock.
         self.seen: dict[str, tuple[Any, float]] = {}
 
     def list_living(self, history: History) -> set[str]:
-        """The batches that somebody is at, or may be."""
+        """The batches that are run by somebody, or may be."""
         open_batches = history.list_open()
         polled: dict[str, str] = {}
         for name, asked in list_handles(history, open_batches, by_path=self.by_path).items():

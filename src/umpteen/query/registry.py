@@ -36,14 +36,14 @@ RESULTS_FOLDER = "umpteen-results"
 
 
 class RegisteredJob(NamedTuple):
-    """A job that was seen: its name, where its store is, and when it was last opened.
-
-    folder: the one it was handed in from on this machine; empty where that is not known.
-    """
+    """A job that was opened on this machine."""
 
     name: str
+    # Of its store.
     address: str
+    # When it was opened last, in seconds since 1970.
     seen_s: float
+    # The one that it was submitted from on this machine; empty where it was only looked at.
     folder: str = ""
 
 

@@ -38,37 +38,44 @@ _LEAST_BUSY = 0.01
 
 
 class RunningTask(msgspec.Struct, frozen=True):
-    """A task that runs now; `start_s` in seconds since 1970."""
+    """A task that runs now."""
 
     index: int
     slot: int
+    # Seconds since 1970, by its runner's clock.
     start_s: float
     batch: str
 
 
 class JobStatus(msgspec.Struct, frozen=True):
-    """One look at a job.
-
-    state: `running`, `succeeded`, `failed` (some tasks did not succeed), `empty` (it has none),
-    `unfinished` (nobody is at it), `removing` (a removal of it was cut short, or goes on) or `unknown` (only another machine
-    can tell, which `collect` finds out within 60 s, or an executor that was not asked or is silent).
-    In a list of jobs also `unreachable` (no answer), `unreadable` or `damaged`; `trouble` says why. counts: by state, `running` among them. seconds: of work, all tasks
-    together. slots: tasks at once, 0 where nobody knows. left_s: a range for what is left. rate: tasks that end in a second. started_s and last_end_s: since 1970.
-    """
+    """One look at a job."""
 
     name: str
+    # Of its results.
     address: str
     executor: str
+    # `running`, `succeeded`, `failed` (some tasks did not succeed), `empty` (it has no tasks),
+    # `unfinished` (nobody runs the rest), `removing` (it is being removed, or that was cut short)
+    # or `unknown` (only another machine can tell, which `collect` finds out within 60 s, or an
+    # executor that was not asked or does not answer). In a list of jobs also one of UNREAD.
     state: str
+    # How many tasks there are.
     total: int
+    # Of tasks, by state; `running` is one.
     counts: dict[str, int]
     running: list[RunningTask]
+    # Tasks at once; 0 where that is not known.
     slots: int
+    # Of work, all tasks together.
     seconds: float
+    # When the job was made and when a task ended last, in seconds since 1970.
     started_s: float
     last_end_s: float
+    # The least and the most that is left, for who watches.
     left_s: tuple[float, float] | None = None
+    # Tasks that end in a second, for who watches.
     rate: float = 0.0
+    # What keeps it from going on or from being read, in words.
     trouble: str = ""
 
     @property
@@ -83,7 +90,7 @@ class JobStatus(msgspec.Struct, frozen=True):
 
 
 def list_living(history: History, polled: Mapping[str, str]) -> set[str]:
-    """The batches that somebody is at, by what their executors answered for their handles."""
+    """The batches that are run by somebody, by what their executors answered for their handles."""
     return {
         batch.batch
         for batch in history.list_open()

@@ -34,13 +34,13 @@ _NUMBER = re.compile(r"-?(?:0|[1-9]\d{0,99})(?:\.\d+)?(?:[eE][-+]?\d{1,3})?", re
 
 
 class Table(NamedTuple):
-    """columns: their names, in order; each row has all of them, None where there is nothing.
+    """A row a task."""
 
-    complaints: of metrics that could not be read or cannot be written, with their tasks.
-    """
-
+    # Their names, in order.
     columns: list[str]
+    # Each has all columns; None where there is nothing.
     rows: Iterator[dict[str, Any]]
+    # About metrics that cannot be read or written, each with its task.
     complaints: list[str]
 
 
