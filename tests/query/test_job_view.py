@@ -9,6 +9,7 @@ import pytest
 from umpteen.errors import ErrorCode, InputError
 from umpteen.query.files import LeftOut
 from umpteen.query.job_view import JobView
+from umpteen.query.unrun import UnrunCause
 from umpteen.store.base import Store
 
 
@@ -78,10 +79,10 @@ def test_ended_tasks_are_failures_and_counts_of_the_rest(job: JobView) -> None:
     ended = job.read_ended(9)
     assert ([each.name for each in ended.failures], ended.failed) == (["train-1"], 1)
     (group,) = ended.unrun
-    assert (group.tasks, group.state, group.why, group.names) == (
+    assert (group.tasks, group.state, group.cause, group.names) == (
         1,
         "skipped",
-        " after train-1, which failed",
+        UnrunCause("train-1", "failed", ""),
         ["report"],
     )
 

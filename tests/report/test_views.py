@@ -9,7 +9,7 @@ import pytest
 
 from tests.query.test_status import make_status
 from umpteen.query.failures import Failure
-from umpteen.query.unrun import UnrunGroup
+from umpteen.query.unrun import UnrunCause, UnrunGroup
 from umpteen.report.run import build_ending, build_goes_on, render_goes_on
 from umpteen.report.signals import Waiting, stop_signals
 from umpteen.report.status import failure_to_dict, render_unrun
@@ -31,7 +31,7 @@ def test_ending_of_a_job_that_goes_on_says_how_to_watch_and_to_end_it() -> None:
 
 
 def test_unrun_groups_beyond_five_are_one_line() -> None:
-    groups = [UnrunGroup(9 - n, "skipped", f" after {n}", []) for n in range(7)]
+    groups = [UnrunGroup(9 - n, "skipped", UnrunCause(str(n), "failed", ""), []) for n in range(7)]
     lines = render_unrun(groups)
     assert (len(lines), lines[-1]) == (6, " 7 more skipped or cancelled for other reasons")
 

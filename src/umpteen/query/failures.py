@@ -10,16 +10,12 @@ import msgspec
 
 from umpteen.errors import UmpteenError
 from umpteen.history.history import History
+from umpteen.model.reasons import read_reason
 from umpteen.model.record import Record
-from umpteen.model.states import tell_end
 from umpteen.query.outputs import open_output
 from umpteen.system.terminal import clean
 
 __all__ = ["Failure", "choose_failures", "describe_end", "is_failure", "read_failure"]
-
-
-# Records of earlier versions say `which skipped`.
-_AFTER_ONE = re.compile(r"(after .+, which )(?:was )?(\w+(?: \w+)?)", re.DOTALL)
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -53,10 +49,9 @@ def describe_end(record: Record) -> str:
             if record.seconds < 100
             else (f"timed out after {record.seconds:.0f} s")
         )
-    if found := _AFTER_ONE.fullmatch(record.reason):
-        return f"{found[1]}{tell_end(found[2].replace(' ', '_'))}"
     if record.reason:
-        return record.reason
+        found = read_reason(record.reason)
+        return found.text if found else record.reason
     if record.state == "cancelled":
         return "" if record.signal or record.exit_code is not None else "not started"
     if record.signal is not None:

@@ -5,22 +5,35 @@ What was skipped or cancelled is counted by why: there may be a million of them.
 
 from __future__ import annotations
 
-import re
+import functools
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from umpteen.errors import StoreError
 from umpteen.history.history import History
+from umpteen.model.reasons import Reason, read_reason
 from umpteen.model.record import Record
+from umpteen.model.states import tell_end
 from umpteen.query.failures import Failure, describe_end, is_failure, read_failure
 from umpteen.system.terminal import clean
 
-__all__ = ["NAMES_SHOWN", "EndedTasks", "UnrunCounts", "UnrunGroup", "read_ended"]
+__all__ = ["NAMES_SHOWN", "EndedTasks", "UnrunCause", "UnrunCounts", "UnrunGroup", "read_ended"]
 
 NAMES_SHOWN = 3  # of a group with no more tasks than these all names are known
 _GROUPS_ALIKE = 2  # of one kind; more are told as one
-_AFTER_WHICH = re.compile(r" after .+, which (.+)", re.DOTALL)
-_PLURAL = {"was skipped": "were skipped", "was cancelled": "were cancelled"}
+_SKIPPED = tell_end("skipped")
+
+
+class UnrunCause(NamedTuple):
+    """Why a task did not run."""
+
+    # The task that it was after and whose end was not as asked; empty where these were several,
+    # or that one was skipped itself; None where it was for another reason.
+    after: str | None
+    # How that one ended, as a sentence has it: `failed`, `was skipped`.
+    end: str
+    # The other reason, in words; empty where its state says it all.
+    reason: str
 
 
 class UnrunGroup(NamedTuple):
@@ -29,10 +42,12 @@ class UnrunGroup(NamedTuple):
     tasks: int
     # `skipped` or `cancelled`.
     state: str
-    # What follows the state in a sentence; empty where it says all.
-    why: str
+    cause: UnrunCause
     # Of the first few.
     names: list[str]
+
+
+_Alike = dict[UnrunCause, tuple[int, list[str]]]
 
 
 class EndedTasks(NamedTuple):
@@ -49,17 +64,17 @@ class UnrunCounts:
     """Counts tasks that were skipped or cancelled by why, with the names of a few."""
 
     def __init__(self) -> None:
-        # By state and kind; in each by reason.
-        self._found: dict[tuple[str, str], dict[str, tuple[int, list[str]]]] = {}
+        # By state and kind of cause; in each by cause: how many, and the names of the first.
+        self._found: dict[tuple[str, UnrunCause], _Alike] = {}
 
     def add(self, history: History, batch: str, record: Record) -> None:
         """Count one more."""
-        why = _say_unrun(record)
-        alike = self._found.setdefault((record.state, _say_kind(why)), {})
-        count, names = alike.get(why, (0, []))
+        cause = _find_cause(record)
+        alike = self._found.setdefault((record.state, _find_kind(cause)), {})
+        count, names = alike.get(cause, (0, []))
         if count <= NAMES_SHOWN and len(alike) <= NAMES_SHOWN:
             names.append(clean(_read_name(history, batch, record)))
-        alike[why] = (count + 1, names)
+        alike[cause] = (count + 1, names)
 
     def list_groups(self) -> list[UnrunGroup]:
         """The groups, the largest first.
@@ -87,13 +102,13 @@ def read_ended(history: History, most: int) -> EndedTasks:
     return EndedTasks(shown, len(failed), unrun.list_groups())
 
 
-def _group(state: str, kind: str, alike: dict[str, tuple[int, list[str]]]) -> Iterator[UnrunGroup]:
+def _group(state: str, kind: UnrunCause, alike: _Alike) -> Iterator[UnrunGroup]:
     if len(alike) > _GROUPS_ALIKE:
         names = [name for _, some in alike.values() for name in some]
         yield UnrunGroup(sum(count for count, _ in alike.values()), state, kind, names)
         return
-    for why, (count, some) in alike.items():
-        yield UnrunGroup(count, state, why, some)
+    for cause, (count, some) in alike.items():
+        yield UnrunGroup(count, state, cause, some)
 
 
 def _read_name(history: History, batch: str, record: Record) -> str:
@@ -103,17 +118,22 @@ def _read_name(history: History, batch: str, record: Record) -> str:
         return f"task {record.task}"
 
 
-def _say_unrun(record: Record) -> str:
-    """What follows `skipped` or `cancelled`; alike for all but the first of a chain."""
-    how = describe_end(record)
-    if record.state == "skipped" and how.endswith(", which was skipped"):
-        return " after tasks that were skipped"
-    if record.state == "skipped" and how.startswith("after "):
-        return f" {how}"
-    return f": {how}" if how else ""
+def _find_cause(record: Record) -> UnrunCause:
+    """Alike for all but the first of a chain of tasks that were skipped one after another."""
+    if record.state == "skipped" and (found := _read_after(record.reason)):
+        after, end = found
+        return UnrunCause("" if end == _SKIPPED else after, end, "")
+    return UnrunCause(None, "", describe_end(record))
 
 
-def _say_kind(why: str) -> str:
+@functools.lru_cache(4096)  # a million tasks may be skipped for one reason
+def _read_after(reason: str) -> tuple[str, str] | None:
+    found = read_reason(reason)
+    if found is None or found.reason is not Reason.AFTER:
+        return None
+    return found.parts["task"], found.parts["end"]
+
+
+def _find_kind(cause: UnrunCause) -> UnrunCause:
     """The same for all that differ in the name of what they were after alone."""
-    found = _AFTER_WHICH.fullmatch(why)
-    return f" after tasks that {_PLURAL.get(found[1], found[1])}" if found else why
+    return cause if cause.after is None else cause._replace(after="")

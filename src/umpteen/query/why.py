@@ -14,6 +14,7 @@ import msgspec
 from umpteen.history.history import BatchHistory, History
 from umpteen.job.spec import Task, TaskOptions
 from umpteen.model.command import build_digest, shell_command
+from umpteen.model.reasons import Reason, read_reason
 from umpteen.model.states import STATES
 from umpteen.planning.choosing import list_code
 from umpteen.query.attempts import Attempt, read_attempts
@@ -27,7 +28,6 @@ from umpteen.system.resources import Capacity, in_mb, list_lacks, read_capacity
 
 __all__ = ["Blocker", "Why", "build_why"]
 
-_DID_NOT_LEAVE = "did not leave "
 _RESULTS = "results/"
 
 
@@ -207,9 +207,10 @@ def _find_former(
 def _find_expected(history: History, task: Task, attempts: Sequence[Attempt]) -> tuple[str, str]:
     """Why.missing and Why.instead; empty where the newest attempt left what it should."""
     record = attempts[-1].record if attempts else None
-    if record is None or not record.reason.startswith(_DID_NOT_LEAVE):
+    found = read_reason(record.reason) if record else None
+    if record is None or found is None or found.reason is not Reason.MISSING_FILE:
         return "", ""
-    path = record.reason.removeprefix(_DID_NOT_LEAVE)
+    path = found.parts["path"]
     base = place_of(history.store, task.name, task.output)
     outputs = f"{base}/{record.outputs}" if record.outputs else base
     if path.startswith(_RESULTS):

@@ -8,7 +8,7 @@ from typing import Any
 from umpteen.model.command import write_verb
 from umpteen.query.failures import Failure
 from umpteen.query.status import JobStatus, RunningTask
-from umpteen.query.unrun import NAMES_SHOWN, UnrunGroup
+from umpteen.query.unrun import NAMES_SHOWN, UnrunCause, UnrunGroup
 from umpteen.report.text import UNITS_S, align, cut, fit, measure_columns
 from umpteen.system.terminal import clean
 
@@ -24,6 +24,7 @@ __all__ = [
 ]
 
 _GROUPS_SHOWN = 5
+_PLURAL = {"was skipped": "were skipped", "was cancelled": "were cancelled"}
 _FAILURE_FIELDS = ("index", "name", "state", "reason", "last_line")
 
 
@@ -81,10 +82,19 @@ def render_unrun(groups: Sequence[UnrunGroup], width: int = 0) -> list[str]:
     lines = []
     for group in groups[:_GROUPS_SHOWN]:
         few = f" ({', '.join(group.names)})" if group.tasks <= NAMES_SHOWN else ""
-        lines.append(f" {group.tasks:,} {group.state}{group.why}{few}")
+        lines.append(f" {group.tasks:,} {group.state}{_say_cause(group.cause)}{few}")
     if more := sum(group.tasks for group in groups[_GROUPS_SHOWN:]):
         lines.append(f" {more:,} more skipped or cancelled for other reasons")
     return [cut(line, width) for line in lines] if width else lines
+
+
+def _say_cause(cause: UnrunCause) -> str:
+    """What follows `skipped` or `cancelled`; empty where that says it all."""
+    if cause.after is None:
+        return f": {cause.reason}" if cause.reason else ""
+    if cause.after:
+        return f" after {cause.after}, which {cause.end}"
+    return f" after tasks that {_PLURAL.get(cause.end, cause.end)}"
 
 
 def _failure_cells(job: str, failure: Failure) -> list[str]:

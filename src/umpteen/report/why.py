@@ -11,8 +11,9 @@ from typing import Any
 import msgspec
 
 from umpteen.model.command import write_verb
+from umpteen.model.reasons import Reason, read_reason
 from umpteen.model.record import Record
-from umpteen.model.states import IS_FINAL, REASON_INTERRUPTED, STATES, tell_end
+from umpteen.model.states import IS_FINAL, STATES, tell_end
 from umpteen.query.attempts import Attempt
 from umpteen.query.failures import describe_end
 from umpteen.query.why import Blocker, Why
@@ -161,7 +162,8 @@ def _say_attempt(attempt: Attempt) -> str:
     if attempt.is_lost:
         began = _render_time(record.start_s)
         return f"{record.attempt} was lost: it began at {began}, and its runner died"
-    if record.reason == REASON_INTERRUPTED:
+    found = read_reason(record.reason)
+    if found and found.reason is Reason.INTERRUPTED:
         when = _render_time(record.end_s)
         return f"{record.attempt} was interrupted at {when}{_say_took(record)}"
     again = ", and was tried again by its rules" if record.retry else ""
