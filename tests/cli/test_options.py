@@ -9,7 +9,6 @@ import pytest
 
 from umpteen.cli.options import (
     TaskCommand,
-    find_job,
     read_duration,
     read_memory,
     read_size,
@@ -17,6 +16,7 @@ from umpteen.cli.options import (
     refuse_loose,
 )
 from umpteen.errors import InputError, SettingsError
+from umpteen.query.job_names import find_job
 
 CONTEXT = click.Context(click.Command("verb"))
 
