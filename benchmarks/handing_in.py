@@ -12,7 +12,14 @@ import os
 import sys
 from collections.abc import Sequence
 
-from umpteen.executors.base import ENDED, Abilities, Executor, SubmitRequest
+from umpteen.executors.base import (
+    Abilities,
+    BatchState,
+    Executor,
+    OnProgress,
+    SubmitRequest,
+    ignore_progress,
+)
 from umpteen.executors.local import build_handle
 from umpteen.formats import read_job
 from umpteen.formats.flags import JobFlags
@@ -31,15 +38,18 @@ class NowhereExecutor(Executor):
         batches_most=0, start_up_s=0.0,
     )  # fmt: skip
 
-    def submit(self, load: SubmitRequest) -> dict[str, str]:
+    def submit(
+        self, request: SubmitRequest, on_progress: OnProgress = ignore_progress
+    ) -> dict[str, str]:
         """Handles, and nothing started."""
-        return dict.fromkeys(load.batches, build_handle(os.urandom(6).hex()))
+        del on_progress
+        return dict.fromkeys(request.batches, build_handle(os.urandom(6).hex()))
 
-    def poll(self, handles: Sequence[str]) -> dict[str, str]:
+    def poll(self, handles: Sequence[str]) -> dict[str, BatchState]:
         """Nothing lives."""
-        return dict.fromkeys(handles, ENDED)
+        return dict.fromkeys(handles, BatchState.ENDED)
 
-    def hasten(self, handles: Sequence[str]) -> None:
+    def wake(self, handles: Sequence[str]) -> None:
         """Nothing to end."""
 
 

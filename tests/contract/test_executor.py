@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -12,16 +11,8 @@ import pytest
 from tests.support.store import list_records
 from tests.support.wait import wait_until
 from umpteen.errors import SettingsError
-from umpteen.executors.base import (
-    ENDED,
-    QUEUED,
-    RUNNING,
-    UNKNOWN,
-    BatchRequest,
-    Executor,
-    SubmitRequest,
-)
-from umpteen.executors.local import LocalExecutor
+from umpteen.executors.base import BatchRequest, BatchState, Executor, SubmitRequest
+from umpteen.executors.local import LocalExecutor, LocalRunner
 from umpteen.executors.ray import executor as ray
 from umpteen.executors.registry import open_executor
 from umpteen.formats import read_job
@@ -66,11 +57,11 @@ def open_one(request: pytest.FixtureRequest) -> Iterator[Open]:
         driver.kill()
     ray._drivers.clear()
     for executor in opened:
-        if isinstance(executor, LocalExecutor) and executor.runner:
-            executor.order_end(at_once=True)
-            executor.runner.communicate(timeout=20)
-            with contextlib.suppress(AttributeError):
-                executor._stderr.close()  # type: ignore[union-attr]
+        runs = executor.own_runs
+        runs.stop(at_once=True)
+        if isinstance(runs, LocalRunner):
+            runs.process.wait(timeout=20)
+        executor.close()
 
 
 @pytest.fixture
@@ -114,7 +105,9 @@ def submit(executor: Executor, address: str, *batches: str) -> list[str]:
 
 def wait_for_end(executor: Executor, handles: Sequence[str]) -> None:
     """Until nothing is at them any more; what has ended may also be forgotten."""
-    wait_until(lambda: set(executor.poll(handles).values()) <= {ENDED, UNKNOWN})
+    wait_until(
+        lambda: set(executor.poll(handles).values()) <= {BatchState.ENDED, BatchState.UNKNOWN}
+    )
 
 
 class TestExecutor:
@@ -140,9 +133,9 @@ class TestExecutor:
         address = prepare("touch begun; until [ -e go ]; do sleep 0.05; done")
         executor = open_one()
         handles = submit(executor, address, "1")
-        assert set(executor.poll(handles).values()) <= {QUEUED, RUNNING}
+        assert set(executor.poll(handles).values()) <= {BatchState.QUEUED, BatchState.RUNNING}
         wait_until((tmp_path / "begun").exists)
-        assert executor.poll(handles) == {handles[0]: RUNNING}
+        assert executor.poll(handles) == {handles[0]: BatchState.RUNNING}
         (tmp_path / "go").touch()
         wait_for_end(executor, handles)
 
@@ -153,7 +146,7 @@ class TestExecutor:
         executor = open_one()
         handles = submit(executor, address, "1")
         wait_for_end(executor, handles)
-        assert executor.poll(handles) == {handles[0]: ENDED}
+        assert executor.poll(handles) == {handles[0]: BatchState.ENDED}
 
     def test_handles_mean_the_same_to_another_process(
         self, open_one: Open, prepare: Callable[..., str], tmp_path: Path
@@ -161,11 +154,11 @@ class TestExecutor:
         address = prepare("touch begun; until [ -e go ]; do sleep 0.05; done")
         handles = list((first := open_one()).submit(make_load(first, address, "1")).values())
         wait_until((tmp_path / "begun").exists)
-        assert open_one().poll(handles) == {handles[0]: RUNNING}
+        assert open_one().poll(handles) == {handles[0]: BatchState.RUNNING}
         (tmp_path / "go").touch()
         wait_for_end(open_one(), handles)
 
-    @pytest.mark.parametrize("call", ["cancel", "hasten"])
+    @pytest.mark.parametrize("call", ["cancel", "wake"])
     def test_cancel_mark_ends_the_tasks_kindly(
         self, open_one: Open, prepare: Callable[..., str], tmp_path: Path, call: str
     ) -> None:
@@ -181,7 +174,7 @@ class TestExecutor:
         assert [record["state"] for record in list_records(Path(address))] == ["cancelled"] * 3
         assert (Path(address) / "0/stdout").read_text() == "asked\n"
 
-    def test_hasten_without_a_mark_lets_all_go_on(
+    def test_wake_without_a_mark_lets_all_go_on(
         self, open_one: Open, prepare: Callable[..., str], tmp_path: Path
     ) -> None:
         numbers = [str(number) for number in range(1, 6)]
@@ -190,7 +183,7 @@ class TestExecutor:
         executor = open_one()
         handles = submit(executor, address, *numbers)
         wait_until(lambda: list(tmp_path.glob("begun.*")))
-        open_one().hasten(handles)
+        open_one().wake(handles)
         (tmp_path / "go").touch()
         wait_for_end(executor, handles)
         assert [record["state"] for record in list_records(Path(address))] == ["succeeded"] * 5
@@ -207,7 +200,9 @@ class TestExecutor:
 
     def test_poll_of_a_foreign_handle_is_unknown(self, open_one: Open) -> None:
         executor = open_one()
-        assert executor.poll([FOREIGN[executor.name]]) == {FOREIGN[executor.name]: UNKNOWN}
+        assert executor.poll([FOREIGN[executor.name]]) == {
+            FOREIGN[executor.name]: BatchState.UNKNOWN
+        }
 
     def test_poll_of_a_handle_that_nothing_is_known_of_is_not_running(
         self, open_one: Open, prepare: Callable[..., str]
@@ -216,7 +211,7 @@ class TestExecutor:
         executor = open_one()
         (handle,) = submit(executor, address, "1")
         forgotten = handle.rpartition("/")[0] + "/999"
-        assert executor.poll([forgotten])[forgotten] in (ENDED, UNKNOWN)
+        assert executor.poll([forgotten])[forgotten] in (BatchState.ENDED, BatchState.UNKNOWN)
         wait_for_end(executor, [handle])
 
     def test_unknown_option_is_refused(self, open_one: Open) -> None:

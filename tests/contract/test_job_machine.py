@@ -29,7 +29,14 @@ from hypothesis.stateful import (
     rule,
 )
 
-from umpteen.executors.base import Abilities, Executor, SubmitRequest
+from umpteen.executors.base import (
+    Abilities,
+    BatchState,
+    Executor,
+    OnProgress,
+    SubmitRequest,
+    ignore_progress,
+)
 from umpteen.history.history import History
 from umpteen.job.settings import Setting, merge_settings
 from umpteen.job.spec import Job, Task, TaskOptions
@@ -68,15 +75,18 @@ class QueueExecutor(Executor):
         batches_most=0, start_up_s=0.0,
     )  # fmt: skip
 
-    def submit(self, load: SubmitRequest) -> dict[str, str]:
+    def submit(
+        self, request: SubmitRequest, on_progress: OnProgress = ignore_progress
+    ) -> dict[str, str]:
         """Handles that say nothing."""
-        return dict.fromkeys(load.batches, "m/b/none")
+        del on_progress
+        return dict.fromkeys(request.batches, "m/b/none")
 
-    def poll(self, handles: Sequence[str]) -> dict[str, str]:
+    def poll(self, handles: Sequence[str]) -> dict[str, BatchState]:
         """Not asked here."""
         raise NotImplementedError(handles)
 
-    def hasten(self, handles: Sequence[str]) -> None:
+    def wake(self, handles: Sequence[str]) -> None:
         """Not asked here."""
         raise NotImplementedError(handles)
 

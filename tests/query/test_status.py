@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.support.store import put_hand_in, put_start
-from umpteen.executors.base import ENDED, QUEUED, RUNNING, UNKNOWN
+from umpteen.executors.base import BatchState
 from umpteen.history.history import History
 from umpteen.model.record import Record
 from umpteen.query.failures import describe_end
@@ -53,9 +53,9 @@ def make_status(**more: Any) -> JobStatus:
     ("answers", "living"),
     [
         ({}, set()),
-        ({"m/b/one": RUNNING}, {"1"}),
-        ({"m/b/one": QUEUED, "m/b/two": RUNNING}, {"1", "2"}),
-        ({"m/b/one": ENDED, "m/b/two": UNKNOWN}, set()),
+        ({"m/b/one": BatchState.RUNNING}, {"1"}),
+        ({"m/b/one": BatchState.QUEUED, "m/b/two": BatchState.RUNNING}, {"1", "2"}),
+        ({"m/b/one": BatchState.ENDED, "m/b/two": BatchState.UNKNOWN}, set()),
     ],
 )
 def test_list_living_are_those_queued_or_running(

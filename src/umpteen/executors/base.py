@@ -1,78 +1,88 @@
-"""The contract of an executor, and how one is found by its name."""
+"""The contract of an executor: a place that runs batches, such as this machine or a Dask cluster.
+
+It is made for a queue that is asked by commands and for a host behind ssh as much as for an
+engine with a library. So a handle stands alone: it is text that is kept in the store, and any
+process may ask after it later, by an executor object that was opened anew and without options.
+What a process knows of its own batches beyond that is in `own_runs`.
+"""
 
 from __future__ import annotations
 
 import abc
-import time
+import enum
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from umpteen.executors.own_runs import OwnRuns
 from umpteen.store.identity import Identity
 
 __all__ = [
-    "ENDED",
-    "LOCAL",
-    "QUEUED",
-    "RUNNING",
-    "UNKNOWN",
     "Abilities",
     "BatchRequest",
+    "BatchState",
     "Executor",
+    "Lack",
+    "OnProgress",
     "SubmitRequest",
-    "Tell",
+    "TaskNeeds",
+    "ignore_progress",
 ]
 
-QUEUED, RUNNING, ENDED, UNKNOWN = "queued", "running", "ended", "unknown"
+# Called now and then with a line that says what is waited for; what it raises ends the wait.
+OnProgress = Callable[[str], None]
 
-LOCAL = "local"
+
+def ignore_progress(_: str) -> None:
+    """Show nobody what is waited for."""
 
 
-Tell = Callable[[str], None]
+class BatchState(enum.StrEnum):
+    """How far a batch is, as far as its executor can say."""
+
+    QUEUED = "queued"
+    """It waits there for its turn."""
+
+    RUNNING = "running"
+    """A runner is at it."""
+
+    ENDED = "ended"
+    """Nothing is at it any more; what came of its tasks is in the store."""
+
+    UNKNOWN = "unknown"
+    """Those who know do not answer, or cannot be asked from here."""
 
 
 class Abilities(NamedTuple):
-    """What an executor can do.
+    """What an executor can do."""
 
-    is_engine: whether it runs batches on workers of its own, several at once. batches_most: of
-    one hand-in, 0 for no limit. start_up_s: what one batch costs before its first task.
-    """
-
-    dependencies: bool
-    capabilities: bool
-    reconnect: bool
-    is_engine: bool
-    batches_most: int
-    start_up_s: float
+    dependencies: bool  # starts a batch once those that it is after have ended
+    capabilities: bool  # gives a batch only to machines that have what its tasks ask for by name
+    reconnect: bool  # can be asked after a batch by a process that did not submit it
+    is_engine: bool  # runs batches on workers of its own, several at once
+    batches_most: int  # of one submission; 0: no limit
+    start_up_s: float  # what one batch costs before its first task
 
 
 class BatchRequest(NamedTuple):
-    """One batch to be run, once those that it is `after` have ended.
+    """One batch to be run."""
 
-    gpus, cpus and memory (bytes): the most that one of its tasks needs, 0 where none says.
-    """
-
-    batch: str
-    after: Sequence[str] = ()
+    batch: str  # its number in the store
+    after: Sequence[str] = ()  # the batches that must have ended before it starts
+    # The most that one of its tasks needs; 0 where none says.
     gpus: int = 0
     cpus: int = 0
-    memory: int = 0
+    memory: int = 0  # bytes
 
 
 class SubmitRequest(NamedTuple):
-    """What an executor is given in one go.
+    """What an executor is given in one go."""
 
-    store: that the batches are in. slots: tasks at once in a batch, 0 for one that a worker's slot runs.
-    mark: a word that no other hand-in has. earlier: the handles of batches, handed in before,
-    that some of these are after. environment: what the runner is to find in its own, and tasks
-    are not.
-    """
-
-    store: Identity
+    store: Identity  # where the batches are
     orders: Sequence[BatchRequest]
-    slots: int
-    mark: str
-    earlier: Mapping[str, str] = {}
-    environment: Mapping[str, str] = {}
+    slots: int  # tasks at once in a batch; 0: one, in one slot of a worker
+    mark: str  # a word that no other submission has
+    earlier: Mapping[str, str] = {}  # handles of former batches that some of these are after
+    environment: Mapping[str, str] = {}  # what the runner finds in its own, and tasks do not
 
     @property
     def address(self) -> str:
@@ -85,72 +95,89 @@ class SubmitRequest(NamedTuple):
         return [order.batch for order in self.orders]
 
 
-def _keep_silent(_: str) -> None:
-    return None
+class TaskNeeds(NamedTuple):
+    """What one task needs of the machine that it runs on; 0 where it does not say."""
+
+    cpus: int = 0
+    gpus: int = 0
+    memory: int = 0  # bytes
+
+
+class Lack(NamedTuple):
+    """What a task needs and an executor has not anywhere."""
+
+    number: int  # which of the tasks that were asked about
+    wanted: int
+    what: str  # "cpus", "gpus" or "MB of memory"
+    limit: str  # who has how much: "this machine has 2", "a worker of dask has at most 2"
+    hint: str  # what the user can do
 
 
 class Executor(abc.ABC):
-    """Gets batches run somewhere. A handle is text that survives a restart.
+    """Gets batches run somewhere, and is asked after them by their handles.
 
-    tell: called now and then, with what to show, while `submit` waits for something; what it
-    raises ends that.
+    A handle stands alone: it names the place, the submission and the batch, so that it survives
+    a restart, another shell and other options. `poll`, `wake` and `cancel` need nothing else.
     """
 
     name: str
     abilities: Abilities
 
     def __init__(self, options: Mapping[str, Any]) -> None:
+        """Raises SettingsError for an option that it does not know; connects to nothing."""
         self.options = options
-        self.tell: Tell = _keep_silent
+        self.own_runs = OwnRuns()
 
     def check(self) -> None:  # noqa: B027 -- some need no options
         """Raises SettingsError where the options do not say where batches are to run."""
 
     @abc.abstractmethod
-    def submit(self, load: SubmitRequest) -> dict[str, str]:
-        """Have the batches of a store run; the handle of each.
+    def submit(
+        self, request: SubmitRequest, on_progress: OnProgress = ignore_progress
+    ) -> dict[str, str]:
+        """Have the batches of a store run; the handle of each, by its number.
 
-        Raises BackendError, `transient` where the same call may succeed later.
+        From then on `own_runs` is of these. Raises BackendError, `transient` where the same call
+        may succeed later.
         """
 
     @abc.abstractmethod
-    def poll(self, handles: Sequence[str]) -> dict[str, str]:
-        """QUEUED, RUNNING, ENDED or UNKNOWN for each handle, in one call to the backend."""
+    def poll(self, handles: Sequence[str]) -> dict[str, BatchState]:
+        """How far the batch of each handle is, by as few calls to the backend as it takes.
+
+        Never raises: what cannot be asked is UNKNOWN.
+        """
 
     @abc.abstractmethod
-    def hasten(self, handles: Sequence[str]) -> None:
-        """Have runners do now what the cancel mark in the store says, which they see in seconds.
+    def wake(self, handles: Sequence[str]) -> None:
+        """Have runners look for the cancel mark in the store now, which else takes them seconds.
 
-        What has ended is no error.
+        A batch that has ended is no error.
         """
 
     def cancel(self, handles: Sequence[str]) -> None:
-        """Have nothing begin of batches that are cancelled as a whole, and hasten those that have."""
-        self.hasten(handles)
+        """Have no batch of these start any more, and wake the runners of those that have."""
+        self.wake(handles)
 
     def count_workers(self, slots: int, cpus: int = 1) -> int:
         """How many batches of so many slots (0: one slot of a worker), with tasks that need so
         many cores, may run at once; 0: unknown.
 
-        Raises BackendError where there is nobody to ask, before anything is handed in.
+        Raises BackendError where there is nobody to ask, before anything is submitted.
         """
         del slots, cpus
         return 0
 
-    def count_cores(self, slots: int) -> int:
-        """The most cores that a task may have in a batch of so many slots; 0: unknown.
+    def lacks(self, tasks: Sequence[TaskNeeds], slots: int) -> Lack | None:
+        """What one of these tasks needs, in a batch of so many slots, and can get nowhere here.
 
-        Raises BackendError where there is nobody to ask.
+        None where all can run, or where that is not known. Raises BackendError where there is
+        nobody to ask.
         """
-        del slots
-        return 0
+        del tasks, slots
+        return None
 
-    def hint_cores(self, slots: int, cpus: int) -> str:
-        """What to do for such a batch to have so many cores."""
-        del slots
-        return f"have workers with {cpus} cores"
-
-    def explain(self, handles: Sequence[str]) -> str:
+    def why_waiting(self, handles: Sequence[str]) -> str:
         """Why nothing of this runs, in words; empty where that is not known, or something does.
 
         Raises BackendError where that has lasted longer than the options allow.
@@ -158,27 +185,6 @@ class Executor(abc.ABC):
         del handles
         return ""
 
-    # What follows is for executors whose runner is a child of this process.
-
-    @property
-    def is_attached(self) -> bool:
-        """Whether what was submitted ends when this process does."""
-        return False
-
-    def wait(self, timeout_s: float) -> None:
-        """Wait until there may be news, or `timeout_s` seconds."""
-        time.sleep(timeout_s)
-
-    def order_end(self, *, at_once: bool) -> None:  # noqa: B027 -- nothing to do for most
-        """Have what is attached end its tasks: kindly, or at once."""
-
-    def let_go(self) -> None:  # noqa: B027 -- nothing to do for most
-        """Have what is attached go on when this process ends."""
-
-    def read_ending(self) -> tuple[int | None, str]:
-        """How what this process submitted ended.
-
-        (exit code of its runners, the worst of them, None while some live; what that one
-        complained of).
-        """
-        return 0, ""
+    def close(self) -> None:
+        """Free what this object holds. What was submitted goes on, except what is attached."""
+        self.own_runs.close()

@@ -5,6 +5,7 @@ One of the engine's own tasks is a batch; what crosses is text for `carrier`, an
 
 from __future__ import annotations
 
+import abc
 import json
 import math
 import time
@@ -19,7 +20,15 @@ from umpteen.errors import (
     SettingsError,
     nearest_hint,
 )
-from umpteen.executors.base import Abilities, BatchRequest, Executor, SubmitRequest
+from umpteen.executors.base import (
+    Abilities,
+    BatchRequest,
+    Executor,
+    Lack,
+    SubmitRequest,
+    TaskNeeds,
+)
+from umpteen.executors.own_runs import ExitStatus
 from umpteen.units import parse_duration_s
 
 __all__ = [
@@ -28,7 +37,7 @@ __all__ = [
     "build_order",
     "is_hopeless",
     "parse_handle",
-    "rank_answer",
+    "rank_status",
     "read_answer",
 ]
 
@@ -78,10 +87,11 @@ def build_order(
     return json.dumps(told)
 
 
-def read_answer(text: str) -> tuple[int, str]:
-    """(exit code, complaint) of a runner, as the carrier answers; a signal counts as a crash."""
+def read_answer(text: str) -> ExitStatus:
+    """Of a runner, as the carrier answers; a signal counts as a crash."""
     answer = json.loads(text)
-    return (answer["code"] if answer["code"] >= 0 else RUNNER_CRASHED), answer["said"]
+    code = answer["code"] if answer["code"] >= 0 else RUNNER_CRASHED
+    return ExitStatus(code, answer["said"])
 
 
 def is_hopeless(code: int) -> bool:
@@ -89,9 +99,9 @@ def is_hopeless(code: int) -> bool:
     return code in _HOPELESS
 
 
-def rank_answer(answer: tuple[int, str]) -> tuple[bool, tuple[int, str]]:
-    """What is higher for the worse of two answers."""
-    return is_hopeless(answer[0]), answer
+def rank_status(status: ExitStatus) -> tuple[bool, ExitStatus]:
+    """What is higher for the worse of two."""
+    return is_hopeless(status.code), status
 
 
 class EngineExecutor(Executor):
@@ -135,6 +145,28 @@ class EngineExecutor(Executor):
                 raise SettingsError(
                     f"{name!r} of the executor {self.name!r} must be a number: {amount!r}"
                 )
+
+    def lacks(self, tasks: Sequence[TaskNeeds], slots: int) -> Lack | None:
+        """Cores that no worker has; the engine is asked only where a task says that it needs several."""
+        cpus = [needs.cpus or 1 for needs in tasks]
+        wanted = max(cpus, default=1)
+        most = self.count_cores(slots) if wanted > 1 else 0
+        if not 0 < most < wanted:
+            return None
+        limit = f"a worker of {self.name} has at most {most}"
+        hint = f"{self.hint_cores(slots, wanted)}, or write --cpus {most} for all tasks"
+        return Lack(cpus.index(wanted), wanted, "cpus", limit, hint)
+
+    @abc.abstractmethod
+    def count_cores(self, slots: int) -> int:
+        """The most cores that a task may have in a batch of so many slots; 0: unknown.
+
+        Raises BackendError where there is nobody to ask.
+        """
+
+    @abc.abstractmethod
+    def hint_cores(self, slots: int, cpus: int) -> str:
+        """What to do for a batch of so many slots to have so many cores."""
 
     def limit_wait(self, reason: str, handles: Sequence[str], what: str) -> float:
         """For how many seconds these have waited. what: to be started where that is too long.

@@ -1,59 +1,163 @@
-"""The executors by their names."""
+"""The executors by their names: ours, those of installed packages, and any class by its path.
+
+A package offers executors of its own by entry points of the group `umpteen.executors`, each a
+name and a class; they are looked for when a name is none of ours.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import importlib
+import importlib.metadata
+import json
+import re
 from collections.abc import Mapping
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from umpteen.errors import SettingsError, nearest_hint
-from umpteen.executors.base import LOCAL, Executor
+from umpteen.executors.base import Executor
 
-__all__ = ["find_short_name", "is_short_name", "open_executor"]
+__all__ = [
+    "DEFAULT",
+    "ExecutorRegistry",
+    "find_short_name",
+    "is_short_name",
+    "open_executor",
+    "runs_here",
+]
 
+DEFAULT = "local"
+GROUP = "umpteen.executors"
 
-_MODULES = {
-    LOCAL: "umpteen.executors.local:LocalExecutor",
-    "multiprocessing": "umpteen.executors.local:LocalExecutor",
+_LOCAL = "umpteen.executors.local:LocalExecutor"
+_OURS = {
+    DEFAULT: _LOCAL,
+    "multiprocessing": _LOCAL,
     "dask": "umpteen.executors.dask.executor:DaskExecutor",
     "ray": "umpteen.executors.ray.executor:RayExecutor",
 }
-
-
 _LATER = ("slurm", "ssh", "pool", "saturn")
+_SHORT_NAME = re.compile(r"[\w-]+")
+
+
+class ExecutorRegistry:
+    """The executors that one watch or one look asks: each is opened once, all are closed with it.
+
+    So an executor may keep what it was answered, and the connection by which it asks.
+    """
+
+    def __init__(self, *, by_path: bool = True) -> None:
+        self.by_path = by_path  # whether code may be loaded that a path names, and no short name
+        self._opened: dict[tuple[str, str], Executor] = {}
+
+    def open(self, name: str, options: Mapping[str, Any]) -> Executor:
+        """The one of that name with these options. Raises SettingsError."""
+        key = find_short_name(name), json.dumps(options, sort_keys=True, default=repr)
+        if key not in self._opened:
+            if not (self.by_path or is_short_name(name)):
+                raise SettingsError(
+                    f"the executor {name!r} is loaded by run, collect, retry and cancel alone"
+                )
+            self._opened[key] = open_executor(name, options)
+        return self._opened[key]
+
+    def open_any(self, name: str) -> Executor:
+        """One of that name, with whatever options: enough for `poll`, `wake` and `cancel`.
+
+        Raises SettingsError.
+        """
+        short = find_short_name(name)
+        known = (executor for (other, _), executor in self._opened.items() if other == short)
+        return next(known, None) or self.open(name, {})
+
+    def close(self) -> None:
+        """Close all that were opened; none of them is to be used any more."""
+        while self._opened:
+            _, executor = self._opened.popitem()
+            executor.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
 
 
 def find_short_name(name: str) -> str:
-    """Of several names for one executor, that by which it is stored."""
-    place = _MODULES.get(name)
-    return next((short for short, module in _MODULES.items() if module == place), name)
+    """Of several names for one executor, that by which it is stored; the default for no name."""
+    path = _OURS.get(name or DEFAULT)
+    return next((short for short, other in _OURS.items() if other == path), name)
 
 
 def is_short_name(name: str) -> bool:
-    """Whether it is an executor of ours, and not a path that code is imported from."""
-    return name in _MODULES
+    """Whether it is an executor of ours or of an installed package, and no path to any code."""
+    return name in _OURS or (bool(_SHORT_NAME.fullmatch(name)) and name in _find_offered())
+
+
+def runs_here(name: str) -> bool:
+    """Whether the executor of that name runs batches on this machine, and asks nobody for it."""
+    return _OURS.get(name or DEFAULT) == _LOCAL
 
 
 def open_executor(name: str, options: Mapping[str, Any]) -> Executor:
     """The executor of that short name or import path. Raises SettingsError."""
-    place = _MODULES.get(name, name)
+    executor: Executor = _find_class(name)(options)
+    return executor
+
+
+def _find_class(name: str) -> type[Executor]:
+    if name not in _OURS and is_short_name(name):
+        return _load_offered(name)
     if name in _LATER:
         raise SettingsError(
             f"the executor {name!r} is not supported yet by this version",
             "use 'local', 'dask' or 'ray'",
         )
-    module, colon, attribute = place.partition(":")
+    path = _OURS.get(name, name)
+    module, colon, attribute = path.partition(":")
     if not colon:
-        module, _, attribute = place.rpartition(".")
+        module, _, attribute = path.rpartition(".")
     try:
         found = getattr(importlib.import_module(module), attribute)
     except (ImportError, ValueError, AttributeError, TypeError) as error:
+        known = [*_OURS, *_find_offered(), *_LATER]
+        raise SettingsError(f"there is no executor {name!r}", nearest_hint(name, known)) from error
+    return _check_class(name, found, "name a class that is derived from umpteen's Executor")
+
+
+def _load_offered(name: str) -> type[Executor]:
+    """The class that an installed package offers by that name."""
+    offered = _find_offered()[name]
+    package = offered.dist.name if offered.dist else offered.module
+    try:
+        found = offered.load()
+    except Exception as error:  # whatever a package of somebody else may raise
+        reason = str(error) or type(error).__name__
         raise SettingsError(
-            f"there is no executor {name!r}", nearest_hint(name, [*_MODULES, *_LATER])
+            f"the executor {name!r} of the package {package!r} cannot be loaded: {reason}",
+            f"update or reinstall it: pip install --upgrade {package}",
         ) from error
-    if not (isinstance(found, type) and issubclass(found, Executor)):
-        raise SettingsError(
-            f"{name!r} is no executor", "name a class that is derived from umpteen's Executor"
-        )
-    executor: Executor = found(options)
-    return executor
+    return _check_class(name, found, f"that is an error in the package {package!r}")
+
+
+def _check_class(name: str, found: object, hint: str) -> type[Executor]:
+    if isinstance(found, type) and issubclass(found, Executor):
+        return found
+    raise SettingsError(f"{name!r} is no executor", hint)
+
+
+@functools.cache
+def _find_offered() -> dict[str, importlib.metadata.EntryPoint]:
+    """What installed packages offer, by name; nothing of it is loaded."""
+    found: dict[str, importlib.metadata.EntryPoint] = {}
+    with contextlib.suppress(OSError, ValueError):  # a package whose own files are damaged
+        for offered in importlib.metadata.entry_points(group=GROUP):
+            found.setdefault(offered.name, offered)
+    return found

@@ -16,7 +16,7 @@ from typing import NamedTuple, TypeVar
 import msgspec
 
 from umpteen.errors import StoreError
-from umpteen.executors.base import LOCAL
+from umpteen.executors.registry import runs_here
 from umpteen.history.history import History
 from umpteen.query.liveness import read_status
 from umpteen.query.registry import RegisteredJob
@@ -93,8 +93,7 @@ def _read_folder(entry: RegisteredJob) -> JobStatus | Pending:
     """How it stands, where nobody has to be asked for batches that may be under way."""
     history = History(open_store(entry.address))
     history.refresh()
-    asked = {batch.executor for batch in history.list_open()} - {"", LOCAL}
-    if not asked:
+    if all(runs_here(batch.executor) for batch in history.list_open()):
         return read_status(history)
     silent = build_status(history, set())
     silent = msgspec.structs.replace(silent, state="unknown", trouble=_SILENT)

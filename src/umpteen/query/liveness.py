@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 
 from umpteen.errors import UmpteenError
-from umpteen.executors.base import ENDED, LOCAL, UNKNOWN
-from umpteen.executors.registry import open_executor
+from umpteen.executors.base import BatchState
+from umpteen.executors.registry import DEFAULT, find_short_name, open_executor, runs_here
 from umpteen.history.history import BatchHistory, History
 from umpteen.query.status import JobStatus, build_status, list_living
 from umpteen.query.trust import tell_unasked
@@ -43,7 +43,7 @@ def _explain(history: History, living: set[str]) -> str:
     batches = map(history.batches.__getitem__, living)
     for name, handles in list_handles(history, batches).items():
         with contextlib.suppress(UmpteenError):
-            if name != LOCAL and (reason := open_executor(name, options).explain(handles)):
+            if reason := open_executor(name, options).why_waiting(handles):
                 return reason
     return ""
 
@@ -63,9 +63,9 @@ def list_handles(
         if batch.handle and hand_in not in unasked:
             unasked[hand_in] = tell_unasked(history, batch, by_path=by_path)
         if batch.handle and not unasked[hand_in]:
-            handles[batch.executor or LOCAL].append(batch.handle)
+            handles[find_short_name(batch.executor)].append(batch.handle)
         if batch.lease:
-            handles[LOCAL].append(batch.lease)
+            handles[DEFAULT].append(batch.lease)  # a lease is of this machine, whoever submitted it
     return handles
 
 
@@ -90,15 +90,20 @@ class Liveness:
         for name, asked in list_handles(history, open_batches, by_path=self.by_path).items():
             polled.update(open_executor(name, {}).poll(asked))
         unpolled = [b for b in open_batches if b.handle and b.handle not in polled]
-        polled.update((batch.handle, UNKNOWN) for batch in unpolled)
+        polled.update((batch.handle, BatchState.UNKNOWN) for batch in unpolled)
         if unpolled:
             self.reason = tell_unasked(history, unpolled[-1], by_path=self.by_path)
         living = list_living(history, polled)
         for batch in open_batches:
-            told = polled.get(batch.lease, ENDED), polled.get(batch.handle, ENDED)
+            told = (
+                polled.get(batch.lease, BatchState.ENDED),
+                polled.get(batch.handle, BatchState.ENDED),
+            )
             # What an engine says of a batch counts more than that we cannot see its runner.
-            is_told = batch.handle and batch.executor != LOCAL and told[1] != UNKNOWN
-            is_unknown = not is_told and UNKNOWN in told
+            is_told = (
+                batch.handle and not runs_here(batch.executor) and told[1] != BatchState.UNKNOWN
+            )
+            is_unknown = not is_told and BatchState.UNKNOWN in told
             if is_unknown and batch.batch not in living and self._has_changed(history, batch):
                 living.add(batch.batch)
         return living

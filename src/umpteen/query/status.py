@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from umpteen.executors.base import LOCAL, QUEUED, RUNNING
+from umpteen.executors.base import BatchState
+from umpteen.executors.registry import runs_here
 from umpteen.history.files import Submission
 from umpteen.history.history import History
 from umpteen.model.states import STATES
@@ -94,7 +95,10 @@ def list_living(history: History, polled: Mapping[str, str]) -> set[str]:
     return {
         batch.batch
         for batch in history.list_open()
-        if any(polled.get(handle) in (QUEUED, RUNNING) for handle in (batch.handle, batch.lease))
+        if any(
+            polled.get(handle) in (BatchState.QUEUED, BatchState.RUNNING)
+            for handle in (batch.handle, batch.lease)
+        )
     }
 
 
@@ -148,7 +152,7 @@ def build_unread(name: str, address: str, state: str, trouble: str) -> JobStatus
 
 def _count_slots(newest: Submission) -> int:
     slots: int = newest.settings.get("slots", 1)
-    return slots if newest.executor in ("", LOCAL) else (slots or 1) * newest.workers
+    return slots if runs_here(newest.executor) else (slots or 1) * newest.workers
 
 
 def _find_trouble(history: History, living: set[str]) -> str:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from umpteen.executors.base import LOCAL
-from umpteen.executors.registry import find_short_name, is_short_name
+from umpteen.executors.registry import find_short_name, is_short_name, runs_here
 from umpteen.history.history import BatchHistory, History
 from umpteen.query.registry import was_handed_in
 from umpteen.store.address import is_remote
@@ -16,8 +15,8 @@ def tell_unasked(history: History, batch: BatchHistory, *, by_path: bool = False
 
     Whoever writes to a store could else have us speak to anybody, and load anything.
     """
-    name = find_short_name(batch.executor or LOCAL)
-    if name == LOCAL:
+    name = find_short_name(batch.executor)
+    if runs_here(name):
         return ""
     if not (by_path or is_short_name(name)):
         return f"the executor {name!r} is loaded by run, collect, retry and cancel alone"

@@ -11,7 +11,7 @@ import fnmatch
 import os
 from collections.abc import Callable, Collection, Iterable, Sequence
 
-from umpteen.executors.base import LOCAL
+from umpteen.executors.registry import runs_here
 from umpteen.history.history import SUCCEEDED, History
 from umpteen.job.spec import Task
 from umpteen.model.record import Record
@@ -161,7 +161,7 @@ def _is_missing(history: History, task: Task, index: int) -> bool:
 def _find_base(history: History, task: Task, index: int) -> str:
     """The folder of this machine that a task ran in; empty where it ran elsewhere."""
     batch = history.find_batch(index)
-    if batch is None or batch.executor not in ("", LOCAL):
+    if batch is None or not runs_here(batch.executor):
         return ""
     folder = str(batch.settings.get("cwd", ""))
     folder = os.path.join(folder, os.path.expanduser(task.cwd or ""))

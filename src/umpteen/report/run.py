@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from umpteen.executors.base import LOCAL
+from umpteen.executors.registry import runs_here
 from umpteen.model.command import write_verb
 from umpteen.model.states import tell_end
 from umpteen.query.status import JobStatus
@@ -60,7 +60,7 @@ def fit_progress(status: JobStatus, width: int) -> Progress:
 def render_start(status: JobStatus, *, is_left: bool = False) -> str:
     """The first line of a run; is_left: of one that nobody watches."""
     tasks = render_number(status.total, "task")
-    where = "this machine" if status.executor in ("", LOCAL) else status.executor
+    where = "this machine" if runs_here(status.executor) else status.executor
     at_once = f"{status.slots:,} at a time " if status.slots else ""
     first = f"{status.name}: {tasks}, {at_once}on {where}"
     if is_left:

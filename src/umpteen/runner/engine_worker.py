@@ -23,7 +23,7 @@ import time
 import zipfile
 from typing import Any
 
-__all__ = ["hasten", "run_batch"]
+__all__ = ["run_batch", "wake"]
 
 ORPHAN_GRACE_S = 3
 _MOST_DEATHS = 5  # of runners in a row
@@ -122,7 +122,7 @@ def _find_wider(worker: Any, cores: int) -> bool:
     return False
 
 
-def hasten(marks: list[str]) -> None:
+def wake(marks: list[str]) -> None:
     """Have the runners of these hand-ins look at the cancel mark now."""
     for pid, mark in list(_running.items()):
         if mark in marks:

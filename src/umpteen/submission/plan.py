@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from umpteen.errors import BackendError
 from umpteen.executors.base import Executor
-from umpteen.executors.feasibility import count_cpus, refuse_too_wide
+from umpteen.executors.feasibility import count_cpus, refuse_impossible
 from umpteen.history.history import History
 from umpteen.job.spec import Job, Task
 from umpteen.model.record import Record
@@ -92,8 +92,9 @@ def plan_submission(job: Job, history: History, living: set[str], scope: Scope) 
 
 def refuse_what_is_too_wide(plan: Plan, executor: Executor) -> None:
     """Raises InputError where a task that is to run needs more cores than a worker has."""
-    tasks = ((index, plan.by_index(index)) for index in plan.to_run)
-    refuse_too_wide(tasks, plan.job.settings.slots, executor)
+    if executor.abilities.is_engine:  # this machine was looked at when the job was read
+        tasks = ((index, plan.by_index(index)) for index in plan.to_run)
+        refuse_impossible(executor, tasks, plan.job.settings.slots)
 
 
 def read_tried(plan: Plan, history: History) -> Mapping[int, Tried]:

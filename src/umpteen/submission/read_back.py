@@ -10,8 +10,7 @@ from typing import Any
 import msgspec
 
 from umpteen.errors import InputError, SettingsError
-from umpteen.executors.base import LOCAL
-from umpteen.executors.registry import find_short_name
+from umpteen.executors.registry import DEFAULT, find_short_name, runs_here
 from umpteen.history.history import History
 from umpteen.job.settings import DEFAULTS, Settings
 from umpteen.job.spec import Job
@@ -63,17 +62,17 @@ def read_back_settings(
     executor: where it is to run from now on, if not as before.
     """
     given = history.read_settings()
-    before = given.get("executor", LOCAL)
+    before = given.get("executor", DEFAULT)
     if executor is None:
         _refuse_strange(history, before)
     name, options = (find_short_name(executor[0]), dict(executor[1])) if executor else (before, {})
     if name != before or options:
         given.update(executor=name, executor_options=options)
-    if name != before == LOCAL:
+    if runs_here(before) and not runs_here(name):
         given["slots"] = 0  # those were this machine's
     sources = dict.fromkeys(DEFAULTS, "the run before")
     given.update(address=history.store.address, deadline_s=None, sources=sources)
-    if given.get("executor", LOCAL) == LOCAL:
+    if runs_here(given.get("executor", DEFAULT)):
         # A batch file's job may not say, and an older version took any number.
         given["slots"] = min(given.get("slots") or usable_cores(), SLOTS_MOST)
         given["executor_options"] = {"detach": True} if detach else {}
@@ -106,7 +105,7 @@ def refuse_left_out(history: History, settings: Settings) -> None:
 
 def _refuse_strange(history: History, executor: str) -> None:
     """Raises SettingsError where the executor is named by what somebody else may have written."""
-    if executor != LOCAL and (found := find_stranger(history)):
+    if not runs_here(executor) and (found := find_stranger(history)):
         raise SettingsError(
             f"{found} may be somebody else's, and names the executor {executor!r}",
             "umpteen collect FILE, with the job's file, says where it is to run",

@@ -10,9 +10,9 @@ import re
 import msgspec
 
 from umpteen.errors import SettingsError
-from umpteen.executors.base import LOCAL, Executor
+from umpteen.executors.base import Executor
 from umpteen.executors.feasibility import refuse_impossible, refuse_too_many_slots
-from umpteen.executors.registry import find_short_name, open_executor
+from umpteen.executors.registry import find_short_name, open_executor, runs_here
 from umpteen.job.settings import Settings
 from umpteen.job.spec import Job
 from umpteen.store.address import check_job_address, open_store
@@ -44,7 +44,7 @@ def resolve_settings(job: Job, folder: str) -> Job:
     executor = open_executor_of(settings)
     executor.check()  # refused before all else
     if not executor.abilities.is_engine:
-        refuse_impossible(job.tasks)
+        refuse_impossible(executor, enumerate(job.tasks), settings.slots)
     refuse_too_many_slots(settings.slots)
     address = _resolve_address(job)
     slots, source = _choose_slots(settings, is_engine=executor.abilities.is_engine)
@@ -92,7 +92,7 @@ def _choose_slots(settings: Settings, *, is_engine: bool) -> tuple[int, str]:
 def detach(job: Job) -> Job:
     """The job with settings by which it goes on without this process."""
     settings = job.settings
-    if settings.executor != LOCAL:  # the others go on by themselves
+    if not runs_here(settings.executor):  # the others go on by themselves
         return job
     options = {**settings.executor_options, "detach": True}
     settings = msgspec.structs.replace(settings, executor_options=options)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from umpteen.executors.base import Executor, Tell
+from umpteen.executors.base import Executor, OnProgress, ignore_progress
 from umpteen.history.history import History
 from umpteen.job.spec import Job
 from umpteen.planning.plan import Plan
@@ -54,6 +54,7 @@ class Submitted(NamedTuple):
     summary: PlanSummary
     rest: Scope  # what is to be submitted after it, where it leaves something
     source_digest: str = ""  # of what the job was read from
+    on_progress: OnProgress = ignore_progress  # called while a submission waits for something
 
 
 def find_submitted(history: History, executor: Executor) -> Submitted:
@@ -65,7 +66,7 @@ def find_submitted(history: History, executor: Executor) -> Submitted:
     return Submitted(history, executor, [], summary, Scope("left" if left_behind else "rest"))
 
 
-def submit_new(job: Job, scope: Scope, on_progress: Tell | None = None) -> Submitted:
+def submit_new(job: Job, scope: Scope, on_progress: OnProgress = ignore_progress) -> Submitted:
     """Submit a job that files or a program describe; its settings are resolved.
 
     Raises StoreError where the store cannot be written, BackendError where the executor does
@@ -87,7 +88,7 @@ def submit_again(
     lock: SubmissionLock,
     scope: Scope,
     liveness: Liveness | None = None,
-    on_progress: Tell | None = None,
+    on_progress: OnProgress = ignore_progress,
 ) -> Submitted:
     """Submit what is to run of a job that is in its store.
 
@@ -96,14 +97,13 @@ def submit_again(
     refuse_removed(history)
     executor = open_executor_of(job.settings)
     executor.check()
-    executor.tell = on_progress or executor.tell
     history, living = _gather(job, history, liveness or Liveness(by_path=True))
     plan = plan_submission(job, history, living, scope)
-    batches = _hand_over(plan, history, executor, lock)
+    batches = _hand_over(plan, history, executor, lock, on_progress)
     history.take_recent()  # what failed before is not news
     history.refresh()
     digest, rest = plan.job.source_digest, scope.narrow(plan, history)
-    return Submitted(history, executor, batches, summarize(plan), rest, digest)
+    return Submitted(history, executor, batches, summarize(plan), rest, digest, on_progress)
 
 
 def _gather(job: Job, history: History, liveness: Liveness) -> tuple[History, set[str]]:
@@ -116,7 +116,13 @@ def _gather(job: Job, history: History, liveness: Liveness) -> tuple[History, se
     return history, living
 
 
-def _hand_over(plan: Plan, history: History, executor: Executor, lock: SubmissionLock) -> list[str]:
+def _hand_over(
+    plan: Plan,
+    history: History,
+    executor: Executor,
+    lock: SubmissionLock,
+    on_progress: OnProgress,
+) -> list[str]:
     """Have the executor run the plan; the numbers of its batches."""
     if plan.is_empty:
         return []
@@ -124,7 +130,7 @@ def _hand_over(plan: Plan, history: History, executor: Executor, lock: Submissio
     refuse_what_is_too_wide(plan, executor)
     tried = read_tried(plan, history)
     sizes = choose_sizes(plan, executor, tried)
-    return submit_plan(plan, history, executor, list_past(history, tried), lock, sizes)
+    return submit_plan(plan, history, executor, list_past(history, tried), lock, sizes, on_progress)
 
 
 def summarize(plan: Plan) -> PlanSummary:

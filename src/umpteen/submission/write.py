@@ -18,7 +18,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import msgspec
 
 from umpteen.errors import StoreError
-from umpteen.executors.base import BatchRequest, Executor, SubmitRequest
+from umpteen.executors.base import (
+    BatchRequest,
+    Executor,
+    OnProgress,
+    SubmitRequest,
+    ignore_progress,
+)
 from umpteen.history.files import HandedBatch, Submission
 from umpteen.history.history import History
 from umpteen.model.ranges import format_ranges
@@ -45,6 +51,7 @@ def submit_plan(
     past: Mapping[int, Past],
     lock: SubmissionLock,
     sizes: BatchSizes | None = None,
+    on_progress: OnProgress = ignore_progress,
 ) -> list[str]:
     """Write the plan into the store and submit its batches; their numbers.
 
@@ -86,7 +93,7 @@ def submit_plan(
         raise
     files.put_as_before()
     if made:
-        handles = executor.submit(_build_request(plan, history, mark, made))
+        handles = executor.submit(_build_request(plan, history, mark, made), on_progress)
         store.create(handles_key(number), msgspec.json.encode(handles))
     return [new.handed.batch for new in made]
 

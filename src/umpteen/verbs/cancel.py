@@ -6,8 +6,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from umpteen.executors.base import LOCAL
-from umpteen.executors.registry import open_executor
+from umpteen.executors.registry import DEFAULT, open_executor
 from umpteen.history.history import History
 from umpteen.model.states import IS_FINAL, STATES, TaskState
 from umpteen.query.find import find_names, open_history
@@ -69,7 +68,7 @@ def cancel(name: str, tasks: Sequence[str] = ()) -> Cancelling:
     # Of a colleague's job it is the mark in the store that ends it, and his executor is not asked.
     is_strange = bool(find_stranger(history))
     settings = read_back_settings(
-        history, detach=True, executor=(LOCAL, {}) if is_strange else None
+        history, detach=True, executor=(DEFAULT, {}) if is_strange else None
     )
     submitted = find_submitted(history, open_executor_of(settings))
     handle = JobHandle(settings, submitted)
@@ -132,7 +131,7 @@ def _wake_runners(history: History, living: set[str], *, is_whole: bool) -> None
         if is_whole:
             executor.cancel(handles)
         else:
-            executor.hasten(handles)
+            executor.wake(handles)
 
 
 def watch_ending(handle: JobHandle) -> Iterator[JobStatus]:
@@ -160,7 +159,7 @@ def watch_ending(handle: JobHandle) -> Iterator[JobStatus]:
         limit_s = handle.settings.grace_s + UNKNOWN_S + _RECORD_S if are_running else _SEEN_S
         if time.monotonic() - began_s > limit_s or not batches & living or handle.is_interrupted:
             return
-        handle.executor.wait(handle.poll_s)
+        handle.executor.own_runs.wait(handle.poll_s)
 
 
 def _list_batches(history: History, indices: Sequence[int]) -> set[str]:

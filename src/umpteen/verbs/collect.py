@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from umpteen.executors.base import Tell
+from umpteen.executors.base import OnProgress, ignore_progress
 from umpteen.query.find import open_history
 from umpteen.store.submission_lock import submission_lock
 from umpteen.submission.read_back import ExecutorChoice, read_back_job, read_back_settings
@@ -15,7 +15,7 @@ __all__ = ["collect"]
 
 
 def collect(
-    name: str, on_progress: Tell | None = None, executor: ExecutorChoice | None = None
+    name: str, on_progress: OnProgress = ignore_progress, executor: ExecutorChoice | None = None
 ) -> JobHandle:
     """A job to be watched; what nobody runs any more is submitted again, and goes on without us.
 

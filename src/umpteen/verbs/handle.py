@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 
-from umpteen.executors.base import Executor
+from umpteen.executors.base import Executor, OnProgress
 from umpteen.history.history import History
 from umpteen.job.settings import Settings
 from umpteen.query.liveness import Liveness
@@ -46,6 +46,11 @@ class JobHandle:
         return self._submitted.batches
 
     @property
+    def on_progress(self) -> OnProgress:
+        """Called while a submission waits for something."""
+        return self._submitted.on_progress
+
+    @property
     def source_digest(self) -> str:
         """Of what the job was read from; empty where it was found in its store."""
         return self._submitted.source_digest
@@ -81,7 +86,7 @@ class JobHandle:
     @property
     def is_own(self) -> bool:
         """Whether what runs it ends when this process does."""
-        return bool(self.batches) and self.executor.is_attached
+        return bool(self.batches) and self.executor.own_runs.is_attached
 
     @property
     def is_idle(self) -> bool:
@@ -114,12 +119,12 @@ class JobHandle:
         """
         self._is_interrupted = True
         if self.is_own:
-            self.executor.order_end(at_once=at_once)
+            self.executor.own_runs.stop(at_once=at_once)
         return self.is_own
 
     def let_go(self) -> None:
         """Have what this process runs go on without it."""
-        self.executor.let_go()
+        self.executor.own_runs.detach()
 
     @property
     def ending(self) -> Sequence[int] | None:

@@ -42,14 +42,15 @@ def look(handle: JobHandle, before: JobStatus) -> Generator[JobStatus, None, _Fo
             shown_s = silent_s // _SILENT_S * _SILENT_S
             trouble = trouble or f"the results store has not answered for {shown_s:.0f} s"
         if not _has_runner(handle):
-            if handle.is_interrupted or handle.executor.read_ending()[0]:
+            ended = handle.executor.own_runs.exit_status()
+            if handle.is_interrupted or (ended and ended.code):
                 return None
             if silent_s > read_patience() or (is_over and not error.transient):
                 raise error
         with handle.looking():
             yield msgspec.structs.replace(before, trouble=trouble or before.trouble)
         if is_over:
-            handle.executor.wait(handle.poll_s)
+            handle.executor.own_runs.wait(handle.poll_s)
             looking = _begin(handle)
 
 
@@ -66,4 +67,4 @@ def _begin(handle: JobHandle) -> BackgroundCall[_Found]:
 
 def _has_runner(handle: JobHandle) -> bool:
     """Whether a runner that ends with this process lives."""
-    return handle.is_own and handle.executor.read_ending()[0] is None
+    return handle.is_own and handle.executor.own_runs.exit_status() is None

@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 import msgspec
 
-from umpteen.executors.base import LOCAL, Tell
+from umpteen.executors.base import OnProgress, ignore_progress
 from umpteen.executors.feasibility import refuse_impossible, refuse_too_many_slots
+from umpteen.executors.registry import runs_here
 from umpteen.history.history import SKIPPED, History
 from umpteen.job.dependencies import build_graph
 from umpteen.job.settings import Settings
@@ -21,6 +22,7 @@ from umpteen.query.why import Why
 from umpteen.store.submission_lock import submission_lock
 from umpteen.submission.plan import Scope, preview
 from umpteen.submission.read_back import read_back_job, read_back_settings
+from umpteen.submission.settings import open_executor_of
 from umpteen.submission.submit import submit_again
 from umpteen.verbs.handle import JobHandle
 from umpteen.verbs.why import explain
@@ -39,7 +41,11 @@ class Rerun(NamedTuple):
 
 
 def retry(
-    name: str, rerun: Rerun | None = None, *, detach: bool = False, on_progress: Tell | None = None
+    name: str,
+    rerun: Rerun | None = None,
+    *,
+    detach: bool = False,
+    on_progress: OnProgress = ignore_progress,
 ) -> JobHandle:
     """Run again what did not succeed or is behind, with what was skipped after it and what is
     behind it then.
@@ -73,8 +79,9 @@ def _choose(history: History, settings: Settings, rerun: Rerun) -> tuple[Job, Sc
     wanted = _choose_tasks(job, history, rerun)
     if rerun.timeout_s is not None or rerun.memory is not None:
         job = change_tasks(job, wanted, rerun)
-        if settings.executor == LOCAL:
-            refuse_impossible(job.tasks)
+        if runs_here(settings.executor):
+            executor = open_executor_of(settings)
+            refuse_impossible(executor, enumerate(job.tasks), settings.slots)
     kind = "all" if rerun.tasks else "retry"
     return job, Scope(kind, lambda _, task: task.name in wanted, follow=True)
 

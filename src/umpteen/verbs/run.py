@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from umpteen.executors.base import Tell
+from umpteen.executors.base import OnProgress, ignore_progress
 from umpteen.history.history import History
 from umpteen.job.spec import Job, Task
 from umpteen.planning.choosing import Chosen
@@ -23,7 +23,7 @@ def submit(
     job: Job,
     rerun: str = "default",
     only: Chosen | None = None,
-    on_progress: Tell | None = None,
+    on_progress: OnProgress = ignore_progress,
     *,
     is_verified: bool = False,
 ) -> JobHandle:

@@ -82,15 +82,17 @@ def _watch_until_ended(handle: JobHandle) -> Generator[JobStatus, None, bool]:
             return True
         if _is_over(handle, living):
             return False
-        handle.executor.wait(handle.poll_s)
+        handle.executor.own_runs.wait(handle.poll_s)
 
 
 def _is_over(handle: JobHandle, living: set[str]) -> bool:
     """Whether the runner of this process has ended, and there is nothing more to look at."""
-    returned, _ = handle.executor.read_ending()
-    if returned in REFUSED:  # whether others run the rest is not to be known
+    ended = handle.executor.own_runs.exit_status()
+    if ended is None:
+        return False
+    if ended.code in REFUSED:  # whether others run the rest is not to be known
         return True
-    return returned is not None and (not living or handle.is_interrupted)
+    return not living or handle.is_interrupted
 
 
 def _has_failed_enough(handle: JobHandle, status: JobStatus, before: int) -> bool:
@@ -112,14 +114,14 @@ def _explain_waiting(handle: JobHandle, status: JobStatus, living: set[str]) -> 
         return ""
     batches = map(handle.history.batches.__getitem__, living)
     found = list_handles(handle.history, batches, by_path=True)
-    return handle.executor.explain(found.get(handle.executor.name, ()))
+    return handle.executor.why_waiting(found.get(handle.executor.name, ()))
 
 
 def _may_go_on(handle: JobHandle, ends: RunnerEnds) -> bool:
     """Whether what is left is to be submitted by this process. Raises as `RunnerEnds` does."""
     if handle.is_interrupted:
         return False
-    returned, said = handle.executor.read_ending()
+    returned, said = handle.executor.own_runs.exit_status() or (None, "")
     ends.add(returned, said, handle.history.counts()["waiting"])
     had_deadline = bool(handle.settings.deadline_s) and bool(handle.batches)
     return not had_deadline and not is_cancelled(handle.history) and has_rest(handle)
@@ -149,7 +151,7 @@ def _submit_rest(handle: JobHandle) -> bool:
         history.refresh()
         job = read_back_job(history, handle.settings, handle.source_digest)
         submitted = submit_again(
-            job, history, lock, handle.rest, handle.liveness, handle.executor.tell
+            job, history, lock, handle.rest, handle.liveness, handle.on_progress
         )
     handle.go_on_with(submitted)
     return not handle.is_idle

@@ -17,7 +17,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from umpteen.errors import RUNNER_CRASHED, BackendError, SettingsError
-from umpteen.executors.base import ENDED, QUEUED, RUNNING, UNKNOWN, BatchRequest, SubmitRequest
+from umpteen.executors.base import (
+    BatchRequest,
+    BatchState,
+    OnProgress,
+    SubmitRequest,
+    ignore_progress,
+)
 from umpteen.executors.dask.cluster import is_kept_dead, keep_cluster, load_class
 from umpteen.executors.dask.connection import (
     Client,
@@ -33,9 +39,10 @@ from umpteen.executors.engine import (
     build_order,
     is_hopeless,
     parse_handle,
-    rank_answer,
+    rank_status,
     read_answer,
 )
+from umpteen.executors.own_runs import ExitStatus, OwnRuns
 from umpteen.executors.zipapp import build_carrier
 from umpteen.store.identity import Identity
 
@@ -44,11 +51,11 @@ Future = Any  # Dask's own, which has no types
 __all__ = ["DaskExecutor"]
 
 _PREFIX = "umpteen"
-_ANSWER_S, _HASTEN_S, _CLUSTER_S = 8.0, 3.0, 600.0
+_ANSWER_S, _WAKE_S, _CLUSTER_S = 8.0, 3.0, 600.0
 _COUNT_CORES = "len(__import__('os').sched_getaffinity(0))"
 _STATES = {
-    "released": QUEUED, "waiting": QUEUED, "no-worker": QUEUED, "queued": QUEUED,
-    "processing": RUNNING, "memory": ENDED, "erred": ENDED, "forgotten": ENDED, None: ENDED,
+    "released": BatchState.QUEUED, "waiting": BatchState.QUEUED, "no-worker": BatchState.QUEUED, "queued": BatchState.QUEUED,
+    "processing": BatchState.RUNNING, "memory": BatchState.ENDED, "erred": BatchState.ENDED, "forgotten": BatchState.ENDED, None: BatchState.ENDED,
 }  # fmt: skip
 _FORGOTTEN = ("released", None)  # as a key that is asked for and has nothing to be run by
 
@@ -98,7 +105,6 @@ class DaskExecutor(EngineExecutor):
         super().__init__(options)
         self.check_mappings("cluster_kwargs", "resources")
         self.check_amounts(self.options.get("resources") or {})
-        self.answers: _Answers | None = None
         self.wanted: dict[str, float] = {}
 
     def check(self) -> None:
@@ -125,9 +131,11 @@ class DaskExecutor(EngineExecutor):
             given = dask.config.get("scheduler-address", None)
         return str(given or "").rstrip("/")  # which Dask itself takes for a part of the port
 
-    def submit(self, load: SubmitRequest) -> dict[str, str]:
+    def submit(
+        self, load: SubmitRequest, on_progress: OnProgress = ignore_progress
+    ) -> dict[str, str]:
         """One task of Dask for each batch, that the scheduler keeps without us."""
-        scheduler = self._find_given() or self._make_cluster(load.store)
+        scheduler = self._find_given() or self._make_cluster(load.store, on_progress)
         handles = {batch: Handle(scheduler, load.mark, batch) for batch in load.batches}
         client, resources = connect(scheduler), self.options.get("resources") or {}
         wanted = max(count_cores(load.slots, order.cpus) for order in load.orders)
@@ -138,7 +146,7 @@ class DaskExecutor(EngineExecutor):
             _upload(client)
             futures = _map(client, load, handles, resources, threads)
             _confirm(client, list(map(build_key, handles.values())))
-        self.answers, self.waits_since_s = _Answers(client, futures), None
+        self.own_runs, self.waits_since_s = _Answers(client, futures), None
         self.wanted = build_resources(resources, max(order.gpus for order in load.orders))
         return {batch: str(handle) for batch, handle in handles.items()}
 
@@ -151,28 +159,29 @@ class DaskExecutor(EngineExecutor):
                 f"a task needs {wanted} cpus; a worker of dask has at most {most}", hint
             )
 
-    def _make_cluster(self, store: Identity) -> str:
+    def _make_cluster(self, store: Identity, on_progress: OnProgress) -> str:
         spec, keywords = self.options["cluster_class"], self.options.get("cluster_kwargs") or {}
-        return keep_cluster(store, spec, keywords, min(self.limit_s, _CLUSTER_S), self.tell)
+        return keep_cluster(store, spec, keywords, min(self.limit_s, _CLUSTER_S), on_progress)
 
-    def poll(self, handles: Sequence[str]) -> dict[str, str]:
+    def poll(self, handles: Sequence[str]) -> dict[str, BatchState]:
         """What each scheduler says; UNKNOWN where it does not answer."""
         return {
-            handle: _STATES.get(state, UNKNOWN) for handle, state in _ask_states(handles).items()
+            handle: _STATES.get(state, BatchState.UNKNOWN)
+            for handle, state in _ask_states(handles).items()
         }
 
-    def hasten(self, handles: Sequence[str]) -> None:
+    def wake(self, handles: Sequence[str]) -> None:
         """Have the runners of these look at the mark now."""
         for scheduler, (some, _) in _group(_ask_states(handles)).items():
             with explained(scheduler):
-                _hasten(connect(scheduler), sorted({handle.mark for handle in some}))
+                _wake(connect(scheduler), sorted({handle.mark for handle in some}))
 
     def cancel(self, handles: Sequence[str]) -> None:
         """Have the scheduler forget what waits, and runners look at the mark now."""
         for scheduler, (some, _) in _group(_ask_states(handles)).items():
             with explained(scheduler):
                 _withdraw(connect(scheduler), list(map(build_key, some)))
-                _hasten(connect(scheduler), sorted({handle.mark for handle in some}))
+                _wake(connect(scheduler), sorted({handle.mark for handle in some}))
 
     def count_workers(self, slots: int, cpus: int = 1) -> int:
         """Threads of the workers that are there, or workers where one batch takes a whole one."""
@@ -207,11 +216,11 @@ class DaskExecutor(EngineExecutor):
         is_told = isinstance(workers, int) and isinstance(threads, int)
         return [threads] * workers if is_told else []
 
-    def explain(self, handles: Sequence[str]) -> str:
+    def why_waiting(self, handles: Sequence[str]) -> str:
         """What batches wait for that are with the scheduler."""
         found = _group(_ask_states(handles))
         states = {state for _, group in found.values() for state in group}
-        if not handles or not {_STATES.get(state) for state in states} <= {QUEUED}:
+        if not handles or not {_STATES.get(state) for state in states} <= {BatchState.QUEUED}:
             self.waits_since_s = None
             return ""
         if not found:
@@ -230,15 +239,8 @@ class DaskExecutor(EngineExecutor):
         self.limit_wait(reason, handles, "workers")
         return f"waiting for workers: {reason}"
 
-    def read_ending(self) -> tuple[int | None, str]:
-        """The worst answer of what this process submitted; None while some of it lives.
 
-        A runner that cannot work at all ends the others that wait.
-        """
-        return self.answers.read() if self.answers else (0, "")
-
-
-class _Answers:
+class _Answers(OwnRuns):
     """What carriers answer, read by a thread as it comes: a worker may have one and hang.
 
     An answer that was read need not be kept by its worker, which would have to give it again.
@@ -246,21 +248,24 @@ class _Answers:
 
     def __init__(self, client: Client, futures: dict[str, Future]) -> None:
         self.client, self.missing = client, futures  # by batch
-        self.worst = 0, ""
+        self.worst = ExitStatus(0)
         self.silent_since_s: float | None = None
         threading.Thread(target=self._work, daemon=True).start()
 
-    def read(self) -> tuple[int | None, str]:
-        """The worst, None while there may be worse."""
+    def exit_status(self) -> ExitStatus | None:
+        """The worst answer; None while there may be worse.
+
+        A runner that cannot work at all ends the others that wait.
+        """
         missing = list(self.missing.values())
-        if is_hopeless(self.worst[0]) or not missing:
+        if is_hopeless(self.worst.code) or not missing:
             return self.worst
         if any(future.status == "pending" for future in missing):
             self.silent_since_s = None
-            return None, ""
+            return None
         self.silent_since_s = self.silent_since_s or time.monotonic()
         is_given_up = time.monotonic() - self.silent_since_s > _ANSWER_S
-        return self.worst if is_given_up else (None, "")
+        return self.worst if is_given_up else None
 
     def _work(self) -> None:
         from distributed import as_completed
@@ -277,11 +282,11 @@ class _Answers:
             self._take(_read_answer(future.status, answer))
             del self.missing[batches[future.key]], future
 
-    def _take(self, answer: tuple[int, str]) -> None:
-        if is_hopeless(answer[0]) and not is_hopeless(self.worst[0]):
+    def _take(self, answer: ExitStatus) -> None:
+        if is_hopeless(answer.code) and not is_hopeless(self.worst.code):
             with contextlib.suppress(Exception):  # whatever it is, nobody is to hear of it
                 _withdraw(self.client, [future.key for future in self.missing.values()])
-        self.worst = max(self.worst, answer, key=rank_answer)
+        self.worst = max(self.worst, answer, key=rank_status)
 
 
 def _upload(client: Client) -> None:
@@ -354,7 +359,9 @@ def _hold_earlier(client: Client, load: SubmitRequest) -> dict[str, Future]:
     """
     keys = {batch: build_key(parse_handle(text)) for batch, text in load.earlier.items()}
     states = client.sync(client.scheduler.get_task_status, keys=list(keys.values()))
-    open_ones = [batch for batch, key in keys.items() if _STATES.get(states.get(key)) != ENDED]
+    open_ones = [
+        batch for batch, key in keys.items() if _STATES.get(states.get(key)) != BatchState.ENDED
+    ]
     held = {batch: _future(keys[batch], client) for batch in open_ones}
     states = client.sync(client.scheduler.get_task_status, keys=list(keys.values()))
     return {batch: f for batch, f in held.items() if states.get(keys[batch]) not in _FORGOTTEN}
@@ -363,7 +370,7 @@ def _hold_earlier(client: Client, load: SubmitRequest) -> dict[str, Future]:
 def _withdraw(client: Client, keys: Sequence[Key]) -> None:
     """Have the scheduler forget those of these that have not begun."""
     states = client.sync(client.scheduler.get_task_status, keys=list(keys))
-    queued = [key for key in keys if _STATES.get(states.get(key)) == QUEUED]
+    queued = [key for key in keys if _STATES.get(states.get(key)) == BatchState.QUEUED]
     client.cancel([_future(key, client) for key in queued], force=True)
 
 
@@ -376,9 +383,9 @@ def _confirm(client: Client, keys: Sequence[Key]) -> None:
         time.sleep(0.01)
 
 
-def _hasten(client: Client, marks: Sequence[str]) -> None:
+def _wake(client: Client, marks: Sequence[str]) -> None:
     """Runners look at the mark by themselves, too."""
-    _ask_workers(client, f"__import__({build_carrier().name!r}).hasten({marks!r})")
+    _ask_workers(client, f"__import__({build_carrier().name!r}).wake({marks!r})")
 
 
 def _ask_workers(client: Client, call: str) -> dict[str, Any]:
@@ -391,7 +398,7 @@ def _ask_workers(client: Client, call: str) -> dict[str, Any]:
 
     asking = threading.Thread(target=ask, daemon=True)
     asking.start()
-    asking.join(_HASTEN_S)
+    asking.join(_WAKE_S)
     return dict(answers)
 
 
@@ -421,7 +428,7 @@ def _ask_states(handles: Sequence[str]) -> dict[str, str | None]:
             found.update((text, states.get(key)) for text, key in zip(texts, keys, strict=True))
         except (BackendError, SettingsError):
             is_over = is_kept_dead(scheduler)
-            found.update(dict.fromkeys(texts, None if is_over else UNKNOWN))
+            found.update(dict.fromkeys(texts, None if is_over else BatchState.UNKNOWN))
     return found
 
 
@@ -431,7 +438,7 @@ def _group(
     """Handles and states of each scheduler that answers."""
     groups: dict[str, tuple[list[Handle], list[str | None]]] = {}
     for text, state in states.items():
-        if state != UNKNOWN:
+        if state != BatchState.UNKNOWN:
             handle = parse_handle(text)
             some, their = groups.setdefault(handle.place, ([], []))
             some.append(handle)
@@ -439,13 +446,13 @@ def _group(
     return groups
 
 
-def _read_answer(status: str, answer: Any) -> tuple[int, str]:
+def _read_answer(status: str, answer: Any) -> ExitStatus:
     """(exit code, complaint) that the carrier gave, or Dask in its place."""
     if status == "finished" and isinstance(answer, str):
         return read_answer(answer)
     if status == "error":
-        return RUNNER_CRASHED, f"Dask gave it up: {tell_error(answer[1])}"
-    return 0, ""  # forgotten, as its end was before we asked, or cancelled
+        return ExitStatus(RUNNER_CRASHED, f"Dask gave it up: {tell_error(answer[1])}")
+    return ExitStatus(0)  # forgotten, as its end was before we asked, or cancelled
 
 
 def _show(resources: Mapping[str, Any]) -> str:

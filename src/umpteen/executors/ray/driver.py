@@ -59,7 +59,7 @@ def run_batch(carrier: Sequence[str], owner: Any, batch: str, order: str) -> str
         try:
             may_begin.put(ray.get(owner.begin.remote(batch)))
             while ray.get(owner.hear.remote(batch)):
-                module.hasten([json.loads(order)["mark"]])
+                module.wake([json.loads(order)["mark"]])
         except Exception:  # the owner is gone, and this worker soon will be
             may_begin.put(False)
 
@@ -231,14 +231,14 @@ class Owner:
         code: int = self.answers[batch][0]
         return code
 
-    async def hasten(self, batches: Sequence[str]) -> None:
+    async def wake(self, batches: Sequence[str]) -> None:
         """Have the runners of these look at the cancel mark now."""
         for batch in self.running.intersection(batches):
             self.calls[batch].set()
 
     async def cancel(self, batches: Sequence[str]) -> None:
         """Let those of these not begin that have not; the runners of the others are to look."""
-        await self.hasten(batches)
+        await self.wake(batches)
         for batch in batches:
             if batch not in self.running and batch not in self.answers:
                 self.cancelled.add(batch)
@@ -354,7 +354,7 @@ class _Driver:
         return found
 
     def tell_owners(self, order: str, batches: Mapping[str, Sequence[str]]) -> None:
-        """Have owners, by their marks, `hasten` or `cancel` these batches, if they answer."""
+        """Have owners, by their marks, `wake` or `cancel` these batches, if they answer."""
         asked = [
             getattr(self.owners[mark], order).remote(some)
             for mark, some in batches.items()

@@ -26,8 +26,15 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from umpteen.errors import BackendError, SettingsError, UmpteenError
-from umpteen.executors.base import ENDED, QUEUED, UNKNOWN, BatchRequest, SubmitRequest
-from umpteen.executors.engine import EngineExecutor, Handle, build_order, parse_handle, rank_answer
+from umpteen.executors.base import (
+    BatchRequest,
+    BatchState,
+    OnProgress,
+    SubmitRequest,
+    ignore_progress,
+)
+from umpteen.executors.engine import EngineExecutor, Handle, build_order, parse_handle, rank_status
+from umpteen.executors.own_runs import ExitStatus, OwnRuns
 from umpteen.executors.zipapp import build_carrier
 
 __all__ = ["RayExecutor"]
@@ -36,7 +43,7 @@ _AUTO = "auto"
 _REACH_S, _LOAD_S, _ANSWER_S, _FIRST_S = 3.0, 60.0, 9.0, 4.0
 _OWNER_S, _ENVIRONMENT_S = 60.0, 600.0  # for a worker to start, and where it is to be furnished
 _START_S = 5.0  # within which a worker starts, where there is room
-_LOOK_S = 0.3  # how often `read_ending` asks
+_LOOK_S = 0.3  # how often the actor is asked how it ended
 _AGAIN_S = 3.0  # after how long a cluster that did not answer is asked again
 _OWN_RESOURCES = ("CPU", "GPU", "memory", "object_store_memory")
 _VERSIONS = re.compile(r"(?:Ray|Python): (\S+)")
@@ -105,9 +112,7 @@ class RayExecutor(EngineExecutor):
         self.check_mappings("runtime_env", "resources")
         resources = dict(self.options.get("resources") or {})
         self.check_amounts({"num_cpus": self.options.get("num_cpus", 1), **resources})
-        self.watched: list[Handle] = []
-        self.ending: tuple[int | None, str] = (0, "")  # as `read_ending` told it last
-        self.asked_s, self.workers = 0.0, 0
+        self.workers = 0  # as they were counted last
 
     def check(self) -> None:
         """Raises SettingsError where Ray is missing, or options are not what they should be."""
@@ -140,27 +145,30 @@ class RayExecutor(EngineExecutor):
     def _connect(self) -> _Driver:
         return _connect(self._find_address(), build_environment(self.options))
 
-    def submit(self, load: SubmitRequest) -> dict[str, str]:
+    def submit(
+        self, load: SubmitRequest, on_progress: OnProgress = ignore_progress
+    ) -> dict[str, str]:
         """An actor for all of them, that stays with the cluster without us."""
+        del on_progress  # nothing is waited for long
         limit_s = _ENVIRONMENT_S if self.options.get("runtime_env") else _OWNER_S
         driver = self._connect()
         text = _build_hand_in(load, self.options, self.workers)
         driver.ask(
             "submit", mark=load.mark, text=text, limit_s=limit_s, within_s=limit_s + _ANSWER_S
         )
-        self.watched = [Handle(driver.cluster, load.mark, batch) for batch in load.batches]
-        self.ending, self.waits_since_s = (None, ""), None
-        return {handle.batch: str(handle) for handle in self.watched}
+        handles = [Handle(driver.cluster, load.mark, batch) for batch in load.batches]
+        self.own_runs, self.waits_since_s = _Answers(handles), None
+        return {handle.batch: str(handle) for handle in handles}
 
-    def poll(self, handles: Sequence[str]) -> dict[str, str]:
+    def poll(self, handles: Sequence[str]) -> dict[str, BatchState]:
         """What the actors say; UNKNOWN where their cluster does not answer."""
         parsed = {text: parse_handle(text) for text in handles}
         found = _look(parsed.values())
         return {text: _read_state(found, handle) for text, handle in parsed.items()}
 
-    def hasten(self, handles: Sequence[str]) -> None:
+    def wake(self, handles: Sequence[str]) -> None:
         """Have the runners of these look at the mark now."""
-        _tell_owners("hasten", handles)
+        _tell_owners("wake", handles)
 
     def cancel(self, handles: Sequence[str]) -> None:
         """Let no more of these begin, and have runners look at the mark now."""
@@ -186,14 +194,14 @@ class RayExecutor(EngineExecutor):
         del slots
         return f"start machines with {cpus} CPUs (worker_timeout: 10m waits for them so long)"
 
-    def explain(self, handles: Sequence[str]) -> str:
+    def why_waiting(self, handles: Sequence[str]) -> str:
         """What batches wait for that are with the cluster."""
         parsed = list(map(parse_handle, handles))
         found = _look(parsed)
-        states = {_read_state(found, handle) for handle in parsed} - {ENDED}
-        if not states <= {QUEUED}:
+        states = {_read_state(found, handle) for handle in parsed} - {BatchState.ENDED}
+        if not states <= {BatchState.QUEUED}:
             self.waits_since_s = None
-            return "the Ray cluster does not answer" if states == {UNKNOWN} else ""
+            return "the Ray cluster does not answer" if states == {BatchState.UNKNOWN} else ""
         wants = next((said["wants"] for said in found.values() if said and said["wants"]), None)
         if wants is None:
             return ""
@@ -205,23 +213,30 @@ class RayExecutor(EngineExecutor):
         waited_s = self.limit_wait(reason, handles, "machines")
         return f"waiting for room: {reason}" if is_lasting or waited_s > _START_S else ""
 
-    def read_ending(self) -> tuple[int | None, str]:
-        """The worst answer of what this process submitted; None while some of it lives.
 
-        Actors that are gone, or do not answer, have nothing to say: the store tells what is left.
-        """
-        if not self.watched or time.monotonic() - self.asked_s < _LOOK_S:
-            return self.ending
+class _Answers(OwnRuns):
+    """How the runners of one submission ended, as its actor says.
+
+    An actor that is gone, or does not answer, has nothing to say: the store tells what is left.
+    """
+
+    def __init__(self, handles: Sequence[Handle]) -> None:
+        self.handles = handles
+        self.worst: ExitStatus | None = None  # as it was answered last
+        self.asked_s = 0.0
+
+    def exit_status(self) -> ExitStatus | None:
+        """The worst; None while some of them live."""
+        if not self.handles or time.monotonic() - self.asked_s < _LOOK_S:
+            return self.worst
         self.asked_s = time.monotonic()
-        found = _look(self.watched).values()
+        found = _look(self.handles).values()
         answers = [said for said in found if said]
+        self.worst = None
         if all(said["is_over"] for said in answers):
-            told = map(_read_ending, answers)
-            self.ending = max(told, key=rank_answer, default=(0, ""))
-            self.watched = self.watched if {} in found else []  # it may answer again
-        else:
-            self.ending = None, ""
-        return self.ending
+            self.worst = max(map(_read_ending, answers), key=rank_status, default=ExitStatus(0))
+            self.handles = self.handles if {} in found else []  # it may answer again
+        return self.worst
 
 
 class _Driver:
@@ -410,17 +425,20 @@ def _name_resources(needs: Mapping[str, Any]) -> dict[str, float]:
     return {**named, **{name: n for name, n in needs.get("resources", {}).items() if n}}
 
 
-def _read_ending(said: Mapping[str, Any]) -> tuple[int, str]:
+def _read_ending(said: Mapping[str, Any]) -> ExitStatus:
     code, complaint = said["ending"]
-    return code, complaint
+    return ExitStatus(code, complaint)
 
 
-def _read_state(found: Mapping[tuple[str, str], Any], handle: Handle) -> str:
+def _read_state(found: Mapping[tuple[str, str], Any], handle: Handle) -> BatchState:
     said = found[handle.place, handle.mark]
     if said is None:
-        return ENDED
-    state: str = said["states"].get(handle.batch, ENDED) if said else UNKNOWN
-    return state
+        return BatchState.ENDED
+    return (
+        BatchState(said["states"].get(handle.batch, BatchState.ENDED))
+        if said
+        else BatchState.UNKNOWN
+    )
 
 
 def _no_answer(address: str, reason: str) -> BackendError:
