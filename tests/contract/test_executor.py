@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +17,7 @@ from tests.support.wait import wait_until
 from umpteen.errors import SettingsError
 from umpteen.executors.base import BatchRequest, BatchState, Executor, SubmitRequest
 from umpteen.executors.local import LocalExecutor, LocalRunner
-from umpteen.executors.ray import executor as ray
+from umpteen.executors.ray.connection import DRIVERS
 from umpteen.executors.registry import open_executor
 from umpteen.formats import read_job
 from umpteen.formats.flags import JobFlags
@@ -37,6 +41,15 @@ FOREIGN = {
 
 Open = Callable[[], Executor]
 
+# Another process, which knows the handles and the executor's name, and no options.
+ELSEWHERE = """
+import json, sys
+from umpteen.executors.registry import ExecutorRegistry
+name, call, *handles = sys.argv[1:]
+with ExecutorRegistry(by_path=False) as executors:
+    print(json.dumps(getattr(executors.open_any(name), call)(handles)))
+"""
+
 
 @pytest.fixture(params=EXECUTORS)
 def open_one(request: pytest.FixtureRequest) -> Iterator[Open]:
@@ -53,9 +66,9 @@ def open_one(request: pytest.FixtureRequest) -> Iterator[Open]:
         return opened[-1]
 
     yield open_one
-    for driver in set(ray._drivers.values()):  # each is connected until this process ends
+    for driver in set(DRIVERS._drivers.values()):  # each is connected until this process ends
         driver.kill()
-    ray._drivers.clear()
+    DRIVERS._drivers.clear()
     for executor in opened:
         runs = executor.own_runs
         runs.stop(at_once=True)
@@ -110,6 +123,14 @@ def wait_for_end(executor: Executor, handles: Sequence[str]) -> None:
     )
 
 
+def ask_elsewhere(name: str, call: str, handles: Sequence[str]) -> Any:
+    """What another process is answered."""
+    command = [sys.executable, "-c", ELSEWHERE, name, call, *handles]
+    return json.loads(
+        subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=60).stdout
+    )
+
+
 class TestExecutor:
     def test_submit_runs_every_batch(self, open_one: Open, prepare: Callable[..., str]) -> None:
         address = prepare("echo a", "echo b; exit 3")
@@ -157,6 +178,36 @@ class TestExecutor:
         assert open_one().poll(handles) == {handles[0]: BatchState.RUNNING}
         (tmp_path / "go").touch()
         wait_for_end(open_one(), handles)
+
+    def test_handles_stand_alone(
+        self, open_one: Open, prepare: Callable[..., str], tmp_path: Path
+    ) -> None:
+        command = "trap 'exit 0' TERM; touch begun.{}; sleep 600 & wait"
+        address = prepare(*map(command.format, "12"))
+        executor = open_one()
+        handles = submit(executor, address, "1", "2")
+        wait_until(lambda: len(list(tmp_path.glob("begun.*"))) == 2)
+        told = ask_elsewhere(executor.name, "poll", handles)
+        assert told == dict.fromkeys(handles, "running")
+        open_store(address).replace(CANCEL, b'{"upto":2}')
+        ask_elsewhere(executor.name, "cancel", handles)
+        wait_for_end(executor, handles)
+        assert [record["state"] for record in list_records(Path(address))] == ["cancelled"] * 2
+        assert set(ask_elsewhere(executor.name, "poll", handles).values()) <= {"ended", "unknown"}
+
+    def test_close_lets_other_executors_go_on(
+        self, open_one: Open, prepare: Callable[..., str], tmp_path: Path
+    ) -> None:
+        address = prepare("touch begun; until [ -e go ]; do sleep 0.05; done")
+        executor = open_one()
+        handles = submit(executor, address, "1")
+        wait_until((tmp_path / "begun").exists)
+        (other := open_one()).poll(handles)
+        other.close()
+        assert open_one().poll(handles) == {handles[0]: BatchState.RUNNING}
+        (tmp_path / "go").touch()
+        wait_for_end(executor, handles)
+        assert [record["state"] for record in list_records(Path(address))] == ["succeeded"]
 
     @pytest.mark.parametrize("call", ["cancel", "wake"])
     def test_cancel_mark_ends_the_tasks_kindly(

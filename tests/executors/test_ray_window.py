@@ -14,9 +14,9 @@ async def simulate(count: int, workers: int, known: int, hung: set[int]) -> list
 
     workers: that there are. known: that the owner was told of. hung: those that never begin.
     """
-    from umpteen.executors.ray.driver import _Window
+    from umpteen.executors.ray.owner import Window
 
-    window = _Window()
+    window = Window()
     begun: list[int] = []
     busy: list[int] = []
     entered: list[int] = []
@@ -57,6 +57,6 @@ def test_large_batches_begin_before_small_ones(known: int) -> None:
 def test_batch_that_hangs_before_it_begins_stops_no_other(
     known: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("umpteen.executors.ray.driver._HANG_S", 0.02)
+    monkeypatch.setattr("umpteen.executors.ray.owner._HANG_S", 0.02)
     begun = asyncio.run(simulate(40, 4, known, {1}))
     assert sorted(begun) == [0, *range(2, 40)]

@@ -85,7 +85,7 @@ def clear_outcome(store: Path) -> None:
 def build_worker_order(store: Path) -> str:
     identity = Identity(str(store), read_id((store / ".umpteen/job.json").read_bytes()))
     batch = BatchRequest("1")
-    return build_order(SubmitRequest(identity, [batch], 2, mark="0" * 12), batch, cpus=0)
+    return build_order(SubmitRequest(identity, [batch], 2, mark="0" * 12), batch.batch, cpus=0)
 
 
 @pytest.mark.parametrize("environment", [{}, {"UMPTEEN_PORTABLE": "1"}])

@@ -29,6 +29,7 @@ from umpteen.errors import (
     nearest_hint,
     say_nearest,
 )
+from umpteen.executors import engine_logs
 from umpteen.report.printing import guard_stdout
 from umpteen.system.streams import never_mind_stderr
 from umpteen.system.terminal import clean
@@ -153,6 +154,7 @@ def run_program(arguments: Sequence[str]) -> int:
         arguments.remove("--debug")
     never_mind_stderr()
     guard_stdout()
+    engine_logs.silence()
     try:
         returned = program.main(arguments, prog_name="umpteen", standalone_mode=False)
         sys.stdout.flush()

@@ -9,7 +9,7 @@ import abc
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from umpteen.errors import (
@@ -22,7 +22,6 @@ from umpteen.errors import (
 )
 from umpteen.executors.base import (
     Abilities,
-    BatchRequest,
     Executor,
     Lack,
     SubmitRequest,
@@ -32,9 +31,11 @@ from umpteen.executors.own_runs import ExitStatus
 from umpteen.units import parse_duration_s
 
 __all__ = [
+    "HOPELESS_CODES",
     "EngineExecutor",
     "Handle",
     "build_order",
+    "group_by_place",
     "is_hopeless",
     "parse_handle",
     "rank_status",
@@ -43,17 +44,16 @@ __all__ = [
 
 
 _FORGET_S = 30.0
-_HOPELESS = (EXIT_WRONG_USE, EXIT_UNREACHABLE)
+# Of a runner that cannot work at all: so could no other of the same submission.
+HOPELESS_CODES = (EXIT_WRONG_USE, EXIT_UNREACHABLE)
 
 
 class Handle(NamedTuple):
-    """Where a batch is: the address of its scheduler or cluster, the mark of its hand-in, its
-    number.
-    """
+    """Where a batch is."""
 
-    place: str
-    mark: str
-    batch: str
+    place: str  # address of the scheduler or cluster
+    mark: str  # of the submission
+    batch: str  # its number in the store
 
     def __str__(self) -> str:
         return f"{self.place} {self.mark}/{self.batch}"
@@ -66,25 +66,30 @@ def parse_handle(text: str) -> Handle:
     return Handle(place, mark, batch)
 
 
-def build_order(
-    load: SubmitRequest, order: BatchRequest, *, cpus: int, is_beside_others: bool = False
-) -> str:
-    """What the carrier is told of a batch.
+def group_by_place(handles: Iterable[Handle]) -> dict[str, list[Handle]]:
+    """Handles by the scheduler or cluster that is to be asked after them."""
+    groups: dict[str, list[Handle]] = {}
+    for handle in handles:
+        groups.setdefault(handle.place, []).append(handle)
+    return groups
 
-    cpus: what its tasks may use together, 0 for all of the machine. is_beside_others: whether it
-    is to take them of its worker's cores itself, as the engine does not see to that.
-    """
-    told = {
-        "address": load.address,
-        "store": load.store.id,
-        "batch": order.batch,
-        "mark": load.mark,
-        "slots": max(1, load.slots),
-        "cpus": cpus,
+
+def build_order(
+    request: SubmitRequest, batch: str, *, cpus: int, is_beside_others: bool = False
+) -> str:
+    """What the carrier is told of a batch; `runner/engine_worker.py` reads it."""
+    order = {
+        "address": request.address,
+        "store": request.store.id,
+        "batch": batch,
+        "mark": request.mark,
+        "slots": max(1, request.slots),
+        "cpus": cpus,  # what its tasks may use together; 0: all of the machine
+        # Whether it takes them of its worker's cores itself, as the engine does not count them.
         "is_beside_others": is_beside_others,
-        "environment": dict(load.environment),
+        "environment": dict(request.environment),
     }
-    return json.dumps(told)
+    return json.dumps(order)
 
 
 def read_answer(text: str) -> ExitStatus:
@@ -96,7 +101,7 @@ def read_answer(text: str) -> ExitStatus:
 
 def is_hopeless(code: int) -> bool:
     """Whether a runner that ended with it cannot work at all, and so could no other."""
-    return code in _HOPELESS
+    return code in HOPELESS_CODES
 
 
 def rank_status(status: ExitStatus) -> tuple[bool, ExitStatus]:

@@ -9,15 +9,17 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
-import importlib.metadata
 import json
 import re
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from umpteen.errors import SettingsError, nearest_hint
 from umpteen.executors.base import Executor
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 __all__ = [
     "DEFAULT",
@@ -154,10 +156,12 @@ def _check_class(name: str, found: object, hint: str) -> type[Executor]:
 
 
 @functools.cache
-def _find_offered() -> dict[str, importlib.metadata.EntryPoint]:
+def _find_offered() -> dict[str, EntryPoint]:
     """What installed packages offer, by name; nothing of it is loaded."""
-    found: dict[str, importlib.metadata.EntryPoint] = {}
+    found: dict[str, EntryPoint] = {}
+    from importlib.metadata import entry_points  # takes longer to load than all of this
+
     with contextlib.suppress(OSError, ValueError):  # a package whose own files are damaged
-        for offered in importlib.metadata.entry_points(group=GROUP):
+        for offered in entry_points(group=GROUP):
             found.setdefault(offered.name, offered)
     return found

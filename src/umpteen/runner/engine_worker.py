@@ -1,8 +1,9 @@
 """On a worker of an engine: has a batch run by a runner, a child process of its own.
 
 Dask and Ray carry this file as text, with the runner as a zip file, so that a worker needs
-nothing of umpteen and only text crosses. It imports the standard library of Python 3.9 alone,
-and nothing of this package. Two last lines are put below it that set DIGEST and RUNNER, the zip file in base64.
+nothing of umpteen. It imports the standard library of Python 3.9 alone and nothing of this
+package, so it says again what `runner.launch` and `system.locks` say; a test holds them to one
+another. `executors.zipapp` puts two lines below it that set DIGEST and RUNNER, in base64.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ import tempfile
 import threading
 import time
 import zipfile
-from typing import Any
+from typing import Any, TypedDict
 
-__all__ = ["run_batch", "wake"]
+__all__ = ["Answer", "Order", "run_batch", "wake"]
 
 ORPHAN_GRACE_S = 3
 _MOST_DEATHS = 5  # of runners in a row
@@ -39,7 +40,28 @@ _SAFE = ["-P"] if sys.version_info >= (3, 11) else []  # which older ones do not
 _OLDEST = (3, 9)
 
 DIGEST, RUNNER = "", ""
-_running: dict[int, str] = {}  # pids of runners, and the marks of their hand-ins
+_running: dict[int, str] = {}  # pids of runners, and the marks of their submissions
+
+
+class Order(TypedDict):
+    """What is to be run, as the executor has written it."""
+
+    address: str  # of the store
+    store: str  # the word that the store is known by
+    batch: str  # its number there
+    mark: str  # of the submission
+    slots: int
+    cpus: int  # what its tasks may use together; 0: all of the machine
+    is_beside_others: bool  # whether it takes them of its worker's, as Dask does not count them
+    environment: dict[str, str]  # what the runner finds in its own
+
+
+class Answer(TypedDict):
+    """How that ended."""
+
+    code: int  # exit code of the last runner
+    said: str  # what that wrote to stderr
+    host: str
 
 
 class _Cores:
@@ -47,18 +69,18 @@ class _Cores:
 
     def __init__(self, count: int) -> None:
         self.count, self.taken = count, 0
-        self.line: list[object] = []
+        self.queue: list[object] = []
         self.changed = threading.Condition()
 
     def take(self, count: int, within_s: float) -> bool:
         """Whether so many were free within that time."""
         me = object()
         with self.changed:
-            self.line.append(me)
+            self.queue.append(me)
             is_free = self.changed.wait_for(
-                lambda: self.line[0] is me and self.taken + count <= self.count, within_s
+                lambda: self.queue[0] is me and self.taken + count <= self.count, within_s
             )
-            self.line.remove(me)
+            self.queue.remove(me)
             self.taken += count if is_free else 0
             self.changed.notify_all()
         return is_free
@@ -74,14 +96,11 @@ _cores: dict[str, _Cores] = {}  # by address of the worker: some share a process
 
 
 def run_batch(order: str) -> str:
-    """Run the batch that an order (JSON) names; how that ended, as JSON.
+    """Run the batch that an Order, in JSON, names; the Answer, in JSON.
 
-    order: address, store (the word it is known by), batch, mark, slots, cpus (0 for all),
-    environment, is_beside_others (whether it takes these cpus of a worker of Dask, where the
-    engine does not see to that). The answer has `code`, of the last runner; `said`, what it
-    complained of; `host`. Raises Dask's Reschedule where this worker has not as many for it.
+    Raises Dask's Reschedule where this worker has not the cores for it.
     """
-    asked = json.loads(order)
+    asked: Order = json.loads(order)
     if sys.version_info < _OLDEST:
         version = ".".join(map(str, sys.version_info[:2]))
         hint = "start workers with Python 3.9 or newer"
@@ -89,7 +108,7 @@ def run_batch(order: str) -> str:
     return _run_shared(asked) if asked["is_beside_others"] else _run(asked)
 
 
-def _run_shared(asked: dict[str, Any]) -> str:
+def _run_shared(asked: Order) -> str:
     """On a worker of Dask, beside as many other batches as its cores are enough for."""
     import distributed
 
@@ -102,13 +121,14 @@ def _run_shared(asked: dict[str, Any]) -> str:
     if not cores.take(count, _BUSY_S):
         raise distributed.Reschedule  # another worker may be free by now
     try:
-        return _run({**asked, "cpus": min(wanted, cores.count)})
+        asked["cpus"] = min(wanted, cores.count)
+        return _run(asked)
     finally:
         cores.give_back(count)
 
 
 def _find_wider(worker: Any, cores: int) -> bool:
-    """Whether another worker has as many cores; one that does not come back soon has not.
+    """Whether another worker has as many cores, or joins with as many within half a minute.
 
     Without one the runner is to say of each task that needs them that they are not there.
     """
@@ -123,19 +143,19 @@ def _find_wider(worker: Any, cores: int) -> bool:
 
 
 def wake(marks: list[str]) -> None:
-    """Have the runners of these hand-ins look at the cancel mark now."""
+    """Have the runners of these submissions look for the cancel mark now."""
     for pid, mark in list(_running.items()):
         if mark in marks:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGUSR1)
 
 
-def _run(asked: dict[str, object]) -> str:
-    above = name = _name_folder()
+def _run(asked: Order) -> str:
+    above = name = name_folder()
     try:
-        place = _unpack(above)
+        folder = _unpack(above)
         name = tempfile.gettempdir()
-        code, said = _try_runners(asked, place)
+        code, said = _try_runners(asked, folder)
     except OSError as error:
         name = error.filename or name
         return _answer(3, f"error: cannot write {name}: {error.strerror}")
@@ -143,7 +163,7 @@ def _run(asked: dict[str, object]) -> str:
         return _answer(
             3, f"error: cannot start Python, {sys.executable or 'which it does not know'}: {error}"
         )
-    # Wrong use is ours: the job has been handed in by now.
+    # Wrong use would be ours and not the user's: the job was submitted.
     return _answer(3 if code == 2 else code, said)
 
 
@@ -151,28 +171,32 @@ class _NoStartError(Exception):
     """The runner could not be started."""
 
 
-def _try_runners(asked: dict[str, object], place: str) -> tuple[int, str]:
+def _try_runners(asked: Order, folder: str) -> tuple[int, str]:
     """A runner that is killed is followed by another, which does the rest."""
     code, said = 0, ""
     for _ in range(_MOST_DEATHS):
-        code, said = _run_once(asked, place)
+        code, said = _run_once(asked, folder)
         if 0 <= code < 70:
             break
     return code, said
 
 
-def _run_once(asked: dict[str, object], place: str) -> tuple[int, str]:
-    token = os.urandom(6).hex()
-    command = [
-        sys.executable, "-S", "-E", *_SAFE, "-c", _PROGRAM.format(place),
-        str(asked["address"]), str(asked["batch"]),
+def build_command(asked: Order, folder: str, token: str) -> list[str]:
+    """The command line of the runner that was unpacked into a folder."""
+    return [
+        sys.executable, "-S", "-E", *_SAFE, "-c", _PROGRAM.format(folder),
+        asked["address"], asked["batch"],
         f"--token={token}", f"--slots={asked['slots']}", f"--cpus={asked['cpus']}",
         f"--store={asked['store']}", "--take-over",
         "--watch-fd=0", f"--orphan-grace={ORPHAN_GRACE_S}",
     ]  # fmt: skip
+
+
+def _run_once(asked: Order, folder: str) -> tuple[int, str]:
+    token = os.urandom(6).hex()
     environment = {
         **os.environ,
-        **dict(asked["environment"]),  # type: ignore[call-overload]
+        **asked["environment"],
         "UMPTEEN_RUNNER": token,
         "UMPTEEN_WORKER_THREADS": ",".join(_list_limits(asked)),
     }
@@ -180,7 +204,7 @@ def _run_once(asked: dict[str, object], place: str) -> tuple[int, str]:
         # Its end of the pipe closes when this process dies, however that comes about.
         try:
             runner = subprocess.Popen(
-                command,
+                build_command(asked, folder, token),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=complaints,
@@ -189,7 +213,7 @@ def _run_once(asked: dict[str, object], place: str) -> tuple[int, str]:
             )
         except OSError as error:
             raise _NoStartError(error.strerror) from error
-        _running[runner.pid] = str(asked["mark"])
+        _running[runner.pid] = asked["mark"]
         try:
             code = runner.wait()
         finally:
@@ -200,7 +224,7 @@ def _run_once(asked: dict[str, object], place: str) -> tuple[int, str]:
         return code, complaints.read().decode(errors="replace").strip()
 
 
-def _name_folder() -> str:
+def name_folder() -> str:
     """Where leases are, and the runner is put: as `system.locks` has it."""
     above, own = os.environ.get("UMPTEEN_LEASES") or "/var/tmp", f"umpteen-{os.getuid()}"
     return above if os.path.basename(above.rstrip("/")) == own else os.path.join(above, own)
@@ -212,25 +236,25 @@ def _unpack(above: str) -> str:
     found = os.lstat(above)
     if found.st_uid != os.getuid():
         raise PermissionError(13, "it is not yours: set UMPTEEN_LEASES", above)
-    place = f"{above}/runner-{DIGEST}"
-    if not _is_whole(place):
+    folder = f"{above}/runner-{DIGEST}"
+    if not _is_whole(folder):
         new = tempfile.mkdtemp(dir=above, prefix=f"runner-{DIGEST}.")
         try:
             with zipfile.ZipFile(io.BytesIO(base64.b64decode(RUNNER))) as archive:
                 archive.extractall(new)
-            os.rename(new, place)
+            os.rename(new, folder)
         except OSError:
             shutil.rmtree(new, ignore_errors=True)
-            if not _is_whole(place):  # else somebody else was faster
+            if not _is_whole(folder):  # else somebody else was faster
                 raise
-    return place
+    return folder
 
 
-def _is_whole(place: str) -> bool:
-    return os.path.exists(f"{place}/umpteen/runner/main.py")
+def _is_whole(folder: str) -> bool:
+    return os.path.exists(f"{folder}/umpteen/runner/main.py")
 
 
-def _list_limits(asked: dict[str, Any]) -> list[str]:
+def _list_limits(asked: Order) -> list[str]:
     """Variables by which the engine, and nobody else, limits the threads of what a worker runs."""
     with contextlib.suppress(Exception):  # as versions of engines differ
         if "distributed" in sys.modules:
@@ -261,7 +285,8 @@ def _name_worker() -> str:
 
 
 def _answer(code: int, said: str) -> str:
-    """code: the runner's; what it complained of is said to be of this worker."""
+    """An Answer, in JSON; an error of the runner names this worker."""
     if code and said.startswith("error: "):
         said = f"error: worker {_name_worker()}: {said[len('error: ') :]}"
-    return json.dumps({"code": code, "said": said, "host": socket.gethostname()})
+    answer: Answer = {"code": code, "said": said, "host": socket.gethostname()}
+    return json.dumps(answer)

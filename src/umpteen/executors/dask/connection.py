@@ -7,7 +7,6 @@ import atexit
 import contextlib
 import logging
 import socket
-import sys
 import threading
 import warnings
 from collections.abc import Iterator
@@ -16,8 +15,17 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from umpteen.errors import BackendError, SettingsError
+from umpteen.executors.engine_logs import are_silenced
 
-__all__ = ["Client", "check_address", "connect", "explained", "import_distributed", "tell_error"]
+__all__ = [
+    "CLIENTS",
+    "Client",
+    "ClientPool",
+    "check_address",
+    "explained",
+    "import_distributed",
+    "tell_error",
+]
 
 Client = Any  # Dask's own, half of which has no types
 _ANSWER_S, _REACH_S = 8.0, 3.0
@@ -48,20 +56,36 @@ def check_address(scheduler: str) -> None:
     )
 
 
-def connect(scheduler: str) -> Client:
-    """The client of this process for a scheduler. Raises BackendError, SettingsError."""
-    with _connecting:
-        known = _clients.get(scheduler)
-        if known is None or known.status != "running":
-            known = _clients[scheduler] = _build_client(scheduler)
-        return known
+class ClientPool:
+    """The clients of this process, one for each scheduler.
+
+    are_logs_shown: whether Dask may log what is wrong, as it does where Python programs use it.
+    """
+
+    def __init__(self, *, are_logs_shown: bool = True) -> None:
+        self.are_logs_shown = are_logs_shown
+        self._clients: dict[str, Client] = {}
+        self._lock = threading.Lock()  # a job is looked at in threads
+
+    def connect(self, scheduler: str) -> Client:
+        """The client for a scheduler. Raises BackendError, SettingsError."""
+        with self._lock:
+            known = self._clients.get(scheduler)
+            if known is None or known.status != "running":
+                known = self._clients[scheduler] = self._build(scheduler)
+            return known
+
+    def _build(self, scheduler: str) -> Client:
+        distributed = import_distributed()
+        _reach(scheduler)
+        if not self.are_logs_shown:
+            logging.disable(logging.CRITICAL)
+        client = _build_client(distributed, scheduler)
+        atexit.register(_close, client)
+        return client
 
 
-def _build_client(scheduler: str) -> Client:
-    distributed = import_distributed()
-    _reach(scheduler)
-    if "umpteen.cli.group" in sys.modules:  # which says itself, and once, what is wrong
-        logging.disable(logging.CRITICAL)
+def _build_client(distributed: Any, scheduler: str) -> Client:
     with explained(scheduler), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of versions that differ: only text crosses
         with ThreadPoolExecutor(1) as beside:  # as a notebook's cells are run by a loop
@@ -69,7 +93,7 @@ def _build_client(scheduler: str) -> Client:
         # One that cannot connect would wait for its own end for half a minute.
         kind: Any = type("Client", (distributed.Client,), {"__del__": lambda _: None})
         try:
-            client: Client = kind(scheduler, timeout=_ANSWER_S, set_as_default=False)
+            return kind(scheduler, timeout=_ANSWER_S, set_as_default=False)
         except Exception as error:  # whatever its many parts may raise
             if theirs == distributed.__version__:
                 raise
@@ -78,8 +102,6 @@ def _build_client(scheduler: str) -> Client:
                 f"{distributed.__version__} cannot speak to: {tell_error(error)}",
                 f"pip install distributed=={theirs}",
             ) from error
-    atexit.register(_close, client)
-    return client
 
 
 def _reach(scheduler: str) -> None:
@@ -151,5 +173,6 @@ def tell_error(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-_clients: dict[str, Client] = {}
-_connecting = threading.Lock()  # a job is looked at in threads
+# Of the process and not of an executor: to connect takes half a second and a thread, and a notebook
+# looks at its jobs again and again, each time with executors of its own.
+CLIENTS = ClientPool(are_logs_shown=not are_silenced())

@@ -2,7 +2,7 @@
 
 Only text crosses: an expression and an order in JSON, and the carrier as a file that every
 worker is given, later ones too. The scheduler forgets a batch when it has ended; what came of
-it is in the store.
+it is in the store. What is asked and answered is worked out in `requests`.
 """
 
 from __future__ import annotations
@@ -16,85 +16,49 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from umpteen.errors import RUNNER_CRASHED, BackendError, SettingsError
-from umpteen.executors.base import (
-    BatchRequest,
-    BatchState,
-    OnProgress,
-    SubmitRequest,
-    ignore_progress,
+from umpteen.errors import BackendError, SettingsError
+from umpteen.executors.base import BatchState, OnProgress, SubmitRequest, ignore_progress
+from umpteen.executors.dask.answers import Answers, Future, find_future, withdraw
+from umpteen.executors.dask.cluster import (
+    ClusterSpec,
+    has_held_cluster_ended,
+    hold_cluster,
+    load_class,
 )
-from umpteen.executors.dask.cluster import is_kept_dead, keep_cluster, load_class
 from umpteen.executors.dask.connection import (
+    CLIENTS,
     Client,
     check_address,
-    connect,
     explained,
     import_distributed,
-    tell_error,
 )
-from umpteen.executors.engine import (
-    EngineExecutor,
-    Handle,
-    build_order,
-    is_hopeless,
-    parse_handle,
-    rank_status,
-    read_answer,
+from umpteen.executors.dask.requests import (
+    FORGOTTEN,
+    Key,
+    build_call,
+    build_key,
+    build_resources,
+    build_restriction,
+    build_wake_call,
+    count_cores,
+    count_places,
+    read_state,
+    tell_lack_of_workers,
 )
-from umpteen.executors.own_runs import ExitStatus, OwnRuns
+from umpteen.executors.engine import EngineExecutor, Handle, group_by_place, parse_handle
 from umpteen.executors.zipapp import build_carrier
 from umpteen.store.identity import Identity
 
-Future = Any  # Dask's own, which has no types
-
 __all__ = ["DaskExecutor"]
 
-_PREFIX = "umpteen"
 _ANSWER_S, _WAKE_S, _CLUSTER_S = 8.0, 3.0, 600.0
 _COUNT_CORES = "len(__import__('os').sched_getaffinity(0))"
-_STATES = {
-    "released": BatchState.QUEUED, "waiting": BatchState.QUEUED, "no-worker": BatchState.QUEUED, "queued": BatchState.QUEUED,
-    "processing": BatchState.RUNNING, "memory": BatchState.ENDED, "erred": BatchState.ENDED, "forgotten": BatchState.ENDED, None: BatchState.ENDED,
-}  # fmt: skip
-_FORGOTTEN = ("released", None)  # as a key that is asked for and has nothing to be run by
-
-Key = tuple[str, str, str]
-
-
-# --- builders -----------------------------------------------------------------------------
-
-
-def build_key(handle: Handle) -> Key:
-    """Dask's name for a batch. A tuple, as of other keys it keeps the first part for ever."""
-    return (_PREFIX, handle.mark, handle.batch)
-
-
-def _build_call(load: SubmitRequest, order: BatchRequest) -> str:
-    told = build_order(load, order, cpus=count_cores(load.slots, order.cpus), is_beside_others=True)
-    return f"__import__({build_carrier().name!r}).run_batch({told!r})"
-
-
-def count_cores(slots: int, cpus: int) -> int:
-    """How many of its worker's a batch takes; 0 for all, with as many as its machine has.
-
-    One of so many slots has its worker for itself; else it runs one command at a time.
-    """
-    return 0 if slots > 1 else max(1, cpus)
-
-
-def build_resources(wanted: Mapping[str, float], gpus: int) -> dict[str, float]:
-    """What a worker must have declared to be given a batch."""
-    return {**({"GPU": float(gpus)} if gpus else {}), **wanted}
-
-
-# --- the thin caller ------------------------------------------------------------------------
 
 
 class DaskExecutor(EngineExecutor):
     """Hands batches to the scheduler at `scheduler_address`, or to a cluster it has made.
 
-    `cluster_class` and `cluster_kwargs` say which; a keeper holds it. `resources` is what
+    `cluster_class` and `cluster_kwargs` say which; a process of its own holds it. `resources` is what
     workers must have declared; `worker_timeout` how long workers are waited for.
     """
 
@@ -132,22 +96,22 @@ class DaskExecutor(EngineExecutor):
         return str(given or "").rstrip("/")  # which Dask itself takes for a part of the port
 
     def submit(
-        self, load: SubmitRequest, on_progress: OnProgress = ignore_progress
+        self, request: SubmitRequest, on_progress: OnProgress = ignore_progress
     ) -> dict[str, str]:
         """One task of Dask for each batch, that the scheduler keeps without us."""
-        scheduler = self._find_given() or self._make_cluster(load.store, on_progress)
-        handles = {batch: Handle(scheduler, load.mark, batch) for batch in load.batches}
-        client, resources = connect(scheduler), self.options.get("resources") or {}
-        wanted = max(count_cores(load.slots, order.cpus) for order in load.orders)
+        scheduler = self._find_given() or self._make_cluster(request.store, on_progress)
+        handles = {batch: Handle(scheduler, request.mark, batch) for batch in request.batches}
+        client, resources = CLIENTS.connect(scheduler), self.options.get("resources") or {}
+        wanted = max(count_cores(request.slots, order.cpus) for order in request.orders)
         with explained(scheduler):
             threads = client.nthreads() if wanted > 1 else {}  # a thread is a core
-        self._refuse_narrow(threads, wanted, load.slots)
+        self._refuse_narrow(threads, wanted, request.slots)
         with explained(scheduler):
             _upload(client)
-            futures = _map(client, load, handles, resources, threads)
+            futures = _map(client, request, handles, resources, threads)
             _confirm(client, list(map(build_key, handles.values())))
-        self.own_runs, self.waits_since_s = _Answers(client, futures), None
-        self.wanted = build_resources(resources, max(order.gpus for order in load.orders))
+        self.own_runs, self.waits_since_s = Answers(client, futures), None
+        self.wanted = build_resources(resources, max(order.gpus for order in request.orders))
         return {batch: str(handle) for batch, handle in handles.items()}
 
     def _refuse_narrow(self, threads: Mapping[str, int], wanted: int, slots: int) -> None:
@@ -160,40 +124,38 @@ class DaskExecutor(EngineExecutor):
             )
 
     def _make_cluster(self, store: Identity, on_progress: OnProgress) -> str:
-        spec, keywords = self.options["cluster_class"], self.options.get("cluster_kwargs") or {}
-        return keep_cluster(store, spec, keywords, min(self.limit_s, _CLUSTER_S), on_progress)
+        keywords = self.options.get("cluster_kwargs") or {}
+        spec = ClusterSpec(self.options["cluster_class"], keywords)
+        return hold_cluster(store, spec, min(self.limit_s, _CLUSTER_S), on_progress)
 
     def poll(self, handles: Sequence[str]) -> dict[str, BatchState]:
         """What each scheduler says; UNKNOWN where it does not answer."""
-        return {
-            handle: _STATES.get(state, BatchState.UNKNOWN)
-            for handle, state in _ask_states(handles).items()
-        }
+        return _ask_states(handles)
 
     def wake(self, handles: Sequence[str]) -> None:
         """Have the runners of these look at the mark now."""
-        for scheduler, (some, _) in _group(_ask_states(handles)).items():
+        for scheduler, some in _group_answered(_ask_states(handles)).items():
             with explained(scheduler):
-                _wake(connect(scheduler), sorted({handle.mark for handle in some}))
+                _wake(CLIENTS.connect(scheduler), some)
 
     def cancel(self, handles: Sequence[str]) -> None:
         """Have the scheduler forget what waits, and runners look at the mark now."""
-        for scheduler, (some, _) in _group(_ask_states(handles)).items():
+        for scheduler, some in _group_answered(_ask_states(handles)).items():
             with explained(scheduler):
-                _withdraw(connect(scheduler), list(map(build_key, some)))
-                _wake(connect(scheduler), sorted({handle.mark for handle in some}))
+                client = CLIENTS.connect(scheduler)
+                withdraw(client, list(map(build_key, some)))
+                _wake(client, some)
 
     def count_workers(self, slots: int, cpus: int = 1) -> int:
         """Threads of the workers that are there, or workers where one batch takes a whole one."""
-        threads = self._list_threads()
-        return len(threads) if slots else sum(count // max(1, cpus) for count in threads)
+        return count_places(self._list_threads(), slots, cpus)
 
     def count_cores(self, slots: int) -> int:
         """The threads of the widest worker, or the cores of its machine where it has all of it."""
         scheduler = self._find_given()
         if not scheduler or slots <= 1:
             return max(self._list_threads(), default=0) if slots <= 1 else 0
-        client = connect(scheduler)
+        client = CLIENTS.connect(scheduler)
         return max(_ask_workers(client, _COUNT_CORES).values(), default=0)
 
     def hint_cores(self, slots: int, cpus: int) -> str:
@@ -208,7 +170,7 @@ class DaskExecutor(EngineExecutor):
         """Of each worker that is there, or will be as the options say."""
         scheduler = self._find_given()
         if scheduler:
-            client = connect(scheduler)
+            client = CLIENTS.connect(scheduler)
             with explained(scheduler):
                 return list(client.nthreads().values())
         kwargs = self.options.get("cluster_kwargs") or {}
@@ -218,75 +180,20 @@ class DaskExecutor(EngineExecutor):
 
     def why_waiting(self, handles: Sequence[str]) -> str:
         """What batches wait for that are with the scheduler."""
-        found = _group(_ask_states(handles))
-        states = {state for _, group in found.values() for state in group}
-        if not handles or not {_STATES.get(state) for state in states} <= {BatchState.QUEUED}:
+        states = _ask_states(handles)
+        answered = _group_answered(states)
+        if not handles or not set(states.values()) <= {BatchState.QUEUED, BatchState.UNKNOWN}:
             self.waits_since_s = None
             return ""
-        if not found:
+        if not answered:
             return "the Dask scheduler does not answer"
-        scheduler = next(iter(found))
+        scheduler = next(iter(answered))
         with explained(scheduler):
-            count = len(connect(scheduler).nthreads())
+            count = len(CLIENTS.connect(scheduler).nthreads())
         wanted = self.wanted or build_resources(self.options.get("resources") or {}, 0)
-        if not count:
-            reason = "the Dask cluster has no workers yet"
-        elif wanted:
-            reason = f"no worker of the Dask cluster has free {_show(wanted)}"
-        else:
-            workers = "only worker" if count == 1 else f"{count} workers"
-            reason = f"the {workers} of the Dask cluster cannot take it yet"
+        reason = tell_lack_of_workers(count, wanted)
         self.limit_wait(reason, handles, "workers")
         return f"waiting for workers: {reason}"
-
-
-class _Answers(OwnRuns):
-    """What carriers answer, read by a thread as it comes: a worker may have one and hang.
-
-    An answer that was read need not be kept by its worker, which would have to give it again.
-    """
-
-    def __init__(self, client: Client, futures: dict[str, Future]) -> None:
-        self.client, self.missing = client, futures  # by batch
-        self.worst = ExitStatus(0)
-        self.silent_since_s: float | None = None
-        threading.Thread(target=self._work, daemon=True).start()
-
-    def exit_status(self) -> ExitStatus | None:
-        """The worst answer; None while there may be worse.
-
-        A runner that cannot work at all ends the others that wait.
-        """
-        missing = list(self.missing.values())
-        if is_hopeless(self.worst.code) or not missing:
-            return self.worst
-        if any(future.status == "pending" for future in missing):
-            self.silent_since_s = None
-            return None
-        self.silent_since_s = self.silent_since_s or time.monotonic()
-        is_given_up = time.monotonic() - self.silent_since_s > _ANSWER_S
-        return self.worst if is_given_up else None
-
-    def _work(self) -> None:
-        from distributed import as_completed
-
-        batches = {future.key: batch for batch, future in self.missing.items()}
-        follow: Any = as_completed
-        told = follow(
-            list(self.missing.values()),
-            loop=self.client.loop,
-            with_results=True,
-            raise_errors=False,
-        )
-        for future, answer in told:
-            self._take(_read_answer(future.status, answer))
-            del self.missing[batches[future.key]], future
-
-    def _take(self, answer: ExitStatus) -> None:
-        if is_hopeless(answer.code) and not is_hopeless(self.worst.code):
-            with contextlib.suppress(Exception):  # whatever it is, nobody is to hear of it
-                _withdraw(self.client, [future.key for future in self.missing.values()])
-        self.worst = max(self.worst, answer, key=rank_status)
 
 
 def _upload(client: Client) -> None:
@@ -303,16 +210,9 @@ def _upload(client: Client) -> None:
     client.register_plugin(plugin, name=carrier.name)
 
 
-def _restrict(threads: Mapping[str, int], cores: int) -> dict[str, Any]:
-    """Where a batch is to go: to workers that have the cores, as long as there are any."""
-    wide = [address for address, count in threads.items() if count >= cores]
-    is_all = len(wide) == len(threads)
-    return {} if is_all or not wide else {"workers": wide, "allow_other_workers": True}
-
-
 def _map(
     client: Client,
-    load: SubmitRequest,
+    request: SubmitRequest,
     handles: Mapping[str, Handle],
     resources: Mapping[str, float],
     threads: Mapping[str, int],
@@ -324,15 +224,15 @@ def _map(
     from distributed import client as dask_client
 
     keep: Any = dask_client.fire_and_forget
-    earlier = _hold_earlier(client, load)
+    earlier = _hold_earlier(client, request)
     keys = {batch: build_key(handle) for batch, handle in handles.items()}
     futures: dict[str, Future] = {}
-    needs = itertools.groupby(load.orders, key=lambda order: (order.gpus, order.cpus))
+    needs = itertools.groupby(request.orders, key=lambda order: (order.gpus, order.cpus))
     for (gpus, cpus), group in needs:
         orders = list(group)
         waited = [
             [
-                earlier.get(b) or _future(keys[b], client)
+                earlier.get(b) or find_future(keys[b], client)
                 for b in o.after
                 if b in earlier or b in keys
             ]
@@ -340,38 +240,31 @@ def _map(
         ]
         found = client.map(
             eval,
-            [_build_call(load, order) for order in orders],
+            [build_call(request, order) for order in orders],
             [{"after": before} for before in waited],
             key=[keys[order.batch] for order in orders],
             resources=build_resources(resources, gpus) or None,
             pure=False,
-            **_restrict(threads, count_cores(load.slots, cpus)),
+            **build_restriction(threads, count_cores(request.slots, cpus)),
         )
         keep(found)
         futures.update(zip((order.batch for order in orders), found, strict=True))
     return futures
 
 
-def _hold_earlier(client: Client, load: SubmitRequest) -> dict[str, Future]:
+def _hold_earlier(client: Client, request: SubmitRequest) -> dict[str, Future]:
     """Batches handed in before that have not ended. One that ends after this look is kept.
 
     To ask for one that the scheduler has forgotten would make it wait for that for ever.
     """
-    keys = {batch: build_key(parse_handle(text)) for batch, text in load.earlier.items()}
+    keys = {batch: build_key(parse_handle(text)) for batch, text in request.earlier.items()}
     states = client.sync(client.scheduler.get_task_status, keys=list(keys.values()))
     open_ones = [
-        batch for batch, key in keys.items() if _STATES.get(states.get(key)) != BatchState.ENDED
+        batch for batch, key in keys.items() if read_state(states.get(key)) != BatchState.ENDED
     ]
-    held = {batch: _future(keys[batch], client) for batch in open_ones}
+    held = {batch: find_future(keys[batch], client) for batch in open_ones}
     states = client.sync(client.scheduler.get_task_status, keys=list(keys.values()))
-    return {batch: f for batch, f in held.items() if states.get(keys[batch]) not in _FORGOTTEN}
-
-
-def _withdraw(client: Client, keys: Sequence[Key]) -> None:
-    """Have the scheduler forget those of these that have not begun."""
-    states = client.sync(client.scheduler.get_task_status, keys=list(keys))
-    queued = [key for key in keys if _STATES.get(states.get(key)) == BatchState.QUEUED]
-    client.cancel([_future(key, client) for key in queued], force=True)
+    return {batch: f for batch, f in held.items() if states.get(keys[batch]) not in FORGOTTEN}
 
 
 def _confirm(client: Client, keys: Sequence[Key]) -> None:
@@ -383,9 +276,9 @@ def _confirm(client: Client, keys: Sequence[Key]) -> None:
         time.sleep(0.01)
 
 
-def _wake(client: Client, marks: Sequence[str]) -> None:
-    """Runners look at the mark by themselves, too."""
-    _ask_workers(client, f"__import__({build_carrier().name!r}).wake({marks!r})")
+def _wake(client: Client, handles: Sequence[Handle]) -> None:
+    """What a worker misses of it is no loss: runners look for the mark by themselves, too."""
+    _ask_workers(client, build_wake_call(sorted({handle.mark for handle in handles})))
 
 
 def _ask_workers(client: Client, call: str) -> dict[str, Any]:
@@ -402,58 +295,26 @@ def _ask_workers(client: Client, call: str) -> dict[str, Any]:
     return dict(answers)
 
 
-def _future(key: Key, client: Client) -> Future:
-    from distributed import Future
-
-    return Future(key, client)
-
-
-# --- parsers ----------------------------------------------------------------------------------
-
-
-def _ask_states(handles: Sequence[str]) -> dict[str, str | None]:
-    """What Dask calls the state of each batch: None for one it does not know, UNKNOWN where
-    its scheduler does not answer.
-    """
-    found: dict[str, str | None] = {}
-    by_scheduler: dict[str, list[str]] = {}
-    for text in handles:
-        by_scheduler.setdefault(parse_handle(text).place, []).append(text)
-    for scheduler, texts in by_scheduler.items():
+def _ask_states(handles: Sequence[str]) -> dict[str, BatchState]:
+    """How far each batch is: by one call to each scheduler; UNKNOWN where that does not answer."""
+    found: dict[str, BatchState] = {}
+    for scheduler, some in group_by_place(map(parse_handle, handles)).items():
+        keys = list(map(build_key, some))
         try:
-            client = connect(scheduler)
-            keys = [build_key(parse_handle(text)) for text in texts]
+            client = CLIENTS.connect(scheduler)
             with explained(scheduler):
                 states = client.sync(client.scheduler.get_task_status, keys=keys)
-            found.update((text, states.get(key)) for text, key in zip(texts, keys, strict=True))
         except (BackendError, SettingsError):
-            is_over = is_kept_dead(scheduler)
-            found.update(dict.fromkeys(texts, None if is_over else BatchState.UNKNOWN))
+            is_over = has_held_cluster_ended(scheduler)
+            silent = BatchState.ENDED if is_over else BatchState.UNKNOWN
+            found.update((str(handle), silent) for handle in some)
+        else:
+            read = (read_state(states.get(key)) for key in keys)
+            found.update(zip(map(str, some), read, strict=True))
     return found
 
 
-def _group(
-    states: Mapping[str, str | None],
-) -> dict[str, tuple[list[Handle], list[str | None]]]:
-    """Handles and states of each scheduler that answers."""
-    groups: dict[str, tuple[list[Handle], list[str | None]]] = {}
-    for text, state in states.items():
-        if state != BatchState.UNKNOWN:
-            handle = parse_handle(text)
-            some, their = groups.setdefault(handle.place, ([], []))
-            some.append(handle)
-            their.append(state)
-    return groups
-
-
-def _read_answer(status: str, answer: Any) -> ExitStatus:
-    """(exit code, complaint) that the carrier gave, or Dask in its place."""
-    if status == "finished" and isinstance(answer, str):
-        return read_answer(answer)
-    if status == "error":
-        return ExitStatus(RUNNER_CRASHED, f"Dask gave it up: {tell_error(answer[1])}")
-    return ExitStatus(0)  # forgotten, as its end was before we asked, or cancelled
-
-
-def _show(resources: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}: {amount:g}" for name, amount in resources.items())
+def _group_answered(states: Mapping[str, BatchState]) -> dict[str, list[Handle]]:
+    """By scheduler, the batches that one has answered for."""
+    known = (text for text, state in states.items() if state != BatchState.UNKNOWN)
+    return group_by_place(map(parse_handle, known))
