@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.flows.topics.test_keeper import build_options
+from tests.flows.topics.test_cluster_holder import build_options
 from tests.support.command import SOURCE, Umpteen
 from tests.support.wait import wait_until
 
@@ -98,7 +98,7 @@ def test_shadows_do_not_reach_python_m_umpteen(shadowed: Umpteen) -> None:
     check_none_imported(shadowed)
 
 
-def test_shadows_do_not_reach_a_keeper_or_its_workers(shadowed: Umpteen) -> None:
+def test_shadows_do_not_reach_a_cluster_holder_or_its_workers(shadowed: Umpteen) -> None:
     pytest.importorskip("distributed")
     options = build_options(1)
     job = {"tasks": ["echo 1", "echo 2"], "executor": {"dask": options}, "slots": 1}

@@ -56,7 +56,7 @@ def write_slow_job(umpteen: Umpteen, *tasks: str) -> dict[str, str]:
     return {"PYTHONPATH": str(umpteen.folder / "packages")}
 
 
-def find_keepers(umpteen: Umpteen) -> list[int]:
+def find_holders(umpteen: Umpteen) -> list[int]:
     return [
         pid for pid, c in list_processes(umpteen).items() if b"umpteen.executors.dask.cluster" in c
     ]
@@ -66,7 +66,7 @@ def count(umpteen: Umpteen, pattern: str) -> int:
     return len(list(umpteen.folder.glob(pattern)))
 
 
-def test_keeper_outlives_its_clients_and_ends_when_all_is_done(umpteen: Umpteen) -> None:
+def test_cluster_holder_outlives_its_clients_and_ends_when_all_is_done(umpteen: Umpteen) -> None:
     write_job(
         umpteen,
         build_options(2) | {"cluster_class": "distributed.LocalCluster"},
@@ -89,26 +89,26 @@ def test_keeper_outlives_its_clients_and_ends_when_all_is_done(umpteen: Umpteen)
     assert umpteen("status", "job").returncode == 0
 
 
-def test_keeper_that_is_killed_is_followed_by_another(umpteen: Umpteen) -> None:
+def test_cluster_holder_that_is_killed_is_followed_by_another(umpteen: Umpteen) -> None:
     kwargs = {"n_workers": 1, "threads_per_worker": 2, "dashboard_address": ":0"}
     options = {"cluster_class": "LocalCluster", "cluster_kwargs": kwargs}
     tasks = [f"touch began.{n}; {WAIT}; echo {n} >> ran" for n in range(1, 3)]
     write_job(umpteen, options, "echo 0 >> ran", *tasks, batch_size=1)
     running = umpteen.start("run", "job.json")
     wait_until(lambda: (umpteen.folder / "began.1").exists() and list_records(umpteen.store()))
-    os.kill(find_keepers(umpteen)[0], signal.SIGKILL)
+    os.kill(find_holders(umpteen)[0], signal.SIGKILL)
     umpteen.write("go", "")
     finish(running)
     assert Counter(read_lines(umpteen, "ran")) == {"0": 1, "1": 1, "2": 1}
 
 
-def test_keeper_that_is_told_to_end_leaves_a_job_that_is_known_to_be_unfinished(
+def test_cluster_holder_that_is_told_to_end_leaves_a_job_that_is_known_to_be_unfinished(
     umpteen: Umpteen,
 ) -> None:
     write_job(umpteen, build_options(1), f"touch began; {WAIT}", "true", batch_size=1)
     assert umpteen("run", "job.json", "--detach").returncode == 0
     wait_until((umpteen.folder / "began").exists)
-    os.kill(find_keepers(umpteen)[0], signal.SIGTERM)
+    os.kill(find_holders(umpteen)[0], signal.SIGTERM)
     wait_until(lambda: not list_processes(umpteen), 30)
     assert json.loads(umpteen("status", "job", "--json").stdout)["state"] == "unfinished"
     umpteen.write("go", "")
@@ -117,15 +117,15 @@ def test_keeper_that_is_told_to_end_leaves_a_job_that_is_known_to_be_unfinished(
     assert "does not answer" not in done.stderr
 
 
-def test_keeper_that_is_told_twice_to_end_closes_its_cluster_once(umpteen: Umpteen) -> None:
+def test_cluster_holder_that_is_told_twice_to_end_closes_its_cluster_once(umpteen: Umpteen) -> None:
     umpteen.write("make", "")
     env = write_slow_job(umpteen, f"touch began; {WAIT}")
     assert umpteen("run", "job.json", "--detach", env=env).returncode == 0
     wait_until((umpteen.folder / "began").exists)
-    (keeper,) = find_keepers(umpteen)
-    os.kill(keeper, signal.SIGTERM)
+    (holder,) = find_holders(umpteen)
+    os.kill(holder, signal.SIGTERM)
     wait_until(lambda: count(umpteen, "closing.*") == 1)
-    os.kill(keeper, signal.SIGTERM)
+    os.kill(holder, signal.SIGTERM)
     umpteen.write("close", "")
     wait_until(lambda: not list_processes(umpteen), 30)
     assert count(umpteen, "gone.*") == 1
