@@ -31,15 +31,15 @@ def test_all_folders_of_one_bucket_share_connections_that_are_closed(
     s3: S3, s3_proxy: FaultProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(OPTIONS_VARIABLE, json.dumps(s3.through(s3_proxy.port)))
-    delivery = Uploader(DirectoryStore(str(tmp_path / "job")))
+    uploader = Uploader(DirectoryStore(str(tmp_path / "job")), 60.0)
     for index in range(20):
         folder = put_outputs(tmp_path / f"spool/{index}-1")
         output = f"s3://{s3.bucket}/project-{index}/task"
-        delivery.send(Upload(index, folder, output, "", "status_code", None))
-        [parcel] = wait_until(delivery.take)
+        uploader.send(Upload(index, folder, output, "", "status_code", None))
+        [parcel] = wait_until(uploader.take)
         assert not parcel.problem
     assert len(s3_proxy.tasks) < 10
-    assert delivery.stop() == []
+    assert uploader.stop() == []
     wait_until(lambda: not s3_proxy.tasks)
     store = open_store(f"s3://{s3.bucket}", s3.options)
     assert store.read("project-7/task/stdout") == b"7-1"
@@ -67,12 +67,12 @@ def test_an_attempt_that_is_set_aside_in_two_goes_has_one_label(tmp_path: Path, 
     put_outputs(task)
     for name in ("stderr", "results/a"):
         store.replace(f"task/{name}", b"1")
-    delivery = Uploader(store)
+    uploader = Uploader(store, 60.0)
     parcel = Upload(0, put_outputs(tmp_path / "spool/0-2"), str(task), "", "status_code", None)
     parcel.aside = (1, "aa")
-    delivery.send(parcel)
-    [arrived] = wait_until(delivery.take)
-    delivery.stop()
+    uploader.send(parcel)
+    [arrived] = wait_until(uploader.take)
+    uploader.stop()
     assert not arrived.problem
     assert [path.name for path in (task / "attempts").iterdir()] == ["1-aa"]
     kept = {path.name for path in (task / "attempts/1-aa").iterdir()}
@@ -97,22 +97,22 @@ def test_what_was_shown_of_a_running_task_never_comes_after_all_that_it_left(
     tmp_path: Path,
 ) -> None:
     store = HeldStore(str(tmp_path / "job"))
-    delivery = Uploader(store)
+    uploader = Uploader(store, 60.0)
     output = store.path("task")
     partial = Partial(0, put_outputs(tmp_path / "spool/0-1"), output, "")
-    delivery.show(partial)
+    uploader.show(partial)
     assert store.has_begun.wait(30)
     (tmp_path / "spool/0-1/stdout").write_text("all of it")
     parcel = Upload(0, partial.folder, output, "", "status_code", None)
     parcel.partial = partial
-    delivery.send(parcel)
+    uploader.send(parcel)
     other = Upload(1, put_outputs(tmp_path / "spool/1-1"), store.path("o"), "", "status_code", None)
-    delivery.send(other)  # which nothing of the first holds up
-    assert wait_until(delivery.take) == [other]
+    uploader.send(other)  # which nothing of the first holds up
+    assert wait_until(uploader.take) == [other]
     store.may_go.set()
-    assert wait_until(delivery.take) == [parcel]
+    assert wait_until(uploader.take) == [parcel]
     assert store.read("task/stdout") == b"all of it"
-    delivery.stop()
+    uploader.stop()
 
 
 def test_what_a_running_task_printed_is_put_when_there_is_enough_more(tmp_path: Path) -> None:

@@ -99,8 +99,8 @@ def test_start_that_passed_a_batch_over_is_known_to_be_over(store: DirectoryStor
 def test_start_that_was_killed_before_its_first_line_is_over(store: DirectoryStore) -> None:
     store.create(records_key("1", RecordsKey(1, TOKEN)), b"")
     os.close(Lease.create(TOKEN, identify(store), 1).lock)
-    opener = Opener(identify(store), store, OTHER, read_machine(), take_over=False, begun={})
+    opener = Opener(identify(store), store, OTHER, read_machine())
     opened = opener.open("1")
     assert opened is not None
     opened.file.close()
-    assert opened.fenced is False
+    assert opened.is_fenced is False

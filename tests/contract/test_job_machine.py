@@ -50,7 +50,6 @@ from umpteen.runner.lease import Lease
 from umpteen.store.directory import DirectoryStore
 from umpteen.store.identity import identify
 from umpteen.store.layout import CANCEL
-from umpteen.store.records import build_line
 from umpteen.store.submission_lock import submission_lock
 from umpteen.submission.job_folder import create_job
 from umpteen.submission.write import submit_plan
@@ -284,7 +283,7 @@ class JobMachine(RuleBasedStateMachine):
         self.store.replace(CANCEL, msgspec.json.encode({"upto": self.upto}))
         for alive in list(self.living.values()):
             left = [p for p in alive.opened.todo if not alive.opened.is_done(p)]
-            alive.opener.record_cancelled(alive.opened)
+            alive.opened.record_cancelled()
             for position in left:
                 self.count(alive, position, "cancelled")
             self.end(alive)
@@ -303,9 +302,7 @@ class JobMachine(RuleBasedStateMachine):
         self.queued.remove(batch)
         token = os.urandom(6).hex()
         lease = Lease.create(token, identify(self.store), 1)
-        opener = Opener(
-            identify(self.store), self.store, token, read_machine(), take_over=False, begun={}
-        )
+        opener = Opener(identify(self.store), self.store, token, read_machine())
         opened = opener.open(batch)
         if opened is None:
             assert batch in self.closed
@@ -354,14 +351,15 @@ class JobMachine(RuleBasedStateMachine):
         if not self.find_met(name):
             state = "skipped"
         recorded = "failed" if state == "retried" else state
-        record = alive.opener.build_record(alive.opened, left[0], recorded, "")
+        record = alive.opened.build_record(left[0], recorded)
         record = record._replace(retry=state == "retried")
         assert record.attempt > self.attempts.get(name, 0), "an attempt's number came twice"
         self.attempts[name] = record.attempt
-        alive.opened.attempts[record.task] = record.attempt
         alive.opened.file.append(record.to_line().encode() + b"\n")
-        if state != "retried":
-            alive.opened.states[left[0]] = NUMBER_OF[state]
+        if state == "retried":
+            alive.opened.attempt_failed(record.to_dict())
+        else:
+            alive.opened.record_end(left[0], NUMBER_OF[state])
             self.count(alive, left[0], "failed" if state == "timed_out" else state)
 
     @rule(batch=consumes(runners))
@@ -390,7 +388,7 @@ class JobMachine(RuleBasedStateMachine):
     # --- the model ------------------------------------------------------------------------
 
     def end(self, alive: Alive) -> None:
-        alive.opened.file.append(build_line(alive.opened.build_end()))
+        alive.opened.file.append(alive.opened.build_end())
         alive.opened.file.close()
         alive.lease.remove()
         del self.living[alive.batch]

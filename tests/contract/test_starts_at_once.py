@@ -46,7 +46,7 @@ def test_one_of_two_starts_has_the_batch(
     opened: list[ActiveBatch | None] = []
 
     def open_as(token: str, through: DirectoryStore) -> None:
-        opener = Opener(store, through, token, read_machine(), take_over=False, begun={})
+        opener = Opener(store, through, token, read_machine())
         opened.append(opener.open("1"))
 
     other = threading.Thread(target=open_as, args=(tokens[1], plain))

@@ -20,12 +20,12 @@ from umpteen.runner.lease import (
     SYNCED,
     Lease,
     SlotEntry,
-    end_leftovers,
     find_lease,
     is_held,
     list_living,
     read_last_slots,
 )
+from umpteen.runner.leftovers import end_leftovers
 from umpteen.store.identity import Identity
 from umpteen.system.host import boot_ticks
 from umpteen.system.locks import leases_folder, local_lock, lock_file

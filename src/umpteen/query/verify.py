@@ -18,7 +18,7 @@ from umpteen.model.record import Record
 from umpteen.model.states import IS_FINAL, NUMBER_OF
 from umpteen.query.liveness import Liveness
 from umpteen.query.outputs import check_output
-from umpteen.runner.lanes.lane import is_left
+from umpteen.runner.lanes.outputs import is_left
 from umpteen.store.address import is_remote, open_store, place_of
 from umpteen.store.status_codes import STATUS_CODE, Left, find_left, has_left, judge
 

@@ -18,19 +18,24 @@ from umpteen.runner.active_batch import ActiveBatch
 from umpteen.runner.batch_start import Opener
 from umpteen.runner.heartbeat import Heartbeat
 from umpteen.runner.lanes.group import Lanes
-from umpteen.runner.lanes.protocol import AGAIN, CANCEL_ALL, FENCED, TICKET
+from umpteen.runner.lanes.protocol import OrderKind, TaskKey
 from umpteen.runner.recorder import Recorder
 from umpteen.runner.retries import Again, plan_retry
-from umpteen.runner.scheduler import NeverStarted, Resources, Scheduler, Tasks, build_needs
+from umpteen.runner.scheduler import (
+    Assignment,
+    NeverStarted,
+    Resources,
+    Scheduler,
+    Tasks,
+    build_needs,
+)
 from umpteen.runner.upstream import Upstream
-from umpteen.store.records import build_line
 
 __all__ = ["FAILURES", "SUCCEEDED", "ActiveBatches"]
 
 SUCCEEDED = NUMBER_OF[TaskState.SUCCEEDED.value]
 FAILURES = frozenset({NUMBER_OF[TaskState.FAILED.value], NUMBER_OF[TaskState.TIMED_OUT.value]})
 
-_WAITING = NUMBER_OF[TaskState.WAITING.value]
 _CANCELLED = NUMBER_OF[TaskState.CANCELLED.value]
 
 
@@ -95,6 +100,11 @@ class ActiveBatches:
         if self.upstream.waited_for:
             self.read_upstream(set(self.upstream.waited_for))
 
+    @property
+    def waits_for_others(self) -> bool:
+        """Whether more may come of tasks that ours wait for, in batches that others have."""
+        return bool(self.upstream.waited_for)
+
     def enqueue(self, ordinal: int, active: ActiveBatch) -> None:
         """Have the tasks of a batch run."""
         self.scheduler.open(ordinal, self._list_tasks(active))
@@ -127,37 +137,28 @@ class ActiveBatches:
 
     # --- their tasks --------------------------------------------------------------------
 
-    def build_ticket(self, ordinal: int, position: int, devices: int) -> bytes:
+    def build_ticket(self, assignment: Assignment) -> bytes:
         """What a lane has to know of a task that is to start."""
-        active = self.open[ordinal]
-        index = active.view.indices[position]
-        attempt = active.attempts.get(index, 0) + 1
-        flags = FENCED * active.fenced
-        if active.own_attempts and index in active.own_attempts:
-            flags |= AGAIN
-        return TICKET.pack(ordinal, position, attempt, flags, devices)
+        ordinal, position, devices = assignment
+        return self.open[ordinal].build_ticket((ordinal, position), devices).encode()
 
-    def try_again(self, key: tuple[int, int], record: dict[str, Any], again: Again) -> None:
+    def try_again(self, key: TaskKey, record: dict[str, Any], again: Again) -> None:
         """Have a task whose attempt failed run once more, as its rules say."""
-        active, index = self.open[key[0]], record["task"]
-        active.tries.setdefault(index, []).append(record)
-        active.attempts[index] = record["attempt"]
-        active.own_attempts.add(index)
+        active = self.open[key[0]]
+        active.attempt_failed(record)
         if not self.lanes.is_fed:
             needs = self._adapt(build_needs(active.view.terms_of(key[1])) or Resources(), again)
             at_s = time.monotonic() + again.wait_s
             self.scheduler.requeue(key, at_s, needs if any(needs) else None)
 
-    def cancel_task(self, key: tuple[int, int]) -> None:
+    def cancel_task(self, key: TaskKey) -> None:
         """Have one that no lane runs, and that is not in the queue, recorded as cancelled."""
         self.scheduler.never_started.append(NeverStarted(*key, TaskState.CANCELLED.value, ""))
 
     def record_end(self, active: ActiveBatch, position: int, state: int) -> None:
         """Note what a task came to, and what follows from that for others."""
-        active.states[position] = state
-        if state == _WAITING:  # this runner ended it, and another start goes on
+        if not active.record_end(position, state):  # this runner ended it
             return
-        active.left -= 1
         if self.has_graph:
             index = active.view.indices[position]
             if state != SUCCEEDED:
@@ -172,7 +173,7 @@ class ActiveBatches:
             self.given_up = f"not started after {self.failures} failed"
             self.lanes.close_tickets()
             if active.view.fail_fast:
-                self.lanes.order(CANCEL_ALL)
+                self.lanes.order(OrderKind.CANCEL_ALL)
 
     def record_never_started(self) -> None:
         """Record the tasks that will never start, and those that follow from them."""
@@ -180,7 +181,7 @@ class ActiveBatches:
             never_started, self.scheduler.never_started = self.scheduler.never_started, []
             for ordinal, position, state, reason in never_started:
                 active = self.open[ordinal]
-                record = self.opener.build_record(active, position, state, reason)
+                record = active.build_record(position, state, reason)
                 self.recorder.append(active.file, record.to_line().encode() + b"\n")
                 self.record_end(active, position, NUMBER_OF[state])
         for ordinal in [ordinal for ordinal, active in self.open.items() if not active.left]:
@@ -205,18 +206,19 @@ class ActiveBatches:
         """Close a batch, whatever is left of it."""
         active = self.open.pop(ordinal)
         self.did_fail |= _CANCELLED in active.states
-        if active.fenced:
+        if active.is_fenced:
             with contextlib.suppress(OSError, StoreError):
                 self.opener.move_fenced(active)
-        active.is_orphan = self.is_orphan
-        self.recorder.append(active.file, build_line(active.build_end()))
+        if self.is_orphan:
+            active.mark_orphaned()
+        self.recorder.append(active.file, active.build_end())
         self.recorder.end(active.file)
-        self.heartbeat.remove_running(active)
+        self.heartbeat.remove_running(ordinal, active)
 
     def cancel_rest(self, unopened: Iterable[tuple[int, ActiveBatch]]) -> None:
         """Record as cancelled what was not started, here and in batches that are opened for it."""
         for active in self.open.values():
-            self.opener.record_cancelled(active, self.given_up)
+            active.record_cancelled(self.given_up)
         for ordinal, active in unopened:
-            self.opener.record_cancelled(active, self.given_up)
+            active.record_cancelled(self.given_up)
             self.add(ordinal, active)

@@ -19,6 +19,7 @@ from umpteen.runner.active_batch import ActiveBatch
 from umpteen.runner.batch_start import Opener
 from umpteen.runner.lanes.group import Lanes
 from umpteen.runner.synced import copy_into, link_at, unpack_once
+from umpteen.runner.trouble import Trouble
 from umpteen.runner.working_folder import synced_place
 from umpteen.store.address import is_remote
 from umpteen.store.job_files import CancelMark, read_cancel_mark
@@ -32,29 +33,26 @@ _DROP_S = 5.0
 
 
 class Opened(NamedTuple):
-    """What came of opening a batch: None where somebody else has it; and the cancel mark."""
+    """What came of opening a batch."""
 
-    ordinal: int
+    ordinal: int  # its place in the runner's list
     name: str
-    batch: ActiveBatch | None
+    batch: ActiveBatch | None  # None where another runner has it
     cancel: CancelMark
 
 
 class BatchLoader:
-    """Those of one runner. unopened: (place in the runner's list, batch), the next one last.
-
-    refused: why the next one cannot be opened, since `refused_s` on the monotonic clock.
-    """
+    """Opens the batches of one runner, in their order."""
 
     def __init__(self, opener: Opener, lanes: Lanes, patience_s: float) -> None:
-        self.opener, self.lanes, self.patience_s = opener, lanes, patience_s
-        self.store = opener.store
-        self.is_far = is_remote(self.store.address)
-        self.unopened = list(enumerate(lanes.work.batches))[::-1]
-        self.refused: StoreError | None = None
-        self.refused_s: float | None = None
+        self.unopened = list(enumerate(lanes.work.batches))[
+            ::-1
+        ]  # (place, name), the next one last
+        self.trouble = Trouble(patience_s)  # with the next one
+        self._opener, self._store, self._lanes = opener, opener.store, lanes
+        self._is_far = is_remote(self._store.address)
         self._opening: BackgroundCall[Opened] | None = None
-        self._open_at_s = 0.0
+        self._open_at_s = 0.0  # not earlier than this
         self._unpacked: set[tuple[str, str | None, str]] = set()
 
     def take_next(self, wait_s: float) -> Opened | None:
@@ -65,13 +63,13 @@ class BatchLoader:
         if time.monotonic() < self._open_at_s:
             return None
         try:
-            found = self._await(wait_s) if self.is_far else self._read(*self.unopened[-1])
+            found = self._await(wait_s) if self._is_far else self._read(*self.unopened[-1])
         except StoreError as error:
             self._note_refusal(error)
             return None
         if found is not None:
-            self.refused_s = self.refused = None
-            self.lanes.hold("batch", is_on=False)
+            self.trouble.end()
+            self._lanes.hold("batch", is_on=False)
             self.unopened.pop()
         return found
 
@@ -86,27 +84,20 @@ class BatchLoader:
 
     def _read(self, ordinal: int, name: str) -> Opened:
         """All that opening a batch asks of the store; raises StoreError, and can be called again."""
-        if self.is_far:
+        if self._is_far:
             key = batch_key(name)
-            self.store.fetch(key, self.lanes.folder.path(key))
-        batch = self.opener.open(name)
+            self._store.fetch(key, self._lanes.folder.path(key))
+        batch = self._opener.open(name)
         if batch is not None:
             self._unpack(batch.view)
             _refuse_lost(batch)
-        return Opened(ordinal, name, batch, read_cancel_mark(self.store))
+        return Opened(ordinal, name, batch, read_cancel_mark(self._store))
 
     def _note_refusal(self, error: StoreError) -> None:
         """Have nothing more started until the next batch can be opened, which is tried again."""
-        now = time.monotonic()
-        self._open_at_s = now + _AGAIN_S
-        self.refused, self.refused_s = error, self.refused_s or now
-        if error.damaged:
-            self.refused_s = now - self.patience_s - 1  # and that will not pass
-        self.lanes.hold("batch", is_on=True)
-
-    def is_lost(self, now: float) -> bool:
-        """Whether the next batch cannot be opened for too long."""
-        return self.refused_s is not None and now - self.refused_s > self.patience_s
+        self._open_at_s = time.monotonic() + _AGAIN_S
+        self.trouble.begin(str(error), error.hint, is_final=error.damaged)
+        self._lanes.hold("batch", is_on=True)
 
     def _unpack(self, view: BatchView) -> None:
         """Have on this machine what the batch's tasks run with; raises StoreError."""
@@ -114,25 +105,22 @@ class BatchLoader:
             if (digest, destination, home) in self._unpacked:
                 continue
             key = synced_key(digest)
-
-            def fetch(path: str, key: str = key) -> None:
-                if not self.store.fetch(key, path):
-                    raise StoreError(
-                        f"{self.store.path(key)} is gone", "run the job again", damaged=True
-                    )
-
             try:
-                content = unpack_once(digest, fetch)
+                content = unpack_once(digest, functools.partial(self._fetch_synced, key))
             except StoreError as error:
                 if error.damaged:  # so of use to nobody: whoever hands in next sends it anew
                     with contextlib.suppress(StoreError):
-                        self.store.delete(key)
+                        self._store.delete(key)
                 raise
             if destination:
                 copy_into(content, synced_place(view, digest, destination))
             elif home:
                 link_at(content, home)
             self._unpacked.add((digest, destination, home))
+
+    def _fetch_synced(self, key: str, path: str) -> None:
+        if not self._store.fetch(key, path):
+            raise StoreError(f"{self._store.path(key)} is gone", "run the job again", damaged=True)
 
     # --- at the end ---------------------------------------------------------------------
 
@@ -150,7 +138,7 @@ class BatchLoader:
         """All that are left, but for those that somebody else has; raises StoreError."""
         while self.unopened:
             ordinal, name = self.unopened.pop()
-            if (batch := self.opener.open(name)) is not None:
+            if (batch := self._opener.open(name)) is not None:
                 yield ordinal, batch
 
 

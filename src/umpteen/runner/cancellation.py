@@ -7,9 +7,12 @@ Standard library alone.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
+from umpteen.runner.active_batch import ActiveBatch
 from umpteen.runner.active_batches import ActiveBatches
 from umpteen.runner.lanes.group import Lanes
-from umpteen.runner.lanes.protocol import CANCEL_ONE
+from umpteen.runner.lanes.protocol import OrderKind, TaskKey
 from umpteen.runner.uploads import Uploads
 from umpteen.store.job_files import CancelMark
 
@@ -17,58 +20,64 @@ __all__ = ["Cancellation"]
 
 
 class Cancellation:
-    """Those of one runner. revoked: indices of the tasks that are not to run.
-
-    over: keys of tasks that are recorded as cancelled while a ticket of theirs is still about.
-    """
+    """The tasks of one runner that the cancel mark names."""
 
     def __init__(self, batches: ActiveBatches, uploads: Uploads, lanes: Lanes) -> None:
-        self.batches, self.uploads, self.lanes = batches, uploads, lanes
-        self.revoked: set[int] = set()
-        self.over: set[tuple[int, int]] = set()
-        self._asked: dict[tuple[int, int], int] = {}  # lanes that may have it, or come to it
+        self._batches, self._uploads, self._lanes = batches, uploads, lanes
+        self._revoked: set[int] = set()  # indices of the tasks that are not to run
+        self._done: dict[int, Mapping[int, int]] = {}  # by batch: what of the mark was done
+        self._asked: dict[TaskKey, int] = {}  # how many lanes may still have it, or come to it
+        # Recorded as cancelled, while a ticket is still on its way to a lane.
+        self._recorded: set[TaskKey] = set()
+
+    def is_revoked(self, index: int) -> bool:
+        """Whether a task is not to run any more."""
+        return index in self._revoked
 
     def cancel(self, mark: CancelMark) -> None:
-        """Those that the mark names one by one."""
-        on_way = self.uploads.list_indices()
-        for ordinal, active in self.batches.open.items():
+        """Cancel those that the mark names one by one."""
+        for ordinal, active in self._batches.open.items():
             batch = active.view.batch
-            if mark.tasks == active.marked or not batch.isdigit():
-                continue
-            active.marked = mark.tasks
-            keys = set()
-            for index, upto in mark.tasks.items():
-                is_over = index in self.revoked or index in active.finals
-                if not is_over and int(batch) <= upto:
-                    position = active.find_position(index)
-                    if position is not None:
-                        self.revoked.add(index)
-                        keys.add((ordinal, position))
-            waiting = self.batches.scheduler.drop(keys)
-            for key in waiting:
-                self.batches.cancel_task(key)
-            for key in keys - waiting:
-                if not active.is_done(key[1]) and active.view.indices[key[1]] not in on_way:
-                    self._asked[key] = len(self.lanes.controls)
-                    self.lanes.order(CANCEL_ONE, key)
-        self.batches.record_never_started()
+            if batch.isdigit() and mark.tasks != self._done.get(ordinal, {}):
+                self._done[ordinal] = mark.tasks
+                named = [index for index, upto in mark.tasks.items() if int(batch) <= upto]
+                self._cancel_in(ordinal, active, named)
+        self._batches.record_never_started()
 
-    def take_back(self, told: bytes) -> None:
-        """What a lane will never start; recorded once that is so of every lane."""
-        on_way = self.uploads.list_indices()
-        for pair in told.split(b","):
-            ordinal, position = map(int, pair.split(b":"))
-            key = ordinal, position
+    def _cancel_in(self, ordinal: int, active: ActiveBatch, named: Iterable[int]) -> None:
+        keys: set[TaskKey] = set()
+        for index in named:
+            position = active.find_position(index)
+            is_over = index in self._revoked or index in active.finals
+            if not is_over and position is not None:
+                self._revoked.add(index)
+                keys.add((ordinal, position))
+        uploading = self._uploads.list_indices()
+        waiting = self._batches.scheduler.drop(keys)
+        for key in waiting:
+            self._batches.cancel_task(key)
+        for key in keys - waiting:
+            if not active.is_done(key[1]) and active.view.indices[key[1]] not in uploading:
+                self._asked[key] = len(self._lanes.controls)
+                self._lanes.order(OrderKind.CANCEL_ONE, key)
+
+    def lane_declined(self, keys: Iterable[TaskKey]) -> None:
+        """A lane will never start these: recorded once that is so of every lane."""
+        uploading = self._uploads.list_indices()  # their attempts have ended
+        for key in keys:
+            ordinal, position = key
             self._asked[key] -= 1
-            active = self.batches.open.get(ordinal)
+            active = self._batches.open.get(ordinal)
             if self._asked[key] or active is None or active.is_done(position):
                 continue
-            if active.view.indices[position] in on_way:
-                continue
-            self.over.add(key)
-            self.batches.scheduler.end(key)
-            self.batches.cancel_task(key)
+            if active.view.indices[position] not in uploading:
+                self._recorded.add(key)
+                self._batches.scheduler.end(key)
+                self._batches.cancel_task(key)
 
-    def forget(self, key: tuple[int, int]) -> None:
-        """The ticket of one that is `over` is no longer about."""
-        self.over.discard(key)
+    def take_late(self, key: TaskKey) -> bool:
+        """Whether what a lane says of a task comes after it was recorded here; asked once."""
+        if key not in self._recorded:
+            return False
+        self._recorded.discard(key)
+        return True

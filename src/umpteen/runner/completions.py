@@ -1,7 +1,7 @@
-"""What came of attempts, as lanes tell it: taken apart, judged, and recorded.
+"""What came of attempts, as lanes say it: judged, and recorded.
 
 A failure is looked at by the task's rules, outputs that go elsewhere are waited for, and what
-is complete is written and settled. Standard library alone.
+is complete is written, and what follows from it noted. Standard library alone.
 """
 
 from __future__ import annotations
@@ -10,13 +10,22 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Sequence
+import signal
+from collections.abc import Iterable, Sequence
 from typing import Callable, Optional
 
 from umpteen.model.batch import BatchView
 from umpteen.model.states import REASON_OUT_OF_MEMORY, TaskState
 from umpteen.runner.active_batches import FAILURES, ActiveBatches
 from umpteen.runner.cancellation import Cancellation
+from umpteen.runner.lanes.protocol import (
+    AttemptEnded,
+    AttemptKept,
+    Message,
+    StoreRefused,
+    TasksDeclined,
+)
+from umpteen.runner.recorder import Recorder
 from umpteen.runner.retries import plan_retry
 from umpteen.runner.scheduler import Resources, build_needs
 from umpteen.runner.uploads import AttemptResult, Uploads
@@ -28,107 +37,108 @@ from umpteen.system.resources import OutOfMemoryWatch
 
 __all__ = ["Completions", "Echo", "echo_outputs"]
 
+# Is given the batch, the position and the record of each attempt as it ends.
 Echo = Optional[Callable[[BatchView, int, bytes], None]]
+
+# How one ends that the kernel killed: itself, or below a shell that says so.
+_KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
 
 
 class Completions:
-    """The attempts of one runner. kills: what the kernel killed for want of memory.
-
-    echo: is given each result's batch, position and record, as it is told.
-    """
+    """Takes what lanes say of attempts, and has it recorded."""
 
     def __init__(
         self,
         batches: ActiveBatches,
         uploads: Uploads,
         cancellation: Cancellation,
+        recorder: Recorder,
         kills: OutOfMemoryWatch,
         echo: Echo,
     ) -> None:
-        self.batches, self.uploads, self.cancellation = batches, uploads, cancellation
-        self.recorder, self.kills, self.echo = batches.recorder, kills, echo
+        self._batches, self._uploads, self._cancellation = batches, uploads, cancellation
+        self._recorder = recorder
+        self._kills = kills  # what the kernel killed for want of memory
+        self._echo = echo
 
-    def take(self, lines: list[bytes]) -> None:
-        """What lanes told, a line each."""
-        open_batches, scheduler, recorder = self.batches.open, self.batches.scheduler, self.recorder
-        results = []
-        for line in lines:
-            head, _, rest = line.partition(b" ")
-            if head == b"!":
-                recorder.note_trouble(rest.decode(errors="replace"))
-                continue
-            if head == b"-":
-                self.cancellation.take_back(rest)
-                continue
-            if head == b"kept":
-                recorder.keep([rest.split(b" ", 2)[2] + b"\n"])
-                continue
-            if recorder.trouble_s is not None:
-                recorder.note_success()
-            position, state, record = rest.split(b" ", 2)
-            key = int(head), int(position)
-            if key in self.cancellation.over:
-                self.cancellation.forget(key)
-                continue
-            active = open_batches[key[0]]
-            if self.echo:
-                self.echo(active.view, key[1], record)
-            scheduler.end(key)
-            if int(state) in FAILURES:
-                record, is_retried = self._review(key, record)
-            else:
-                is_retried = False
-            result = AttemptResult(key, int(state), record, is_retried)
-            if is_remote(active.view.output(key[1])):
-                results += self.uploads.send(result, active)
-            else:
-                results.append(result)
-        self.note(results)
+    def take(self, messages: Iterable[Message]) -> None:
+        """What lanes said."""
+        results: list[AttemptResult] = []
+        for message in messages:
+            if isinstance(message, AttemptEnded):
+                results += self._take_ended(message)
+            elif isinstance(message, StoreRefused):
+                self._recorder.note_trouble(message.trouble)
+            elif isinstance(message, TasksDeclined):
+                self._cancellation.lane_declined(message.keys)
+            elif isinstance(message, AttemptKept):
+                self._recorder.keep([message.record + b"\n"])
+        self.record(results)
 
     def take_arrived(self) -> None:
         """Those whose outputs have arrived since the last call."""
-        self.note(self.uploads.take())
-        self.uploads.hold_back()
+        if self._uploads.is_used:
+            self.record(self._uploads.take())
+            self._uploads.hold_back()
 
-    def note(self, results: Sequence[AttemptResult]) -> None:
+    def _take_ended(self, ended: AttemptEnded) -> Sequence[AttemptResult]:
+        """The result, where its outputs are in their place."""
+        self._recorder.note_success()
+        key = ended.key
+        if self._cancellation.take_late(key):
+            return ()
+        active = self._batches.open[key[0]]
+        if self._echo:
+            self._echo(active.view, key[1], ended.record)
+        self._batches.scheduler.end(key)
+        result = AttemptResult(key, ended.state, ended.record, ended.seconds, is_retried=False)
+        if ended.state in FAILURES:
+            result = self._review(result, may_be_killed=ended.exit_status in _KILLED)
+        if is_remote(active.view.output(key[1])):
+            return self._uploads.send(result, active)
+        return (result,)
+
+    def record(self, results: Sequence[AttemptResult]) -> None:
         """Record what is complete, and what follows from it."""
-        open_batches, record_end = self.batches.open, self.batches.record_end
+        batches = self._batches
         written: dict[int, list[bytes]] = {}
-        for key, state, record, is_retried in results:
-            if key[0] not in open_batches:  # cancelled while a former attempt was on its way
+        for result in results:
+            ordinal, position = result.key
+            if ordinal not in batches.open:  # cancelled while a former attempt was on its way
                 continue
-            active = open_batches[key[0]]
-            active.seconds += _read_seconds(record)
-            if not is_retried:
-                record_end(active, key[1], state)
-            written.setdefault(key[0], []).append(record)
+            active = batches.open[ordinal]
+            active.add_seconds(result.seconds)
+            if not result.is_retried:
+                batches.record_end(active, position, result.state)
+            written.setdefault(ordinal, []).append(result.record)
         for ordinal, records in written.items():
-            active = open_batches[ordinal]
-            self.recorder.append(active.file, b"\n".join(records) + b"\n")
+            active = batches.open[ordinal]
+            self._recorder.append(active.file, b"\n".join(records) + b"\n")
             if not active.left:
-                self.batches.end(ordinal)
-        self.batches.record_never_started()
+                batches.end(ordinal)
+        batches.record_never_started()
 
-    def _review(self, key: tuple[int, int], line: bytes) -> tuple[bytes, bool]:
-        """A failure's record, with what only the runner knows of it; whether it is tried again."""
-        ordinal, position = key
-        active = self.batches.open[ordinal]
+    def _review(self, result: AttemptResult, *, may_be_killed: bool) -> AttemptResult:
+        """A failure, with what only the runner knows of it, and whether it is tried again."""
+        ordinal, position = result.key
+        active = self._batches.open[ordinal]
         terms = active.view.terms_of(position)
         rules = terms.get("retries", ())
-        may_be_killed = b'"signal":9,' in line or b'"exit_code":137,' in line
         if not rules and not may_be_killed:
-            return line, False
-        record = json.loads(line)
+            return result
+        record = json.loads(result.record)
         may_be_killed &= record["state"] == TaskState.FAILED.value and not record.get("reason")
-        if may_be_killed and self.kills.explain():
+        if may_be_killed and self._kills.explain():
             record["reason"] = REASON_OUT_OF_MEMORY
         index = record["task"]
         needs = build_needs(terms) or Resources()
         again = plan_retry(rules, [*active.tries.get(index, ()), record], needs.memory)
-        if again and index not in self.cancellation.revoked and not self.batches.given_up:
+        is_wanted = not self._cancellation.is_revoked(index) and not self._batches.given_up
+        if again and is_wanted:
             record["retry"] = True
-            self.batches.try_again(key, record, again)
-        return build_line(record)[:-1], "retry" in record
+            self._batches.try_again(result.key, record, again)
+        line = build_line(record)[:-1]
+        return result._replace(record=line, is_retried="retry" in record)
 
 
 def echo_outputs(spool: str, view: BatchView, position: int, line: bytes) -> None:
@@ -151,11 +161,3 @@ def _copy(folder: str, name: str, fd: int) -> None:
         open(fd, "wb", closefd=False) as copy,
     ):
         shutil.copyfileobj(file, copy)
-
-
-def _read_seconds(record: bytes) -> float:
-    """The duration in a record's line, without parsing all of it."""
-    _, found, rest = record.partition(b'"seconds":')
-    if not found:
-        return 0.0
-    return float(rest[: min(end for end in (rest.find(b","), rest.find(b"}")) if end >= 0)])

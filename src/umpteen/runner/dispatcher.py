@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Iterable
 
 from umpteen.runner.active_batch import ActiveBatch
 from umpteen.runner.active_batches import ActiveBatches
@@ -14,22 +15,23 @@ from umpteen.runner.batch_loader import BatchLoader
 from umpteen.runner.cancellation import Cancellation
 from umpteen.runner.completions import Completions
 from umpteen.runner.lanes.group import Lanes
-from umpteen.runner.lanes.protocol import TICKET
+from umpteen.runner.lanes.protocol import TICKET_BYTES
 from umpteen.runner.uploads import Uploads
 from umpteen.store.job_files import CancelMark
 
 __all__ = ["Dispatcher"]
 
 _OPEN_MOST = 8  # batches whose tasks all wait for others, before no more are opened
-_TICKETS_AT_ONCE = 4096 // TICKET.size  # written as one, so that none is ever torn
+_TICKETS_AT_ONCE = 4096 // TICKET_BYTES  # written as one, so that none is ever torn
 _IDLE_S = 0.05  # for how long a batch from afar is waited for where nothing runs
 
 
 class Dispatcher:
-    """What the lanes of one runner get to do. chunk: tickets that did not fit into the pipe."""
+    """Decides what the lanes of one runner get to do next."""
 
     def __init__(
         self,
+        own_batches: Iterable[str],
         batch_loader: BatchLoader,
         batches: ActiveBatches,
         completions: Completions,
@@ -37,47 +39,48 @@ class Dispatcher:
         uploads: Uploads,
         lanes: Lanes,
     ) -> None:
-        self.batch_loader, self.batches, self.completions = batch_loader, batches, completions
-        self.cancellation, self.uploads, self.lanes = cancellation, uploads, lanes
-        self.chunk = b""
-        self.passed_over: set[str] = set()  # of our batches, those that somebody else has
+        self.passed_over: set[str] = set()  # of our batches, those that another runner has
+        self._own_batches = set(own_batches)  # all that this runner was given
+        self._batch_loader, self._batches, self._completions = batch_loader, batches, completions
+        self._cancellation, self._uploads, self._lanes = cancellation, uploads, lanes
+        self._chunk = b""  # tickets that did not fit into the pipe
 
     def push(self) -> None:
         """Fill the pipe as far as it goes; close it when all tickets are in it."""
-        lanes = self.lanes
+        lanes = self._lanes
         while not lanes.is_fed:
             ready = itertools.islice(iter(self._next_ticket, None), _TICKETS_AT_ONCE)
-            self.chunk = self.chunk or b"".join(ready)
+            self._chunk = self._chunk or b"".join(ready)
             if lanes.is_fed:  # given up, or stopped by a store that refuses, meanwhile
                 return
-            if not self.chunk:
+            if not self._chunk:
                 if self._is_exhausted():
                     lanes.close_tickets()
                 return
-            if not lanes.give(self.chunk):
+            if not lanes.give(self._chunk):
                 return
-            self.chunk = b""
+            self._chunk = b""
 
     def _next_ticket(self) -> bytes | None:
         """The next ticket, None where there is none now."""
-        batches = self.batches
+        batches = self._batches
         while not batches.given_up:
             batches.record_never_started()
             assignment = batches.scheduler.take(time.monotonic())
             if assignment is not None:
-                return batches.build_ticket(*assignment)
+                return batches.build_ticket(assignment)
             if not self._open_next():
                 return None
         return None
 
     def _open_next(self) -> bool:
         """Open another batch, if there is one and it is of use now; whether one was."""
-        batches = self.batches
-        if not self.batch_loader.unopened or batches.scheduler.is_ready:
+        batches = self._batches
+        if not self._batch_loader.unopened or batches.scheduler.is_ready:
             return False
         if batches.scheduler.under_way and len(batches.open) >= _OPEN_MOST:
             return False
-        found = self.batch_loader.take_next(0.0 if batches.scheduler.under_way else _IDLE_S)
+        found = self._batch_loader.take_next(0.0 if batches.scheduler.under_way else _IDLE_S)
         if found is None:
             return False
         if found.batch is not None:
@@ -90,30 +93,30 @@ class Dispatcher:
 
     def _activate(self, ordinal: int, active: ActiveBatch, mark: CancelMark) -> None:
         """Have the tasks of a batch that was opened run."""
-        batches = self.batches
+        batches = self._batches
         batches.activate(ordinal, active)
         if active.view.has_graph:
-            own = set(self.lanes.work.batches) - self.passed_over
+            own = self._own_batches - self.passed_over
             batches.read_upstream(set(active.view.waits) - own)
-        if kept := self.uploads.send_kept(ordinal, active):
-            self.completions.note(kept)
+        if kept := self._uploads.send_kept(ordinal, active):
+            self._completions.record(kept)
         batches.enqueue(ordinal, active)
-        self.cancellation.cancel(mark)
+        self._cancellation.cancel(mark)
         if not active.left and ordinal in batches.open:
             batches.end(ordinal)
 
     def _is_exhausted(self) -> bool:
         """Whether no ticket will follow, not even when what is under way has ended."""
-        scheduler = self.batches.scheduler
-        if self.batch_loader.unopened or not scheduler.is_empty:
+        scheduler = self._batches.scheduler
+        if self._batch_loader.unopened or not scheduler.is_empty:
             return self._is_stuck()
-        return not scheduler.under_way or not self.batches.has_rules
+        return not scheduler.under_way or not self._batches.has_rules
 
     def _is_stuck(self) -> bool:
         """Whether what is left waits for tasks that nobody will bring to an end."""
-        scheduler = self.batches.scheduler
+        scheduler = self._batches.scheduler
         if (
-            self.batch_loader.unopened
+            self._batch_loader.unopened
             or scheduler.is_ready
             or scheduler.due
             or scheduler.never_started
@@ -121,4 +124,4 @@ class Dispatcher:
         ):
             return False
         # Others may wait for what is on its way.
-        return not self.batches.upstream.waited_for and not self.uploads.count_left()
+        return not self._batches.waits_for_others and not self._uploads.count_left()

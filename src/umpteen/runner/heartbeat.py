@@ -48,6 +48,8 @@ class Heartbeat:
         self.background = BackgroundQueue() if is_far else None
         self.live = LiveOutputs(self.store) if is_far else None
         self.live_at_s = 0.0
+        # By batch, its running file as last put, and when that was.
+        self.shown: dict[int, tuple[bytes, float]] = {}
         self.running_s = _RUNNING_FAR_S if is_far else _RUNNING_S
         self.marks: Marks | None = None
         self.is_looking = False
@@ -65,9 +67,9 @@ class Heartbeat:
 
     def _read_marks(self, batches: Open) -> None:
         try:
-            ours = list(batches.values())
-            mark = read_cancel_mark(self.store)
-            self.marks = Marks(mark, any(map(self.opener.must_yield, ours)))
+            ours = [(active.view.batch, active.key) for active in list(batches.values())]
+            mark, recovery = read_cancel_mark(self.store), self.opener.recovery
+            self.marks = Marks(mark, any(recovery.must_yield(*each) for each in ours))
             if self.live:
                 self.live.look()
         finally:
@@ -88,28 +90,32 @@ class Heartbeat:
         if trouble != self.shown_trouble:
             self.shown_trouble = trouble
             self.lease.write_trouble(trouble)
-        due = [each for each in batches.values() if now - each.shown_at_s >= self.running_s]
+        due = [number for number in batches if now - self._shown_at(number) >= self.running_s]
         slots = self.lease.list_slots() if due else []
-        if not slots and not any(active.shown for active in due):
+        if not slots and not any(ordinal in self.shown for ordinal in due):
             return False
-        for ordinal, active in batches.items():
-            if active not in due:
-                continue
+        for ordinal in due:
+            active = batches[ordinal]
             running = [
                 [active.view.indices[slot.position], slot.slot, round(slot.start_s, 3), slot.pid]
                 for slot in slots
                 if slot.ordinal == ordinal
             ]
             shown = build_line({"running": running, "trouble": trouble})
-            if shown == active.shown and now - active.shown_at_s < _RUNNING_AT_LEAST_S:
+            before = self.shown.get(ordinal)
+            if before and before[0] == shown and now - before[1] < _RUNNING_AT_LEAST_S:
                 continue
-            active.shown, active.shown_at_s = shown, now
+            self.shown[ordinal] = shown, now
             key = running_key(active.view.batch, active.key)
             self._do_in_background(functools.partial(self.store.replace, key, shown))
         return True
 
-    def remove_running(self, active: ActiveBatch) -> None:
+    def _shown_at(self, ordinal: int) -> float:
+        return self.shown[ordinal][1] if ordinal in self.shown else 0.0
+
+    def remove_running(self, ordinal: int, active: ActiveBatch) -> None:
         """Remove the running file of a batch that has ended."""
+        self.shown.pop(ordinal, None)
         running = running_key(active.view.batch, active.key)
         self._do_in_background(lambda: self.store.delete(running))
         if self.background is None:
@@ -126,7 +132,7 @@ class Heartbeat:
             active = batches.get(slot.ordinal)
             if active is not None:
                 index = active.view.indices[slot.position]
-                attempt = active.attempts.get(index, 0) + 1
+                attempt = active.count_attempts(index) + 1
                 batch = active.view.batch
                 number = int(batch) if batch.isdigit() else 0
                 key = LiveKey(number, active.key.start, attempt, self.opener.token)

@@ -1,4 +1,4 @@
-"""Leases: which runners live on this machine, and what dead ones left running.
+"""Leases: which runners live on this machine, and what each says of itself.
 
 A lease is a folder named by the runner's token, outside every store. The kernel frees its
 lock on any death of its holders, so nothing here depends on pids staying what they were.
@@ -13,25 +13,19 @@ import mmap
 import os
 import re
 import shutil
-import signal
 import struct
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, BinaryIO, Callable, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
-from umpteen.model.command import RUNNER_VARIABLE
 from umpteen.model.complaint import find_last_word
-from umpteen.model.states import SLOTS_MOST, TaskState
+from umpteen.model.states import SLOTS_MOST
 from umpteen.store.identity import Identity
-from umpteen.store.layout import spool_folder
 from umpteen.system.host import read_machine
 from umpteen.system.locks import leases_folder, refuse
 from umpteen.system.processes import (
     is_running,
     is_stopped,
-    list_below,
-    list_marked,
-    list_processes,
     read_pid_namespace,
     read_process,
 )
@@ -41,17 +35,17 @@ __all__ = [
     "KEPT",
     "SPOOL",
     "SYNCED",
-    "Kept",
     "Lease",
+    "LeaseFolder",
     "SlotEntry",
-    "end_leftovers",
     "find_death",
-    "find_kept",
+    "find_folder",
     "find_lease",
     "find_runner",
     "find_trouble",
     "is_alive",
     "is_held",
+    "list_folders",
     "list_living",
     "read_last_slots",
 ]
@@ -60,67 +54,34 @@ KEPT = "kept.jsonl"
 SYNCED = "synced"  # the folder, beside the leases, of what was unpacked on this machine
 SPOOL = "spool"  # the folder, in a lease, of outputs on their way
 
+_CLEARED = "buried"  # a mark of ours in a lease that was dealt with
 _REFUSED = "refused"  # what the store would not have, in a lease, for somebody to look at
 _TOKEN = re.compile("[0-9a-f]{12}")
 _NAME = re.compile("[0-9a-z-]+")
-# Nothing else that lies beside leases is ever removed.
-_OURS = re.compile(r"[0-9a-f]{12}(\.new)?|(hand-in|place|split|start)-.+\.lock|(keeper|runner)-.+")
 _SLOT = struct.Struct("<IIIIQd")
 _LAST_WORDS = 4096
 _STARTING, _ENDED = 1, 2  # of a slot whose task is about to have a pid, or has none any more
-_END_LIMIT_S = 20.0
-_WIND_DOWN_S = 4.0  # more than lanes without a runner give their tasks
-_FORGET_S = 30 * 86400
 _SAID_BYTES = 4096
 
 
 class SlotEntry(NamedTuple):
-    """What one slot runs: batch by its place in the runner's list, task by its place there.
-
-    has_ended: whether it ran that last, and nothing since.
-    """
+    """What one slot runs, or ran last."""
 
     slot: int
-    ordinal: int
-    position: int
+    ordinal: int  # the batch's place in the runner's list
+    position: int  # the task's place in the batch
     pid: int
-    start_ticks: int
-    start_s: float
-    has_ended: bool = False
-
-
-def _list_places() -> list[str]:
-    """Where leases are: in the folder of our own, and where older versions put them."""
-    own, given = leases_folder(), os.environ.get("UMPTEEN_LEASES")
-    return [own, given] if given and not os.path.samefile(own, given) else [own]
-
-
-def _find(token: str) -> str:
-    """The folder of a lease (or keeper), which may not be there."""
-    if not _NAME.fullmatch(token):
-        return os.devnull  # below which there is nothing
-    places = _list_places()
-    found = (f"{place}/{token}" for place in places if os.path.isdir(f"{place}/{token}"))
-    return next(found, f"{places[0]}/{token}")
-
-
-def _list_leases() -> Iterator[tuple[str, str]]:
-    """(token, folder) of every lease on this machine."""
-    for place in _list_places():
-        for name in sorted(os.listdir(place)):
-            if _TOKEN.fullmatch(name):
-                yield name, f"{place}/{name}"
+    start_ticks: int  # since the boot
+    start_s: float  # since 1970
+    has_ended: bool = False  # it ran that last, and nothing since
 
 
 class Lease:
-    """One runner's lease, held through an open, locked file that its helpers inherit.
-
-    spool: the folder for outputs that go to a store that is no folder.
-    """
+    """One runner's lease, held through an open, locked file that its lanes inherit."""
 
     def __init__(self, folder: str, lock: int) -> None:
         self.folder, self.lock = folder, lock
-        self.spool = os.path.join(folder, SPOOL)
+        self.spool = os.path.join(folder, SPOOL)  # for outputs that go to a store that is no folder
         self._table: mmap.mmap | None = None
 
     @classmethod
@@ -136,7 +97,7 @@ class Lease:
             os.mkdir(making, 0o700)
             lock = os.open(making + "/lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _write(making + "/info.json", told)
+            replace_file(making + "/info.json", json.dumps(told))
             _reserve(making + "/slots", min(slots, SLOTS_MOST) * _SLOT.size)
             os.rename(making, final)
         except OSError as error:
@@ -174,7 +135,7 @@ class Lease:
         }
         path = self.folder + "/runner.json"
         try:
-            _replace(path, told)
+            replace_file(path, json.dumps(told))
         except OSError as error:
             raise refuse(f"cannot write {path}", error) from error
 
@@ -226,7 +187,7 @@ class Lease:
     def write_strays(self, strays: Iterable[tuple[int, int]]) -> None:
         """Say which orphans of tasks there are: pid and start time of each."""
         with contextlib.suppress(OSError):
-            _replace(self.folder + "/strays", {"strays": list(strays)})
+            replace_file(self.folder + "/strays", json.dumps({"strays": list(strays)}))
 
     def keep_refused(self, folder: str) -> str:
         """Have a folder of the spool stay when all else of it goes; where it is from now on."""
@@ -239,19 +200,10 @@ class Lease:
         """Give the lease up; its folder goes with it, or is forgotten later if it has to be kept."""
         if os.path.exists(os.path.join(self.folder, _REFUSED)):
             shutil.rmtree(self.spool, ignore_errors=True)
-            _mark_cleared(self.folder)
+            LeaseFolder(os.path.basename(self.folder), self.folder).mark_cleared()
         else:
             shutil.rmtree(self.folder, ignore_errors=True)
         os.close(self.lock)
-
-
-def _write(path: str, content: dict[str, Any]) -> None:
-    with open(path, "w", encoding="utf-8") as file:
-        json.dump(content, file)
-
-
-def _replace(path: str, content: dict[str, Any]) -> None:
-    replace_file(path, json.dumps(content))
 
 
 def _reserve(path: str, size: int) -> None:
@@ -275,86 +227,180 @@ def _parse_slots(table: bytes) -> Iterator[SlotEntry]:
             yield SlotEntry(slot, ordinal, position, pid, start_ticks, start_s, phase == _ENDED)
 
 
-def _read_slots(folder: str) -> list[SlotEntry]:
-    """Those of a lease, no more than there can be."""
-    try:
-        with open(folder + "/slots", "rb") as file:
-            return list(_parse_slots(file.read(SLOTS_MOST * _SLOT.size)))
-    except OSError:
-        return []
+# --- the lease of any runner ---------------------------------------------------------------
+
+
+class RunnerInfo(NamedTuple):
+    """What a runner says of its processes."""
+
+    pid: int = 0
+    start_ticks: int = 0  # of that process, since the boot
+    pid_namespace: str | None = None  # that the pids are of; None: it has not begun
+    batches: Sequence[str] = ()
+    lanes: Sequence[int] = ()  # their pids
+
+
+class LeaseFolder:
+    """What others can know of a lease: whether its runner lives, and what it said of itself."""
+
+    def __init__(self, token: str, path: str) -> None:
+        self.token, self.path = token, path
+
+    def _read(self, name: str) -> dict[str, Any]:
+        """What a file of the lease says; nothing where there is none."""
+        try:
+            with open(f"{self.path}/{name}", encoding="utf-8") as file:
+                found: dict[str, Any] = json.load(file)
+        except (OSError, ValueError):
+            return {}
+        return found
+
+    def read_info(self) -> dict[str, Any]:
+        """Of which store it is, and of which boot of this machine."""
+        return self._read("info.json")
+
+    def read_runner(self) -> RunnerInfo:
+        """Which processes its runner is, and its batches; nothing where it has not begun."""
+        told = self._read("runner.json")
+        known = {name: told[name] for name in RunnerInfo._fields if name in told}
+        return RunnerInfo(**known)
+
+    def read_strays(self) -> list[tuple[int, int]]:
+        """Orphans of its tasks: pid and start time of each."""
+        return [(pid, start_ticks) for pid, start_ticks in self._read("strays").get("strays", ())]
+
+    def read_slots(self) -> list[SlotEntry]:
+        """The slots that were used, no more than there can be."""
+        try:
+            with open(self.path + "/slots", "rb") as file:
+                return list(_parse_slots(file.read(SLOTS_MOST * _SLOT.size)))
+        except OSError:
+            return []
+
+    def is_held(self) -> bool | None:
+        """Whether a process holds its lock; None where there is no such lease."""
+        try:
+            lock = os.open(self.path + "/lock", os.O_RDONLY | os.O_CLOEXEC)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(lock)
+        return False
+
+    def lives(self) -> bool | None:
+        """Whether its runner lives; None where there is no such lease.
+
+        Its lanes may hold its lock for a while after it was killed; nothing is run by them alone.
+        """
+        held = self.is_held()
+        return held and not self.has_lost_its_runner()
+
+    def has_lost_its_runner(self) -> bool:
+        """Whether the runner of a lease that is held has ended all the same."""
+        runner = self.read_runner()
+        if runner.pid_namespace != read_pid_namespace():  # not begun yet, or we see others
+            return False
+        return not is_running(runner.pid, runner.start_ticks)
+
+    def find_stopped_lane(self) -> int:
+        """The pid of a lane that a signal has stopped; 0 where none is."""
+        return _find_stopped(self.read_runner().lanes)
+
+    def mark_cleared(self) -> None:
+        """Have it dealt with; what ran at its runner's death can still be read."""
+        with contextlib.suppress(OSError), open(f"{self.path}/{_CLEARED}", "wb"):
+            pass
+
+    def is_cleared(self) -> bool:
+        """Whether it was dealt with."""
+        return os.path.exists(f"{self.path}/{_CLEARED}")
+
+
+def find_folder(token: str) -> LeaseFolder:
+    """The lease of a runner (or of what holds a cluster), which may not be there."""
+    if not _NAME.fullmatch(token):
+        return LeaseFolder(token, os.devnull)  # below which there is nothing
+    places = _list_places()
+    found = (f"{place}/{token}" for place in places if os.path.isdir(f"{place}/{token}"))
+    return LeaseFolder(token, next(found, f"{places[0]}/{token}"))
+
+
+def list_folders() -> Iterator[LeaseFolder]:
+    """Every lease on this machine."""
+    for place in _list_places():
+        for name in sorted(os.listdir(place)):
+            if _TOKEN.fullmatch(name):
+                yield LeaseFolder(name, f"{place}/{name}")
+
+
+def _list_places() -> list[str]:
+    """Where leases are: in the folder of our own, and where older versions put them."""
+    own, given = leases_folder(), os.environ.get("UMPTEEN_LEASES")
+    return [own, given] if given and not os.path.samefile(own, given) else [own]
 
 
 # --- who lives ------------------------------------------------------------------------------
 
 
 def is_held(token: str) -> bool | None:
-    """Whether somebody holds the lock of that runner (or keeper); None where no such lease is known."""
-    return _is_locked(_find(token))
+    """Whether a process holds the lock of that runner; None where no such lease is known.
 
-
-def _is_locked(folder: str) -> bool | None:
-    try:
-        lock = os.open(folder + "/lock", os.O_RDONLY | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(lock)
-    return False
+    The same of a process that holds a cluster.
+    """
+    return find_folder(token).is_held()
 
 
 def is_alive(token: str) -> bool | None:
-    """Whether the runner of that token lives; None where no such lease is known.
-
-    Its lanes may hold its lock for a while after it was killed; nothing is run by them alone.
-    """
-    return _lives(_find(token))
-
-
-def _lives(folder: str) -> bool | None:
-    held = _is_locked(folder)
-    return held and not _has_lost_its_runner(folder)
-
-
-def _has_lost_its_runner(folder: str) -> bool:
-    """Whether the runner of a lease that is held has ended all the same."""
-    told = _read(folder, "runner.json")
-    if told.get("pid_namespace") != read_pid_namespace():  # it has not begun yet, or we see others
-        return False
-    return not is_running(told["pid"], told["start_ticks"])
-
-
-def _read(folder: str, name: str) -> dict[str, Any]:
-    """What a file of a lease says; nothing where there is none."""
-    try:
-        with open(f"{folder}/{name}", encoding="utf-8") as file:
-            found: dict[str, Any] = json.load(file)
-    except (OSError, ValueError):
-        return {}
-    return found
+    """Whether the runner of that token lives; None where no such lease is known."""
+    return find_folder(token).lives()
 
 
 def find_lease(token: str) -> dict[str, Any] | None:
     """What the lease says of its runner; None where there is none."""
-    return _read(_find(token), "info.json") or None
+    return find_folder(token).read_info() or None
 
 
 def find_runner(token: str) -> int | None:
     """The pid of the runner of that token; None where it does not live, or not yet."""
-    folder = _find(token)
-    return _read(folder, "runner.json").get("pid") if _lives(folder) else None
+    lease = find_folder(token)
+    return (lease.read_runner().pid or None) if lease.lives() else None
+
+
+def list_living(store: Identity) -> set[str]:
+    """The tokens of runners of a store that live on this machine."""
+    return {
+        lease.token for lease in list_folders() if store.fits(lease.read_info()) and lease.lives()
+    }
+
+
+def read_last_slots(token: str, batch: str, *, ended: bool = False) -> set[int]:
+    """Which tasks of a batch, by their place in it, a runner of this machine had at its end.
+
+    ended: those instead that had ended, each as the last of its slot.
+    """
+    lease = find_folder(token)
+    batches = lease.read_runner().batches
+    if batch not in batches:
+        return set()
+    ordinal = batches.index(batch)
+    slots = (slot for slot in lease.read_slots() if slot.has_ended == ended)
+    return {slot.position for slot in slots if slot.ordinal == ordinal}
+
+
+# --- what is wrong with it --------------------------------------------------------------------
 
 
 def find_death(token: str) -> str:
     """Why a runner of this machine is no more, in its own last words; empty where it said nothing."""
-    folder = _find(token)
-    if _is_locked(folder):
+    lease = find_folder(token)
+    if lease.is_held():
         return ""
     try:
-        with open(folder + "/complaints", "rb") as file:
+        with open(lease.path + "/complaints", "rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - max(_SAID_BYTES, _LAST_WORDS)))
             said, _, _ = file.read().partition(b"\0")  # the rest is room that was kept for it
             word = find_last_word(said.decode(errors="replace"))
@@ -365,12 +411,12 @@ def find_death(token: str) -> str:
 
 def find_trouble(token: str) -> str:
     """What keeps the runner of that token from going on; empty where nothing does."""
-    folder = _find(token)
-    if not _is_locked(folder):
+    lease = find_folder(token)
+    if not lease.is_held():
         return ""
-    told = _read(folder, "runner.json")
-    runner, lane = _find_stopped([told.get("pid", 0)]), _find_stopped(told.get("lanes", ()))
-    if lane and _has_lost_its_runner(folder):
+    runner = _find_stopped([lease.read_runner().pid])
+    lane = lease.find_stopped_lane()
+    if lane and lease.has_lost_its_runner():
         return (
             "its runner was killed, and a part of it is stopped by a signal: the next run, or"
             f" umpteen cancel, ends that; so does kill -CONT {lane}"
@@ -379,7 +425,7 @@ def find_trouble(token: str) -> str:
         part = "its runner" if runner else "a part of its runner"
         return f"{part} was stopped by a signal; kill -CONT {stopped} lets it go on"
     try:
-        with open(folder + "/trouble", encoding="utf-8") as file:
+        with open(lease.path + "/trouble", encoding="utf-8") as file:
             return file.read()
     except OSError:
         return ""
@@ -387,170 +433,3 @@ def find_trouble(token: str) -> str:
 
 def _find_stopped(pids: Sequence[int]) -> int:
     return next((pid for pid in pids if is_stopped(pid)), 0)
-
-
-def list_living(store: Identity) -> set[str]:
-    """The tokens of runners of a store that live on this machine."""
-    return {
-        token
-        for token, folder in _list_leases()
-        if store.fits(_read(folder, "info.json")) and _lives(folder)
-    }
-
-
-# --- what dead ones left --------------------------------------------------------------------
-
-
-def _keep_all(_: str, __: str) -> None:
-    return None
-
-
-def end_leftovers(store: Identity, clear: Callable[[str, str], None] = _keep_all) -> list[str]:
-    """End what dead runners of a store left running here; their tokens.
-
-    Ended is what carries a dead runner's token in its environment, is in the session of a task in
-    its table, or came to it as an orphan; and what is below these. Nobody else's process is
-    touched. clear: called with the token and the lease's folder of each, once nothing of it runs.
-    """
-    dead = []
-    boot = read_machine().boot
-    for token, folder in list(_list_leases()):
-        told = _read(folder, "info.json")
-        if os.path.exists(folder + "/buried") or not store.fits(told):
-            continue
-        if _lives(folder) is False:
-            if told.get("boot") == boot:
-                _wind_down(folder)
-                _end_all_of(token, folder)
-            clear(token, folder)
-            _mark_cleared(folder)
-            dead.append(token)
-    _forget_old()
-    return dead
-
-
-def _wind_down(folder: str) -> None:
-    """Let the lanes of a dead runner end their tasks kindly, if they can."""
-    limit = time.monotonic() + _WIND_DOWN_S
-    lanes = _read(folder, "runner.json").get("lanes", ())
-    while _is_locked(folder) and time.monotonic() < limit:
-        if _find_stopped(lanes):
-            return
-        time.sleep(0.05)
-
-
-class Kept(NamedTuple):
-    """A success that a runner of this machine could not record.
-
-    boot: of the machine at that time. folder: where its outputs are on this machine, if they
-    have not been brought to the store. below: where they belong, relative to the task's folder.
-    """
-
-    attempt: int
-    digest: str
-    record: bytes
-    boot: str
-    folder: str
-    below: str
-
-
-def find_kept(store: Identity) -> dict[int, Kept]:
-    """By task index, the newest of what dead runners of a store kept on this machine."""
-    found: dict[int, Kept] = {}
-    for _, folder in _list_leases():
-        lease = _read(folder, "info.json")
-        is_of_another = store.id and lease.get("id", store.id) != store.id  # removed, and made anew
-        if not store.fits(lease) or is_of_another or _is_locked(folder):
-            continue
-        with contextlib.suppress(OSError), open(os.path.join(folder, KEPT), "rb") as file:
-            for index, kept in _parse_kept(file.read(), folder, str(lease.get("boot"))):
-                if index not in found or _is_better(kept, found[index]):
-                    found[index] = kept
-    return found
-
-
-def _is_better(kept: Kept, other: Kept) -> bool:
-    if kept.attempt != other.attempt:
-        return kept.attempt > other.attempt
-    return os.path.isdir(kept.folder)
-
-
-def _parse_kept(content: bytes, lease: str, boot: str) -> Iterator[tuple[int, Kept]]:
-    for line in content.splitlines():
-        with contextlib.suppress(ValueError, KeyError, TypeError):
-            record = json.loads(line)
-            # One with a reason is of a task whose files are not complete.
-            if record["state"] == TaskState.SUCCEEDED.value and not record.get("reason"):
-                index, attempt = int(record["task"]), int(record["attempt"])
-                folder = spool_folder(os.path.join(lease, SPOOL), index, attempt)
-                below = str(record.get("outputs", ""))
-                yield index, Kept(attempt, str(record["digest"]), line, boot, folder, below)
-
-
-def _mark_cleared(folder: str) -> None:
-    """Mark a dead runner's lease as dealt with; what ran at its death can still be read."""
-    with contextlib.suppress(OSError), open(os.path.join(folder, "buried"), "wb"):
-        pass
-
-
-def read_last_slots(token: str, batch: str, *, ended: bool = False) -> set[int]:
-    """Which tasks of a batch, by their place in it, a runner of this machine had at its end.
-
-    ended: those instead that had ended, each as the last of its slot.
-    """
-    folder = _find(token)
-    batches = _read(folder, "runner.json").get("batches", [])
-    if batch not in batches:
-        return set()
-    ordinal = batches.index(batch)
-    slots = (slot for slot in _read_slots(folder) if slot.has_ended == ended)
-    return {slot.position for slot in slots if slot.ordinal == ordinal}
-
-
-def _forget_old() -> None:
-    """Remove what nobody has used for a month, where nothing but ours is."""
-    place, since = leases_folder(), time.time() - _FORGET_S
-    for name in os.listdir(place):
-        path = f"{place}/{name}"
-        with contextlib.suppress(OSError):
-            if _OURS.fullmatch(name) and os.lstat(path).st_mtime < since and not is_held(name):
-                os.unlink(path) if os.path.isfile(path) else shutil.rmtree(path)
-
-
-def _end_all_of(token: str, folder: str) -> None:
-    """Kill until two looks 100 ms apart find nothing."""
-    slots = [slot for slot in _read_slots(folder) if slot.pid]
-    strays = _read(folder, "strays").get("strays", ())
-    quiet, limit = 0, time.monotonic() + _END_LIMIT_S
-    while quiet < 2 and time.monotonic() < limit:
-        pids = {*list_marked(RUNNER_VARIABLE, token), *_list_in_sessions(slots)}
-        pids.update(pid for pid, start_ticks in strays if is_running(pid, start_ticks))
-        pids.update(entry.pid for entry in list_below(pids, RUNNER_VARIABLE, token))
-        for pid in pids:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
-        quiet = 0 if pids else quiet + 1
-        if quiet < 2:
-            time.sleep(0.1)
-
-
-def _list_in_sessions(slots: list[SlotEntry]) -> set[int]:
-    """Processes in a session that a task of the table leads or led.
-
-    A leader that lives must have started when the table says (within a tick or two), else
-    the pid is somebody else's by now.
-    """
-    if not slots:
-        return set()
-    processes = list_processes()
-    starts = {entry.pid: entry.start_ticks for entry in processes}
-    sessions = {
-        slot.pid: slot.start_ticks
-        for slot in slots
-        if slot.pid not in starts or abs(starts[slot.pid] - slot.start_ticks) <= 2
-    }
-    return {
-        entry.pid
-        for entry in processes
-        if entry.session in sessions and entry.start_ticks >= sessions[entry.session] - 2
-    }

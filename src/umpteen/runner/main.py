@@ -2,11 +2,10 @@
 
     python3 -m umpteen.runner.main ADDRESS BATCHES      BATCHES such as 1-3,7
 
-Takes batch files of a store (or one from elsewhere, see `adopt.py`), forks lanes that execute
-the commands, gives them tickets, and alone writes the records. Here are the command line, the
-signals, the main loop and the end; what there is between belongs to the modules named in
-docs/architecture.md. Knows nothing of executors and of how a job was planned. Standard library
-alone.
+Takes batch files of a store (or one from elsewhere, see `import_batch`), forks lanes that execute
+the commands, gives them tickets, and alone writes the records. Here is its beginning, from the
+command line on; then `parts` puts the runner together, `loop` runs it, and `closing` ends it.
+Knows nothing of executors and of how a job was planned. Standard library alone.
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ from umpteen.runner.complaints import Complaints
 from umpteen.runner.launch import build_runner_command
 from umpteen.runner.lease import Lease
 from umpteen.runner.loop import Runner
+from umpteen.runner.parts import build_parts
 from umpteen.runner.workload import find_work
 from umpteen.system.resources import read_capacity
 from umpteen.system.spawn import explain_shortage
@@ -79,7 +79,9 @@ def _run(options: Options, token: str, complaints: Complaints) -> int:
     capacity = read_capacity()
     if options.cpus:
         capacity = capacity._replace(cpus=options.cpus)
-    return Runner(work, token, lease, capacity, complaints).run(options)
+    parts = build_parts(work, token, lease, capacity, options, complaints)
+    runner = Runner(parts, options.watch_fd, options.orphan_grace_s)
+    return runner.run(is_alone=options.is_alone, is_strict=options.strict)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Writes what happened into the records files of a runner's batches.
 
-Bears with a store that refuses: what it did not take is kept and written before anything else,
-and stays on this machine at the end. Knows lines and files, not what they say. Standard
+What a store refuses is kept and written before anything else, and stays on this machine at the
+end. Knows lines and files, not what they say. Standard
 library alone.
 """
 
@@ -11,12 +11,12 @@ import contextlib
 import json
 import os
 import threading
-import time
 from collections.abc import Iterable
 
 from umpteen.errors import StoreError
 from umpteen.runner.lanes.group import Lanes
 from umpteen.runner.lease import KEPT
+from umpteen.runner.trouble import Trouble
 from umpteen.store.base import Appender
 from umpteen.store.records import build_line
 from umpteen.system.host import sync_filesystem
@@ -25,20 +25,16 @@ __all__ = ["Recorder", "Syncer", "is_unsynced"]
 
 
 class Recorder:
-    """The records files of one runner. What cannot be written holds its lanes.
-
-    trouble: what was wrong with the store when it last refused, by its files or in a lane.
-    trouble_s: since when, on the monotonic clock; None while it takes what it is given.
-    """
+    """The records files of one runner. What cannot be written holds its lanes."""
 
     def __init__(self, address: str, lanes: Lanes, patience_s: float) -> None:
-        self.address, self.lanes, self.patience_s = address, lanes, patience_s
-        self.trouble = ""
-        self.hint: str | None = None
-        self.trouble_s: float | None = None
+        self.address = address  # of the store
+        self.trouble = Trouble(patience_s)  # with the store: with our files, or in a lane
+        self._lanes = lanes
         self._files: list[Appender] = []  # all that are not closed
         self._in_use: list[Appender] = []  # those of batches that are open
-        self._kept: list[bytes] = []
+        self._kept: list[bytes] = []  # lines that stay on this machine
+        self._said: Trouble | None = None  # that keeps outputs on this machine
         self._syncer = Syncer()
 
     def begin(self, file: Appender) -> None:
@@ -69,28 +65,23 @@ class Recorder:
                 self._note_refusal(error)
                 return
         self.note_success()
-        self.lanes.hold("store", is_on=False)
+        self._lanes.hold("store", is_on=False)
 
     def _note_refusal(self, error: OSError) -> None:
-        self.lanes.hold("store", is_on=True)
+        self._lanes.hold("store", is_on=True)
         self.note_trouble(f"{error.strerror}: {error.filename or self.address}")
 
-    def note_trouble(self, trouble: str) -> None:
+    def note_trouble(self, text: str) -> None:
         """The store refuses."""
-        self.trouble, self.trouble_s = trouble, self.trouble_s or time.monotonic()
-        self.hint = None
+        self.trouble.begin(text)
 
     def note_success(self) -> None:
         """The store takes what it is given."""
-        self.trouble_s = None
+        self.trouble.end()
 
-    def give_up(self, trouble: str) -> None:
+    def give_up(self, text: str) -> None:
         """The store refuses, and that will not pass."""
-        self.trouble, self.trouble_s = trouble, time.monotonic() - self.patience_s
-
-    def is_lost(self, now: float) -> bool:
-        """Whether the store has refused for too long."""
-        return self.trouble_s is not None and now - self.trouble_s > self.patience_s
+        self.trouble.begin(text, is_final=True)
 
     def sync(self, *, wait: bool = False) -> None:
         """Have the disk take what is recorded, and record how far it has."""
@@ -115,11 +106,11 @@ class Recorder:
         file.close()
         return False
 
-    def keep(self, lines: Iterable[bytes], trouble: str = "", hint: str | None = None) -> None:
+    def keep(self, lines: Iterable[bytes], why: Trouble | None = None) -> None:
         """Have records stay on this machine, of outputs that stay there; why, where it is known."""
         self._kept += lines
-        if trouble:
-            self.trouble, self.hint = trouble, hint
+        if why:
+            self._said = why
 
     def leave_kept(self, folder: str) -> str:
         """Write what the store did not take into a folder here; a sentence of it, "" for none."""
@@ -131,17 +122,23 @@ class Recorder:
             kept.write(b"".join(self._kept))
             kept.flush()
             sync_filesystem(kept.fileno())  # what is beside it, too
-        self._note_sync_error()
-        said = "the results store cannot be written" + (f": {self.trouble}" if self.trouble else "")
+        text = self._describe()[0]
+        said = "the results store cannot be written" + (f": {text}" if text else "")
         count = sum(_is_outcome(line) for lines in self._kept for line in lines.splitlines())
         if not count:
             return said
         return f"{said}; {count} outcome{'s are' if count > 1 else ' is'} kept in {path}"
 
-    def _note_sync_error(self) -> None:
-        """Why records could not be put, where nothing else was refused."""
-        if not self.trouble and (error := self._syncer.error):
-            self.trouble, self.hint = str(error), error.hint
+    def find_hint(self) -> str | None:
+        """What to do about what keeps records on this machine."""
+        return self._describe()[1]
+
+    def _describe(self) -> tuple[str, str | None]:
+        """What is wrong, and what to do: as the outputs have it that stay here, else the records."""
+        trouble = self._said or self.trouble
+        if not trouble.text and (error := self._syncer.error):
+            return str(error), error.hint
+        return trouble.text, trouble.hint
 
 
 def _is_outcome(line: bytes) -> bool:

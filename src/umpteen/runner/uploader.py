@@ -13,11 +13,11 @@ import os
 import re
 import shutil
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from umpteen.errors import StoreError, UmpteenError
+from umpteen.runner.trouble import Trouble
 from umpteen.store.address import find_output
 from umpteen.store.base import Store
 from umpteen.store.layout import OUTPUTS, UNFINISHED, attempt_folder
@@ -39,44 +39,40 @@ _PIECE_BYTES = 1 << 20
 
 
 class Upload:
-    """The outputs of one attempt of one task.
-
-    index: the task's. folder: where they are on this machine. output: the address of the
-    task's folder. below: the part of that where they belong, empty for the folder itself.
-    aside: number and runner of the attempt whose outputs are there, to be moved first.
-    is_unsure: whether an attempt that was not recorded may have left some. size: bytes of its
-    files. result: what the sender wants back. problem: why the outputs cannot be kept, whatever the store does;
-    they stay where they are then. partial: what was sent of the same attempt while it ran.
-    """
+    """The outputs of one attempt of one task, to be put where they belong."""
 
     def __init__(
         self, index: int, folder: str, output: str, below: str, status_file: str, result: Any
     ) -> None:
-        self.index, self.folder, self.output, self.below = index, folder, output, below
-        self.status_file, self.result = status_file, result
+        self.index = index  # of the task
+        self.folder = folder  # where they are on this machine
+        self.output = output  # the address of the task's folder
+        self.below = below  # the part of that where they belong; empty: the folder itself
+        self.status_file = status_file  # the name of the one that is put last
+        self.result = result  # what the sender wants back
+        # Number and runner of the attempt whose outputs are there, to be moved first.
         self.aside: tuple[int, str] | None = None
-        self.is_unsure = False
-        self.size = 0
+        self.is_unsure = False  # an attempt that was not recorded may have left some there
+        self.size = 0  # bytes of its files
+        # Why they cannot be kept, whatever the store does: they stay where they are then.
         self.problem = ""
         self.is_alone = False  # not to be put together with others, one of which was refused
         self.refused = 0  # so many times by itself, since `others` had arrived
         self.others = 0
-        self.partial: Partial | None = None
+        self.partial: Partial | None = None  # what was put of the same attempt while it ran
 
 
 class Partial:
-    """What an attempt has printed so far, put in its place while it runs; it stays here, too.
-
-    index, output, below: as of an upload. folder: where the attempt has its files. aside,
-    is_unsure: as of an upload, which then has none. is_sent: whether it is on its way. shown:
-    bytes of each file that are there.
-    """
+    """What an attempt has printed so far, put in its place while it runs; it stays here, too."""
 
     def __init__(self, index: int, folder: str, output: str, below: str) -> None:
-        self.index, self.folder, self.output, self.below = index, folder, output, below
+        self.index, self.output, self.below = index, output, below  # as of an upload
+        self.folder = folder  # where the attempt has its files
+        # As of an upload, which then has none.
         self.aside: tuple[int, str] | None = None
-        self.is_unsure = self.is_sent = False
-        self.shown: dict[str, int] = {}
+        self.is_unsure = False
+        self.is_sent = False  # it is on its way
+        self.shown: dict[str, int] = {}  # bytes of each file that are there
 
     def list_grown(self) -> list[tuple[str, int]]:
         """The files of which there is more to show, and their sizes; of large ones much more."""
@@ -90,13 +86,9 @@ class Partial:
 
 
 class Uploader:
-    """Threads that put uploads; `bell` is a descriptor to read from when some have arrived.
+    """Threads that put uploads."""
 
-    trouble: what keeps uploads from arriving, and `hint` what to do about it, since `trouble_s`;
-    None while nothing does.
-    """
-
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, patience_s: float) -> None:
         self.store = store
         self.elsewhere: dict[str, Store] = {}  # by place
         self.opening = threading.Lock()
@@ -106,12 +98,10 @@ class Uploader:
         self.showing: set[int] = set()  # tasks of which a partial is being put
         self.arrived: collections.deque[Upload] = collections.deque()
         self.changed = threading.Condition()
-        self.bell, self._ring = os.pipe()
+        self.bell, self._ring = os.pipe()  # the first can be read when some have arrived
         os.set_blocking(self.bell, False)
         os.set_blocking(self._ring, False)
-        self.trouble = ""
-        self.hint: str | None = None
-        self.trouble_s: float | None = None
+        self.trouble = Trouble(patience_s)  # that keeps uploads from arriving
         self.is_stopped = False
         self.count = 0  # that have arrived
         self.bytes_left = 0  # on this machine, of those that have not
@@ -155,7 +145,7 @@ class Uploader:
 
     def is_behind(self, folder: str) -> bool:
         """Whether so much is left on the disk of that folder that nothing should be added now."""
-        if self.trouble_s is not None or self.count_left() > _BACKLOG:
+        if self.trouble or self.count_left() > _BACKLOG:
             return True
         if not self.bytes_left:
             return False
@@ -307,8 +297,7 @@ class Uploader:
         for upload in uploads:
             upload.is_alone = True
         with self.changed:
-            self.trouble, self.hint = str(error), error.hint
-            self.trouble_s = self.trouble_s or time.monotonic()
+            self.trouble.begin(str(error), error.hint)
             self.waiting.extendleft(reversed(uploads))
             self._release(uploads)
             if not self.is_stopped:
@@ -330,7 +319,7 @@ class Uploader:
                 shutil.rmtree(upload.folder, ignore_errors=True)
         with self.changed:
             if not uploads[0].problem:
-                self.trouble, self.trouble_s = "", None
+                self.trouble.end()
                 self.count += len(uploads)
             self.bytes_left -= sum(upload.size for upload in uploads)
             self._release(uploads)

@@ -42,7 +42,9 @@ class Upstream:
                 if record.is_final:
                     yield record.task, NUMBER_OF[record.state]
             is_expected = not starts and self._is_others_turn()
-            if not is_expected and not any(self.opener.may_live(start) for start in starts):
+            if not is_expected and not any(
+                self.opener.recovery.may_live(start) for start in starts
+            ):
                 self.waited_for.discard(batch)  # nothing more will come from there
 
     def _is_others_turn(self) -> bool:

@@ -5,17 +5,14 @@ Knows neither executors nor who lives; the rules are those of docs/leaving.md.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 from umpteen.errors import InputError
 from umpteen.history.history import History
 from umpteen.model.states import IS_FINAL
-from umpteen.runner.batch_start import Opener
+from umpteen.runner.batch_start import cancel_batches
 from umpteen.runner.leftovers import clear_dead
 from umpteen.store.job_files import read_cancel_mark, write_cancel_mark
-from umpteen.store.records import build_line
-from umpteen.system.host import read_machine
 
 __all__ = [
     "is_cancelled",
@@ -87,15 +84,5 @@ def record_cancelled(history: History, batches: set[str], chosen: set[int]) -> N
 
     The caller holds the submission lock. Raises StoreError.
     """
-    store = history.store
     clear_dead(history.identity)
-    opener = Opener(
-        history.identity, store, os.urandom(6).hex(), read_machine(), take_over=False, begun={}
-    )
-    for batch in sorted(batches):
-        active = opener.open(batch)
-        if active is None:
-            continue
-        opener.record_cancelled(active, only=chosen)
-        active.file.append(build_line(active.build_end()))
-        active.file.close()
+    cancel_batches(history.identity, history.store, sorted(batches), chosen)
