@@ -34,18 +34,21 @@ from umpteen.store.identity import (
     parse_id,
     tell_loss,
 )
-from umpteen.store.job_files import RunningTask, damaged, parse_running, read_cancel_mark
+from umpteen.store.job_files import (
+    RunningTask,
+    damaged,
+    list_submission_numbers,
+    read_cancel_mark,
+    read_running,
+)
 from umpteen.store.layout import (
     CLOSED,
-    HANDED,
     REMOVING,
     handed_key,
     handles_key,
-    parse_numbers,
     parse_records_key,
     records_folder,
     records_key,
-    running_folder,
 )
 from umpteen.store.records import (
     find_events,
@@ -122,7 +125,7 @@ class History:
 
     def _read_hand_ins(self) -> None:
         known = len(self.hand_ins)
-        for number in parse_numbers(self.store.list(HANDED), ".json"):
+        for number in list_submission_numbers(self.store):
             if number <= known:
                 continue
             expected = len(self.hand_ins) + 1
@@ -385,15 +388,12 @@ class History:
 
     def list_running(self, batch: BatchHistory) -> list[RunningTask]:
         """The tasks of a batch that run, as its newest start told last."""
-        folder = running_folder(batch.batch)
-        running: list[RunningTask] = []
         self.troubles.pop(batch.batch, None)
-        for name in self.store.list(folder) if batch.starts else ():  # as far as we have read
-            if name == f"{batch.starts[-1].key.start}-{batch.token}.json":
-                told = parse_running(self.store.read(f"{folder}/{name}"), self.count)
-                running += told.tasks
-                self.troubles[batch.batch] = told.trouble
-        return running
+        if not batch.starts:  # as far as we have read
+            return []
+        running = read_running(self.store, batch.batch, batch.starts[-1].key, self.count)
+        self.troubles[batch.batch] = running.trouble
+        return running.tasks
 
     def unfinished(self, batch: BatchHistory) -> list[int]:
         """The tasks of a batch that it has not brought to an end, if it is their newest."""

@@ -25,9 +25,9 @@ from umpteen.model.states import FORMAT_VERSION, IS_FINAL, SLOTS_MOST
 from umpteen.store.address import check_job_address, open_store, parse_address
 from umpteen.store.base import Store
 from umpteen.store.identity import build_id
-from umpteen.store.job_files import damaged, write_batch_file
+from umpteen.store.job_files import SubmissionPart, damaged, read_submissions, write_batch_file
 from umpteen.store.layout import BATCHES, JOB, handed_key, tasks_key
-from umpteen.store.recorded import Past, Submission, list_handed, read_past
+from umpteen.store.recorded import Past, read_past
 from umpteen.store.records import list_starts, read_start
 from umpteen.store.status_codes import find_left, judge
 from umpteen.store.submission_lock import OwnFiles, SubmissionLock, submission_lock
@@ -95,7 +95,7 @@ def adopt_batch(path: str, batch_id: str = "") -> Adopted:
 
 def _adopt(store: Store, lock: SubmissionLock, first: str, parsed: dict[str, Any]) -> Adopted:
     """`first` is its batch; once that has ended, another that has what is not done."""
-    hand_ins = list_handed(store)
+    hand_ins = read_submissions(store)
     handed = [each for hand_in in hand_ins for each in hand_in.batches]
     there = {each.batch for each in handed}
     newest, following = "", first
@@ -256,7 +256,7 @@ class _Known:
         return len(self.names)
 
 
-def _read_known(store: Store, hand_ins: Sequence[Submission]) -> _Known:
+def _read_known(store: Store, hand_ins: Sequence[SubmissionPart]) -> _Known:
     known = _Known()
     keys = [tasks_key(hand_in.number, hand_in.segment) for hand_in in hand_ins]
     for key, content in zip(keys, store.read_many([(key, 0, -1) for key in keys])):

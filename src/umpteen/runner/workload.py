@@ -17,8 +17,8 @@ from umpteen.runner.import_batch import adopt_batch, read_address
 from umpteen.store.address import is_remote, open_store, parse_address
 from umpteen.store.base import Store
 from umpteen.store.identity import LOST_HINT, Identity, find_place, identify
-from umpteen.store.job_files import parse_job, read_form
-from umpteen.store.layout import JOB, REMOVING
+from umpteen.store.job_files import read_job
+from umpteen.store.layout import REMOVING
 from umpteen.store.owners import refuse_strangers
 
 __all__ = ["Work", "check_job", "find_work"]
@@ -71,7 +71,7 @@ def check_job(store: Store, *, is_here: bool = False) -> None:
 
     is_here: whether this machine put it there.
     """
-    job = read_form(store, JOB, parse_job)
+    job = read_job(store)
     if job is None:
         if is_here:
             raise StoreError(f"{store.address} was moved or removed", LOST_HINT, path=store.address)

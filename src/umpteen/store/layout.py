@@ -12,6 +12,7 @@ __all__ = [
     "FOLLOW",
     "HANDED",
     "JOB",
+    "JSON",
     "LOCK",
     "OPTIONS_SUFFIX",
     "OUTPUTS",
@@ -225,6 +226,9 @@ def parse_numbers(names: list[str], suffix: str) -> list[int]:
     """The sorted numbers K of files that are called `K` + suffix."""
     stems = (name[: -len(suffix)] for name in names if name.endswith(suffix))
     return sorted(int(stem) for stem in stems if _NUMBER.fullmatch(stem))
+
+
+JSON = ".json"  # behind the number of a submission or a batch
 
 
 STATUS_BYTES = 32  # more than a status file has

@@ -5,74 +5,31 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-from umpteen.model.forms import FormError, get, list_of, load_json, parse_ranges, table_of, token
 from umpteen.model.record import Record
 from umpteen.model.states import NUMBER_OF, TaskState
 from umpteen.store.base import Store
-from umpteen.store.job_files import damaged
-from umpteen.store.layout import HANDED, handed_key, parse_numbers
+from umpteen.store.job_files import SubmittedBatch
 from umpteen.store.records import Start, list_starts, read_start
 from umpteen.store.status_codes import has_left
 from umpteen.system.host import read_machine
 
-__all__ = ["Handed", "Past", "Submission", "list_handed", "read_past"]
+__all__ = ["Past", "read_past"]
 
 _SUCCEEDED = NUMBER_OF[TaskState.SUCCEEDED.value]
 
 
-class Handed(NamedTuple):
-    """A batch that was handed in, and the indices of its tasks."""
-
-    batch: str
-    indices: Sequence[range]
-
-
-class Submission(NamedTuple):
-    """What was handed in together. segment: the mark in the names of its own files."""
-
-    number: int
-    segment: str
-    batches: list[Handed]
-
-
 class Past(NamedTuple):
-    """One task. state: the number in STATES of what it came to in the batch that has it now.
+    """What is recorded of one task."""
 
-    attempt, runner: of its newest record, 0 where there is none. left: the newest that left a
-    status file.
-    """
-
-    state: int = 0
-    attempt: int = 0
-    runner: str = ""
-    left: Record | None = None
+    state: int = 0  # its number in STATES, of what it came to in the batch that has it now
+    attempt: int = 0  # of its newest record; 0: there is none
+    runner: str = ""  # the token of the runner that wrote that
+    left: Record | None = None  # the newest record of an attempt that left a status file
 
 
-def list_handed(store: Store) -> list[Submission]:
-    """Every hand-in of a job by its number; raises StoreError."""
-    numbers = parse_numbers(store.list(HANDED), ".json")
-    keys = list(map(handed_key, numbers))
-    contents = store.read_many([(key, 0, -1) for key in keys])
-    found = []
-    for number, key, content in zip(numbers, keys, contents):
-        try:
-            found.append(_parse_handed(number, content or b"{}"))
-        except FormError as error:
-            raise damaged(store.path(key), error) from error
-    return found
-
-
-def _parse_handed(number: int, content: bytes) -> Submission:
-    handed = table_of(load_json(content))
-    segment = handed.get("segment")
-    batches = [
-        Handed(get(each, "batch", token), parse_ranges(each.get("indices")))
-        for each in list_of(table_of, handed.get("batches", []), what="'batches'")
-    ]
-    return Submission(number, token(segment) if segment else "", batches)
-
-
-def read_past(store: Store, handed: Sequence[Handed], wanted: Collection[int]) -> dict[int, Past]:
+def read_past(
+    store: Store, handed: Sequence[SubmittedBatch], wanted: Collection[int]
+) -> dict[int, Past]:
     """Of each task that some start of a batch may have run; raises StoreError."""
     found: dict[int, Past] = {}
     here = read_machine()

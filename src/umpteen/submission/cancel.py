@@ -8,15 +8,12 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-import msgspec
-
 from umpteen.errors import InputError
 from umpteen.history.history import History
 from umpteen.model.states import IS_FINAL
 from umpteen.runner.batch_start import Opener
 from umpteen.runner.leftovers import clear_dead
-from umpteen.store.job_files import read_cancel_mark
-from umpteen.store.layout import CANCEL
+from umpteen.store.job_files import read_cancel_mark, write_cancel_mark
 from umpteen.store.records import build_line
 from umpteen.system.host import read_machine
 
@@ -78,12 +75,11 @@ def put_cancel_mark(history: History, chosen: Sequence[int] | None) -> None:
     """
     newest = _newest(history)
     mark = read_cancel_mark(history.store)
-    tasks = {str(index): upto for index, upto in mark.tasks.items()}
     if chosen is None:
-        content = {"upto": max(mark.upto, newest), "tasks": tasks}
+        mark = mark._replace(upto=max(mark.upto, newest))
     else:
-        content = {"upto": mark.upto, "tasks": {**tasks, **dict.fromkeys(map(str, chosen), newest)}}
-    history.store.replace(CANCEL, msgspec.json.encode(content))
+        mark = mark._replace(tasks={**mark.tasks, **dict.fromkeys(chosen, newest)})
+    write_cancel_mark(history.store, mark)
 
 
 def record_cancelled(history: History, batches: set[str], chosen: set[int]) -> None:
