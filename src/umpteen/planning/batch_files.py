@@ -20,7 +20,8 @@ from umpteen.model.batch import BarrierEntry, BatchFile, OwnPart, RunEntry, Task
 from umpteen.model.command import shell_command
 from umpteen.model.dependencies import FREE, OUTCOMES, link, meets
 from umpteen.model.ranges import format_ranges
-from umpteen.model.states import FORMAT_VERSION, IS_FINAL, STATES, tell_end
+from umpteen.model.reasons import write_after
+from umpteen.model.states import FORMAT_VERSION, IS_FINAL, STATES
 from umpteen.planning.batching import BatchSizes, cut_evenly
 from umpteen.planning.plan import Plan
 
@@ -268,7 +269,7 @@ class _Links:
     def _explain(self, position: int, index: int) -> str:
         task = self.plan.by_index(index)
         state = STATES[self.history.states[index]]
-        return f"after {task.name or position}, which {tell_end(state)}"
+        return write_after(task.name or str(position), state)
 
 
 def build_task_lines(plan: Plan) -> Iterator[bytes]:

@@ -10,7 +10,8 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from umpteen.model.states import REASON_OUT_OF_MEMORY, REASON_OUTPUT_LIMIT, TaskState
+from umpteen.model.reasons import Reason
+from umpteen.model.states import TaskState
 
 __all__ = ["Again", "plan_retry"]
 
@@ -18,7 +19,7 @@ _SHELL_SIGNAL = 128  # and the number of the signal: an exit code of a shell
 _MOST_WAIT_S = 60.0
 _MOST_MEMORY = 1 << 60
 _RETRIED = (TaskState.FAILED.value, TaskState.TIMED_OUT.value)
-_REASONS = {"out_of_memory": REASON_OUT_OF_MEMORY, "output_limit": REASON_OUTPUT_LIMIT}
+_REASONS = {"out_of_memory": Reason.OUT_OF_MEMORY, "output_limit": Reason.OUTPUT_LIMIT}
 
 
 class Again(NamedTuple):
@@ -81,7 +82,7 @@ def _fits(condition: str, record: Mapping[str, Any]) -> bool:
     if kind == "timed_out":
         return bool(state == TaskState.TIMED_OUT.value)
     if kind in _REASONS:
-        return bool(reason == _REASONS[kind])
+        return bool(reason == _REASONS[kind].value)
     if kind not in ("exit_code", "signal"):
         return False
     number = record.get(kind)

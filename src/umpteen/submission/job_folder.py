@@ -16,7 +16,8 @@ from umpteen.query.registry import forget, register
 from umpteen.store.address import is_remote
 from umpteen.store.base import Store
 from umpteen.store.identity import build_id
-from umpteen.store.layout import HANDED, JOB, LOCK, parse_numbers
+from umpteen.store.job_files import list_submission_numbers
+from umpteen.store.layout import JOB, LOCK
 from umpteen.store.owners import refuse_strangers
 from umpteen.store.removal import remove_rest
 from umpteen.submission.stored_options import leave_out_secrets
@@ -66,7 +67,7 @@ def create_job(store: Store, job: Job) -> None:
 
 def _remove_unsubmitted(store: Store) -> None:
     """Remove a job that was never submitted, and that nobody is submitting."""
-    if store.read(LOCK) is not None or parse_numbers(store.list(HANDED), ".json"):
+    if store.read(LOCK) is not None or list_submission_numbers(store):
         return
     store.delete(JOB)
     forget(store.address)

@@ -27,16 +27,8 @@ from umpteen.planning.batching import BatchSizes
 from umpteen.planning.plan import Plan, build_settings
 from umpteen.store.address import OPTIONS_VARIABLE, is_remote, read_options
 from umpteen.store.base import Content, Store
-from umpteen.store.layout import (
-    BATCHES,
-    batch_key,
-    closed_key,
-    handed_key,
-    handles_key,
-    options_key,
-    parse_numbers,
-    tasks_key,
-)
+from umpteen.store.job_files import close_batch, list_batch_numbers
+from umpteen.store.layout import batch_key, handed_key, handles_key, options_key, tasks_key
 from umpteen.store.submission_lock import OwnFiles, SubmissionLock
 from umpteen.submission.stored_options import leave_out_secrets
 from umpteen.system.background import BackgroundCall
@@ -66,8 +58,8 @@ def submit_plan(
     if store.read(handed_key(number), 0, 0) is not None:
         raise _taken(store, handed_key(number))
     for name in plan.closed:
-        store.create(closed_key(name), b"")
-    numbers = parse_numbers(store.list(BATCHES), ".json")
+        close_batch(store, name)
+    numbers = list_batch_numbers(store)
     first = numbers[-1] + 1 if numbers else 1
     again = [HandedBatch(batch.batch, _ranges(history, batch.batch)) for batch in plan.again]
     unfinished = map(history.unfinished, plan.again)  # of its others some may be gone from the job
