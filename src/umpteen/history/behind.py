@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping, Sequence
 from umpteen.history.history import SUCCEEDED, History
 from umpteen.job.dependencies import Graph
 from umpteen.job.spec import Task
-from umpteen.model.dependencies import FREE, OUTCOMES, link, meets
+from umpteen.model.dependencies import FREE, OUTCOMES, Behind, meets
 from umpteen.model.states import IS_FINAL, STATES
 
 __all__ = ["Loose", "find_behind"]
@@ -124,8 +124,9 @@ class _NewestEnds:
     def find(self, position: int) -> _Newest:
         """(hand-in, 0 where none counts; the task that ended so)."""
         number = self.graph.behind[position]
-        if number < FREE:
-            return self._date(link(number), OUTCOMES[0]), link(number)
+        task = Behind(number).task
+        if task is not None:
+            return self._date(task, OUTCOMES[0]), task
         if number not in self._of_barriers:
             asked = self.graph.list_asked(position)
             dated = ((self._date(other, outcome), other) for other, outcome in asked)

@@ -16,7 +16,7 @@ import msgspec
 
 from umpteen.errors import InputError, nearest_hint
 from umpteen.job.spec import Task
-from umpteen.model.dependencies import FREE, OUTCOMES, link
+from umpteen.model.dependencies import FREE, OUTCOMES, Behind, link
 
 __all__ = ["Barrier", "Graph", "GraphError", "build_graph", "list_by_priority"]
 
@@ -50,19 +50,16 @@ class Barrier(msgspec.Struct, frozen=True, gc=False):
 def _list_before(barriers: list[Barrier], behind: int) -> Iterator[int]:
     if behind >= 0:
         return barriers[behind].members()
-    return iter(() if behind == FREE else (link(behind),))
+    task = Behind(behind).task
+    return iter(() if task is None else (task,))
 
 
 class Graph(msgspec.Struct, frozen=True):
-    """What each task is behind, and an order in which every task comes after those.
-
-    behind: by position, the number of a barrier, or FREE, or, where a task is after the
-    success of one other alone, what `link` makes of that one's position.
-    """
+    """What each task is behind, and an order in which every task comes after those."""
 
     barriers: list[Barrier]
-    behind: array[int]
-    order: Sequence[int]
+    behind: array[int]  # by position, the number of a `Behind`
+    order: Sequence[int]  # of positions
 
     def before(self, position: int) -> Iterator[int]:
         """The tasks that a task is after."""
@@ -70,12 +67,13 @@ class Graph(msgspec.Struct, frozen=True):
 
     def list_asked(self, position: int) -> Iterator[tuple[int, str]]:
         """The tasks that a task is after, each with the outcome asked of it."""
-        number = self.behind[position]
-        if number < FREE:
-            yield link(number), OUTCOMES[0]
-        elif number != FREE:
+        behind = Behind(self.behind[position])
+        if behind.task is not None:
+            yield behind.task, OUTCOMES[0]
+        elif behind.barrier is not None:
+            barrier = self.barriers[behind.barrier]
             for outcome in OUTCOMES:
-                yield from ((other, outcome) for other in getattr(self.barriers[number], outcome))
+                yield from ((other, outcome) for other in getattr(barrier, outcome))
 
     def list_behind(self, positions: set[int]) -> set[int]:
         """The tasks that are after any of these, directly or not."""
@@ -196,7 +194,7 @@ def _order(
     if isinstance(roots, range):
         last = [max(barrier.members()) for barrier in barriers]
         if all(
-            (last[b] < position) if b >= 0 else -2 - b < position
+            (last[b] < position) if b >= 0 else -2 - b < position  # as `link`, without a call
             for position, b in enumerate(behind)
         ):
             return roots

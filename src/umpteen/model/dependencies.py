@@ -4,20 +4,36 @@ from __future__ import annotations
 
 from umpteen.model.states import TaskState
 
-__all__ = ["FREE", "OUTCOMES", "link", "meets"]
+__all__ = ["FREE", "OUTCOMES", "Behind", "link", "meets"]
 
 
 # What may be asked of a task that another is after.
 OUTCOMES = ("succeeded", "any", "failed")
 
 
-# In place of a barrier: behind none.
-FREE = -1
+FREE = -1  # what a task is behind that waits for nothing
 
 
-def link(number: int) -> int:
-    """What stands for one task in place of a barrier, and the other way round."""
-    return -2 - number
+class Behind(int):
+    """What a task waits for, in the number that graphs and batch files have for it.
+
+    FREE for nothing, from 0 on a barrier, and below FREE one task whose success is waited for.
+    """
+
+    @property
+    def task(self) -> int | None:
+        """The one task that it waits for; None where it is free, or behind a barrier."""
+        return link(self) if self < FREE else None
+
+    @property
+    def barrier(self) -> int | None:
+        """The barrier that it is behind; None where there is none."""
+        return int(self) if self >= 0 else None
+
+
+def link(task: int) -> int:
+    """The number that stands for one task, which is the task of that number, too."""
+    return -2 - task
 
 
 def meets(outcome: str, state: str) -> bool:

@@ -218,8 +218,8 @@ class _Links:
         waits: set[str] = set()
         for index in indices:
             behind = self.graph.behind[self.position[index]]
-            if behind < FREE and not self._is_over(before := self.indices[-2 - behind]):
-                after.append(-2 - before)
+            if behind < FREE and not self._is_over(before := self.indices[link(behind)]):
+                after.append(link(before))
                 waits.add(self._find_batch(before))
             elif behind != FREE and self._build(behind)[0]:
                 after.append(numbers.setdefault(behind, len(numbers)))

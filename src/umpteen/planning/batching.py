@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from umpteen.job.dependencies import Graph
-from umpteen.model.dependencies import FREE, link
+from umpteen.model.dependencies import FREE, Behind
 from umpteen.planning.plan import Plan
 
 __all__ = ["WORKERS", "BatchSizes", "cut_evenly", "cut_for_engine"]
@@ -186,8 +186,9 @@ class _Components:
             behind = graph.behind[position_of[index]]
             if behind == FREE:
                 continue
-            if behind < FREE:
-                other = place_of.get(link(behind), -1)
+            task = Behind(behind).task
+            if task is not None:
+                other = place_of.get(task, -1)
                 if other >= 0:
                     self.join(place, other)
                     self.level[place] = self.level[other] + 1
