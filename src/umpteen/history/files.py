@@ -29,7 +29,7 @@ from umpteen.model.forms import (
 from umpteen.model.names import find_malformed_name
 from umpteen.model.record import parse_record
 from umpteen.store.base import Store
-from umpteen.store.job_files import damaged, parse_job
+from umpteen.store.job_files import JobFile, damaged, parse_job
 from umpteen.store.layout import JOB, OWN_FOLDER, handed_key, handles_key, options_key, tasks_key
 from umpteen.store.records import parse_end, parse_lines, refuse_newer
 
@@ -221,7 +221,7 @@ class SubmittedFiles:
             self.strange.setdefault(number, self.store.path(key))
         return content
 
-    def read_job(self) -> dict[str, Any] | None:
+    def read_job(self) -> JobFile | None:
         """What `job.json` says; of a job that only its owner may read, its name alone.
 
         None where there is no job.

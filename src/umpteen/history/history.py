@@ -35,6 +35,7 @@ from umpteen.store.identity import (
     tell_loss,
 )
 from umpteen.store.job_files import (
+    JobFile,
     RunningTask,
     damaged,
     list_submission_numbers,
@@ -80,7 +81,7 @@ class History:
         self._files = SubmittedFiles(store)
         self.here: Machine = read_machine()
         self.place = self._folder = ""
-        self.job: dict[str, Any] = {}
+        self.job: JobFile = {}
         self.hand_ins: list[Submission] = []
         self.batches: dict[str, BatchHistory] = {}
         self.cancelled_upto = 0

@@ -16,7 +16,7 @@ import msgspec
 
 from umpteen.errors import InputError, nearest_hint
 from umpteen.job.spec import Task
-from umpteen.model.dependencies import FREE, OUTCOMES, Behind, link
+from umpteen.model.dependencies import FREE, OUTCOMES, Behind
 
 __all__ = ["Barrier", "Graph", "GraphError", "build_graph", "list_by_priority"]
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import functools
 import json
-from typing import Any, Callable, NamedTuple, TypeVar
+from collections.abc import Mapping
+from typing import Any, Callable, NamedTuple, TypedDict, TypeVar, cast
 
 from umpteen.errors import StoreError
 from umpteen.model.batch import BatchFile, encode_batch, parse_batch
@@ -44,6 +45,7 @@ from umpteen.store.layout import (
 
 __all__ = [
     "CancelMark",
+    "JobFile",
     "Running",
     "RunningTask",
     "SubmissionPart",
@@ -170,12 +172,23 @@ def _parse_submission(number_of_it: int, content: bytes) -> SubmissionPart:
 # --- the job ------------------------------------------------------------------------------
 
 
-def read_job(store: Store) -> dict[str, Any] | None:
+class JobFile(TypedDict, total=False):
+    """What `job.json` says."""
+
+    name: str
+    version: int  # of the format of all files
+    id: str  # by which copies of the job are told from it
+    created: float  # seconds since 1970
+    settings: dict[str, Any]  # by the names of `umpteen.job.settings.Settings`
+    removing: str  # which part of the job is being removed: `outputs` or the `rest`
+
+
+def read_job(store: Store) -> JobFile | None:
     """What `job.json` says; None where there is no job. Raises StoreError where it is damaged."""
     return read_form(store, JOB, parse_job)
 
 
-def parse_job(content: bytes) -> dict[str, Any]:
+def parse_job(content: bytes) -> JobFile:
     """`job.json`: its name, and what else there is. Raises FormError."""
     job = table_of(load_json(content))
     name = get(job, "name", text)
@@ -184,7 +197,7 @@ def parse_job(content: bytes) -> dict[str, Any]:
     whole(job.get("version", 0), what="'version'")
     number(job.get("created", 0), what="'created'")
     table_of(job.get("settings", {}), what="'settings'")
-    return job
+    return cast(JobFile, job)
 
 
 # --- what is wanted of it, and what happens -----------------------------------------------
@@ -271,5 +284,5 @@ def _parse_running_task(below: int, row: object) -> RunningTask:
     return RunningTask(whole(task, most=below - 1), whole(slot), number(start_s), whole(pid))
 
 
-def _encode(content: dict[str, Any]) -> bytes:
+def _encode(content: Mapping[str, object]) -> bytes:
     return json.dumps(content, separators=(",", ":")).encode()
