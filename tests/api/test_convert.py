@@ -10,6 +10,7 @@ import pytest
 import umpteen
 from umpteen.api.convert import build_job
 from umpteen.errors import InputError
+from umpteen.formats.flags import JobFlags
 from umpteen.job.spec import Job as PlannedJob
 
 ODD: Any = fractions.Fraction(1, 3)
@@ -32,7 +33,7 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def build(job: Any, values: dict[str, Any] | None = None, name: str | None = None) -> PlannedJob:
-    return build_job(job, values, name, {})
+    return build_job(job, values, name, JobFlags())
 
 
 def list_commands(job: PlannedJob) -> list[Any]:

@@ -13,7 +13,7 @@ from umpteen.job.spec import Task, TaskOptions
 
 def make_tasks(*cpus: int) -> list[Task]:
     options = [TaskOptions(cpus=count) if count else None for count in cpus]
-    return [Task("true", f"t{number}", terms=terms) for number, terms in enumerate(options)]
+    return [Task("true", f"t{number}", options=each) for number, each in enumerate(options)]
 
 
 def test_task_that_this_machine_is_too_small_for_is_named() -> None:
@@ -23,12 +23,12 @@ def test_task_that_this_machine_is_too_small_for_is_named() -> None:
 
 def test_memory_and_gpus_are_told_in_their_units(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UMPTEEN_GPUS", "2")
-    for terms, said in (
+    for options, said in (
         (TaskOptions(memory=1 << 60), r"needs \d+ MB of memory; this machine has \d+"),
         (TaskOptions(gpus=3), "needs 3 gpus; this machine has 2"),
     ):
         with pytest.raises(InputError, match=said):
-            refuse_impossible(LocalExecutor({}), [(7, Task("true", terms=terms))], 1)
+            refuse_impossible(LocalExecutor({}), [(7, Task("true", options=options))], 1)
 
 
 def test_what_says_nothing_is_possible() -> None:

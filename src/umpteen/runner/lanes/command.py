@@ -13,8 +13,7 @@ from typing import NamedTuple
 
 from umpteen.model.command import build_environment
 from umpteen.store.address import OPTIONS_VARIABLE
-from umpteen.system.spawn import explain_shortage
-from umpteen.system.spawn import Launch, Spawner
+from umpteen.system.spawn import Launch, Spawner, explain_shortage
 
 __all__ = ["Command", "CommandStarter", "StartError", "is_plain", "resolve_program"]
 
