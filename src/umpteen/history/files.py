@@ -61,7 +61,7 @@ _State = Literal[
 
 
 class HandedBatch(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One batch of a hand-in, and the indices of its tasks as ranges."""
+    """One batch of a submission, and the indices of its tasks as ranges."""
 
     batch: str
     indices: str
@@ -117,7 +117,7 @@ class BatchNames(msgspec.Struct):
     outputs: list[str]
 
 
-# --- hand-ins -----------------------------------------------------------------------------
+# --- submissions -------------------------------------------------------------------------
 
 
 def parse_submission(content: bytes, number_of_it: int, before: int) -> Submission:
@@ -153,7 +153,7 @@ def check_count(store: Store, hand_in: Submission, before: int) -> None:
 
 
 def check_settings(settings: dict[str, Any]) -> None:
-    """Those of a job or a hand-in, by the names of Settings."""
+    """Raises FormError where settings of a job or a submission have not the form of Settings."""
     for name, value in settings.items():
         check = _SETTINGS.get(name)
         if check is not None and (value is not None or name != "deadline_s"):

@@ -1,4 +1,4 @@
-"""What a store knows of a job: its hand-ins, batches, and how far each task is.
+"""What a store says of a job: its submissions, its batches, and the state of each task.
 
 Reads O(batches) files: of a start that has ended only the closing line, of one that goes on
 only what is new since the last look. Knows nothing of executors, so not what lives.
@@ -69,12 +69,7 @@ _SAMPLES = 1000
 
 
 class History:
-    """A job as its store tells it; `refresh` reads what is new.
-
-    states: by task index, the number of its state in STATES; `waiting` too where a runner is
-    at it. stale: tasks that changed while a batch had their former self, whose outcome does
-    not count. cancelled_upto: the number of the last batch that was cancelled. samples: durations of tasks that ended lately, seconds.
-    """
+    """A job as its store has it; `refresh` reads what is new."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -84,28 +79,31 @@ class History:
         self.job: JobFile = {}
         self.hand_ins: list[Submission] = []
         self.batches: dict[str, BatchHistory] = {}
-        self.cancelled_upto = 0
+        self.cancelled_upto = 0  # the number of the last batch that was cancelled
+        # By task index, the number of its state in STATES; `waiting` too while it runs.
         self.states = bytearray()
         self.dropped: set[int] = set()
+        # Tasks that changed while a batch had them as they were: its outcome does not count.
         self.stale: set[int] = set()
-        self.batch_of: array[int] = array("i")
+        self.batch_of: array[int] = array("i")  # by task index, the number of its newest batch
         self.gone: set[int] = set()  # done, as recorded, but without what was left
         self._made_by = array("i")  # by number of a batch
         self._by_number: list[BatchHistory] = []
-        self._restored_by: dict[int, int] = {}
+        self._restored_by: dict[int, int] = {}  # by task index, the number of a submission
         self.strange = self._files.strange  # by submission, a file that others may have written
         self.troubles: dict[str, str] = {}  # what keeps batches from going on, as last read
-        self.seconds = 0.0
+        self.seconds = 0.0  # that all attempts took together
+        # Durations of tasks that ended lately, in seconds.
         self.samples: collections.deque[float] = collections.deque(maxlen=_SAMPLES)
-        self.last_end_s = 0.0
-        self._without_handles: set[int] = set()
+        self.last_end_s = 0.0  # seconds since 1970
+        self._without_handles: set[int] = set()  # submissions that no executor has answered yet
         self._batch_names = BatchNamesCache(self._files)
         self._failures = Failures(store, self.here, self._is_newest)
 
     # --- reading ------------------------------------------------------------------------
 
     def refresh(self) -> None:
-        """Read hand-ins, starts and records that came since the last call.
+        """Read submissions, starts and records that came since the last call.
 
         Raises StoreError where the store cannot be read.
         """
@@ -115,7 +113,7 @@ class History:
             self.place = describe_place(self.here, self._folder)
         elif lost := tell_loss(self.store.address, self._folder):
             raise StoreError(lost, LOST_HINT, path=self.store.address, damaged=True)
-        if self.job.get(REMOVING) == "rest":  # of which nothing can be told any more
+        if self.job.get(REMOVING) == "rest":  # little of it may be left
             return
         self._read_hand_ins()
         self._read_cancel_mark()
@@ -176,7 +174,7 @@ class History:
         """Have a task count for what it left, not for what is recorded. state: 0 for gone."""
         self.states[index] = state
         if not state:
-            self.batch_of[index] = -1  # free to be handed in
+            self.batch_of[index] = -1  # free to be submitted
             self.gone.add(index)
 
     def _read_handle(self, number: int) -> None:
@@ -276,12 +274,12 @@ class History:
         return owners.count(batch.number) == len(part)
 
     def _set(self, batch: BatchHistory, index: int, number: int) -> None:
-        """A state as a batch tells it: a success stays, and only the newest batch counts."""
+        """A state as a batch records it: a success stays, and only the newest batch counts."""
         if self.batch_of[index] != batch.number or self.states[index] == SUCCEEDED:
             return
         if index not in self.stale:
             self.states[index] = number
-        elif IS_FINAL[number]:  # free to be handed in in its new form
+        elif IS_FINAL[number]:  # free to be submitted in its new form
             self.stale.discard(index)
             self.batch_of[index] = -1
 
@@ -309,7 +307,7 @@ class History:
             start.is_copied = is_another(start.opened.get("place", ""), self.place)
 
     def read_settings(self) -> dict[str, Any]:
-        """What the job was handed in with last, by the names of Settings."""
+        """The settings of the last submission, by the names of Settings."""
         given = dict(self.job.get("settings", {}))
         newest = next((h for h in reversed(self.hand_ins) if h.executor), None)
         if newest:
@@ -351,17 +349,17 @@ class History:
         return {self.batches[name].number for name in batches}
 
     def made_by(self, index: int) -> int:
-        """The hand-in that made a task's newest batch; 0 where it has none."""
+        """The number of the submission that made a task's newest batch; 0 where it has none."""
         number = self.batch_of[index]
         return self._made_by[number] if number >= 0 else 0
 
     def came_by(self, index: int) -> int:
-        """The same, or a later hand-in that brought the task back into the job as it was."""
+        """The same, or a later submission that brought the task back into the job as it was."""
         return max(self.made_by(index), self._restored_by.get(index, 0))
 
     @property
     def is_of_several(self) -> bool:
-        """Whether not all tasks were run by one hand-in."""
+        """Whether not all tasks were run by one submission."""
         is_one = not self._made_by or self._made_by[0] == self._made_by[-1]
         return not is_one or bool(self._restored_by)
 
@@ -388,7 +386,7 @@ class History:
         return batch.lease.startswith(f"{self.here.machine}/{self.here.boot}/")
 
     def list_running(self, batch: BatchHistory) -> list[RunningTask]:
-        """The tasks of a batch that run, as its newest start told last."""
+        """The tasks of a batch that run, as its newest start wrote last."""
         self.troubles.pop(batch.batch, None)
         if not batch.starts:  # as far as we have read
             return []

@@ -72,7 +72,7 @@ def _is_utf8(value: str) -> bool:
 
 
 def token(value: object, what: str = "a token") -> str:
-    """The name of a runner, the mark of a hand-in or the name of a batch: hexadecimal digits."""
+    """The name of a runner, the mark of a submission or the name of a batch: hexadecimal digits."""
     if not isinstance(value, str) or not _TOKEN.fullmatch(value):
         raise FormError(f"{what} is {_show(value)}")
     return value

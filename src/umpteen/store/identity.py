@@ -39,15 +39,12 @@ _ID = re.compile("[0-9a-f]{16}")
 
 
 class Identity(NamedTuple):
-    """One store as this machine knows it.
+    """One store as this machine knows it."""
 
-    address: as it is spelled now. id: the word of its `job.json`, empty for a job of an older
-    version. place: device and inode of its own folder, empty where it is no folder of this machine
-    or numbers do not last there.
-    """
-
-    address: str
-    id: str = ""
+    address: str  # as it is spelled now
+    id: str = ""  # the word in its `job.json`; empty for a job of an older version
+    # Device and inode of its own folder; empty where it is no folder of this machine, or where such
+    # numbers do not last.
     place: str = ""
 
     def fits(self, told: Mapping[str, Any]) -> bool:

@@ -117,7 +117,10 @@ class LiveKey(NamedTuple):
 
 
 def tasks_key(hand_in: int, mark: str = "") -> str:
-    """The tasks that a hand-in added, changed or dropped; with a mark where others' are there."""
+    """The tasks that a submission added, changed or dropped.
+
+    mark: of its own name, where a file of another submission is there.
+    """
     return f"{TASKS}/{_number(hand_in, mark)}.jsonl"
 
 
@@ -126,17 +129,17 @@ def _number(hand_in: int, mark: str) -> str:
 
 
 def handed_key(hand_in: int) -> str:
-    """What a hand-in gave to which executor."""
+    """What was submitted together, and to which executor."""
     return f"{HANDED}/{hand_in}.json"
 
 
 def options_key(hand_in: int, mark: str = "") -> str:
-    """The options of the executor that a hand-in went to; the mark as for its tasks."""
+    """The options of the executor that a submission went to; the mark as for its tasks."""
     return f"{HANDED}/{_number(hand_in, mark)}{OPTIONS_SUFFIX}"
 
 
 def handles_key(hand_in: int) -> str:
-    """What the executor answered to a hand-in."""
+    """What the executor answered to a submission."""
     return f"{HANDED}/{hand_in}.handles.json"
 
 

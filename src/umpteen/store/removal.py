@@ -17,7 +17,7 @@ from typing import NamedTuple
 from umpteen.errors import StoreError
 from umpteen.store.address import is_remote
 from umpteen.store.base import Store
-from umpteen.store.job_files import parse_job, read_form
+from umpteen.store.job_files import read_job
 from umpteen.store.layout import JOB, LOCK, OUTPUTS, OWN_FOLDER, REMOVING
 from umpteen.store.owners import own_ids
 from umpteen.system.plain_files import (
@@ -34,22 +34,18 @@ _OF_A_TASK = (*OUTPUTS, "attempts")
 
 
 class Measured(NamedTuple):
-    """Of what would be removed: how many tasks have outputs, and the bytes of all."""
+    """How much would be removed."""
 
-    tasks: int
+    tasks: int  # that have outputs
     size_bytes: int
 
 
 class Removed(NamedTuple):
-    """How many tasks' outputs were removed, and how many files of others were left.
+    """How much was removed, and what was not."""
 
-    left: those in tasks' folders. is_empty: whether nothing else is at the address, where that
-    is known.
-    """
-
-    tasks: int
-    left: int
-    is_empty: bool = True
+    tasks: int  # whose outputs were removed
+    left: int  # files of others in the folders of tasks
+    is_empty: bool = True  # nothing else is at the address, as far as is known
 
 
 def measure_job(store: Store, names: Sequence[str]) -> Measured:
@@ -96,7 +92,7 @@ def remove_job(store: Store, names: Sequence[str]) -> Removed:
 
 def _mark(store: Store, stage: str) -> None:
     """Have the job say what is being removed: `outputs`, or the `rest`, which is not read any more."""
-    job = read_form(store, JOB, parse_job)
+    job = read_job(store)
     if job is not None and job.get(REMOVING) != "rest":
         store.replace(JOB, json.dumps({**job, REMOVING: stage}).encode())
 

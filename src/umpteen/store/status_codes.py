@@ -27,9 +27,9 @@ _UNKNOWN_CODE = 1
 
 
 class Left(NamedTuple):
-    """What is in a task's folder: its exit code, None where there is none that can be read."""
+    """What is in a task's folder."""
 
-    code: int | None
+    code: int | None  # its exit code; None where there is none that can be read
     has_stdout: bool
 
 
