@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from umpteen.executors.registry import ExecutorRegistry
 from umpteen.history.history import History
 from umpteen.job.spec import Task
 from umpteen.model.record import Record
@@ -113,10 +114,10 @@ class TaskFacts(msgspec.Struct, frozen=True):
         return self.record or _NO_ATTEMPT
 
 
-def read_facts(history: History) -> list[TaskFacts]:
-    """What is known now of each task that counts, in order."""
+def read_facts(history: History, executors: ExecutorRegistry | None = None) -> list[TaskFacts]:
+    """What is known now of each task that counts, in order. executors: as of `read_status`."""
     newest = history.read_newest()
-    running = {task.index for task in read_status(history).running}
+    running = {task.index for task in read_status(history, executors).running}
     facts = []
     for index, task in enumerate(history.read_tasks()):
         if index in history.dropped:

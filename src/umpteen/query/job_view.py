@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from umpteen.executors.registry import ExecutorRegistry
 from umpteen.history.history import History
 from umpteen.job.spec import Task
 from umpteen.model.record import Record
@@ -36,6 +37,8 @@ class JobView:
     def __init__(self, history: History) -> None:
         # As of the last look.
         self.history = history
+        # Each is asked by one object for as long as the job is looked at.
+        self._executors = ExecutorRegistry(by_path=False)
 
     @classmethod
     def open(cls, word: str, name: str | None = None) -> JobView:
@@ -69,11 +72,11 @@ class JobView:
 
     def read_status(self) -> JobStatus:
         """How it stands now, as the store was read last and executors say."""
-        return read_status(self.history)
+        return read_status(self.history, self._executors)
 
     def read_gone(self) -> list[str]:
         """Names of tasks that are done but have not what they left; these count as open from now."""
-        return read_gone(self.history)
+        return read_gone(self.history, self._executors)
 
     # --- its tasks ----------------------------------------------------------------------
 
@@ -99,7 +102,7 @@ class JobView:
 
     def read_facts(self) -> list[TaskFacts]:
         """What is known of each task that counts."""
-        return read_facts(self.history)
+        return read_facts(self.history, self._executors)
 
     def read_table(self, *, are_typed: bool = True) -> Table:
         """A row for each task, with its parameters and what it measured; see `read_table`."""
@@ -108,7 +111,7 @@ class JobView:
     def explain(self, task: str) -> Why:
         """Why a task is as it is. Raises InputError where there is no such task."""
         index, _ = self.find_task(task)
-        return build_why(self.history, index, Liveness().list_living(self.history))
+        return build_why(self.history, index, Liveness(self._executors).list_living(self.history))
 
     # --- what did not succeed -----------------------------------------------------------
 

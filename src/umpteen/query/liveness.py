@@ -12,7 +12,7 @@ import msgspec
 
 from umpteen.errors import UmpteenError
 from umpteen.executors.base import BatchState
-from umpteen.executors.registry import DEFAULT, find_short_name, open_executor, runs_here
+from umpteen.executors.registry import DEFAULT, ExecutorRegistry, find_short_name, runs_here
 from umpteen.history.history import BatchHistory, History
 from umpteen.query.status import JobStatus, build_status, list_living
 from umpteen.query.trust import tell_unasked
@@ -23,27 +23,31 @@ __all__ = ["UNKNOWN_S", "Liveness", "list_handles", "read_status"]
 UNKNOWN_S = 60.0  # by when what does not change is taken to be dead
 
 
-def read_status(history: History, *, by_path: bool = False) -> JobStatus:
-    """How the job stands now. by_path: as of `list_handles`."""
-    liveness = Liveness(by_path=by_path)
+def read_status(
+    history: History, executors: ExecutorRegistry | None = None, *, by_path: bool = False
+) -> JobStatus:
+    """How the job stands now, by one look. executors and by_path: as of `Liveness`."""
+    liveness = Liveness(executors, by_path=by_path)
     living = liveness.list_living(history)
     status = build_status(history, living)
     if living and living <= liveness.seen.keys():  # and one look does not tell
         trouble = status.trouble or liveness.reason
         return msgspec.structs.replace(status, state="unknown", trouble=trouble)
     if living and not (status.running or status.trouble):
-        return msgspec.structs.replace(status, trouble=_explain(history, living))
+        return msgspec.structs.replace(
+            status, trouble=_explain(history, living, liveness.executors)
+        )
     return status
 
 
-def _explain(history: History, living: set[str]) -> str:
+def _explain(history: History, living: set[str], executors: ExecutorRegistry) -> str:
     """Why nothing runs, where an executor knows."""
     options = dict(history.read_settings().get("executor_options") or {})
     options.pop("worker_timeout", None)  # which is for those to keep who wait
     batches = map(history.batches.__getitem__, living)
     for name, handles in list_handles(history, batches).items():
         with contextlib.suppress(UmpteenError):
-            if reason := open_executor(name, options).why_waiting(handles):
+            if reason := executors.open(name, options).why_waiting(handles):
                 return reason
     return ""
 
@@ -76,9 +80,11 @@ class Liveness:
     changed for 60 s by our clock; its runner replaces one every 15 s.
     """
 
-    # by_path: as of `list_handles`.
-    def __init__(self, *, by_path: bool = False) -> None:
-        self.by_path = by_path
+    # executors: those to ask. Where there is none it opens its own, each once; by_path: those that
+    # are named by a path, too.
+    def __init__(self, executors: ExecutorRegistry | None = None, *, by_path: bool = False) -> None:
+        self.executors = executors or ExecutorRegistry(by_path=by_path)
+        self.by_path = self.executors.by_path
         self.reason = ""  # why an executor was not asked, the last time
         # By batch: what its files said, and since when by our clock.
         self.seen: dict[str, tuple[Any, float]] = {}
@@ -88,7 +94,7 @@ class Liveness:
         open_batches = history.list_open()
         polled: dict[str, str] = {}
         for name, asked in list_handles(history, open_batches, by_path=self.by_path).items():
-            polled.update(open_executor(name, {}).poll(asked))
+            polled.update(self.executors.open_any(name).poll(asked))
         unpolled = [b for b in open_batches if b.handle and b.handle not in polled]
         polled.update((batch.handle, BatchState.UNKNOWN) for batch in unpolled)
         if unpolled:

@@ -11,7 +11,7 @@ import fnmatch
 import os
 from collections.abc import Callable, Collection, Iterable, Sequence
 
-from umpteen.executors.registry import runs_here
+from umpteen.executors.registry import ExecutorRegistry, runs_here
 from umpteen.history.history import SUCCEEDED, History
 from umpteen.job.spec import Task
 from umpteen.model.record import Record
@@ -183,7 +183,7 @@ def _has_results(history: History, task: Task, expected: Sequence[str]) -> bool:
     )
 
 
-def read_gone(history: History) -> list[str]:
+def read_gone(history: History, executors: ExecutorRegistry | None = None) -> list[str]:
     """The names of tasks that are done, as recorded, but whose outputs are not as they were left.
 
     From now on they count in `history` for what is there.
@@ -192,5 +192,5 @@ def read_gone(history: History) -> list[str]:
     for task in tasks:
         if task.output:
             check_output(history, task.output, task.name)
-    lost = verify(history, Liveness().list_living(history), tasks)
+    lost = verify(history, Liveness(executors).list_living(history), tasks)
     return [tasks[index].name for index in sorted(lost)]
