@@ -31,7 +31,8 @@ _DAYS = re.compile(r"(\d+)-(\d+)(?::(\d+)(?::(\d+))?)?")
 
 
 def parse_duration_s(text: str | float) -> float:
-    """Seconds in `90`, `90s`, `15m`, `2h`, `1d`, `5:00`, `12:00:00`, `1-12`, `1-12:00` or `1-12:00:00`.
+    """Seconds in `90`, `90s`, `15m`, `2h`, `1d`, `5:00`, `12:00:00`, `1-12`, `1-12:00` or
+    `1-12:00:00`.
 
     Raises SettingsError where it is none of these, or not above 0.
     """

@@ -17,25 +17,25 @@ TOP_MOST = 25
 IMPORTS_MOST = 100
 MODULE_LINES_MOST = 450
 LONG_MODULES: dict[str, int] = {
-    "executors/dask/executor.py": 452,
-    "executors/ray/executor.py": 469,
-    "planning/plan.py": 619,
+    "executors/dask/executor.py": 455,
+    "executors/ray/executor.py": 470,
+    "planning/plan.py": 623,
     "report/run.py": 494,
     "report/views.py": 484,
-    "runner/lanes/lane.py": 978,
-    "runner/lease.py": 556,
+    "runner/lanes/lane.py": 980,
+    "runner/lease.py": 564,
     "store/backends/fsspec.py": 487,
     "store/backends/s3.py": 576,
 }
 CLASS_LINES_MOST = 300
 LONG_CLASSES: dict[str, int] = {
-    "history/history.py: History": 379,
-    "runner/lanes/lane.py: _Lane": 623,
+    "history/history.py: History": 377,
+    "runner/lanes/lane.py: _Lane": 625,
     "runner/loop.py: Runner": 311,
     "store/backends/s3.py: S3Backend": 385,
     "store/remote.py: RemoteStore": 323,
 }
-ANY_DICTS_MOST = 98  # the aim is 40
+ANY_DICTS_MOST = 96  # the aim is 40
 
 
 @functools.cache

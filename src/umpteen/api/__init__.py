@@ -55,10 +55,11 @@ def run(
 
     job: a Job, a Task, a list of tasks, the path of a job file, or a command; values: of the
     command's placeholders, by name. executor: where it runs, as in a job file, such as
-    `{"dask": {"scheduler_address": "tcp://…"}}`. timeout (`90` is seconds, `"15m"`), memory (`"4G"`), retries,
-    cpus and gpus are those of every task. only: an expression for the tasks that have their turn;
-    rerun: as the flag. verify: whether what is done has to have what it left, too. A task that fails raises nothing: look at `ok`. Raises InputError and
-    SettingsError for what cannot be, StoreError where results cannot be written.
+    `{"dask": {"scheduler_address": "tcp://…"}}`. timeout (`90` is seconds, `"15m"`), memory
+    (`"4G"`), retries, cpus and gpus are those of every task. only: an expression for the tasks that
+    have their turn; rerun: as the flag. verify: whether what is done has to have what it left, too.
+    A task that fails raises nothing: look at `ok`. Raises InputError and SettingsError for what
+    cannot be, StoreError where results cannot be written.
     """
     flags = collect_flags(slots, results, timeout, memory, retries, cpus, gpus)
     flags.update(choose_executor(executor))

@@ -1,4 +1,6 @@
-"""A job that was submitted, as an object: how it stands, its tasks, and what can be done with it."""
+"""A job that was submitted, as an object: how it stands, its tasks,
+and what can be done with it.
+"""
 
 from __future__ import annotations
 

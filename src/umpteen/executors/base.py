@@ -61,10 +61,10 @@ class BatchRequest(NamedTuple):
 class SubmitRequest(NamedTuple):
     """What an executor is given in one go.
 
-    store: that the batches are in. slots: tasks at once in a batch, 0 for one that a worker's slot runs.
-    mark: a word that no other hand-in has. earlier: the handles of batches, handed in before,
-    that some of these are after. environment: what the runner is to find in its own, and tasks
-    are not.
+    store: that the batches are in. slots: tasks at once in a batch, 0 for one that a worker's slot
+    runs. mark: a word that no other hand-in has. earlier: the handles of batches, handed in before,
+    that some of these are after. environment: what the runner is to find in its own, and tasks are
+    not.
     """
 
     store: Identity
@@ -125,7 +125,9 @@ class Executor(abc.ABC):
         """
 
     def cancel(self, handles: Sequence[str]) -> None:
-        """Have nothing begin of batches that are cancelled as a whole, and hasten those that have."""
+        """Have nothing begin of batches that are cancelled as a whole,
+        and hasten those that have.
+        """
         self.hasten(handles)
 
     def count_workers(self, slots: int, cpus: int = 1) -> int:

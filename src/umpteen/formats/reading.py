@@ -69,10 +69,10 @@ def read_job(
     """The job that the arguments of `umpteen run` describe.
 
     arguments: a job file, a run file and a tasks file, `-`, or a command with `key=values`.
-    tables: files of rows for the command, one after the other. flags: by the names of settings.DEFAULTS, and
-    `timeout_s`, `env`, `cwd`, and `retries`, `cpus`, `memory`, `gpus` and `output_limit` as
-    Terms has them, for all tasks. may_be_empty: a batch file may have no runs, as a program may
-    have made it that found nothing to do. Raises InputError.
+    tables: files of rows for the command, one after the other. flags: by the names of
+    settings.DEFAULTS, and `timeout_s`, `env`, `cwd`, and `retries`, `cpus`, `memory`, `gpus` and
+    `output_limit` as Terms has them, for all tasks. may_be_empty: a batch file may have no runs, as
+    a program may have made it that found nothing to do. Raises InputError.
     """
     task_flags = {key: flag.value for key, flag in flags.items() if key not in DEFAULTS}
     _check_arguments(arguments)

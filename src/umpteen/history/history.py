@@ -73,7 +73,8 @@ class History:
 
     states: by task index, the number of its state in STATES; `waiting` too where a runner is
     at it. stale: tasks that changed while a batch had their former self, whose outcome does
-    not count. cancelled_upto: the number of the last batch that was cancelled. samples: durations of tasks that ended lately, seconds.
+    not count. cancelled_upto: the number of the last batch that was cancelled. samples: durations
+    of tasks that ended lately, seconds.
     """
 
     def __init__(self, store: Store) -> None:

@@ -32,8 +32,8 @@ class Settings(msgspec.Struct, frozen=True):
     each template that go first; max_failures: after so many nothing more starts; 0: neither.
     fail_fast: nor does anything go on then. file_syncs: (folder here, where it is to be on a
     machine) of each that is synced; synced: (digest, where it is to be, else where it was here if
-    there is to be a way to it from there) once it is in the store. submitted_from: the folder where relative paths
-    of commands begin.
+    there is to be a way to it from there) once it is in the store. submitted_from: the folder where
+    relative paths of commands begin.
     """
 
     slots: int

@@ -69,12 +69,13 @@ class Plan(msgspec.Struct):
 
     to_run: indices in order. why: how many of them are `new`, `unfinished`, `changed`, `succeeded`,
     `gone` (their outputs are), `code` (done with other code than is synced now),
-    `behind`, `failed`, `timed_out`, `cancelled`, `skipped`, or `needed` by others. updates: tasks of which what counts for no
-    digest changed. restored: tasks that were dropped and are as they were. again: lost batches that go in as they are. closed: batches that
-    must never start again. running: tasks that a living batch has. done: tasks left alone.
-    behind: tasks that succeeded before what they are after did and run again, each with one that
-    it is after; left_behind: those of them that are left alone; left_failed: how many are that
-    did not succeed. other_code: how many of those done were done with other code.
+    `behind`, `failed`, `timed_out`, `cancelled`, `skipped`, or `needed` by others. updates: tasks
+    of which what counts for no digest changed. restored: tasks that were dropped and are as they
+    were. again: lost batches that go in as they are. closed: batches that must never start again.
+    running: tasks that a living batch has. done: tasks left alone. behind: tasks that succeeded
+    before what they are after did and run again, each with one that it is after; left_behind: those
+    of them that are left alone; left_failed: how many are that did not succeed. other_code: how
+    many of those done were done with other code.
     """
 
     job: Job
@@ -174,7 +175,8 @@ def build_plan(
     )
     return Plan(
         job=job, added=found.added, changes=found.changes, updates=found.updates,
-        dropped=dropped, restored=found.restored, to_run=to_run, why=why, again=again, closed=closed, running=running,
+        dropped=dropped, restored=found.restored, to_run=to_run, why=why, again=again,
+        closed=closed, running=running,
         done=chosen.done, behind=behind, left_behind=left,
         left_failed=chosen.left_failed, other_code=chosen.count_other_code(indices, to_run),
         is_plain=found.is_plain,
@@ -303,7 +305,9 @@ class _Additions:
         return self._is_chosen(position) or (self.follow and position in reached)
 
     def _list_needed(self, runs: set[int], behind: Collection[int] = ()) -> set[int]:
-        """What these are after that has come to no end, or is behind itself, and is not one of them."""
+        """What these are after that has come to no end, or is behind itself,
+        and is not one of them.
+        """
         needed: set[int] = set()
         stale = behind if "behind" in self.judge.wanted else ()
         seen = {FREE}  # barriers, each of which may have ten thousand tasks behind it

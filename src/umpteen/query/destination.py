@@ -1,4 +1,5 @@
-"""The folder that copies come to: nothing outside it is touched, and nothing in it that is not ours.
+"""The folder that copies come to: nothing outside it is touched, and nothing in it that is not
+ours.
 
 A copy is made in a folder of its own there, and takes its place when it is whole. Its time is that
 of the task's end: by that a later call knows what has come before, and what somebody made or
@@ -90,7 +91,9 @@ class Destination:
         return os.path.join(self.folder, self._making, str(number))
 
     def find(self, key: str) -> os.stat_result | None:
-        """What is at a place; None where nothing is. Raises NotPlainError and NotADirectoryError."""
+        """What is at a place; None where nothing is.
+        Raises NotPlainError and NotADirectoryError.
+        """
         try:
             with folder_of(self.folder, key) as (folder, name):
                 return os.lstat(name, dir_fd=folder)

@@ -50,10 +50,12 @@ class JobStatus(msgspec.Struct, frozen=True):
     """One look at a job.
 
     state: `running`, `succeeded`, `failed` (some tasks did not succeed), `empty` (it has none),
-    `unfinished` (nobody is at it), `removing` (a removal of it was cut short, or goes on) or `unknown` (only another machine
-    can tell, which `collect` finds out within 60 s, or an executor that was not asked or is silent).
-    In a list of jobs also `unreachable` (no answer), `unreadable` or `damaged`; `trouble` says why. counts: by state, `running` among them. seconds: of work, all tasks
-    together. slots: tasks at once, 0 where nobody knows. left_s: a range for what is left. rate: tasks that end in a second. started_s and last_end_s: since 1970.
+    `unfinished` (nobody is at it), `removing` (a removal of it was cut short, or goes on) or
+    `unknown` (only another machine can tell, which `collect` finds out within 60 s, or an executor
+    that was not asked or is silent). In a list of jobs also `unreachable` (no answer), `unreadable`
+    or `damaged`; `trouble` says why. counts: by state, `running` among them. seconds: of work, all
+    tasks together. slots: tasks at once, 0 where nobody knows. left_s: a range for what is left.
+    rate: tasks that end in a second. started_s and last_end_s: since 1970.
     """
 
     name: str

@@ -71,9 +71,10 @@ class Why(msgspec.Struct, frozen=True):
     that came to their end first. lacks: what it needs and this machine does not have. is_alive:
     whether somebody is at its batch. behind: how many tasks were skipped because of it. missing:
     where a file was looked for that it should have left. instead: what to write for that in
-    `expect`, where it is among its results. death: why its runner is no more. newer: a task that it is after and that came to its end
-    since it succeeded, or is itself behind such a one (`is_newer_behind`). code: digests of what
-    was synced for its batch; code_since: of what was synced after that, where it is not the same.
+    `expect`, where it is among its results. death: why its runner is no more. newer: a task that it
+    is after and that came to its end since it succeeded, or is itself behind such a one
+    (`is_newer_behind`). code: digests of what was synced for its batch; code_since: of what was
+    synced after that, where it is not the same.
     """
 
     job: str

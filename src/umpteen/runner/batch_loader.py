@@ -85,7 +85,9 @@ class BatchLoader:
         return opening.take()
 
     def _read(self, ordinal: int, name: str) -> Opened:
-        """All that opening a batch asks of the store; raises StoreError, and can be called again."""
+        """All that opening a batch asks of the store; raises StoreError,
+        and can be called again.
+        """
         if self.is_far:
             key = batch_key(name)
             self.store.fetch(key, self.lanes.folder.path(key))
@@ -162,6 +164,7 @@ def _refuse_lost(batch: ActiveBatch) -> None:
         return
     raise StoreError(
         f"the folder that the job was handed in from, {view.submitted_from}, is not there",
-        "run the job file in the folder where it is now, bring that along with --sync, or give a cwd",
+        "run the job file in the folder where it is now, bring that along with --sync, or give a "
+        "cwd",
         damaged=True,  # as it will not come by itself
     )

@@ -2,7 +2,8 @@
 
 Dask and Ray carry this file as text, with the runner as a zip file, so that a worker needs
 nothing of umpteen and only text crosses. It imports the standard library of Python 3.9 alone,
-and nothing of this package. Two last lines are put below it that set DIGEST and RUNNER, the zip file in base64.
+and nothing of this package. Two last lines are put below it that set DIGEST and RUNNER, the zip
+file in base64.
 """
 
 from __future__ import annotations

@@ -236,7 +236,9 @@ class Lease:
         return target
 
     def remove(self) -> None:
-        """Give the lease up; its folder goes with it, or is forgotten later if it has to be kept."""
+        """Give the lease up; its folder goes with it,
+        or is forgotten later if it has to be kept.
+        """
         if os.path.exists(os.path.join(self.folder, _REFUSED)):
             shutil.rmtree(self.spool, ignore_errors=True)
             _mark_cleared(self.folder)
@@ -267,7 +269,9 @@ def _reserve(path: str, size: int) -> None:
 
 
 def _parse_slots(table: bytes) -> Iterator[SlotEntry]:
-    """The slots that were used: what is about to run has no pid yet, what has ended none any more."""
+    """The slots that were used: what is about to run has no pid yet,
+    what has ended none any more.
+    """
     whole = len(table) - len(table) % _SLOT.size
     for slot, values in enumerate(_SLOT.iter_unpack(table[:whole])):
         ordinal, position, pid, phase, start_ticks, start_s = values
@@ -288,7 +292,9 @@ def _read_slots(folder: str) -> list[SlotEntry]:
 
 
 def is_held(token: str) -> bool | None:
-    """Whether somebody holds the lock of that runner (or keeper); None where no such lease is known."""
+    """Whether somebody holds the lock of that runner (or keeper);
+    None where no such lease is known.
+    """
     return _is_locked(_find(token))
 
 
@@ -349,7 +355,9 @@ def find_runner(token: str) -> int | None:
 
 
 def find_death(token: str) -> str:
-    """Why a runner of this machine is no more, in its own last words; empty where it said nothing."""
+    """Why a runner of this machine is no more, in its own last words;
+    empty where it said nothing.
+    """
     folder = _find(token)
     if _is_locked(folder):
         return ""

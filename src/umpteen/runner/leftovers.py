@@ -19,7 +19,9 @@ __all__ = ["clear_dead", "remove_scratch"]
 
 
 def clear_dead(store: Identity) -> None:
-    """End what dead runners of a store left running here, and remove what nobody needs of theirs."""
+    """End what dead runners of a store left running here,
+    and remove what nobody needs of theirs.
+    """
 
     def clear(token: str, lease: str) -> None:
         if not os.path.exists(os.path.join(lease, KEPT)):

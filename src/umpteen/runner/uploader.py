@@ -45,8 +45,9 @@ class Upload:
     task's folder. below: the part of that where they belong, empty for the folder itself.
     aside: number and runner of the attempt whose outputs are there, to be moved first.
     is_unsure: whether an attempt that was not recorded may have left some. size: bytes of its
-    files. result: what the sender wants back. problem: why the outputs cannot be kept, whatever the store does;
-    they stay where they are then. partial: what was sent of the same attempt while it ran.
+    files. result: what the sender wants back. problem: why the outputs cannot be kept, whatever the
+    store does; they stay where they are then. partial: what was sent of the same attempt while it
+    ran.
     """
 
     def __init__(

@@ -95,7 +95,9 @@ def remove_job(store: Store, names: Sequence[str]) -> Removed:
 
 
 def _mark(store: Store, stage: str) -> None:
-    """Have the job say what is being removed: `outputs`, or the `rest`, which is not read any more."""
+    """Have the job say what is being removed: `outputs`, or the `rest`,
+    which is not read any more.
+    """
     job = read_form(store, JOB, parse_job)
     if job is not None and job.get(REMOVING) != "rest":
         store.replace(JOB, json.dumps({**job, REMOVING: stage}).encode())

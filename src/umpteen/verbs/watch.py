@@ -1,4 +1,6 @@
-"""Watches a job until nobody runs it any more; what a batch left when it ended is submitted again."""
+"""Watches a job until nobody runs it any more;
+what a batch left when it ended is submitted again.
+"""
 
 from __future__ import annotations
 

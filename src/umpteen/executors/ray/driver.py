@@ -104,7 +104,9 @@ class _Window:
         return self.count - min(self.waiting.values(), default=self.count) < most
 
     def _pass_over(self, workers: int) -> None:
-        """Where a worker is free, the first that waits is with one that hangs, and counts no more."""
+        """Where a worker is free, the first that waits is with one that hangs,
+        and counts no more.
+        """
         if self.waiting and len(self.busy) < max(workers, self.most_busy, 1):
             del self.waiting[min(self.waiting, key=self.waiting.__getitem__)]
         self.most_busy = max(self.most_busy, len(self.busy))
@@ -220,7 +222,9 @@ class Owner:
         return True
 
     async def hear(self, batch: str) -> bool:
-        """Told to a worker: True when its runner is to look at the cancel mark, False at the end."""
+        """Told to a worker: True when its runner is to look at the cancel mark,
+        False at the end.
+        """
         await self.calls[batch].wait()
         self.calls[batch].clear()
         return batch not in self.answers

@@ -91,7 +91,8 @@ def _build_hand_in(load: SubmitRequest, options: Mapping[str, Any], workers: int
 
 
 class RayExecutor(EngineExecutor):
-    """Hands batches to the Ray cluster at `address`, else at RAY_ADDRESS, else that of this machine.
+    """Hands batches to the Ray cluster at `address`, else at RAY_ADDRESS, else that of this
+    machine.
 
     `num_cpus` and `resources` are what a batch takes beside what its tasks say; `runtime_env` is
     Ray's; `worker_timeout` how long machines that have room are waited for.

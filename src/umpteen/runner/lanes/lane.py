@@ -418,7 +418,9 @@ class _Lane:
         task.is_prepared = True
 
     def _make_above(self, top: str, folder: str) -> None:
-        """Make the folder of tasks' folders, or find that it is ours, and the way to it below `top`."""
+        """Make the folder of tasks' folders, or find that it is ours,
+        and the way to it below `top`.
+        """
         if top == self.setup.store.address and tell_loss(top, self.setup.place):
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), top)  # none is made anew
         os.makedirs(top, exist_ok=True)

@@ -1,4 +1,6 @@
-"""The folder of a split: chunks and recipe, made beside those of an earlier split, then put there."""
+"""The folder of a split: chunks and recipe, made beside those of an earlier split,
+then put there.
+"""
 
 from __future__ import annotations
 
