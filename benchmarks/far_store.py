@@ -140,7 +140,7 @@ def main() -> None:
         lines = [
             *render_table(head, rows),
             "",
-            "Each task has three files (stdout, stderr, status_code), so three requests are the least.",
+            "Each task has three files (stdout, stderr, status_code): three requests at least.",
             "",
             *render_table(["on S3, not delayed", "tasks", "time", "requests"], done),
         ]

@@ -2,8 +2,8 @@
 
     python -m benchmarks.handing_in FILE [--results ADDRESS]
 
-The store is `umpteen-results/NAME` in the current folder, if no other is named. The handles are those of a runner
-on this machine that has ended.
+The store is `umpteen-results/NAME` in the current folder, if no other is named. The handles are
+those of a runner on this machine that has ended.
 """
 
 from __future__ import annotations

@@ -249,7 +249,8 @@ def main() -> None:
         "all. Width and errors are medians, as parts of the truth; the middle is the geometric "
         "one.\n"
         f"- With {max(SLOTS)} slots and {max(sizes):,} tasks one look takes "
-        f"{took[len(took) // 2]:.1f} ms, the slowest in twenty {took[len(took) * 19 // 20]:.1f} ms of processor time."
+        f"{took[len(took) // 2]:.1f} ms, the slowest in twenty "
+        f"{took[len(took) * 19 // 20]:.1f} ms of processor time."
     )
     with open_scratch(options, "time-left") as scratch:
         lines = [*render_table(head, rows), "", *render_sizes(looks), "", notes]

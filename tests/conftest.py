@@ -1,4 +1,4 @@
-"""Small fixtures only. Tests of the packages run first, then contracts: the quick ones speak first."""
+"""Small fixtures only. Tests of the packages run first, then contracts: the quick ones first."""
 
 from __future__ import annotations
 

@@ -221,7 +221,8 @@ OUTCOMES = "'after' must be succeeded, any or failed"
         ("after: [[train]]", "task 't': the names in 'after' must be text or a number, not a list",
          ""),
         ("after: ['']", "task 't': 'after' has an empty name", "the name of a task"),
-        ('after: "a\\0"', "task 't': the names in 'after': a NUL character cannot be passed on", ""),
+        ('after: "a\\0"', "task 't': the names in 'after': a NUL character cannot be passed on",
+         ""),
     ],
 )  # fmt: skip
 def test_after_that_cannot_be_names_its_line(

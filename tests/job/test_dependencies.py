@@ -188,7 +188,8 @@ def test_graph_cycle_leaves_out_what_only_leads_to_it() -> None:
 def test_graph_cycle_through_a_shared_barrier_is_named_in_order() -> None:
     # `start` and `c` share a barrier, so the walk comes back to that and not to a task.
     tasks = [
-        make("start", "a", "end"), make("a", "b"), make("b", "c"), make("c", "a", "end"), make("end")
+        make("start", "a", "end"), make("a", "b"), make("b", "c"), make("c", "a", "end"),
+        make("end"),
     ]  # fmt: skip
     assert cycle_of(*tasks) == "c after a after b after c"
 
@@ -268,7 +269,8 @@ def test_graph_order_brings_what_is_needed_just_before() -> None:
 
 def test_graph_order_keeps_chains_together_by_priority() -> None:
     tasks = [
-        make("a1"), make("a2", "a1"), make("b1"), make("b2", "b1", priority=5), make("c", priority=1)
+        make("a1"), make("a2", "a1"), make("b1"), make("b2", "b1", priority=5),
+        make("c", priority=1),
     ]  # fmt: skip
     assert order_of(build(*tasks), *tasks) == ["b1", "b2", "c", "a1", "a2"]
 

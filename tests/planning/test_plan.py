@@ -241,7 +241,7 @@ def test_plan_equal_source_is_not_compared_task_by_task(store: DirectoryStore) -
     assert (list(plan.to_run), plan.changes) == ([1], [])
 
 
-# --- batches ----------------------------------------------------------------------------------------
+# --- batches ----------------------------------------------------------------------------------
 
 
 def decode(plan: Plan, first: int = 1, **more: Any) -> list[dict[str, Any]]:
@@ -299,7 +299,7 @@ def test_task_lines_say_what_was_added_changed_and_dropped(store: DirectoryStore
     }  # fmt: skip
 
 
-# --- tasks that wait for others ---------------------------------------------------------------------
+# --- tasks that wait for others ---------------------------------------------------------------
 
 
 def after(name: str, *others: str, outcome: str = "succeeded", command: str = "x") -> Task:
@@ -395,7 +395,8 @@ def test_batch_waits_for_the_batch_of_a_task_that_runs(store: DirectoryStore) ->
     [
         ("succeeded", "S", True), ("succeeded", "F", False), ("succeeded", "K", False),
         ("any", "S", True), ("any", "F", True), ("any", "K", True),
-        ("failed", "S", False), ("failed", "F", True), ("failed", "C", True), ("failed", "K", False),
+        ("failed", "S", False), ("failed", "F", True), ("failed", "C", True),
+        ("failed", "K", False),
     ],
 )  # fmt: skip
 def test_batch_needs_no_barrier_for_what_has_ended(
@@ -477,7 +478,7 @@ def test_plan_ten_thousand_after_ten_thousand_is_fast(
     assert took_s < 10, "one by one these are 10⁸ edges, and a minute"
 
 
-# --- what others need --------------------------------------------------------------------------------
+# --- what others need -------------------------------------------------------------------------
 
 
 CHAIN = [Task("x", "prep"), after("mid", "prep"), after("end", "mid"), Task("x", "other")]
@@ -533,7 +534,7 @@ def test_plan_of_chosen_tasks_brings_a_changed_one_that_succeeded_before(
     assert names_of(plan) == ["prep", "mid"]
 
 
-# --- what is behind ----------------------------------------------------------------------------------
+# --- what is behind ---------------------------------------------------------------------------
 
 
 STEPS = [Task("x", "a1"), Task("x", "a2"), after("b1", "a1"), after("last", "b*", "a2")]
@@ -752,7 +753,7 @@ def test_plan_of_a_hundred_thousand_done_in_two_hand_ins_is_fast(store: Director
     assert time.process_time() - began_s < 5
 
 
-# --- what changes nothing that ran ---------------------------------------------------------------------
+# --- what changes nothing that ran ------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -784,7 +785,7 @@ def test_task_lines_have_updates(store: DirectoryStore) -> None:
     }  # fmt: skip
 
 
-# --- batches that were lost ------------------------------------------------------------------------------
+# --- batches that were lost -------------------------------------------------------------------
 
 
 def test_plan_lost_batch_of_tasks_that_wait_is_closed(store: DirectoryStore) -> None:
@@ -818,7 +819,7 @@ def test_plan_lost_batch_with_other_limits_is_closed(
     assert (plan.again, plan.closed, list(plan.to_run)) == ([], ["1"], [0])
 
 
-# --- what tasks have beside their commands -----------------------------------------------------------------
+# --- what tasks have beside their commands ----------------------------------------------------
 
 
 def test_batch_has_terms_that_a_runner_needs_and_no_others(store: DirectoryStore) -> None:

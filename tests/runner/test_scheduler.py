@@ -530,7 +530,7 @@ def test_every_task_of_a_graph_is_given_out_or_unrun_once_and_after_its_own(
     assert scheduler.is_empty
 
 
-# --- tasks that come back ----------------------------------------------------------------------------
+# --- tasks that come back ---------------------------------------------------------------------
 
 
 def test_task_that_comes_back_waits_for_its_time_and_then_goes_first() -> None:
@@ -596,7 +596,7 @@ def test_task_comes_back_alone_to_a_queue_of_plain_ones() -> None:
     assert take(scheduler) == [(0, 0)]
 
 
-# --- dropped -----------------------------------------------------------------------------------------
+# --- dropped ----------------------------------------------------------------------------------
 
 
 def test_dropped_task_is_not_given_out() -> None:

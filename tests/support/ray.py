@@ -34,7 +34,10 @@ def make_python(folder: Path) -> Path:
 
 
 class RayCluster:
-    """`start()` it, in a Python without umpteen if none is given; workers have leases of their own, as on another machine."""
+    """`start()` it, in a Python without umpteen if none is given.
+
+    Workers have leases of their own, as on another machine.
+    """
 
     def __init__(self, environment: dict[str, str], python: Path | None = None) -> None:
         # Sockets are below it, whose paths must be short.

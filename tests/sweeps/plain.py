@@ -65,7 +65,8 @@ def run_point(umpteen: Umpteen, point: Point, tasks: int) -> list[str]:
         if again.returncode != 0:
             status = umpteen("status", "job").stdout
             faults.append(
-                f"the second run ended with {again.returncode}: {again.stderr}{status}{again.stdout}"
+                f"the second run ended with {again.returncode}: "
+                f"{again.stderr}{status}{again.stdout}"
             )
         faults += list_lost(before, store)
         if left := list_processes(umpteen):

@@ -134,7 +134,7 @@ def test_resolve_program_with_a_slash_is_looked_for_in_the_folder(tmp_path: Path
     assert resolve_program("./prog", PATH, "/") is None
 
 
-# --- starting ---------------------------------------------------------------------------------------
+# --- starting ---------------------------------------------------------------------------------
 
 
 @pytest.fixture(params=["direct", "portable"])
@@ -214,7 +214,7 @@ class TestSpawner:
         assert [int(fd) for fd in out.read_text().split() if int(fd) < 10] == [0, 1, 2]
 
 
-# --- hearing of ends -----------------------------------------------------------------------------------
+# --- hearing of ends --------------------------------------------------------------------------
 
 
 def wait_for(watcher: ChildWatcher, pids: set[int], limit_s: float = 10) -> set[int]:
@@ -280,7 +280,7 @@ class TestChildWatcher:
         watcher.reap(pid)
 
 
-# --- looking and ending ----------------------------------------------------------------------------------
+# --- looking and ending -----------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("is_portable")

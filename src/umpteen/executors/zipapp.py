@@ -16,7 +16,8 @@ from typing import NamedTuple
 
 __all__ = ["TRAVELS", "Carrier", "Zipapp", "build_carrier", "build_zipapp"]
 
-# What the runner is made of: standard library alone, Python 3.9. `pyproject.toml` says the same to ruff.
+# What the runner is made of: standard library alone, Python 3.9. `pyproject.toml` says the same to
+# ruff.
 TRAVELS = ("errors", "_version", "model", "store", "system", "runner")
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))

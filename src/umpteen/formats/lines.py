@@ -78,7 +78,9 @@ def _refuse_table(source: Source, commands: Sequence[str]) -> None:
 
 
 def _join_lines(text: str) -> Iterator[tuple[int, str]]:
-    """Each command with its first line's number; what ends in a backslash goes on, as in a shell."""
+    """Each command with its first line's number; what ends in a backslash goes on,
+    as in a shell.
+    """
     parts: list[str] = []
     begin = 0
     for number, line in enumerate(text.split("\n"), 1):

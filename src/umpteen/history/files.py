@@ -208,7 +208,9 @@ class SubmittedFiles:
 
     @contextlib.contextmanager
     def reading(self, key: str) -> Iterator[None]:
-        """A file that has not the form it must have is damaged: StoreError in place of FormError."""
+        """A file that has not the form it must have is damaged: StoreError
+        in place of FormError.
+        """
         try:
             yield
         except FormError as error:

@@ -32,7 +32,9 @@ def shell_command(command: str | Sequence[str]) -> str:
 
 
 def write_verb(verb: str, *names: str, flags: str = "") -> str:
-    """What to type: `umpteen logs job 3 --stderr`, that works whatever jobs and tasks are called."""
+    """What to type: `umpteen logs job 3 --stderr`,
+    that works whatever jobs and tasks are called.
+    """
     parts = ["umpteen", verb, shlex.join(names), flags]
     if any(name.startswith("-") for name in names):
         parts = ["umpteen", verb, flags, "--", shlex.join(names)]

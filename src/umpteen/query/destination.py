@@ -91,7 +91,9 @@ class Destination:
         return os.path.join(self.folder, self._making, str(number))
 
     def find(self, key: str) -> os.stat_result | None:
-        """What is at a place; None where nothing is. Raises NotPlainError and NotADirectoryError."""
+        """What is at a place; None where nothing is.
+        Raises NotPlainError and NotADirectoryError.
+        """
         try:
             with folder_of(self.folder, key) as (folder, name):
                 return os.lstat(name, dir_fd=folder)

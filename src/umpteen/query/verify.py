@@ -98,8 +98,8 @@ def verify(
 ) -> list[int]:
     """Have each task count for what is in its folder, where that is not what is recorded.
 
-    living: batches that somebody is at, whose tasks are left alone until they have ended. tasks: all
-    of the job's, where these were read before. The indices of those that were done and are not.
+    living: batches that somebody is at, whose tasks are left alone until they have ended. tasks:
+    all of the job's, where these were read before. The indices of those that were done and are not.
     Raises StoreError and SettingsError.
     """
     tasks = history.read_tasks() if tasks is None else tasks

@@ -28,7 +28,8 @@ _SHOWN_BLOCKERS = 3
 def render_why(why: Why, job: str = "", width: int = 0) -> list[str]:
     """How a task stands, in sentences, with what to type; then its attempts, if several.
 
-    job: what to type for its job, where not its name. width: of the terminal, for which the sentence is broken.
+    job: what to type for its job, where not its name. width: of the terminal, for which the
+    sentence is broken.
     """
     said = _say_state(why)
     sentence = textwrap.wrap(said, width, break_on_hyphens=False) if width else [said]

@@ -150,6 +150,7 @@ def _refuse_lost(batch: ActiveBatch) -> None:
         return
     raise StoreError(
         f"the folder that the job was handed in from, {view.submitted_from}, is not there",
-        "run the job file in the folder where it is now, bring that along with --sync, or give a cwd",
+        "run the job file in the folder where it is now, bring that along with --sync, or give a "
+        "cwd",
         damaged=True,  # as it will not come by itself
     )

@@ -197,7 +197,9 @@ class Lease:
         return target
 
     def remove(self) -> None:
-        """Give the lease up; its folder goes with it, or is forgotten later if it has to be kept."""
+        """Give the lease up; its folder goes with it,
+        or is forgotten later if it has to be kept.
+        """
         if os.path.exists(os.path.join(self.folder, _REFUSED)):
             shutil.rmtree(self.spool, ignore_errors=True)
             LeaseFolder(os.path.basename(self.folder), self.folder).mark_cleared()
@@ -219,7 +221,9 @@ def _reserve(path: str, size: int) -> None:
 
 
 def _parse_slots(table: bytes) -> Iterator[SlotEntry]:
-    """The slots that were used: what is about to run has no pid yet, what has ended none any more."""
+    """The slots that were used: what is about to run has no pid yet,
+    what has ended none any more.
+    """
     whole = len(table) - len(table) % _SLOT.size
     for slot, values in enumerate(_SLOT.iter_unpack(table[:whole])):
         ordinal, position, pid, phase, start_ticks, start_s = values

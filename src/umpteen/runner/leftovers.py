@@ -134,7 +134,9 @@ def _forget_old() -> None:
 
 
 def clear_dead(store: Identity) -> None:
-    """End what dead runners of a store left running here, and remove what nobody needs of theirs."""
+    """End what dead runners of a store left running here,
+    and remove what nobody needs of theirs.
+    """
 
     def clear(lease: LeaseFolder) -> None:
         if not os.path.exists(os.path.join(lease.path, KEPT)):

@@ -71,7 +71,8 @@ def parse_address(address: str) -> str:
         rest = address[torn.end() :]
         raise SettingsError(
             f"the address {address!r} has no '//' behind '{torn[1]}:'",
-            f"write {torn[1]}://{'/' if torn[1] == 'file' else ''}{rest}, or ./{address} for a folder",
+            f"write {torn[1]}://{'/' if torn[1] == 'file' else ''}{rest}, or ./{address} for a "
+            f"folder",
         )
     if not scheme and "://" in address and not address.startswith(_FOLDERS):
         raise SettingsError(
@@ -105,7 +106,9 @@ def check_job_address(address: str) -> None:
 
 
 def make_absolute(path: str) -> str:
-    """The path from the root. Raises SettingsError for one of a folder that is not there any more."""
+    """The path from the root. Raises SettingsError for one of a folder
+    that is not there any more.
+    """
     return os.path.abspath(path if os.path.isabs(path) else os.path.join(working_folder(), path))
 
 

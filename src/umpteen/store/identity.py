@@ -48,7 +48,9 @@ class Identity(NamedTuple):
     place: str = ""
 
     def fits(self, told: Mapping[str, Any]) -> bool:
-        """Whether what a lease says of its store is of this one; older ones know its address alone."""
+        """Whether what a lease says of its store is of this one;
+        older ones know its address alone.
+        """
         if told.get("address") == self.address:
             return True
         if self.id and told.get("id") and told["id"] != self.id:

@@ -92,7 +92,9 @@ def parse_start(line: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def parse_end(line: dict[str, Any], below: int = MOST_TASKS) -> dict[str, Any] | None:
-    """The last line of a start; None for any other line. below: more than the index of each task."""
+    """The last line of a start; None for any other line.
+    below: more than the index of each task.
+    """
     if line.get("event") != "end":
         return None
     try:

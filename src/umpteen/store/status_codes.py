@@ -77,7 +77,9 @@ def judge(state: int, record: Record | None, left: Left) -> int | None:
 
 
 def has_left(record: Record) -> bool:
-    """Whether an attempt left a status file: it came to its end by itself, or was ended for good."""
+    """Whether an attempt left a status file: it came to its end by itself,
+    or was ended for good.
+    """
     is_over = record.signal is not None or record.exit_code is not None
     return is_over and record.state != TaskState.WAITING.value
 

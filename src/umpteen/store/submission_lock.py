@@ -174,7 +174,9 @@ class OwnFiles:
             self.store.delete(name(self.mark))
 
     def put_as_before(self) -> None:
-        """Put them by their plain names, too, for older versions: since we handed in, these are ours."""
+        """Put them by their plain names, too, for older versions: since we handed in,
+        these are ours.
+        """
         for name, build in self._marked:
             self.store.replace(name(""), build())
 

@@ -89,7 +89,9 @@ def folder_of(top: str, key: str, *, make: bool = False) -> Iterator[tuple[int, 
 
 @contextlib.contextmanager
 def folder_below(top: str, folder: str, *, make: bool = False) -> Iterator[int]:
-    """A folder below another, open; the other one itself for an empty path. Raises as `folder_of`."""
+    """A folder below another, open; the other one itself for an empty path.
+    Raises as `folder_of`.
+    """
     parts = check_key(folder) if folder else []
     if make:
         os.makedirs(top, exist_ok=True)

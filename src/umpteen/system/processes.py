@@ -132,7 +132,9 @@ def list_marked(variable: str, value: str, also: Mapping[str, str] | None = None
 
 
 def _read_environment(pid: int) -> list[bytes]:
-    """`NAME=value` of each variable as at the start of a process; nothing where it cannot be read."""
+    """`NAME=value` of each variable as at the start of a process;
+    nothing where it cannot be read.
+    """
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
             return file.read().split(b"\0")

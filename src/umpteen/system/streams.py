@@ -31,7 +31,9 @@ def fill_streams() -> None:
 
 
 def lead_nowhere(number: int) -> None:
-    """Have what is written to a stream from now on end in /dev/null, and nothing be read from it."""
+    """Have what is written to a stream from now on end in /dev/null,
+    and nothing be read from it.
+    """
     null = os.open(os.devnull, os.O_RDWR)
     if null != number:
         os.dup2(null, number)

@@ -80,7 +80,11 @@ FILES = {
     "name of 300": ("job.json", in_json("x" * 300), ["300 bytes are too long"]),
     "name below another": ("job.json", in_json("a/b", "a"), ["in the folder of task 'a'"]),
     "name of ours": ("job.json", in_json(".umpteen/a"), ["umpteen's own"]),
-    "job's name with a slash": ("job.yaml", "name: a/b\ntasks: [{command: a}]", ["line 1", "'a/b'"]),
+    "job's name with a slash": (
+        "job.yaml",
+        "name: a/b\ntasks: [{command: a}]",
+        ["line 1", "'a/b'"],
+    ),
     "results of an unknown scheme": (
         "job.yaml",
         "results: sfpt://lab/{name}\ntasks: [{command: a}]",
@@ -179,10 +183,13 @@ def test_bad_file_shows_a_traceback_only_where_asked(umpteen: Umpteen, flags: li
     assert ("Traceback" in done.stderr) == bool(flags)
 
 
-# --- arguments -------------------------------------------------------------------------------------
+# --- arguments --------------------------------------------------------------------------------
 
 ARGUMENTS = {
-    "missing file": (["run", "jobs.yaml"], ["no such file: 'jobs.yaml'", "did you mean 'job.yaml'"]),
+    "missing file": (
+        ["run", "jobs.yaml"],
+        ["no such file: 'jobs.yaml'", "did you mean 'job.yaml'"],
+    ),
     "missing file elsewhere": (["run", "sub/job.yaml"], ["no such file: 'sub/job.yaml'"]),
     "missing second file": (["run", "job.yaml", "run.yaml"], ["run.yaml"]),
     "directory": (["run", "folder"], ["'folder' is a directory"]),
@@ -282,7 +289,7 @@ def test_bad_batch_file_is_refused(
     expect_nothing_made(umpteen, "batch.json")
 
 
-# --- places that cannot be written -------------------------------------------------------------------
+# --- places that cannot be written ------------------------------------------------------------
 
 
 @pytest.fixture
@@ -376,7 +383,7 @@ def test_bad_results_of_another_job_are_refused(umpteen: Umpteen) -> None:
     expect_refusal(done, "holds the job 'one'", "--name one")
 
 
-# --- full disks ------------------------------------------------------------------------------------------
+# --- full disks -------------------------------------------------------------------------------
 
 
 @pytest.fixture

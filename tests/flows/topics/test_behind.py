@@ -159,7 +159,7 @@ def test_run_says_how_many_that_did_not_succeed_were_left_alone(umpteen: Umpteen
     assert "job: 1 succeeded, 3 failed in" in done.stderr
 
 
-# --- retry ------------------------------------------------------------------------------------------
+# --- retry ------------------------------------------------------------------------------------
 
 
 def test_retry_runs_what_was_left_behind(umpteen: Umpteen) -> None:
@@ -186,7 +186,7 @@ def test_retry_dry_run_says_what_would_run_and_changes_nothing(umpteen: Umpteen)
     assert shown["run"] == {"succeeded": 1, "behind": 2}
 
 
-# --- while others run ---------------------------------------------------------------------------------
+# --- while others run -------------------------------------------------------------------------
 
 
 def test_retry_takes_what_another_run_has_in_hand_when_that_has_ended(umpteen: Umpteen) -> None:

@@ -168,7 +168,7 @@ def test_dependencies_that_cannot_be_are_refused_before_anything_runs(
     assert not umpteen.store().exists()
 
 
-# --- over batches and runners ----------------------------------------------------------------------
+# --- over batches and runners -----------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -307,7 +307,7 @@ def test_runner_gives_up_on_a_batch_that_nobody_runs(umpteen: Umpteen) -> None:
     assert list(store.glob(".umpteen/records/2/*.jsonl"))
 
 
-# --- killed -----------------------------------------------------------------------------------------
+# --- killed -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("number", range(4))

@@ -354,7 +354,7 @@ while not os.path.exists("stop"):
 
 @pytest.fixture
 def hog(umpteen: Umpteen, small_memory: Path) -> Iterator[None]:
-    """A process that leaves 16 of 400 MB, and says so with the file `full`, once `begun` is there."""
+    """A process that leaves 16 of 400 MB, and makes the file `full`, once `begun` is there."""
     umpteen.write("hog.py", HOG)
     script = 'echo $$ > "$0/cgroup.procs"; until [ -e begun ]; do sleep 0.05; done; exec "$@"'
     command = [

@@ -1,4 +1,4 @@
-"""What umpteen prints for you to type works when it is typed, whatever jobs and tasks are called."""
+"""What umpteen prints for you to type works when typed, whatever jobs and tasks are called."""
 
 from __future__ import annotations
 

@@ -74,7 +74,8 @@ def test_status_and_why_pass_over_a_stderr_that_is_no_file(
 
 
 @pytest.mark.parametrize("name", ["job.json", "handed/1.json", "handed/1.handles.json",
-                                  "batches/1.json", "tasks/1.jsonl", "cancel", "records/1/START"])  # fmt: skip
+                                  "batches/1.json", "tasks/1.jsonl", "cancel",
+                                  "records/1/START"])  # fmt: skip
 @pytest.mark.parametrize("verb", [("status",), ("ls",), ("why", "n=1"), ("export",), ("run",)])
 def test_a_store_whose_own_file_is_no_file_never_hangs(
     umpteen: Umpteen, plant: Callable[[Path], None], name: str, verb: tuple[str, ...]

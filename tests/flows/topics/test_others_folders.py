@@ -182,7 +182,8 @@ def test_an_output_that_becomes_a_link_meanwhile_is_not_written_through(
 ) -> None:
     umpteen.write("job.json", json.dumps({
         "output_limit": "1k", "tasks": [{"name": "t", "command":
-            "touch began; until test -e go; do sleep 0.05; done; head -c 5000 /dev/zero"}]}))  # fmt: skip
+            "touch began; until test -e go; do sleep 0.05; done; head -c 5000 /dev/zero",
+        }]}))  # fmt: skip
     umpteen("run", "job.json", "--detach", "-q")
     wait_until((umpteen.folder / "began").exists)
     big = victim / "passwd"

@@ -294,7 +294,10 @@ def test_options_are_neither_stored_nor_shown_nor_given_to_tasks(umpteen: Umptee
 
 
 def test_runner_killed_loses_nothing_and_runs_nothing_twice(place: Place) -> None:
-    command = "echo {n} >> ran.{n}; [ {n} != 12 ] || touch began; [ {n} -lt 12 ] || [ -e go ] || sleep 600"
+    command = (
+        "echo {n} >> ran.{n}; [ {n} != 12 ] || touch began; "
+        "[ {n} -lt 12 ] || [ -e go ] || sleep 600"
+    )
     place.run(command, "n=1..16", "--slots", "2", "--detach", "-q")
     wait_until((place.umpteen.folder / "began").exists)
     for pid in find_runners(place.umpteen):

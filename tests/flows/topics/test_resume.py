@@ -254,7 +254,7 @@ def test_resume_interrupted_joiner_leaves_the_job_running(umpteen: Umpteen) -> N
     assert first.returncode == 0, said
 
 
-# --- interrupted -------------------------------------------------------------------------------------
+# --- interrupted ------------------------------------------------------------------------------
 
 BLOCK = "[ -e go ] && exit 0; sleep 600 & echo $! > pid.{n}; wait"
 
@@ -384,7 +384,7 @@ def test_resume_killed_runner_is_started_again_by_its_watcher(umpteen: Umpteen) 
     assert [r["state"] for r in list_records(umpteen.store())] == ["succeeded"]
 
 
-# --- killed at random ------------------------------------------------------------------------------------
+# --- killed at random -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("number", range(10))

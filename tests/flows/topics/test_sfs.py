@@ -124,8 +124,9 @@ def test_verbs_do_there_what_they_do_in_a_folder(umpteen: Umpteen, sfs: Sfs) -> 
     assert sfs.list() == {}
 
 
-@pytest.mark.parametrize("verb", ["run batch.json", "batch batch.json", "summarize-batch batch.json",
-                                  "split recipe.yaml batch.json c", "status {top}"])  # fmt: skip
+@pytest.mark.parametrize("verb", ["run batch.json", "batch batch.json", "status {top}",
+                                  "summarize-batch batch.json",
+                                  "split recipe.yaml batch.json c"])  # fmt: skip
 def test_without_its_variables_one_error_names_them(umpteen: Umpteen, sfs: Sfs, verb: str) -> None:
     top = write_files(umpteen, sfs)
     words = verb.format(top=top).split()

@@ -47,9 +47,10 @@ def pulled(umpteen: Umpteen) -> Umpteen:
 def test_pull_copies_what_can_be_copied_and_names_the_rest(umpteen: Umpteen) -> None:
     run(
         umpteen,
-        "cd $RESULTS_DIR; mkdir ckpt-1; echo 1 > ckpt-1/w; ln -s ckpt-1 latest; ln -s latest/w best;"
-        " mkdir d; ln -s ../ckpt-1/w d/up; mkfifo p; ln -s /dev/zero zero; ln -s /etc/hostname out;"
-        " ln -s ../stdout above; ln -s nowhere lost; python3 -c 'import socket;"
+        "cd $RESULTS_DIR; mkdir ckpt-1; echo 1 > ckpt-1/w; ln -s ckpt-1 latest;"
+        " ln -s latest/w best; mkdir d; ln -s ../ckpt-1/w d/up; mkfifo p; ln -s /dev/zero zero;"
+        " ln -s /etc/hostname out; ln -s ../stdout above; ln -s nowhere lost;"
+        " python3 -c 'import socket;"
         ' socket.socket(socket.AF_UNIX).bind("s")\'; echo z > z',
     )
     code, told = pull(umpteen)
@@ -70,8 +71,9 @@ def test_pull_copies_what_can_be_copied_and_names_the_rest(umpteen: Umpteen) -> 
     assert (again["files"], again["kept"]) == (told["files"], told["files"])
     said = umpteen("results", "job", "here").stderr.splitlines()
     assert said[1] == (
-        "  left out  6 that lead out of a task's results: n=1/results/above is a link to ../stdout, "
-        "n=1/results/out is a link to /etc/hostname, n=1/results/zero is a link to /dev/zero, "
+        "  left out  6 that lead out of a task's results: "
+        "n=1/results/above is a link to ../stdout, n=1/results/out is a link to "
+        "/etc/hostname, n=1/results/zero is a link to /dev/zero, "
         "and 3 more"
     )
     assert said[2].startswith("  left out  4 that cannot be copied: n=1/results/p is a pipe, ")

@@ -83,7 +83,8 @@ def test_results_that_commands_put_in_their_place_stay_beside_what_they_left(
         "slots: 1\n"
         "tasks:\n"
         "- name: '{x}'\n"
-        "  command: 'cd $OUT/{x}; mkdir results; echo own > results/own; echo {x} > $RESULTS_DIR/f{x}'\n"
+        "  command: 'cd $OUT/{x}; mkdir results; echo own > results/own; "
+        "echo {x} > $RESULTS_DIR/f{x}'\n"
         "  matrix: {x: [a, b]}\n",
     )
     done = umpteen("run", "job.yaml", env={"OUT": str(umpteen.store())})

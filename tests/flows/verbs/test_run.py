@@ -350,7 +350,7 @@ def test_run_plain_lines_say_what_a_person_needs(umpteen: Umpteen) -> None:
     assert "\x1b" not in done.stderr
 
 
-# --- names that break what does not quote ------------------------------------------------------------
+# --- names that break what does not quote -----------------------------------------------------
 
 
 def test_run_in_a_hostile_folder_works(umpteen: Umpteen, hostile_path: Path) -> None:
@@ -387,7 +387,7 @@ def test_run_hostile_values_reach_the_command_whole(umpteen: Umpteen) -> None:
     assert (umpteen.store() / "t/stdout").read_text() == value
 
 
-# --- commands that go wrong ---------------------------------------------------------------------------
+# --- commands that go wrong -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("command", ["no-such-program 1", ["no-such-program", "1"], "no-such >x"])
@@ -456,7 +456,7 @@ def test_run_task_that_spoils_its_own_folders_stops_no_other(
     assert (umpteen.store() / "1/results/c").read_text() == "c\n"
 
 
-# --- outputs, byte for byte ------------------------------------------------------------------------------
+# --- outputs, byte for byte -------------------------------------------------------------------
 
 
 def test_run_output_of_50_mb_is_kept_whole(umpteen: Umpteen) -> None:
@@ -497,7 +497,7 @@ def test_run_record_says_what_the_task_cost(umpteen: Umpteen) -> None:
     assert record["end_s"] - record["start_s"] == pytest.approx(record["seconds"], abs=0.002)
 
 
-# --- what tasks leave behind ------------------------------------------------------------------------------
+# --- what tasks leave behind ------------------------------------------------------------------
 
 
 def is_alive(pid: int) -> bool:

@@ -77,7 +77,7 @@ def write_batch(umpteen: Umpteen, *commands: str, name: str = "batch.json", **mo
 
 
 def split(umpteen: Umpteen, *arguments: str | Path, **more: Any) -> dict[str, Any]:
-    """What a split says that went well; `recipe.yaml`, `batch.json` and `c` where nothing is said."""
+    """What a split says that went well; `recipe.yaml`, `batch.json` and `c` by default."""
     if not arguments or str(arguments[0]).startswith("-"):
         arguments = (write_recipe(umpteen), "batch.json", "c", *arguments)
     done = umpteen("split", *arguments, "--json", **more)
@@ -288,7 +288,8 @@ def test_line_09_outputs_on_s3_are_under_each_run(umpteen: Umpteen, s3: S3) -> N
 
 def test_line_10_nested_results_are_kept(umpteen: Umpteen) -> None:
     write_batch(umpteen, "mkdir -p $SATURN_RUN_LOCAL_RESULTS_DIR/a/b; "
-                "echo 1 > $SATURN_RUN_LOCAL_RESULTS_DIR/a/b/c; pwd > $SATURN_RUN_LOCAL_RESULTS_DIR/d")  # fmt: skip
+                "echo 1 > $SATURN_RUN_LOCAL_RESULTS_DIR/a/b/c; "
+                "pwd > $SATURN_RUN_LOCAL_RESULTS_DIR/d")  # fmt: skip
     split(umpteen)
     umpteen("batch", "c/0.json")
     assert (umpteen.folder / "out/0/results/a/b/c").read_text() == "1\n"
@@ -478,7 +479,8 @@ def test_line_18_old_chunks_go_and_nothing_else(umpteen: Umpteen) -> None:
         umpteen.write(f"c/{name}", "mine")
     split(umpteen, "--batch-size", "10")
     assert {path.name for path in (umpteen.folder / "c").iterdir()} == {
-        "0.json", "1.json", "recipe.yaml", "notes.json", "1a.json", "x1.json", "1.json.bak"}  # fmt: skip
+        "0.json", "1.json", "recipe.yaml", "notes.json", "1a.json", "x1.json", "1.json.bak",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("sync", [("--sync", "code"), ()], ids=["a folder", "the commands alone"])

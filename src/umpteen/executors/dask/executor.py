@@ -83,7 +83,8 @@ class DaskExecutor(EngineExecutor):
         else:
             raise SettingsError(
                 "the executor 'dask' needs scheduler_address or cluster_class",
-                "write executor: {dask: {scheduler_address: tcp://HOST:8786}}, or --scheduler-address",
+                "write executor: {dask: {scheduler_address: tcp://HOST:8786}}, or "
+                "--scheduler-address",
             )
 
     def _find_given(self) -> str:
@@ -115,7 +116,9 @@ class DaskExecutor(EngineExecutor):
         return {batch: str(handle) for batch, handle in handles.items()}
 
     def _refuse_narrow(self, threads: Mapping[str, int], wanted: int, slots: int) -> None:
-        """Raises BackendError where no worker has the cores for a batch, as of a cluster just made."""
+        """Raises BackendError where no worker has the cores for a batch,
+        as of a cluster just made.
+        """
         most = max(threads.values(), default=wanted)
         if wanted > most:
             hint = self.hint_cores(slots, wanted)

@@ -50,7 +50,8 @@ _OWN_RESOURCES = ("CPU", "GPU", "memory", "object_store_memory")
 
 
 class RayExecutor(EngineExecutor):
-    """Hands batches to the Ray cluster at `address`, else at RAY_ADDRESS, else that of this machine.
+    """Hands batches to the Ray cluster at `address`, else at RAY_ADDRESS, else that of this
+    machine.
 
     `num_cpus` and `resources` are what a batch takes beside what its tasks say; `runtime_env` is
     Ray's; `worker_timeout` how long machines that have room are waited for.
