@@ -51,7 +51,7 @@ def say_no_duration(given: str | float) -> str:
 
 
 def read_duration_s(given: str | float) -> float | None:
-    """Seconds in `90`, `90s`, `15m`, `2h`, `1d`, `5:00`, `12:00:00`, `1-12`, `1-12:00` or `1-12:00:00`.
+    """Seconds in `90`, `90s`, `15m`, `2h`, `1d`, `5:00`, `12:00:00`, `1-12` or `1-12:00:00`.
 
     None where it is none of these, or not above 0.
     """

@@ -51,7 +51,7 @@ def build_flags(
     cpus: Any,
     gpus: Any,
 ) -> JobFlags:
-    """What `read_job` takes as flags; the executor as a job file would have it. Raises InputError."""
+    """The flags of `read_job`; the executor as a job file has it. Raises InputError."""
     count = parse_count("slots", slots, 1)
     address = _parse_address(results)
     tasks = TaskFlags(

@@ -152,7 +152,7 @@ class EngineExecutor(Executor):
                 )
 
     def lacks(self, tasks: Sequence[TaskNeeds], slots: int) -> Lack | None:
-        """Cores that no worker has; the engine is asked only where a task says that it needs several."""
+        """Cores that no worker has; the engine is asked only where a task needs several."""
         cpus = [needs.cpus or 1 for needs in tasks]
         wanted = max(cpus, default=1)
         most = self.count_cores(slots) if wanted > 1 else 0

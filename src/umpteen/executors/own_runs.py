@@ -20,7 +20,7 @@ class ExitStatus(NamedTuple):
 
 
 class OwnRuns:
-    """The runs of the newest submission of this process; as it is here, nothing is known of them."""
+    """The runs of the newest submission of this process; here nothing is known of them."""
 
     is_attached = False
     """Whether they end when this process does."""

@@ -6,10 +6,10 @@ nowhere else. Knows nothing of tables or files.
 Of sh's grammar (POSIX 2.2, 2.3, 2.6, 2.7.4) it covers what changes how a value is quoted: words
 without quotes, `\x`, `'…'`, `"…"`, comments, `$name` (a value right behind it is held apart), the
 digits of a redirection, `$(…)` to any depth, and `$((…))`, where numbers and names alone may stand.
-Refused, but for `{name:raw}`, as no quoting is safe there in every shell: `${…}`, backticks, `$'…'`,
-the body of a here-document, and what comes after a `case` in a `$(…)`, whose patterns end in a bracket
-that closes none. Not read, as none of it changes quotes: reserved words, functions, aliases, and
-what only bash or zsh has, such as `[[ … ]]` and `<(…)`.
+Refused, but for `{name:raw}`, as no quoting is safe there in every shell: `${…}`, backticks,
+`$'…'`, the body of a here-document, and what comes after a `case` in a `$(…)`, whose patterns end
+in a bracket that closes none. Not read, as none of it changes quotes: reserved words, functions,
+aliases, and what only bash or zsh has, such as `[[ … ]]` and `<(…)`.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ order, its comments and its very text. Looks at no disk and asks no service.
 Of YAML it edits in place what recipes are made of: a block mapping at the top with a block mapping
 `spec` in it; the values there may be plain, quoted, literal (`|`), folded (`>`), lists or mappings,
 in block or flow style, with comments behind them. What was written is parsed again and compared.
-Where it does not say what it should, as with flow style, anchors or tags at the wrong place, the whole
-is written anew by PyYAML, without its comments.
+Where it does not say what it should, as with flow style, anchors or tags at the wrong place, the
+whole is written anew by PyYAML, without its comments.
 """
 
 from __future__ import annotations

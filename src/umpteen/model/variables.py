@@ -102,7 +102,9 @@ TOOL_VARIABLES = {
     STORE_PATIENCE_S: (
         "Seconds for which results that cannot be written are tried again. Without it: 60."
     ),
-    RESULTS_OPTIONS: "Options of results that are in no folder, as JSON, where no job file says them.",
+    RESULTS_OPTIONS: (
+        "Options of results that are in no folder, as JSON, where no job file says them."
+    ),
     RUNNER: "Set by umpteen for its runners, replacing what was there.",
     RAY_ADDRESS: (
         "The Ray cluster that `--executor ray` uses where no address is given: "

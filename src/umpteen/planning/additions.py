@@ -119,7 +119,7 @@ class Additions:
         return self._is_chosen(position) or (self.follow and position in reached)
 
     def _list_needed(self, runs: set[int], behind: Collection[int] = ()) -> set[int]:
-        """What these are after that has come to no end, or is behind itself, and is not one of them."""
+        """What these are after that has not ended, or is behind itself, and is not of them."""
         needed: set[int] = set()
         stale = behind if "behind" in self.chooser.wanted else ()
         seen = {FREE}  # barriers, each of which may have ten thousand tasks behind it

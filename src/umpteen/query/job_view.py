@@ -75,7 +75,7 @@ class JobView:
         return read_status(self.history, self._executors)
 
     def read_gone(self) -> list[str]:
-        """Names of tasks that are done but have not what they left; these count as open from now."""
+        """Names of tasks that are done but lost what they left; these count as open from now."""
         return read_gone(self.history, self._executors)
 
     # --- its tasks ----------------------------------------------------------------------
@@ -85,7 +85,7 @@ class JobView:
         return find_task(self.history, wanted)
 
     def find_names(self, names: Sequence[str], tasks: Sequence[str]) -> Iterator[str]:
-        """Of the tasks given by name, pattern or index. Raises InputError where one is not there."""
+        """Of the tasks given by name, pattern or index. Raises InputError where there is none."""
         return find_names(self.history, names, tasks)
 
     def state_of(self, index: int) -> str:

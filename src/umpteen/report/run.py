@@ -1,4 +1,4 @@
-"""What `run` and the verbs that watch say as lines of text: first, while it runs, and at the end."""
+"""What verbs that watch say as lines of text: first, while the job runs, and at the end."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ class BatchLoader:
         return opening.take()
 
     def _read(self, ordinal: int, name: str) -> Opened:
-        """All that opening a batch asks of the store; raises StoreError, and can be called again."""
+        """All that opening a batch reads; raises StoreError, and can be called again."""
         if self._is_far:
             key = batch_key(name)
             self._store.fetch(key, self._lanes.folder.path(key))

@@ -75,7 +75,7 @@ class Opener:
         self.recovery = Recovery(identity, store, here, take_over=take_over)
         # By task index, what dead runners of this machine could not record.
         self._kept = kept or {}
-        # By batch, the records file that was begun: opening may fail after that, and be tried again.
+        # By batch, the records file that was begun: opening may fail later, and be tried again.
         self._begun: dict[str, tuple[RecordsKey, Appender]] = {}
 
     def open(self, batch: str) -> ActiveBatch | None:

@@ -399,7 +399,7 @@ def read_last_slots(token: str, batch: str, *, ended: bool = False) -> set[int]:
 
 
 def find_death(token: str) -> str:
-    """Why a runner of this machine is no more, in its own last words; empty where it said nothing."""
+    """Why a runner of this machine has ended, in its last words; empty where it left none."""
     lease = find_folder(token)
     if lease.is_held():
         return ""

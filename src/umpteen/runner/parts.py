@@ -94,8 +94,8 @@ def build_parts(
         work.batches, batch_loader, batches, completions, cancellation, uploads, lanes
     )
     return RunnerParts(
-        work, token, lease, signals, complaints, store, lanes, recorder, heartbeat, batches, uploads,
-        cancellation, completions, batch_loader, dispatcher,
+        work, token, lease, signals, complaints, store, lanes, recorder, heartbeat, batches,
+        uploads, cancellation, completions, batch_loader, dispatcher,
     )  # fmt: skip
 
 

@@ -134,7 +134,7 @@ class Recorder:
         return self._describe()[1]
 
     def _describe(self) -> tuple[str, str | None]:
-        """What is wrong, and what to do: as the outputs have it that stay here, else the records."""
+        """What is wrong, and what to do: of outputs that stay here, else of the records."""
         trouble = self._said or self.trouble
         if not trouble.text and (error := self._syncer.error):
             return str(error), error.hint

@@ -1,4 +1,4 @@
-"""What earlier starts of a batch leave to a new one: which of them live, who gives way, what is left.
+"""What earlier starts of a batch leave to a new one: which live, who gives way, what is left.
 
 The rules are those of docs/failures.md. Reads the store and the leases of this machine; writes
 nothing but what a dead start said last. Standard library alone.

@@ -1,4 +1,4 @@
-"""What keeps a part of the runner from going on, and when it is given up. Standard library alone."""
+"""What keeps a part of the runner from going on, and when it is given up."""
 
 from __future__ import annotations
 

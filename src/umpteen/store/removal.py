@@ -91,7 +91,7 @@ def remove_job(store: Store, names: Sequence[str]) -> Removed:
 
 
 def _mark(store: Store, stage: str) -> None:
-    """Have the job say what is being removed: `outputs`, or the `rest`, which is not read any more."""
+    """Have job.json say what is being removed: `outputs`, or the `rest`, which is not read."""
     job = read_job(store)
     if job is not None and job.get(REMOVING) != "rest":
         store.replace(JOB, json.dumps({**job, REMOVING: stage}).encode())

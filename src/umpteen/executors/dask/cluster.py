@@ -69,7 +69,7 @@ def load_class(spec: str) -> Any:
 
 
 class HolderFolder:
-    """The folder of a cluster holder, by which it and those who need its cluster know of one another.
+    """The folder by which a cluster holder and those who need its cluster find each other.
 
     `request.json` says what to make, `address` is the scheduler's once it is there, `complaint`
     why it is not, `log` what the cluster printed; `closed` is there when no more is taken.
@@ -99,7 +99,7 @@ class HolderFolder:
         return folder
 
     def take_request(self) -> tuple[str, ClusterSpec]:
-        """(name of the job's submission lock, what to make); it may have a key in it, so it goes."""
+        """(name of the job's submission lock, what to make); removed, as a key may be in it."""
         request = json.loads(self.read("request.json"))
         os.unlink(f"{self.path}/request.json")
         return request["lock"], ClusterSpec(request["class"], request["keywords"])

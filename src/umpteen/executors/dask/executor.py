@@ -58,8 +58,8 @@ _COUNT_CORES = "len(__import__('os').sched_getaffinity(0))"
 class DaskExecutor(EngineExecutor):
     """Hands batches to the scheduler at `scheduler_address`, or to a cluster it has made.
 
-    `cluster_class` and `cluster_kwargs` say which; a process of its own holds it. `resources` is what
-    workers must have declared; `worker_timeout` how long workers are waited for.
+    `cluster_class` and `cluster_kwargs` say which; a process of its own holds it. `resources` is
+    what workers must have declared; `worker_timeout` how long workers are waited for.
     """
 
     name = "dask"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TypedDict
 
-__all__ = ["Needs", "OwnerBatch", "OwnerReport", "OwnerRequest"]
+__all__ = ["OwnerBatch", "OwnerReport", "OwnerRequest", "RayResources"]
 
 
-class Needs(TypedDict, total=False):
+class RayResources(TypedDict, total=False):
     """What a batch takes of a machine, in Ray's words."""
 
     num_cpus: float
@@ -21,7 +21,7 @@ class OwnerBatch(TypedDict):
 
     batch: str
     after: list[str]  # batches of this submission or of `earlier`
-    needs: Needs
+    needs: RayResources
     order: str  # what the carrier is told, as `engine.build_order` has it
 
 
@@ -40,4 +40,4 @@ class OwnerReport(TypedDict):
     states: dict[str, str]  # by batch: queued, running or ended
     ending: tuple[int, str]  # exit code and complaint of the runner that ended worst
     is_over: bool  # whether the ending cannot get worse
-    wants: Needs | None  # of the first batch that waits
+    wants: RayResources | None  # of the first batch that waits

@@ -101,7 +101,7 @@ class Window:
         return self.count - min(self.waiting.values(), default=self.count) < most
 
     def _pass_over(self, workers: int) -> None:
-        """Where a worker is free, the first that waits is with one that hangs, and counts no more."""
+        """Where a worker is free, the first that waits is with one that hangs: forget it."""
         if self.waiting and len(self.busy) < max(workers, self.most_busy, 1):
             del self.waiting[min(self.waiting, key=self.waiting.__getitem__)]
         self.most_busy = max(self.most_busy, len(self.busy))

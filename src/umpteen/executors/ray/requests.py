@@ -10,7 +10,7 @@ from typing import Any
 from umpteen.executors.base import BatchRequest, BatchState, SubmitRequest
 from umpteen.executors.engine import build_order, parse_handle, rank_status
 from umpteen.executors.own_runs import ExitStatus
-from umpteen.executors.ray.messages import Needs, OwnerBatch, OwnerReport, OwnerRequest
+from umpteen.executors.ray.messages import OwnerBatch, OwnerReport, OwnerRequest, RayResources
 from umpteen.executors.zipapp import build_carrier
 
 __all__ = [
@@ -30,9 +30,9 @@ __all__ = [
 # --- builders ---------------------------------------------------------------------------------
 
 
-def build_needs(options: Mapping[str, Any], slots: int, batch: BatchRequest) -> Needs:
+def build_needs(options: Mapping[str, Any], slots: int, batch: BatchRequest) -> RayResources:
     """What a batch takes of a machine, in Ray's words."""
-    needs = Needs(num_cpus=max(options.get("num_cpus", max(1, slots)), batch.cpus))
+    needs = RayResources(num_cpus=max(options.get("num_cpus", max(1, slots)), batch.cpus))
     if batch.gpus:
         needs["num_gpus"] = batch.gpus
     if batch.memory:
@@ -84,7 +84,7 @@ def _build_batch(
 # --- parsers ----------------------------------------------------------------------------------
 
 
-def count_room(nodes: Sequence[Mapping[str, float]], needs: Needs) -> int:
+def count_room(nodes: Sequence[Mapping[str, float]], needs: RayResources) -> int:
     """How many batches fit at once into machines that have that much."""
     wanted = _name_resources(needs)
     if not wanted:
@@ -94,7 +94,7 @@ def count_room(nodes: Sequence[Mapping[str, float]], needs: Needs) -> int:
     )
 
 
-def tell_room(nodes: Sequence[Mapping[str, float]], needs: Needs) -> str:
+def tell_room(nodes: Sequence[Mapping[str, float]], needs: RayResources) -> str:
     """Why a batch that needs this waits, in words."""
     if not nodes:
         return "the Ray cluster has no machines yet"
@@ -104,7 +104,7 @@ def tell_room(nodes: Sequence[Mapping[str, float]], needs: Needs) -> str:
     return f"no machine of the Ray cluster has {shown}"
 
 
-def _name_resources(needs: Needs) -> dict[str, float]:
+def _name_resources(needs: RayResources) -> dict[str, float]:
     """What a batch takes, as machines name what they have."""
     named = {
         "CPU": needs.get("num_cpus", 0),
@@ -152,7 +152,7 @@ def find_worst(answers: Iterable[OwnerAnswer]) -> ExitStatus | None:
     return max(statuses, key=rank_status, default=ExitStatus(0))
 
 
-def find_wanted(answers: Iterable[OwnerAnswer]) -> Needs | None:
+def find_wanted(answers: Iterable[OwnerAnswer]) -> RayResources | None:
     """What the first batch needs that waits; None where none does."""
     wants = (answer["wants"] for answer in answers if not isinstance(answer, Silence))
     return next(filter(None, wants), None)

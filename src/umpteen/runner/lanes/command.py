@@ -82,7 +82,7 @@ class CommandStarter:
         raise failure
 
     def read_late_failure(self) -> str:
-        """Why a process ended with 255 before it became the program; empty where it did become it."""
+        """Why a process ended with 255 before it became the program; empty where it became it."""
         failure = self._spawner.read_failure(None, b"")
         return f"cannot start: {failure.strerror}" if failure else ""
 

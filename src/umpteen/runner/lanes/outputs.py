@@ -64,7 +64,7 @@ class OutputFolders:
             raise
 
     def _make_above(self, top: str, folder: str) -> None:
-        """Make the folder of tasks' folders, or find that it is ours, and the way to it below `top`."""
+        """Make the folder of tasks' folders and the way to it below `top`, or find it ours."""
         if top == self.store.address and tell_loss(top, self.place):
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), top)  # none is made anew
         os.makedirs(top, exist_ok=True)

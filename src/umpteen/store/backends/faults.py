@@ -1,4 +1,4 @@
-"""What went wrong when a place was asked, in words, and whether the same request may succeed later."""
+"""What went wrong when a place was asked, and whether the request may succeed later."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calls of a file system of fsspec: opened once, each call with a limit, in a thread where it blocks."""
+"""Calls of a file system of fsspec: each with a limit, in a thread where it blocks."""
 
 from __future__ import annotations
 
