@@ -11,7 +11,7 @@ from umpteen.executors.base import BatchRequest, BatchState, SubmitRequest
 from umpteen.executors.engine import parse_handle
 from umpteen.executors.own_runs import ExitStatus
 from umpteen.executors.ray.connection import explain_error
-from umpteen.executors.ray.messages import Needs, OwnerReport
+from umpteen.executors.ray.messages import OwnerReport, RayResources
 from umpteen.executors.ray.requests import (
     Silence,
     build_environment,
@@ -47,7 +47,7 @@ def test_parse_handle_gives_back_what_it_was_made_of(cluster: str) -> None:
     ],
 )
 def test_build_needs_takes_the_most_of_what_is_said(
-    options: dict[str, Any], slots: int, order: BatchRequest, needs: Needs
+    options: dict[str, Any], slots: int, order: BatchRequest, needs: RayResources
 ) -> None:
     assert build_needs(options, slots, order) == needs
 
@@ -62,7 +62,7 @@ def test_build_needs_takes_the_most_of_what_is_said(
         ({"num_cpus": 0}, 0),
     ],
 )
-def test_count_room_is_by_machine(needs: Needs, room: int) -> None:
+def test_count_room_is_by_machine(needs: RayResources, room: int) -> None:
     assert count_room(NODES, needs) == room
 
 
@@ -75,7 +75,7 @@ def test_count_room_is_by_machine(needs: Needs, room: int) -> None:
     ],
 )
 def test_tell_room_says_what_is_missing(
-    nodes: list[dict[str, float]], needs: Needs, said: str
+    nodes: list[dict[str, float]], needs: RayResources, said: str
 ) -> None:
     assert tell_room(nodes, needs) == said
 
