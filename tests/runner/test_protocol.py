@@ -68,3 +68,9 @@ def test_many_declined_tasks_come_in_short_lines() -> None:
     found = [decode_message(line[:-1]) for line in lines]
     assert all(isinstance(each, TasksDeclined) for each in found)
     assert [key for each in found if isinstance(each, TasksDeclined) for key in each.keys] == keys
+
+
+def test_refusal_of_a_path_with_a_line_end_is_one_line() -> None:
+    line = encode_refused("No space left on device: a\nb\r\nc")
+    assert decode_message(line[:-1]) == StoreRefused("No space left on device: a b c")
+    assert line.count(b"\n") == 1

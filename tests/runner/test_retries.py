@@ -8,20 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from umpteen.model.states import (
-    REASON_DEADLINE,
-    REASON_INTERRUPTED,
-    REASON_KILLED_ITS_RUNNER,
-    REASON_OUT_OF_MEMORY,
-    REASON_OUTPUT_LIMIT,
-)
+from umpteen.model.reasons import Reason
 from umpteen.runner.retries import Again, plan_retry
 
 FAILED: dict[str, Any] = {"state": "failed", "exit_code": 1}
 KILLED: dict[str, Any] = {"state": "failed", "signal": 9}
 TIMED_OUT: dict[str, Any] = {"state": "timed_out", "signal": 15}
-NO_MEMORY: dict[str, Any] = {**KILLED, "reason": REASON_OUT_OF_MEMORY}
-TOO_MUCH: dict[str, Any] = {"state": "failed", "signal": 15, "reason": REASON_OUTPUT_LIMIT}
+NO_MEMORY: dict[str, Any] = {**KILLED, "reason": Reason.OUT_OF_MEMORY.value}
+TOO_MUCH: dict[str, Any] = {"state": "failed", "signal": 15, "reason": Reason.OUTPUT_LIMIT.value}
 
 
 def rule(*when: str, **more: Any) -> dict[str, Any]:
@@ -67,8 +61,8 @@ def test_retry_follows_what_its_condition_names(condition: str, fits: list[dict[
         {"state": "succeeded", "exit_code": 0},
         {"state": "cancelled", "signal": 15},
         {"state": "skipped"},
-        {"state": "waiting", "signal": 15, "reason": REASON_INTERRUPTED},
-        {"state": "timed_out", "signal": 15, "reason": REASON_DEADLINE},
+        {"state": "waiting", "signal": 15, "reason": Reason.INTERRUPTED.value},
+        {"state": "timed_out", "signal": 15, "reason": Reason.DEADLINE.value},
     ],
 )
 def test_retry_never_follows_what_was_ended_on_purpose(record: dict[str, Any]) -> None:
@@ -77,7 +71,7 @@ def test_retry_never_follows_what_was_ended_on_purpose(record: dict[str, Any]) -
 
 
 def test_retry_follows_a_failure_for_whatever_reason() -> None:
-    killer = {"state": "failed", "reason": REASON_KILLED_ITS_RUNNER}
+    killer = {"state": "failed", "reason": Reason.KILLED_ITS_RUNNER.value}
     assert plan_retry([rule("failed")], [killer], None)
 
 

@@ -10,14 +10,7 @@ import functools
 import re
 from typing import NamedTuple
 
-from umpteen.model.states import (
-    REASON_DEADLINE,
-    REASON_INTERRUPTED,
-    REASON_KILLED_ITS_RUNNER,
-    REASON_OUT_OF_MEMORY,
-    REASON_OUTPUT_LIMIT,
-    tell_end,
-)
+from umpteen.model.states import tell_end
 
 __all__ = ["FoundReason", "Reason", "read_reason", "write_after", "write_reason"]
 
@@ -26,11 +19,11 @@ class Reason(enum.Enum):
     """A reason, and the text that a record has for it; names in braces stand for its parts."""
 
     # Something ended the attempt before the command did.
-    INTERRUPTED = REASON_INTERRUPTED  # its runner was stopped; another start runs the task again
-    DEADLINE = REASON_DEADLINE  # of the whole job, not the task's own timeout
-    OUTPUT_LIMIT = REASON_OUTPUT_LIMIT
-    OUT_OF_MEMORY = REASON_OUT_OF_MEMORY  # the kernel killed it
-    KILLED_ITS_RUNNER = REASON_KILLED_ITS_RUNNER  # three died while it ran
+    INTERRUPTED = "interrupted"  # its runner was stopped; another start runs the task again
+    DEADLINE = "deadline"  # of the whole job, not the task's own timeout
+    OUTPUT_LIMIT = "output limit"
+    OUT_OF_MEMORY = "out of memory"  # the kernel killed it
+    KILLED_ITS_RUNNER = "killed its runner"  # three died while it ran
 
     # The command ended with exit code 0, and the task failed all the same.
     MISSING_FILE = "did not leave {path}"  # of those that the task is to leave

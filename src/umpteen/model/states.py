@@ -12,11 +12,6 @@ __all__ = [
     "FORMAT_VERSION",
     "IS_FINAL",
     "NUMBER_OF",
-    "REASON_DEADLINE",
-    "REASON_INTERRUPTED",
-    "REASON_KILLED_ITS_RUNNER",
-    "REASON_OUTPUT_LIMIT",
-    "REASON_OUT_OF_MEMORY",
     "SLOTS_MOST",
     "STATES",
     "TaskState",
@@ -25,12 +20,6 @@ __all__ = [
 
 FORMAT_VERSION = 1  # of the files of a store; all that were ever released can be read
 SLOTS_MOST = 10_000  # tasks at once of one runner, each of which has its processes
-
-REASON_INTERRUPTED = "interrupted"
-REASON_DEADLINE = "deadline"
-REASON_KILLED_ITS_RUNNER = "killed its runner"
-REASON_OUT_OF_MEMORY = "out of memory"
-REASON_OUTPUT_LIMIT = "output limit"
 
 
 class TaskState(str, enum.Enum):

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from umpteen.errors import StoreError
+from umpteen.model.reasons import Reason, write_reason
 from umpteen.model.states import NUMBER_OF, TaskState
 from umpteen.runner.active_batch import ActiveBatch
 from umpteen.runner.batch_start import Opener
@@ -170,7 +171,7 @@ class ActiveBatches:
         self.failures += state in FAILURES
         limit = active.view.max_failures
         if limit and self.failures >= limit and not self.given_up:
-            self.given_up = f"not started after {self.failures} failed"
+            self.given_up = write_reason(Reason.TOO_MANY_FAILURES, failures=self.failures)
             self.lanes.close_tickets()
             if active.view.fail_fast:
                 self.lanes.order(OrderKind.CANCEL_ALL)

@@ -15,8 +15,9 @@ from typing import Any
 
 from umpteen.errors import StoreError
 from umpteen.model.batch import BatchView
+from umpteen.model.reasons import Reason
 from umpteen.model.record import Record
-from umpteen.model.states import FORMAT_VERSION, REASON_KILLED_ITS_RUNNER, TaskState
+from umpteen.model.states import FORMAT_VERSION, TaskState
 from umpteen.runner.active_batch import ActiveBatch, Past
 from umpteen.runner.leftovers import Kept
 from umpteen.runner.recovery import Recovery
@@ -119,7 +120,7 @@ class Opener:
         kept = {} if is_cancelled else self._find_kept(view, past)
         active = ActiveBatch(view, key, file, past, kept, is_fenced=is_fenced)
         if past.killer is not None:
-            reason = REASON_KILLED_ITS_RUNNER
+            reason = Reason.KILLED_ITS_RUNNER.value
             active.record_unrun([past.killer], TaskState.FAILED.value, reason)
         if is_cancelled:
             active.record_cancelled()

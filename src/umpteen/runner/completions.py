@@ -15,7 +15,8 @@ from collections.abc import Iterable, Sequence
 from typing import Callable, Optional
 
 from umpteen.model.batch import BatchView
-from umpteen.model.states import REASON_OUT_OF_MEMORY, TaskState
+from umpteen.model.reasons import Reason
+from umpteen.model.states import TaskState
 from umpteen.runner.active_batches import FAILURES, ActiveBatches
 from umpteen.runner.cancellation import Cancellation
 from umpteen.runner.lanes.protocol import (
@@ -129,7 +130,7 @@ class Completions:
         record = json.loads(result.record)
         may_be_killed &= record["state"] == TaskState.FAILED.value and not record.get("reason")
         if may_be_killed and self._kills.explain():
-            record["reason"] = REASON_OUT_OF_MEMORY
+            record["reason"] = Reason.OUT_OF_MEMORY.value
         index = record["task"]
         needs = build_needs(terms) or Resources()
         again = plan_retry(rules, [*active.tries.get(index, ()), record], needs.memory)

@@ -13,7 +13,8 @@ from collections.abc import Iterable, Sequence
 from umpteen.errors import StoreError
 from umpteen.model.batch import BatchView
 from umpteen.model.forms import MOST_TASKS
-from umpteen.model.states import NUMBER_OF, REASON_INTERRUPTED
+from umpteen.model.reasons import Reason
+from umpteen.model.states import NUMBER_OF
 from umpteen.runner.active_batch import Past
 from umpteen.runner.lease import is_alive, read_last_slots
 from umpteen.store.base import Store
@@ -137,7 +138,7 @@ class Recovery:
         if start.ended:
             if not start.ended.get("orphan"):
                 return None
-            indices = {r.task for r in start.records if r.reason == REASON_INTERRUPTED}
+            indices = {r.task for r in start.records if r.reason == Reason.INTERRUPTED.value}
         elif is_here:
             is_same_boot = start.opened.get("boot") == self.here.boot and not self._is_copied(start)
             return _read_death(view, start) if is_same_boot else None

@@ -14,6 +14,7 @@ from typing import Any, Callable, NamedTuple
 
 from umpteen.model.dependencies import FREE, OUTCOMES, link, meets
 from umpteen.model.forms import parse_ranges
+from umpteen.model.reasons import Reason, write_reason
 from umpteen.model.states import IS_FINAL, NUMBER_OF, STATES, TaskState, tell_end
 from umpteen.system.resources import Capacity, list_lacks
 
@@ -141,7 +142,7 @@ class Scheduler:
     def _note_needs(self, key: _Key, needs: Resources) -> bool:
         """False, and the task never started, where the machine can never have what it needs."""
         for wanted, most, what in list_lacks(needs.cpus, needs.gpus, needs.memory, self.capacity):
-            reason = f"needs {wanted} {what}, and this machine has {most}"
+            reason = write_reason(Reason.TOO_LARGE, wanted=wanted, what=what, most=most)
             self.never_started.append(NeverStarted(*key, TaskState.FAILED.value, reason))
             return False
         self.needs_of[key] = needs

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 
 from umpteen.model.batch import BatchView
 from umpteen.model.command import RUNNER_VARIABLE, build_digest, build_environment
+from umpteen.model.reasons import Reason, write_reason
 from umpteen.model.record import Record
-from umpteen.model.states import REASON_OUTPUT_LIMIT, TaskState
+from umpteen.model.states import TaskState
 from umpteen.runner.lanes.command import Command, CommandStarter, StartError
 from umpteen.runner.lanes.outputs import OutputFolders, Outputs
 from umpteen.runner.lanes.protocol import Ticket
@@ -62,7 +63,7 @@ class Ending(NamedTuple):
 
 
 TIMED_OUT = Ending(TaskState.TIMED_OUT)
-TOO_MUCH_OUTPUT = Ending(TaskState.FAILED, REASON_OUTPUT_LIMIT)
+TOO_MUCH_OUTPUT = Ending(TaskState.FAILED, Reason.OUTPUT_LIMIT.value)
 
 
 class Exit(NamedTuple):
@@ -240,7 +241,7 @@ class Attempt:
         if self.ending:
             state, reason = self.ending
         elif missing:
-            state, reason = TaskState.FAILED, f"did not leave {missing}"
+            state, reason = TaskState.FAILED, write_reason(Reason.MISSING_FILE, path=missing)
         else:
             state, reason = self._judge_exit(), self.problem
         if state is not TaskState.WAITING:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from umpteen.model.command import build_environment
+from umpteen.model.reasons import Reason, write_reason
 from umpteen.store.address import OPTIONS_VARIABLE
 from umpteen.system.spawn import Launch, Spawner, explain_shortage
 
@@ -84,7 +85,7 @@ class CommandStarter:
     def read_late_failure(self) -> str:
         """Why a process ended with 255 before it became the program; empty where it became it."""
         failure = self._spawner.read_failure(None, b"")
-        return f"cannot start: {failure.strerror}" if failure else ""
+        return write_reason(Reason.TOO_LONG, why=failure.strerror) if failure else ""
 
     def _build_environment(self, command: Command) -> list[bytes]:
         if not command.env:
@@ -171,15 +172,18 @@ def _explain_failure(
     command: Command, error: OSError | ValueError, environment: Sequence[bytes]
 ) -> StartError:
     if isinstance(error, ValueError):
-        return StartError("the command holds a NUL character")
+        return StartError(write_reason(Reason.NUL_CHARACTER))
     if command.cwd is not None and error.filename == command.cwd:
-        return StartError(f"cannot run in {command.cwd}: {error.strerror}")
+        return StartError(write_reason(Reason.BAD_FOLDER, folder=command.cwd, why=error.strerror))
     if error.errno == errno.E2BIG:
-        return StartError(f"cannot start: {_explain_too_long(command.words, environment)}")
+        return StartError(
+            write_reason(Reason.TOO_LONG, why=_explain_too_long(command.words, environment))
+        )
     word = command.words if isinstance(command.words, str) else command.words[0]
     short = explain_shortage(OSError(error.errno, ""))
     exit_code = _NOT_FOUND if error.errno == errno.ENOENT else _CANNOT_RUN
-    return StartError(f"cannot start {word[:200]}: {short or error.strerror}", exit_code)
+    reason = write_reason(Reason.BAD_PROGRAM, program=word[:200], why=short or error.strerror)
+    return StartError(reason, exit_code)
 
 
 def _explain_too_long(words: str | list[str], environment: Sequence[bytes]) -> str:

@@ -19,8 +19,9 @@ from typing import Callable, NamedTuple
 
 from umpteen.model.batch import BatchView
 from umpteen.model.command import RUNNER_VARIABLE
+from umpteen.model.reasons import Reason, write_reason
 from umpteen.model.record import Record
-from umpteen.model.states import REASON_DEADLINE, REASON_INTERRUPTED, TaskState
+from umpteen.model.states import TaskState
 from umpteen.runner.lanes.attempt import (
     TIMED_OUT,
     TOO_MUCH_OUTPUT,
@@ -53,9 +54,9 @@ from umpteen.system.processes import ProcessEntry, end_group, is_running, list_b
 __all__ = ["LaneSetup", "run_lane"]
 
 _ENDINGS = {
-    OrderKind.END_KINDLY: Ending(TaskState.WAITING, REASON_INTERRUPTED),
-    OrderKind.KILL: Ending(TaskState.WAITING, REASON_INTERRUPTED),
-    OrderKind.DEADLINE: Ending(TaskState.TIMED_OUT, REASON_DEADLINE),
+    OrderKind.END_KINDLY: Ending(TaskState.WAITING, Reason.INTERRUPTED.value),
+    OrderKind.KILL: Ending(TaskState.WAITING, Reason.INTERRUPTED.value),
+    OrderKind.DEADLINE: Ending(TaskState.TIMED_OUT, Reason.DEADLINE.value),
     OrderKind.CANCEL_ALL: Ending(TaskState.CANCELLED),
     OrderKind.CANCEL_ONE: Ending(TaskState.CANCELLED),
 }
@@ -259,7 +260,7 @@ class _Lane:
             if error.errno in _STORE_TROUBLE:
                 self._put_off(attempt, error)
             else:
-                reason = f"could not prepare {error.filename}: {error.strerror}"
+                reason = write_reason(Reason.NOT_PREPARED, path=error.filename, why=error.strerror)
                 self._report(attempt, attempt.fail(reason))
             return
         if attempt.phase is Phase.RUNNING:
@@ -301,7 +302,8 @@ class _Lane:
         except OSError as error:
             if error.errno not in _STORE_TROUBLE:
                 # The command removed its own folder, say: its outcome is its own affair.
-                record = attempt.fail(f"could not keep its files: {explain_unkept(error)}")
+                reason = write_reason(Reason.FILES_NOT_KEPT, why=explain_unkept(error))
+                record = attempt.fail(reason)
             elif self.is_stopping:
                 self._send(encode_kept(attempt.keep(error)))
                 self.free.append(attempt.slot)

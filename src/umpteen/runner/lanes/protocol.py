@@ -159,7 +159,8 @@ def encode_kept(record: Record) -> bytes:
 
 def encode_refused(trouble: str) -> bytes:
     """A StoreRefused as a line."""
-    return b"refused " + trouble[:_REFUSED_MOST].encode(errors="replace") + b"\n"
+    shown = " ".join(trouble[:_REFUSED_MOST].splitlines())  # a path may hold a line's end
+    return b"refused " + shown.encode(errors="replace") + b"\n"
 
 
 def encode_declined(keys: Iterable[TaskKey]) -> Iterator[bytes]:
