@@ -9,15 +9,15 @@ from typing import Any, overload
 from umpteen.api.convert import parse_count, parse_size, parse_timeout
 from umpteen.api.errors import hinted
 from umpteen.errors import EXIT_INTERRUPTED
+from umpteen.history.history import History
 from umpteen.model.record import Record
 from umpteen.query.expression import compile_where
-from umpteen.query.facts import TaskFacts, read_facts
+from umpteen.query.facts import TaskFacts
 from umpteen.query.failures import describe_end
 from umpteen.query.find import open_history
-from umpteen.query.liveness import read_status
-from umpteen.query.outputs import Outputs, find_outputs
+from umpteen.query.job_view import JobView
+from umpteen.query.outputs import Outputs
 from umpteen.query.status import JobStatus
-from umpteen.query.verify import read_gone
 from umpteen.report.signals import stop_signals
 from umpteen.report.watch import watch_to_end
 from umpteen.report.why import render_why
@@ -27,7 +27,6 @@ from umpteen.verbs.handle import JobHandle
 from umpteen.verbs.remove import plan_removal, remove
 from umpteen.verbs.retry import Rerun, retry
 from umpteen.verbs.watch import watch
-from umpteen.verbs.why import explain
 
 __all__ = ["OpenJob", "TaskResult", "watch_job"]
 
@@ -47,8 +46,8 @@ def watch_job(handle: JobHandle, *, progress: bool) -> OpenJob:
 class TaskResult:
     """One task of a job, and what its newest attempt left."""
 
-    def __init__(self, job: OpenJob, facts: TaskFacts) -> None:
-        self._job, self._facts = job, facts
+    def __init__(self, view: JobView, facts: TaskFacts) -> None:
+        self._view, self._facts = view, facts
         self.name: str = facts.name
         self.index: int = facts.index
         self.state: str = facts.state
@@ -84,8 +83,8 @@ class TaskResult:
     @property
     def _outputs(self) -> Outputs:
         facts = self._facts
-        return find_outputs(
-            self._job.history, facts.task, facts.token, self.record, is_newest=facts.is_over
+        return self._view.find_outputs(
+            facts.task, facts.token, self.record, is_newest=facts.is_over
         )
 
     @property
@@ -121,8 +120,8 @@ class OpenJob:
 
     def __init__(self, address: str) -> None:
         self.address = address
-        self.history = open_history(address)
-        self.name: str = self.history.job.get("name", "")
+        self._view = JobView(open_history(address))
+        self.name = self._view.name
 
     def __repr__(self) -> str:
         status = self.status()
@@ -132,11 +131,16 @@ class OpenJob:
     def status(self, *, verify: bool = False) -> JobStatus:
         """How it stands now. verify: whether what is done has to have what it left, too."""
         if verify:
-            history = open_history(self.address)
-            read_gone(history)
-            return read_status(history)
-        self.history.refresh()
-        return read_status(self.history)
+            view = JobView(open_history(self.address))
+            view.read_gone()
+            return view.read_status()
+        self._view.refresh()
+        return self._view.read_status()
+
+    @property
+    def history(self) -> History:
+        """All that is known of it, as it was read last."""
+        return self._view.history
 
     @property
     def ok(self) -> bool:
@@ -144,8 +148,8 @@ class OpenJob:
         return self.status().state == "succeeded"
 
     def __iter__(self) -> Iterator[TaskResult]:
-        self.history.refresh()
-        return iter([TaskResult(self, facts) for facts in read_facts(self.history)])
+        self._view.refresh()
+        return iter([TaskResult(self._view, facts) for facts in self._view.read_facts()])
 
     def __len__(self) -> int:
         return self.status().total
@@ -177,13 +181,13 @@ class OpenJob:
         """A row a task, as `umpteen export` has it: `pandas.DataFrame(job.to_rows())`."""
         from umpteen.query.table import list_rows
 
-        self.history.refresh()
+        self._view.refresh()
         return list(list_rows(self.history))
 
     @hinted()
     def why(self, task: Which) -> str:
         """What became of a task, in sentences, as `umpteen why` has it."""
-        return "\n".join(render_why(explain(self.address, self._name(task))))
+        return "\n".join(render_why(JobView(open_history(self.address)).explain(self._name(task))))
 
     @hinted()
     def wait(self, *, progress: bool = False) -> OpenJob:

@@ -18,6 +18,7 @@ from umpteen.planning.plan import Plan
 from umpteen.query.expression import Where
 from umpteen.query.facts import read_facts
 from umpteen.query.find import find_names, open_history
+from umpteen.query.job_view import JobView
 from umpteen.query.why import Why
 from umpteen.store.submission_lock import submission_lock
 from umpteen.submission.plan import Scope, preview
@@ -25,7 +26,6 @@ from umpteen.submission.read_back import read_back_job, read_back_settings
 from umpteen.submission.settings import open_executor_of
 from umpteen.submission.submit import submit_again
 from umpteen.verbs.handle import JobHandle
-from umpteen.verbs.why import explain
 
 __all__ = ["Blocked", "Rerun", "find_blocked", "plan_retry", "retry"]
 
@@ -141,7 +141,7 @@ def find_blocked(handle: JobHandle, job: str, tasks: Sequence[str]) -> Blocked |
     index_of = {task.name: index for index, task in enumerate(history.read_tasks())}
     given = find_names(history, list(index_of), tasks)
     task = next((name for name in given if history.states[index_of[name]] == SKIPPED), None)
-    blocker = find_blocker(explain(job, task)) if task else None
+    blocker = find_blocker(JobView(open_history(job)).explain(task)) if task else None
     return Blocked(task, blocker) if task and blocker else None
 
 
