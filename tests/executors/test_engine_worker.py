@@ -9,6 +9,7 @@ import pytest
 
 from umpteen.executors.base import SubmitRequest
 from umpteen.executors.engine import build_order
+from umpteen.model.complaint import Complaint, build_complaint, find_complaint
 from umpteen.runner import engine_worker
 from umpteen.runner.arguments import Options
 from umpteen.runner.launch import build_runner_command
@@ -49,3 +50,21 @@ def test_folder_of_leases_is_the_same_as_on_this_machine(
     place = tmp_path_factory.mktemp("leases") / "above"
     monkeypatch.setenv("UMPTEEN_LEASES", f"{place}/{below.format(uid=os.getuid())}")
     assert engine_worker.name_folder() == leases_folder()
+
+
+def test_error_of_a_runner_names_its_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_worker, "_name_worker", lambda: "node7 (tcp://10.0.0.7:1)")
+    said = f"noise\n{build_complaint('the disk is full', 'make room')}\n"
+    answer = json.loads(engine_worker._answer(3, said))
+    assert find_complaint(answer["said"]) == Complaint(
+        "worker node7 (tcp://10.0.0.7:1): the disk is full", "make room"
+    )
+    assert json.loads(engine_worker._answer(0, said))["said"].splitlines() == said.splitlines()
+
+
+def test_own_error_of_a_worker_is_one_of_a_runner(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_worker, "_OLDEST", (99, 0))
+    found = find_complaint(json.loads(engine_worker.run_batch("{}"))["said"])
+    assert found is not None
+    assert "it has Python 3." in found.message
+    assert found.hint == "start workers with Python 3.9 or newer"

@@ -30,7 +30,7 @@ ORPHAN_GRACE_S = 3
 _MOST_DEATHS = 5  # of runners in a row
 _BUSY_S = 5.0  # how long another batch of this worker is waited for before others may have ours
 _WIDER_S, _WIDER_TRIES = 1.0, 30  # for how long a worker with more cores is looked for
-_SAID_BYTES = 2000
+_SAID_BYTES = 8000  # the last that a runner wrote; a path may be long
 # Nothing of the folder that a worker is in comes before the standard library.
 _PROGRAM = """import sys
 sys.path[:] = [*filter(None, sys.path), {!r}]
@@ -104,7 +104,7 @@ def run_batch(order: str) -> str:
     if sys.version_info < _OLDEST:
         version = ".".join(map(str, sys.version_info[:2]))
         hint = "start workers with Python 3.9 or newer"
-        return _answer(3, f"error: it has Python {version}\n\nhint: {hint}")
+        return _answer(3, _complain(f"it has Python {version}", hint))
     return _run_shared(asked) if asked["is_beside_others"] else _run(asked)
 
 
@@ -158,11 +158,10 @@ def _run(asked: Order) -> str:
         code, said = _try_runners(asked, folder)
     except OSError as error:
         name = error.filename or name
-        return _answer(3, f"error: cannot write {name}: {error.strerror}")
+        return _answer(3, _complain(f"cannot write {name}: {error.strerror}"))
     except _NoStartError as error:
-        return _answer(
-            3, f"error: cannot start Python, {sys.executable or 'which it does not know'}: {error}"
-        )
+        python = sys.executable or "which it does not know"
+        return _answer(3, _complain(f"cannot start Python, {python}: {error}"))
     # Wrong use would be ours and not the user's: the job was submitted.
     return _answer(3 if code == 2 else code, said)
 
@@ -284,9 +283,23 @@ def _name_worker() -> str:
     return host
 
 
+def _complain(message: str, hint: str = "") -> str:
+    """An error, as runners say theirs (`model/complaint.py`)."""
+    return json.dumps({"error": message, "hint": hint})
+
+
 def _answer(code: int, said: str) -> str:
     """An Answer, in JSON; an error of the runner names this worker."""
-    if code and said.startswith("error: "):
-        said = f"error: worker {_name_worker()}: {said[len('error: ') :]}"
-    answer: Answer = {"code": code, "said": said, "host": socket.gethostname()}
+    lines = [_name_in(line) if code else line for line in said.splitlines()]
+    answer: Answer = {"code": code, "said": "\n".join(lines), "host": socket.gethostname()}
     return json.dumps(answer)
+
+
+def _name_in(line: str) -> str:
+    """A line of a runner; where it is an error, that of this worker."""
+    if not line.startswith('{"error"'):
+        return line
+    with contextlib.suppress(ValueError, KeyError):
+        found = json.loads(line)
+        return _complain(f"worker {_name_worker()}: {found['error']}", found["hint"])
+    return line
