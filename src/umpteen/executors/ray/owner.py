@@ -15,7 +15,7 @@ import sys
 import threading
 import types
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from umpteen.errors import RUNNER_CRASHED
 from umpteen.executors.engine import HOPELESS_CODES
@@ -35,11 +35,12 @@ _LINGER_S = 10.0  # for those who want to know how it ended
 _RETRIES = 3  # of a batch whose worker died; more are for `collect`
 
 
-class Answer(NamedTuple):
-    """How the runner of a batch ended."""
+class Answer:
+    """How the runner of a batch ended; a plain class, as old Rays cannot carry a NamedTuple."""
 
-    code: int
-    said: str = ""  # what it complained of
+    def __init__(self, code: int, said: str = "") -> None:
+        self.code = code
+        self.said = said  # what it complained of
 
 
 def run_batch(carrier: Sequence[str], owner: Any, batch: str, order: str) -> str:
@@ -256,7 +257,11 @@ class Owner:
         states.update(dict.fromkeys(self.answers, "ended"))
         answers = self.answers.values()
         # As `engine.rank_status` does, which is not here.
-        ending = max(answers, key=lambda one: (one.code in HOPELESS_CODES, one), default=Answer(0))
+        ending = max(
+            answers,
+            key=lambda one: (one.code in HOPELESS_CODES, one.code, one.said),
+            default=Answer(0),
+        )
         is_over = len(self.answers) == len(self.orders) or ending.code in HOPELESS_CODES
         return {
             "states": states,
