@@ -40,9 +40,9 @@ WAITS = "touch began.{n}; until [ -e go ]; do sleep 0.05; done; echo {n}"
 
 # A runner that waits less long for an earlier start elsewhere.
 SHORT_OF_TIME = """
-import sys, umpteen.starts
-umpteen.starts._EARLIER_S = 1.0
-from umpteen.runner import main
+import sys, umpteen.runner.recovery
+umpteen.runner.recovery._EARLIER_S = 1.0
+from umpteen.runner.main import main
 sys.exit(main())
 """
 
@@ -448,8 +448,8 @@ def test_job_bears_with_a_bad_network(
 
 # The installed command, with few enough tasks in a batch that there are many of them.
 SMALL_BATCHES = """
-import sys, umpteen.batches
-umpteen.batches.LOCAL_BATCH_CAP = 1
+import sys, umpteen.planning.batch_files
+umpteen.planning.batch_files.LOCAL_BATCH_CAP = 1
 from umpteen.cli.main import main
 sys.exit(main())
 """
