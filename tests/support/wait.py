@@ -13,7 +13,7 @@ __all__ = ["wait_until"]
 Answer = TypeVar("Answer")
 
 
-def wait_until(condition: Callable[[], Answer], limit_s: float = 20) -> Answer:
+def wait_until(condition: Callable[[], Answer], limit_s: float = 60) -> Answer:
     """What `condition` gives as soon as it is true; fails after `limit_s` seconds."""
     end = time.monotonic() + limit_s
     while not (answer := condition()):

@@ -398,7 +398,7 @@ def test_results_that_workers_do_not_see_end_the_run_at_once(
     began_s = time.monotonic()
     done = umpteen("run", "job.json")
     assert done.returncode == 3, done.stderr
-    assert time.monotonic() - began_s < 15
+    assert time.monotonic() - began_s < 25  # some seconds, on a machine that is busy
     assert str(tmp_path / "mine/job") in done.stderr
     assert "shared" in done.stderr
     assert "object store" in done.stderr
@@ -571,8 +571,8 @@ def test_colleague_who_may_read_a_job_collects_it_without_its_options(
     wait_until(lambda: list(umpteen.store().glob(".umpteen/running/*/*.json")))
     (options,) = umpteen.store().glob(".umpteen/handed/*.options.json")
     assert options.stat().st_mode & 0o77 == 0
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
+    for folder in (tmp_path, *tmp_path.parents):
+        folder.chmod(folder.stat().st_mode | 0o055)
     home = tmp_path / "other"
     home.mkdir()
     os.chown(home, 65534, 65534)

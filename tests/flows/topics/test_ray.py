@@ -24,7 +24,7 @@ from tests.sweeps.engines import KILL
 
 WAITS = "touch began.{n}; until [ -e go ]; do sleep 0.05; done; echo {n}"
 CLINGS = "echo half; (sleep 600 & setsid sleep 600 & touch began.{n}; wait)"
-LIMIT_S = 40
+LIMIT_S = 90
 
 
 @pytest.fixture
