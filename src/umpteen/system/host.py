@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
-import subprocess
 import time
 from typing import NamedTuple
 
@@ -50,6 +48,8 @@ def read_text(path: str) -> str:
 
 
 def _boot_time() -> str:
+    import subprocess  # no Linux needs it, and it is slow to load
+
     try:
         return subprocess.run(
             ["sysctl", "-n", "kern.boottime"], capture_output=True, text=True, check=False
@@ -65,6 +65,8 @@ def boot_ticks() -> int:
 
 def sync_filesystem(fd: int) -> None:
     """Write out all that the file system of `fd` holds in memory; all of them without syncfs."""
+    import ctypes  # slow to load, and who only reads syncs nothing
+
     try:
         if ctypes.CDLL(None, use_errno=True).syncfs(fd) == 0:
             return

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import subprocess
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
@@ -102,6 +101,8 @@ def is_stopped(pid: int) -> bool:
 
 
 def _list_by_ps() -> list[ProcessEntry]:
+    import subprocess  # slow to load, and no Linux needs it
+
     columns = "pid=,ppid=,sess=,stat="
     with subprocess.Popen(["ps", "-A", "-o", columns], stdout=subprocess.PIPE, text=True) as lister:
         shown = lister.communicate()[0]
