@@ -31,7 +31,8 @@ from benchmarks.measuring import (
     say,
 )
 
-from umpteen.query.status import JobStatus, RunningTask, estimate_left_s
+from umpteen.query.status import JobStatus, RunningTask
+from umpteen.query.time_left import estimate_left_s
 
 __all__ = ["WORKLOADS", "Look", "replay"]
 

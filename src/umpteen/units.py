@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from fractions import Fraction
 from typing import Any
 
 from umpteen.errors import InputError, SettingsError
@@ -82,6 +81,8 @@ def parse_size(given: str | float) -> int | None:
     match = _SIZE.fullmatch(str(given).strip())
     if not match:
         return None
+    from fractions import Fraction  # slow to load, and few verbs read a size
+
     size = int(Fraction(match[1]) * 1024 ** (" KMGTP".index((match[2] or " ").upper())))
     return size if size < _MOST_BYTES else None
 

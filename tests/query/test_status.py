@@ -12,7 +12,8 @@ from umpteen.executors.base import BatchState
 from umpteen.history.history import History
 from umpteen.model.record import Record
 from umpteen.query.failures import describe_end
-from umpteen.query.status import JobStatus, RunningTask, build_status, estimate_left_s, list_living
+from umpteen.query.status import JobStatus, RunningTask, build_status, list_living
+from umpteen.query.time_left import estimate_left_s
 from umpteen.store.directory import DirectoryStore
 from umpteen.store.layout import handles_key
 

@@ -107,6 +107,11 @@ class Umpteen:
         os.close(ours)
         return printed.decode().splitlines()
 
+    def list_loaded(self, *arguments: str | Path) -> set[str]:
+        """The modules that Python loads to run it."""
+        told = self(*arguments, env={"PYTHONPROFILEIMPORTTIME": "1"}).stderr.splitlines()
+        return {line.rpartition("|")[2].strip() for line in told if line.startswith("import time:")}
+
     def write(self, name: str, text: str) -> Path:
         """Put a file into the working directory."""
         path = self.folder / name

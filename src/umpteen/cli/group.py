@@ -9,7 +9,6 @@ import json
 import shlex
 import shutil
 import sys
-import traceback
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -271,6 +270,8 @@ def _find_example(context: click.Context) -> str:
 
 def _show_error(error: UmpteenError, arguments: Sequence[str], *, is_debug: bool) -> int:
     if is_debug:
+        import traceback
+
         traceback.print_exc()
     if "--json" in arguments and not isinstance(error, OutputError):
         shown: dict[str, Any] = error.to_dict()

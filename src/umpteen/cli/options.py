@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from umpteen.errors import ErrorCode, InputError, SettingsError, UmpteenError
-from umpteen.query.expression import FIELDS, PLAN_FIELDS, Where, compile_where
 from umpteen.query.job_names import find_job
-from umpteen.units import parse_duration_s
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
+
+    from umpteen.query.expression import Where
 
 __all__ = [
     "TaskCommand",
@@ -150,7 +150,11 @@ def watch_options(verb: _Verb) -> _Verb:
 
 def read_duration(_: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
     """Seconds; raises SettingsError that names the flag."""
-    return None if value is None else _read(parse_duration_s, parameter, value)
+    if value is None:
+        return None
+    from umpteen.units import parse_duration_s
+
+    return _read(parse_duration_s, parameter, value)
 
 
 def read_memory(_: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
@@ -178,6 +182,8 @@ def read_where(_: click.Context, parameter: click.Parameter, value: str | None) 
     """The expression; raises SettingsError that names the flag."""
     if value is None:
         return None
+    from umpteen.query.expression import FIELDS, PLAN_FIELDS, compile_where
+
     fields = PLAN_FIELDS if parameter.name == "only" else FIELDS
     return _read(lambda text: compile_where(text, fields), parameter, value)
 

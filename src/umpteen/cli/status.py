@@ -12,6 +12,7 @@ import click
 from umpteen.cli.options import WholeNumber, job_argument
 from umpteen.model.command import write_verb
 from umpteen.query.job_view import JobView
+from umpteen.query.status import choose_exit_code
 from umpteen.query.unrun import EndedTasks
 from umpteen.report.printing import say
 from umpteen.report.status import (
@@ -23,7 +24,6 @@ from umpteen.report.status import (
     status_to_dict,
 )
 from umpteen.report.text import render_ago, shorten_path
-from umpteen.verbs.watch import exit_code
 
 __all__ = ["status_command"]
 
@@ -63,7 +63,7 @@ def status_command(name: str, failures: int, *, verify: bool, as_json: bool) -> 
             "running": list(map(running_to_dict, status.running)),
         }
         click.echo(json.dumps({**shown, "gone": gone} if verify else shown))
-        return exit_code(status)
+        return choose_exit_code(status)
     say(f"{status.name}: {status.state}, {render_counts(status)}")
     say(f"  results   {shorten_path(status.address)}")
     if status.started_s:
@@ -81,7 +81,7 @@ def status_command(name: str, failures: int, *, verify: bool, as_json: bool) -> 
         _show_gone(name, gone)
     if failures:
         _show_failures(job.read_ended(failures), name)
-    return exit_code(status)
+    return choose_exit_code(status)
 
 
 def _show_gone(job: str, gone: Sequence[str]) -> None:

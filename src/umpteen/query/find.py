@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 from collections.abc import Iterator, Sequence
 
@@ -45,6 +44,8 @@ def find_task(history: History, wanted: str) -> tuple[int, Task]:
 def _hint_task(wanted: str, tasks: Sequence[Task]) -> str:
     if not tasks:
         return "it has no tasks"
+    import difflib
+
     names = [task.name for task in tasks[:20000]]
     near = difflib.get_close_matches(wanted, names, n=1)
     return f"did you mean {near[0]!r}?" if near else f"its tasks are {names[0]} to {names[-1]}"

@@ -7,26 +7,30 @@ of this package; here they are one object with one history.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from umpteen.executors.registry import ExecutorRegistry
 from umpteen.history.history import History
-from umpteen.job.spec import Task
-from umpteen.model.record import Record
 from umpteen.model.states import IS_FINAL, STATES
-from umpteen.query.facts import TaskFacts, read_facts
-from umpteen.query.failures import Failure, choose_failures, read_failure
-from umpteen.query.files import LeftOut, TaskFiles, list_task_files
 from umpteen.query.find import find_names, find_task, open_history
 from umpteen.query.job_names import find_job, shorten_job
-from umpteen.query.live import LiveReader
 from umpteen.query.liveness import Liveness, read_status
-from umpteen.query.outputs import Outputs, find_outputs
-from umpteen.query.pull import Pulled, pull
-from umpteen.query.status import JobStatus
-from umpteen.query.table import Table, read_table
-from umpteen.query.unrun import EndedTasks, read_ended
-from umpteen.query.verify import read_gone
-from umpteen.query.why import Why, build_why
+
+# What only some looks need is loaded by the methods that take them: `status` is asked for again
+# and again, by people and by scripts, and begins in half the time without the rest.
+if TYPE_CHECKING:
+    from umpteen.job.spec import Task
+    from umpteen.model.record import Record
+    from umpteen.query.facts import TaskFacts
+    from umpteen.query.failures import Failure
+    from umpteen.query.files import LeftOut, TaskFiles
+    from umpteen.query.live import LiveReader
+    from umpteen.query.outputs import Outputs
+    from umpteen.query.pull import Pulled
+    from umpteen.query.status import JobStatus
+    from umpteen.query.table import Table
+    from umpteen.query.unrun import EndedTasks
+    from umpteen.query.why import Why
 
 __all__ = ["JobView"]
 
@@ -76,6 +80,8 @@ class JobView:
 
     def read_gone(self) -> list[str]:
         """Names of tasks that are done but lost what they left; these count as open from now."""
+        from umpteen.query.verify import read_gone
+
         return read_gone(self.history, self._executors)
 
     # --- its tasks ----------------------------------------------------------------------
@@ -102,14 +108,20 @@ class JobView:
 
     def read_facts(self) -> list[TaskFacts]:
         """What is known of each task that counts."""
+        from umpteen.query.facts import read_facts
+
         return read_facts(self.history, self._executors)
 
     def read_table(self, *, are_typed: bool = True) -> Table:
         """A row for each task, with its parameters and what it measured; see `read_table`."""
+        from umpteen.query.table import read_table
+
         return read_table(self.history, are_typed=are_typed)
 
     def explain(self, task: str) -> Why:
         """Why a task is as it is. Raises InputError where there is no such task."""
+        from umpteen.query.why import build_why
+
         index, _ = self.find_task(task)
         return build_why(self.history, index, Liveness(self._executors).list_living(self.history))
 
@@ -117,11 +129,15 @@ class JobView:
 
     def read_failures(self, most: int) -> list[Failure]:
         """The newest tasks without success, the newest last; what failed before what never ran."""
+        from umpteen.query.failures import choose_failures, read_failure
+
         chosen = choose_failures(self.history.read_failures(), most)
         return [read_failure(self.history, *entry) for entry in chosen]
 
     def read_ended(self, most: int) -> EndedTasks:
         """The newest tasks that failed, and counts of what was skipped or cancelled."""
+        from umpteen.query.unrun import read_ended
+
         return read_ended(self.history, most)
 
     # --- what tasks left ----------------------------------------------------------------
@@ -134,10 +150,14 @@ class JobView:
         self, task: Task, token: str = "", record: Record | None = None, *, is_newest: bool = False
     ) -> Outputs:
         """Where an attempt left what it wrote; the newest, if no record is given."""
+        from umpteen.query.outputs import find_outputs
+
         return find_outputs(self.history, task, token, record, is_newest=is_newest)
 
     def list_files(self, left_out: list[LeftOut]) -> Iterator[TaskFiles]:
         """Each task with the files that it left; left_out gets what cannot be looked at."""
+        from umpteen.query.files import list_task_files
+
         return list_task_files(self.history, left_out)
 
     def pull(
@@ -149,8 +169,12 @@ class JobView:
         force: bool = False,
     ) -> Iterator[Pulled]:
         """Copy files of tasks to a folder; how far it is, after each part."""
+        from umpteen.query.pull import pull
+
         return pull(self.history, destination, include, exclude, force=force)
 
     def follow_output(self, index: int, name: str) -> LiveReader:
         """Reads `stdout` or `stderr` of a task while it runs where its files are not to be seen."""
+        from umpteen.query.live import LiveReader
+
         return LiveReader(self.history.store, index, name)

@@ -5,17 +5,16 @@ The table and `--json` show this and work out nothing themselves.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import msgspec
 
+from umpteen.errors import EXIT_SOME_FAILED, EXIT_SUCCEEDED
 from umpteen.executors.base import BatchState
 from umpteen.executors.registry import runs_here
 from umpteen.history.files import Submission
 from umpteen.history.history import History
 from umpteen.model.states import STATES
-from umpteen.query.estimate import estimate_range
 from umpteen.runner.lease import find_death, find_trouble
 from umpteen.store.layout import REMOVING
 
@@ -28,14 +27,11 @@ __all__ = [
     "RunningTask",
     "build_status",
     "build_unread",
-    "estimate_left_s",
+    "choose_exit_code",
     "list_living",
 ]
 
 UNREACHABLE, UNREADABLE, DAMAGED = UNREAD = "unreachable", "unreadable", "damaged"
-
-_RATE_WINDOW_S = 30.0
-_LEAST_BUSY = 0.01
 
 
 class RunningTask(msgspec.Struct, frozen=True):
@@ -181,37 +177,6 @@ def _judge(counts: Mapping[str, int], total: int, *, is_living: bool, is_going: 
     return "succeeded" if counts["succeeded"] == total else "failed"
 
 
-def estimate_left_s(
-    status: JobStatus, samples: Sequence[float], rate: float, now_s: float
-) -> tuple[float, float] | None:
-    """A range for the seconds until all tasks have ended, meant to hold in 8 of 10 cases.
-
-    samples: durations of tasks that ended lately, seconds, the newest last. rate: ends a second,
-    over the last 30 s. now_s: since 1970. None where nothing is known: no task has ended yet, or
-    none runs and none ends.
-    """
-    running = [max(0.0, now_s - task.start_s) for task in status.running]
-    waiting = status.counts["waiting"] + status.counts["running"] - len(running)
-    if not samples or waiting + len(running) <= 0 or not (running or rate > 0):
-        return None
-    busy = _measure_busy(running, samples, rate, status.slots) if waiting > 0 else 1.0
-    return estimate_range(
-        samples, running, max(0, waiting), status.slots, of=status.finished, busy=busy
-    )
-
-
-def _measure_busy(
-    running: Sequence[float], samples: Sequence[float], rate: float, slots: int
-) -> float:
-    """The share of the last 30 s, or of the last samples, that slots have worked.
-
-    It is short of 1 where tasks are so short that starting them takes longer, and where the
-    runner holds some back.
-    """
-    count = min(len(samples), int(rate * _RATE_WINDOW_S))
-    if count < 1:
-        return 1.0
-    window = count / rate
-    latest = itertools.islice(samples, len(samples) - count, None)
-    work = sum(latest) + sum(min(elapsed, window) for elapsed in running)
-    return min(1.0, max(_LEAST_BUSY, work / (window * max(1, slots))))
+def choose_exit_code(status: JobStatus) -> int:
+    """Of a verb that shows it: 0 where every task succeeded, else 1."""
+    return EXIT_SUCCEEDED if status.state == "succeeded" else EXIT_SOME_FAILED

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 
 from umpteen.errors import EXIT_INTERRUPTED, EXIT_READER_LEFT
-from umpteen.query.status import JobStatus
+from umpteen.query.status import JobStatus, choose_exit_code
 from umpteen.report.views import open_view
 from umpteen.system.stop_signals import Stops
 from umpteen.verbs.handle import JobHandle
-from umpteen.verbs.watch import exit_code, watch
+from umpteen.verbs.watch import watch
 
 __all__ = ["watch_to_end"]
 
@@ -47,4 +47,4 @@ def watch_to_end(
     view.show_end(status, time.monotonic() - began_s, is_interrupted=interrupted > 0)
     if interrupted:
         return EXIT_INTERRUPTED
-    return EXIT_READER_LEFT if view.is_unread else exit_code(status)
+    return EXIT_READER_LEFT if view.is_unread else choose_exit_code(status)

@@ -8,11 +8,11 @@ from collections.abc import Generator, Iterator, Mapping
 
 import msgspec
 
-from umpteen.errors import EXIT_SOME_FAILED, EXIT_SUCCEEDED
 from umpteen.planning.known import read_known
 from umpteen.planning.plan import build_plan
 from umpteen.query.liveness import list_handles
-from umpteen.query.status import JobStatus, build_status, estimate_left_s
+from umpteen.query.status import JobStatus, build_status
+from umpteen.query.time_left import estimate_left_s
 from umpteen.store.submission_lock import submission_lock
 from umpteen.submission.cancel import is_cancelled
 from umpteen.submission.read_back import read_back_job
@@ -22,7 +22,7 @@ from umpteen.verbs.handle import JobHandle
 from umpteen.verbs.look import look
 from umpteen.verbs.runner_end import REFUSED, RunnerEnds
 
-__all__ = ["exit_code", "has_rest", "watch"]
+__all__ = ["has_rest", "watch"]
 
 _RATE_WINDOW_S = 30.0
 _ESTIMATE_S = 1.0  # how often the time left is worked out: of a thousand slots it takes 16 ms
@@ -49,11 +49,6 @@ def _watch_with_rest(handle: JobHandle) -> Iterator[JobStatus]:
         has_cancelled = yield from _watch_until_ended(handle)
         if has_cancelled or not (_may_go_on(handle, ends) and _submit_rest(handle)):
             return
-
-
-def exit_code(status: JobStatus) -> int:
-    """0 where every task succeeded, else 1."""
-    return EXIT_SUCCEEDED if status.state == "succeeded" else EXIT_SOME_FAILED
 
 
 def _watch_until_ended(handle: JobHandle) -> Generator[JobStatus, None, bool]:

@@ -256,3 +256,16 @@ def test_status_after_a_damaged_record_line_counts_the_others(umpteen: Umpteen) 
     path.write_bytes(b"".join([*lines[:2], b'{"task":1,"dig\n', *lines[3:]]))
     status = json.loads(umpteen("status", "job", "--json").stdout)
     assert (status["state"], status["counts"]["succeeded"]) == ("unfinished", 2)
+
+
+@pytest.mark.parametrize("verb", [("status", "job"), ("status", "job", "--json"), ("ls",)])
+def test_look_at_jobs_loads_nothing_that_makes_or_runs_them(
+    umpteen: Umpteen, verb: tuple[str, ...]
+) -> None:
+    umpteen("run", "exit 1", "--name", "job")
+    loaded = umpteen.list_loaded(*verb)
+    packages = {".".join(name.split(".")[:2]) for name in loaded}
+    assert "umpteen.query" in packages
+    others = {"formats", "planning", "submission", "verbs"}
+    assert not packages & {f"umpteen.{name}" for name in others}
+    assert not loaded & {"ctypes", "fractions", "rich", "subprocess", "yaml"}
