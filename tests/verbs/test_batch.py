@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from umpteen.formats import read_job
-from umpteen.formats.reading import open_document
+from umpteen.formats.files import open_document
 from umpteen.formats.saturn_batch import read_batch
 from umpteen.verbs.batch import BatchOptions, build_batch, build_command
 

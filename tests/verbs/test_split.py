@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from umpteen.errors import InputError, SettingsError
-from umpteen.formats.reading import open_document
+from umpteen.formats.files import open_document
 from umpteen.formats.saturn_batch import BatchFile, Run, read_batch
 from umpteen.formats.saturn_recipe import Recipe, read_recipe
 from umpteen.formats.syncs import Sync

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -24,7 +24,6 @@ from umpteen.formats import read_job
 from umpteen.formats.flags import build_flags
 from umpteen.job.spec import Job
 from umpteen.planning.choosing import RERUN_CHOICES
-from umpteen.query.expression import Where
 from umpteen.query.job_view import JobView
 from umpteen.report.signals import Waiting, stop_signals
 from umpteen.report.views import show_leave, show_plan
@@ -33,6 +32,9 @@ from umpteen.store.address import working_folder
 from umpteen.submission.settings import detach as detach_job
 from umpteen.submission.settings import resolve_settings
 from umpteen.verbs.run import choose_where, plan_run, submit
+
+if TYPE_CHECKING:
+    from umpteen.query.expression import Where
 
 __all__ = ["run_command"]
 

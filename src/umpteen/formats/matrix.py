@@ -8,16 +8,14 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from umpteen.errors import InputError
 from umpteen.formats.tables import is_table
-from umpteen.formats.values import Table, check_name, parse_rows, value_text
+from umpteen.formats.values import ReadTable, Table, check_name, parse_rows, value_text
 
-__all__ = ["ReadTable", "build_product", "parse_matrix", "parse_words"]
-
-ReadTable = Callable[[str], Table]
+__all__ = ["build_product", "parse_matrix", "parse_words"]
 
 _MAX_TASKS = 10_000_000
 _RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.(-?\d+))?")

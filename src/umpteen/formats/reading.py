@@ -1,6 +1,7 @@
-"""The front door of the formats: chooses a reader, joins what files and flags say.
+"""The front door of the formats: joins what files, words and flags say.
 
-Takes the arguments of `run`, gives a Job. Knows no key of any format.
+Takes the arguments of `run`, gives a Job. Knows no key of any format. What reads files and tables
+is loaded where one is given: a command alone needs none of it.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ import functools
 import json
 import operator
 import os
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, BinaryIO
 
@@ -17,16 +17,10 @@ import msgspec
 
 from umpteen._version import __version__
 from umpteen.errors import InputError
-from umpteen.formats.documents import Document, Source, check_encoding
+from umpteen.formats.documents import Source
 from umpteen.formats.flags import JobFlags
-from umpteen.formats.json_documents import JsonDocument, JsonLinesDocument
-from umpteen.formats.lines import find_interpreter, read_lines, refuse_makefile
-from umpteen.formats.matrix import build_product, parse_words
-from umpteen.formats.native import read_csv, read_native
 from umpteen.formats.placeholders import refuse_placeholders
-from umpteen.formats.saturn_batch import read_saturn_batch
 from umpteen.formats.sources import Inputs, choose_job_name, names_files
-from umpteen.formats.tables import join_tables, read_table
 from umpteen.formats.tasks import (
     ParsedFile,
     TaskDefaults,
@@ -35,7 +29,7 @@ from umpteen.formats.tasks import (
     build_tasks,
     locate_error,
 )
-from umpteen.formats.yaml_documents import YamlDocument
+from umpteen.formats.values import Table
 from umpteen.job.dependencies import GraphError, build_graph
 from umpteen.job.settings import DEFAULTS, Setting, Settings, merge_settings
 from umpteen.job.spec import Job, Task, check_job_name
@@ -44,18 +38,11 @@ from umpteen.model.names import NameProblem, find_bad_name
 
 __all__ = [
     "find_program",
-    "open_document",
     "read_executor",
     "read_job",
     "read_names",
     "write_command",
 ]
-
-_YAML = (".yaml", ".yml")
-_JSON_LIST = re.compile(rb'\[(?:\s*[\[{\]]|"|\s*\n)')
-_JSON_OBJECT = re.compile(rb'\{\s*["}]')
-_YAML_LINE = re.compile(rb"""(?:---|%YAML|["']?[A-Za-z_]\w*["']?[ \t]*:(?=\s|$)|-[ \t]+\S)""")
-_NOT_BLANK = re.compile(rb"\S")
 
 
 def read_job(
@@ -85,7 +72,7 @@ def read_job(
         common = build_common_options(
             _join_defaults(parsed, run),
             flags.tasks,
-            lambda name: read_table(opened(name)),
+            lambda name: _read_table(opened(name)),
             canary=canary > 0,
         )
     except InputError as error:
@@ -117,18 +104,6 @@ def read_executor(file: str) -> tuple[str, Mapping[str, Any]] | None:
     return str(given["executor"].value), dict(options.value) if options else {}
 
 
-def open_document(file: str, key: str, hint: str) -> Document:
-    """A YAML or JSON file that has this key at its top.
-
-    Raises InputError where there is no such file, with the hint, or it is another.
-    """
-    source = Inputs(None).open(file, hint=hint)
-    document = _open_document(source, os.path.splitext(file)[1].lower())
-    if document is None or key not in document.list_keys():
-        raise InputError(f"has no {key!r}", hint, file=source.name, field=key)
-    return document
-
-
 def _open_inputs(stdin: BinaryIO | None, given: list[Any]) -> Inputs:
     """Inputs whose digest begins with what is not in a file."""
     inputs = Inputs(stdin)
@@ -154,7 +129,11 @@ def _read_files(
 
 def find_program(word: str) -> str:
     """What runs the script of that name; empty where it is none."""
-    return find_interpreter(Inputs(None).open(word)) if os.path.isfile(word) else ""
+    if not os.path.isfile(word):
+        return ""
+    from umpteen.formats.lines import find_interpreter
+
+    return find_interpreter(Inputs(None).open(word))
 
 
 def write_command(words: Sequence[str]) -> str:
@@ -173,18 +152,40 @@ def _check_arguments(arguments: Sequence[str]) -> None:
             raise InputError(f"the argument {argument!r} is not UTF-8 text") from None
 
 
+def _read_source(source: Source) -> ParsedFile:
+    from umpteen.formats.files import read_source
+
+    return read_source(source)
+
+
+def _read_table(source: Source) -> Table:
+    from umpteen.formats.tables import read_table
+
+    return read_table(source)
+
+
 def _read_command(arguments: Sequence[str], tables: Sequence[str], inputs: Inputs) -> ParsedFile:
     """A command template, its values from words and tables."""
+    matrix = None
+    if arguments[1:] or tables:
+        matrix = _read_values(arguments, tables, inputs)
+    else:
+        refuse_placeholders(arguments[0])
+    return ParsedFile(Source("", b""), entries=[TaskEntry(command=arguments[0], matrix=matrix)])
+
+
+def _read_values(arguments: Sequence[str], tables: Sequence[str], inputs: Inputs) -> Table:
+    """What the placeholders of a command stand for. Raises InputError."""
+    from umpteen.formats.matrix import build_product, parse_words
+    from umpteen.formats.tables import join_tables
+
     hint = "give a .csv, .tsv, .json or .jsonl file"
-    read = [(name, read_table(inputs.open(name, hint=hint))) for name in tables]
+    read = [(name, _read_table(inputs.open(name, hint=hint))) for name in tables]
     values = [join_tables(read)] if read else []
     _refuse_loose_words(arguments)
     if arguments[1:]:
         values.append(parse_words(arguments[1:]))
-    matrix = build_product(values) if values else None
-    if not values:
-        refuse_placeholders(arguments[0])
-    return ParsedFile(Source("", b""), entries=[TaskEntry(command=arguments[0], matrix=matrix)])
+    return build_product(values)
 
 
 def _refuse_loose_words(arguments: Sequence[str]) -> None:
@@ -197,73 +198,6 @@ def _refuse_loose_words(arguments: Sequence[str]) -> None:
             f"{arguments[loose[0]]!r} is neither a job file nor key=values",
             f"a command with blanks needs quotes: {shell_command(words)}",
         )
-
-
-def _read_source(source: Source) -> ParsedFile:
-    """What a file says, by the reader that its content asks for."""
-    extension = os.path.splitext(source.name)[1].lower()
-    if not _NOT_BLANK.search(source.data):
-        raise InputError(f"{source.name} has no tasks", "the file is empty")
-    if extension in (".csv", ".tsv"):
-        check_encoding(source)
-        return read_csv(source)
-    refuse_makefile(source)
-    if document := _open_document(source, extension):
-        keys = document.list_keys()
-        return (
-            read_saturn_batch(document)
-            if "runs" in keys and "tasks" not in keys
-            else read_native(document)
-        )
-    return read_lines(source)
-
-
-def _open_document(source: Source, extension: str) -> Document | None:
-    """The file as a document; None where it is plain lines."""
-    data = source.data
-    start = _NOT_BLANK.search(data)
-    at = start.start() if start else 0
-    if extension == ".jsonl":
-        return JsonLinesDocument(source, "tasks")
-    if extension == ".json" or _JSON_OBJECT.match(data, at) or _JSON_LIST.match(data, at):
-        try:
-            return _open_json(source, at)
-        except InputError:
-            if extension not in _YAML:
-                raise
-    if extension in _YAML or _YAML_LINE.match(_first_line(data)):
-        check_encoding(source)
-        return YamlDocument(source, list_key="tasks", free=("executor",))
-    return None
-
-
-def _open_json(source: Source, at: int) -> Document:
-    if source.data[at : at + 1] == b"[":
-        return JsonDocument(source, list_key="tasks")
-    if _has_object_a_line(source.data[at:] if at else source.data):
-        return JsonLinesDocument(source, "tasks")
-    document = JsonDocument(source)
-    if "command" in document.list_keys() and "tasks" not in document.list_keys():
-        return JsonLinesDocument(source, "tasks")
-    return document
-
-
-def _has_object_a_line(data: bytes) -> bool:
-    end = data.find(b"\n")
-    following = _NOT_BLANK.search(data, end) if end >= 0 else None
-    if following is None or following[0] != b"{":
-        return False
-    try:
-        msgspec.json.decode(data[:end], type=msgspec.Raw)
-    except msgspec.DecodeError:
-        return False
-    return True
-
-
-def _first_line(data: bytes) -> bytes:
-    """The first line that holds something, comments left out."""
-    match = re.search(rb"^(?![ \t]*(?:#|\r?$))[^\n]+", data, re.MULTILINE)
-    return match[0] if match else b""
 
 
 def _tell_apart(

@@ -17,7 +17,6 @@ import msgspec
 from umpteen.errors import InputError, UmpteenError
 from umpteen.formats.documents import Path, Source, SourcePosition, error_at
 from umpteen.formats.flags import TaskFlags
-from umpteen.formats.matrix import ReadTable, parse_matrix
 from umpteen.formats.placeholders import Template, TextTemplate, refuse_placeholder_in_name
 from umpteen.formats.task_options import (
     GivenOptions,
@@ -27,7 +26,7 @@ from umpteen.formats.task_options import (
     build_options,
     parse_options,
 )
-from umpteen.formats.values import Table, value_text
+from umpteen.formats.values import ReadTable, Table, value_text
 from umpteen.job.settings import Setting
 from umpteen.job.spec import Task
 from umpteen.model.names import automatic_name
@@ -315,8 +314,12 @@ def _fill_pattern(pattern: Task, table: Table) -> list[Task]:
 
 
 def _parse_matrix(given: Any, read: ReadTable) -> Table | None:
+    if given is None:
+        return None
+    from umpteen.formats.matrix import parse_matrix  # which a command alone does not need
+
     try:
-        return None if given is None else parse_matrix(given, read)
+        return parse_matrix(given, read)
     except InputError as error:
         if error.file:
             raise

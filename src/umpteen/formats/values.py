@@ -6,7 +6,7 @@ Every value is the text that was written.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -14,7 +14,7 @@ import msgspec
 from umpteen.errors import InputError
 from umpteen.formats.documents import Source
 
-__all__ = ["Table", "check_name", "is_name", "parse_rows", "value_text"]
+__all__ = ["ReadTable", "Table", "check_name", "is_name", "parse_rows", "value_text"]
 
 _BAD_NAME = re.compile(r"[{}\x00-\x1f\x7f]")
 
@@ -24,6 +24,9 @@ class Table(msgspec.Struct, frozen=True):
 
     names: tuple[str, ...]
     rows: list[tuple[str, ...]]
+
+
+ReadTable = Callable[[str], Table]  # gives the table in a file of that name
 
 
 def is_name(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""Puts the archives of synced folders into the store."""
+"""Puts the archives of synced folders into the store; most jobs sync none, and load no packer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from umpteen.job.spec import Job
 from umpteen.store.address import is_remote
 from umpteen.store.base import Store
 from umpteen.store.layout import synced_key
-from umpteen.submission.archive import measure, pack
 
 __all__ = ["measure_syncs", "put_syncs"]
 
@@ -24,7 +23,11 @@ def put_syncs(store: Store, job: Job, *, is_far: bool) -> Job:
     cannot be packed.
     """
     syncs = _measure_syncs(store, job)
-    there = set(store.names(os.path.dirname(synced_key("")))) if syncs else set()
+    if not syncs:
+        return job
+    from umpteen.submission.archive import pack
+
+    there = set(store.names(os.path.dirname(synced_key(""))))
     for sync in syncs:
         key = synced_key(sync.digest)
         if os.path.basename(key) not in there:
@@ -52,6 +55,10 @@ class _Sync(NamedTuple):
 
 def _measure_syncs(store: Store, job: Job) -> list[_Sync]:
     settings = job.settings
+    if not settings.file_syncs:
+        return []
+    from umpteen.submission.archive import measure
+
     syncs = []
     for written, wanted in settings.file_syncs:
         source = _expand(written, settings.submitted_from)

@@ -11,7 +11,7 @@ import msgspec
 
 from umpteen.errors import InputError, SettingsError, StoreError
 from umpteen.formats import read_job
-from umpteen.formats.reading import open_document
+from umpteen.formats.files import open_document
 from umpteen.formats.saturn_batch import BatchFile, read_batch
 from umpteen.job.spec import Job
 from umpteen.model.command import RUNNER_VARIABLE, write_verb

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from umpteen.executors.base import OnProgress, ignore_progress
 from umpteen.history.history import History
 from umpteen.job.spec import Job, Task
 from umpteen.planning.choosing import Chosen
 from umpteen.planning.plan import Plan
-from umpteen.query.expression import Where
-from umpteen.query.facts import TaskFacts
 from umpteen.submission.plan import Scope, preview
 from umpteen.submission.read_back import read_history
 from umpteen.submission.settings import open_executor_of
 from umpteen.submission.submit import submit_new
 from umpteen.submission.sync import measure_syncs
 from umpteen.verbs.handle import JobHandle
+
+if TYPE_CHECKING:
+    from umpteen.query.expression import Where
 
 __all__ = ["choose_where", "plan_run", "submit"]
 
@@ -52,6 +55,8 @@ def choose_where(where: Where, job: Job) -> Chosen:
 
     Raises InputError where it asks for a parameter that none has.
     """
+    from umpteen.query.facts import TaskFacts  # few runs choose
+
     where.check(task.parameters for task in job.tasks)
 
     def only(index: int, task: Task) -> bool:

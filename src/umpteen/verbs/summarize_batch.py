@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from umpteen.errors import InputError
-from umpteen.formats.reading import open_document
+from umpteen.formats.files import open_document
 from umpteen.formats.saturn_batch import BatchFile, Run, complete_runs, is_of_a_job, read_batch
 from umpteen.history.history import History
 from umpteen.job.spec import Task

@@ -549,3 +549,14 @@ def test_run_on_a_folder_loads_nothing_of_other_places(
     assert "umpteen.cli" in done.stderr
     assert "fsspec" not in done.stderr
     assert "umpteen.store.remote" not in done.stderr
+
+
+def test_run_of_one_command_loads_no_reader_of_files_and_no_packer(umpteen: Umpteen) -> None:
+    loaded = umpteen.list_loaded("run", "true")
+    assert "umpteen.formats.reading" in loaded
+    readers = {"files", "json_documents", "matrix", "native", "saturn_batch", "saturn_recipe"}
+    assert not loaded & {f"umpteen.formats.{name}" for name in (*readers, "yaml_documents")}
+    assert not {name for name in loaded if name.startswith("umpteen.verbs.split")}
+    looks = {"why", "pull", "files", "table", "facts", "expression"}
+    assert not loaded & {f"umpteen.query.{name}" for name in looks}
+    assert not loaded & {"ctypes", "csv", "fractions", "rich", "tarfile", "yaml"}

@@ -12,7 +12,7 @@ import shlex
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from umpteen.formats.reading import open_document
+from umpteen.formats.files import open_document
 from umpteen.formats.saturn_batch import Run, complete_runs
 from umpteen.formats.saturn_recipe import (
     Download,
