@@ -46,7 +46,7 @@ ELSEWHERE = """
 import json, sys
 from umpteen.executors.registry import ExecutorRegistry
 name, call, *handles = sys.argv[1:]
-with ExecutorRegistry(by_path=False) as executors:
+with ExecutorRegistry() as executors:
     print(json.dumps(getattr(executors.open_any(name), call)(handles)))
 """
 

@@ -79,10 +79,11 @@ def test_close_closes_every_executor(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sorted(map(id, closed)) == sorted(map(id, opened))
 
 
-def test_path_is_loaded_only_where_allowed() -> None:
-    assert isinstance(ExecutorRegistry().open(PATH, {}), LocalExecutor)
-    with pytest.raises(SettingsError, match="loaded by run, collect"):
-        ExecutorRegistry(by_path=False).open(PATH, {})
+def test_path_is_loaded_only_where_it_is_given() -> None:
+    assert isinstance(ExecutorRegistry(given=PATH).open(PATH, {}), LocalExecutor)
+    for given in ("", "umpteen.executors.local.LocalExecutor"):
+        with pytest.raises(SettingsError, match="an import path, which is loaded only where you"):
+            ExecutorRegistry(given=given).open(PATH, {})
 
 
 def test_unknown_name_is_answered_with_the_nearest() -> None:
@@ -113,7 +114,7 @@ def test_names_of_one_executor_are_one_short_name(name: str, short: str, here: b
 def test_installed_package_offers_an_executor() -> None:
     assert is_short_name("lab")
     assert "lab_queue" not in sys.modules  # until it is asked for
-    assert ExecutorRegistry(by_path=False).open("lab", {}).name == "lab"
+    assert ExecutorRegistry().open("lab", {}).name == "lab"
 
 
 @pytest.mark.usefixtures("installed")

@@ -16,13 +16,15 @@ from typing import Any
 
 from umpteen.api.convert import build_flags, build_job
 from umpteen.api.errors import hinted
-from umpteen.api.open_jobs import OpenJob, TaskResult, watch_job
+from umpteen.api.open_jobs import OpenJob, TaskResult, find_given, watch_job
 from umpteen.api.spec import Job, Task, Work
 from umpteen.errors import InputError, nearest_hint
+from umpteen.formats.native import parse_executor
 from umpteen.job.spec import Job as PlannedJob
 from umpteen.planning.choosing import RERUN_CHOICES
 from umpteen.query.expression import PLAN_FIELDS, compile_where
 from umpteen.query.find import open_history
+from umpteen.submission.read_back import ExecutorChoice
 from umpteen.submission.settings import detach
 from umpteen.verbs.collect import collect as collect_job
 from umpteen.verbs.handle import JobHandle
@@ -90,19 +92,37 @@ def submit(
     flags = build_flags(slots, results, executor, timeout, memory, retries, cpus, gpus)
     planned = detach(build_job(job, values, name, flags))
     handle = _submit(planned, only, rerun, is_verified=verify)
-    return OpenJob(handle.history.store.address)
+    return OpenJob(handle.history.store.address, find_given(handle.settings))
 
 
 @hinted()
-def collect(name: str | os.PathLike[str], *, progress: bool = True) -> OpenJob:
-    """Wait until a job has ended that was submitted before, here or elsewhere."""
-    return watch_job(collect_job(str(name)), progress=progress)
+def collect(
+    name: str | os.PathLike[str],
+    *,
+    executor: str | Mapping[str, Any] | None = None,
+    progress: bool = True,
+) -> OpenJob:
+    """Wait until a job has ended that was submitted before, here or elsewhere.
+
+    executor: where it goes on, as of `open_job`.
+    """
+    handle = collect_job(str(name), executor=_parse_executor(executor))
+    return watch_job(handle, progress=progress)
 
 
 @hinted()
-def open_job(name: str | os.PathLike[str]) -> OpenJob:
-    """A job by its name or the address of its results. Raises InputError where there is none."""
-    return OpenJob(open_history(str(name)).store.address)
+def open_job(
+    name: str | os.PathLike[str], *, executor: str | Mapping[str, Any] | None = None
+) -> OpenJob:
+    """A job by its name or the address of its results. Raises InputError where there is none.
+
+    executor: where it goes on, if not as before. An import path has to be given again.
+    """
+    return OpenJob(open_history(str(name)).store.address, _parse_executor(executor))
+
+
+def _parse_executor(given: str | Mapping[str, Any] | None) -> ExecutorChoice | None:
+    return None if given is None else parse_executor(given)
 
 
 def _submit(job: PlannedJob, only: str | None, rerun: str, *, is_verified: bool) -> JobHandle:

@@ -9,7 +9,9 @@ from typing import Any, overload
 from umpteen.api.convert import parse_count, parse_size, parse_timeout
 from umpteen.api.errors import hinted
 from umpteen.errors import EXIT_INTERRUPTED
+from umpteen.executors.registry import tell_unloaded
 from umpteen.history.history import History
+from umpteen.job.settings import Settings
 from umpteen.model.record import Record
 from umpteen.query.expression import compile_where
 from umpteen.query.facts import TaskFacts
@@ -21,6 +23,7 @@ from umpteen.query.status import JobStatus
 from umpteen.report.signals import stop_signals
 from umpteen.report.watch import watch_to_end
 from umpteen.report.why import render_why
+from umpteen.submission.read_back import ExecutorChoice
 from umpteen.verbs.cancel import cancel
 from umpteen.verbs.collect import collect
 from umpteen.verbs.handle import JobHandle
@@ -28,7 +31,7 @@ from umpteen.verbs.remove import plan_removal, remove
 from umpteen.verbs.retry import Rerun, retry
 from umpteen.verbs.watch import watch
 
-__all__ = ["OpenJob", "TaskResult", "watch_job"]
+__all__ = ["OpenJob", "TaskResult", "find_given", "watch_job"]
 
 
 def watch_job(handle: JobHandle, *, progress: bool) -> OpenJob:
@@ -40,7 +43,12 @@ def watch_job(handle: JobHandle, *, progress: bool) -> OpenJob:
         )
     if code == EXIT_INTERRUPTED:
         raise KeyboardInterrupt
-    return OpenJob(handle.history.store.address)
+    return OpenJob(handle.history.store.address, find_given(handle.settings))
+
+
+def find_given(settings: Settings) -> ExecutorChoice | None:
+    """The executor of a job that this program runs, where a store alone does not give it."""
+    return (settings.executor, {}) if tell_unloaded(settings.executor) else None
 
 
 class TaskResult:
@@ -118,8 +126,9 @@ class OpenJob:
     name.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, executor: ExecutorChoice | None = None) -> None:
         self.address = address
+        self._executor = executor  # by which it goes on, where this program says so
         self._view = JobView(open_history(address))
         self.name = self._view.name
 
@@ -192,12 +201,12 @@ class OpenJob:
     @hinted()
     def wait(self, *, progress: bool = False) -> OpenJob:
         """Wait until it has ended; what nobody runs any more is submitted again."""
-        return watch_job(collect(self.address), progress=progress)
+        return watch_job(collect(self.address, executor=self._executor), progress=progress)
 
     @hinted()
     def cancel(self, *tasks: Which) -> None:
         """End it, or some of its tasks by name or pattern, and wait until that is recorded."""
-        for _ in watch(cancel(self.address, self._names(tasks)).handle):
+        for _ in watch(cancel(self.address, self._names(tasks), self._executor).handle):
             pass
 
     @hinted()
@@ -221,7 +230,8 @@ class OpenJob:
         bytes_of_memory = parse_size(memory)
         count = parse_count("slots", slots, 1)
         wanted = Rerun(self._names(tasks), chosen, count, timeout_s, bytes_of_memory)
-        return watch_job(retry(self.address, wanted), progress=progress)
+        handle = retry(self.address, wanted, executor=self._executor)
+        return watch_job(handle, progress=progress)
 
     @hinted()
     def remove(self) -> None:

@@ -7,13 +7,14 @@ import time
 
 import click
 
-from umpteen.cli.options import TaskCommand, complete_task, job_argument
+from umpteen.cli.options import TaskCommand, complete_task, executor_option, job_argument
 from umpteen.errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, EXIT_SUCCEEDED
 from umpteen.query.status import JobStatus
 from umpteen.report.printing import say
 from umpteen.report.run import render_cancel
 from umpteen.report.signals import stop_signals
 from umpteen.report.status import render_counts, status_to_dict
+from umpteen.submission.read_back import ExecutorChoice
 from umpteen.verbs.cancel import cancel, count_cancelled, wait_for_runner
 from umpteen.verbs.watch import watch
 
@@ -33,15 +34,22 @@ Examples:
 )
 @job_argument
 @click.argument("tasks", nargs=-1, metavar="[TASK]...", shell_complete=complete_task)
+@executor_option
 @click.option("--json", "as_json", is_flag=True, help="What was cancelled, as one JSON object.")
-def cancel_command(name: str, tasks: tuple[str, ...], *, as_json: bool) -> int:
+def cancel_command(
+    name: str,
+    tasks: tuple[str, ...],
+    executor: ExecutorChoice | None,
+    *,
+    as_json: bool,
+) -> int:
     """End the job NAME, or those TASKs of it (names, patterns or indices), and wait for it.
 
     What runs is ended with all its children (TERM, the grace, KILL) and keeps what it
     printed; what waits never starts. Exit code: 0, even where all had ended before.
     """
     with stop_signals(is_last=True) as stop:
-        cancelling = cancel(name, tasks)
+        cancelling = cancel(name, tasks, executor)
         handle = cancelling.handle
         status: JobStatus | None = None
         said_s = time.monotonic()

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from umpteen.cli.options import complete_file, complete_name, watch_options
-from umpteen.formats import read_executor
-from umpteen.query.job_names import find_job, is_job_file
+from umpteen.cli.options import choose_executor, complete_file, complete_name, watch_options
+from umpteen.query.job_names import find_job
 from umpteen.report.signals import Waiting, stop_signals
 from umpteen.report.watch import watch_to_end
 from umpteen.verbs.collect import collect
@@ -37,8 +36,11 @@ Examples:
 )
 @click.argument("job", metavar="NAME|FILE", shell_complete=_complete)
 @click.option("--name", help="The job's name, where FILE is a job file or a run file.")
+@click.option("--executor", help="Where it goes on; an import path has to be given again.")
 @watch_options
-def collect_command(job: str, name: str | None, *, quiet: bool, as_json: bool) -> int:
+def collect_command(
+    job: str, name: str | None, executor: str | None, *, quiet: bool, as_json: bool
+) -> int:
     """Watch the job NAME, or the one of a job file or run file, until it has ended.
 
     Ctrl-C only stops watching. What nobody is at any more, because its runner was killed, is
@@ -48,6 +50,5 @@ def collect_command(job: str, name: str | None, *, quiet: bool, as_json: bool) -
     with stop_signals(is_last=True) as stop:
         tell = Waiting(stop, is_shown=not (quiet or as_json)).tell
         found = find_job(job, name)
-        executor = read_executor(job) if is_job_file(job) else None
-        handle = collect(found, tell, executor)
+        handle = collect(found, tell, choose_executor(job, executor))
         return watch_to_end(handle, stop, began_s, quiet=quiet, as_json=as_json, job=found)

@@ -10,19 +10,22 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from umpteen.errors import ErrorCode, InputError, SettingsError, UmpteenError
-from umpteen.query.job_names import find_job
+from umpteen.query.job_names import find_job, is_job_file
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
     from umpteen.query.expression import Where
+    from umpteen.submission.read_back import ExecutorChoice
 
 __all__ = [
     "TaskCommand",
     "WholeNumber",
+    "choose_executor",
     "complete_file",
     "complete_name",
     "complete_task",
+    "executor_option",
     "job_argument",
     "one_task",
     "read_duration",
@@ -32,6 +35,8 @@ __all__ = [
     "refuse_loose",
     "watch_options",
 ]
+
+_WORD = "umpteen.word"  # in click's `meta`: what was typed for the job
 
 _Verb = TypeVar("_Verb", bound=Callable[..., Any])
 _Value = TypeVar("_Value")
@@ -82,8 +87,38 @@ def job_argument(verb: _Verb) -> _Verb:
     return click.argument("name", shell_complete=complete_name, callback=_read_job)(verb)
 
 
-def _read_job(_: click.Context, __: click.Parameter, value: str) -> str:
+def _read_job(context: click.Context, _: click.Parameter, value: str) -> str:
+    context.meta[_WORD] = value
     return find_job(value)
+
+
+def executor_option(verb: _Verb) -> _Verb:
+    """--executor of a verb that goes on with a job; else the executor that its job file names."""
+    return click.option(
+        "--executor",
+        callback=_read_executor,
+        help="Where it goes on: an import path has to be given again, here or by the job's FILE.",
+    )(verb)
+
+
+def _read_executor(
+    context: click.Context, _: click.Parameter, value: str | None
+) -> ExecutorChoice | None:
+    return choose_executor(context.meta.get(_WORD, ""), value)
+
+
+def choose_executor(word: str, given: str | None) -> ExecutorChoice | None:
+    """The executor that the caller names himself, and its options.
+
+    word: what he typed for the job. given: by a flag, which counts more than a job file.
+    """
+    if given is not None:
+        return given, {}
+    if not is_job_file(word):
+        return None
+    from umpteen.formats import read_executor
+
+    return read_executor(word)
 
 
 def complete_file(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:

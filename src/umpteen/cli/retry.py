@@ -11,6 +11,7 @@ from umpteen.cli.options import (
     TaskCommand,
     WholeNumber,
     complete_task,
+    executor_option,
     job_argument,
     read_duration,
     read_memory,
@@ -44,6 +45,7 @@ Examples:
 @click.option("--timeout", callback=read_duration, help="Of one task, from now on: 90, 15m, 2h.")
 @click.option("--memory", callback=read_memory, help="That each needs from now on: 512M, 8G.")
 @click.option("--slots", type=WholeNumber(min=1), help="Tasks at once.")
+@executor_option
 @click.option("--dry-run", is_flag=True, help="Only say what would run, and why.")
 @click.option("--detach", is_flag=True, help="Come back at once; the job needs no terminal.")
 @watch_options
@@ -60,10 +62,16 @@ def retry_command(
     refuse_loose("--where", options["where"], tasks)
     rerun = Rerun(tasks, options["where"], options["slots"], options["timeout"], options["memory"])
     if options["dry_run"]:
-        return show_plan(plan_retry(name, rerun), as_json=as_json)
+        return show_plan(plan_retry(name, rerun, options["executor"]), as_json=as_json)
     with stop_signals(is_last=True) as stop:
         tell = Waiting(stop, is_shown=not (quiet or as_json)).tell
-        handle = retry(name, rerun, detach=options["detach"], on_progress=tell)
+        handle = retry(
+            name,
+            rerun,
+            executor=options["executor"],
+            detach=options["detach"],
+            on_progress=tell,
+        )
         if handle.is_idle:
             is_chosen = bool(tasks) or options["where"] is not None
             return show_idle(handle, name, is_chosen=is_chosen, quiet=quiet, as_json=as_json)

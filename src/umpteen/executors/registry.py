@@ -28,6 +28,7 @@ __all__ = [
     "is_short_name",
     "open_executor",
     "runs_here",
+    "tell_unloaded",
 ]
 
 DEFAULT = "local"
@@ -42,6 +43,7 @@ _OURS = {
 }
 _LATER = ("slurm", "ssh", "pool", "saturn")
 _SHORT_NAME = re.compile(r"[\w-]+")
+_PATH_SIGN = re.compile(r"[.:]")
 
 
 class ExecutorRegistry:
@@ -50,18 +52,16 @@ class ExecutorRegistry:
     So an executor may keep what it was answered, and the connection by which it asks.
     """
 
-    def __init__(self, *, by_path: bool = True) -> None:
-        self.by_path = by_path  # whether code may be loaded that a path names, and no short name
+    def __init__(self, *, given: str = "") -> None:
+        self.given = given  # the executor that the caller names himself, as of `tell_unloaded`
         self._opened: dict[tuple[str, str], Executor] = {}
 
     def open(self, name: str, options: Mapping[str, Any]) -> Executor:
         """The one of that name with these options. Raises SettingsError."""
         key = find_short_name(name), json.dumps(options, sort_keys=True, default=repr)
         if key not in self._opened:
-            if not (self.by_path or is_short_name(name)):
-                raise SettingsError(
-                    f"the executor {name!r} is loaded by run, collect, retry and cancel alone"
-                )
+            if unloaded := tell_unloaded(key[0], self.given):
+                raise SettingsError(unloaded)
             self._opened[key] = open_executor(name, options)
         return self._opened[key]
 
@@ -101,6 +101,19 @@ def find_short_name(name: str) -> str:
 def is_short_name(name: str) -> bool:
     """Whether it is an executor of ours or of an installed package, and no path to any code."""
     return name in _OURS or (bool(_SHORT_NAME.fullmatch(name)) and name in _find_offered())
+
+
+def tell_unloaded(name: str, given: str = "") -> str:
+    """Why an executor that a store names is not loaded; empty where it may be.
+
+    given: the one that the caller names himself, in his job file or by a flag. By any other import
+    path whoever writes to a store could have us load any code.
+    """
+    if name == given or is_short_name(name):
+        return ""
+    if not _PATH_SIGN.search(name):
+        return f"there is no executor {name!r}"
+    return f"the executor {name!r} is an import path, which is loaded only where you give it"
 
 
 def runs_here(name: str) -> bool:

@@ -42,7 +42,7 @@ class JobView:
         # As of the last look.
         self.history = history
         # Each is asked by one object for as long as the job is looked at.
-        self._executors = ExecutorRegistry(by_path=False)
+        self._executors = ExecutorRegistry()
 
     @classmethod
     def open(cls, word: str, name: str | None = None) -> JobView:

@@ -23,11 +23,9 @@ __all__ = ["UNKNOWN_S", "Liveness", "list_handles", "read_status"]
 UNKNOWN_S = 60.0  # by when what does not change is taken to be dead
 
 
-def read_status(
-    history: History, executors: ExecutorRegistry | None = None, *, by_path: bool = False
-) -> JobStatus:
-    """How the job stands now, by one look. executors and by_path: as of `Liveness`."""
-    liveness = Liveness(executors, by_path=by_path)
+def read_status(history: History, executors: ExecutorRegistry | None = None) -> JobStatus:
+    """How the job stands now, by one look. executors: as of `Liveness`."""
+    liveness = Liveness(executors)
     living = liveness.list_living(history)
     status = build_status(history, living)
     if living and living <= liveness.seen.keys():  # and one look does not tell
@@ -45,7 +43,7 @@ def _explain(history: History, living: set[str], executors: ExecutorRegistry) ->
     options = dict(history.read_settings().get("executor_options") or {})
     options.pop("worker_timeout", None)  # which is for those to keep who wait
     batches = map(history.batches.__getitem__, living)
-    for name, handles in list_handles(history, batches).items():
+    for name, handles in list_handles(history, batches, executors.given).items():
         with contextlib.suppress(UmpteenError):
             if reason := executors.open(name, options).why_waiting(handles):
                 return reason
@@ -53,19 +51,18 @@ def _explain(history: History, living: set[str], executors: ExecutorRegistry) ->
 
 
 def list_handles(
-    history: History, batches: Iterable[BatchHistory], *, by_path: bool = False
+    history: History, batches: Iterable[BatchHistory], given: str = ""
 ) -> dict[str, list[str]]:
     """What may be asked after, by the executor to be asked: theirs, and the runners' own.
 
-    by_path: whether executors may be loaded that are none of ours, as verbs that only look never
-    do.
+    given: the executor that the caller names himself, as of `tell_unloaded`.
     """
     handles: dict[str, list[str]] = collections.defaultdict(list)
     unasked: dict[tuple[str, int], str] = {}  # thousands of batches may be of one hand-in
     for batch in batches:
         hand_in = batch.executor, batch.hand_in
         if batch.handle and hand_in not in unasked:
-            unasked[hand_in] = tell_unasked(history, batch, by_path=by_path)
+            unasked[hand_in] = tell_unasked(history, batch, given)
         if batch.handle and not unasked[hand_in]:
             handles[find_short_name(batch.executor)].append(batch.handle)
         if batch.lease:
@@ -80,11 +77,9 @@ class Liveness:
     changed for 60 s by our clock; its runner replaces one every 15 s.
     """
 
-    # executors: those to ask. Where there is none it opens its own, each once; by_path: those that
-    # are named by a path, too.
-    def __init__(self, executors: ExecutorRegistry | None = None, *, by_path: bool = False) -> None:
-        self.executors = executors or ExecutorRegistry(by_path=by_path)
-        self.by_path = self.executors.by_path
+    # executors: those to ask; where there are none it opens its own, each once.
+    def __init__(self, executors: ExecutorRegistry | None = None) -> None:
+        self.executors = executors or ExecutorRegistry()
         self.reason = ""  # why an executor was not asked, the last time
         # By batch: what its files said, and since when by our clock.
         self.seen: dict[str, tuple[Any, float]] = {}
@@ -93,12 +88,12 @@ class Liveness:
         """The batches that are run by somebody, or may be."""
         open_batches = history.list_open()
         polled: dict[str, str] = {}
-        for name, asked in list_handles(history, open_batches, by_path=self.by_path).items():
+        for name, asked in list_handles(history, open_batches, self.executors.given).items():
             polled.update(self.executors.open_any(name).poll(asked))
         unpolled = [b for b in open_batches if b.handle and b.handle not in polled]
         polled.update((batch.handle, BatchState.UNKNOWN) for batch in unpolled)
         if unpolled:
-            self.reason = tell_unasked(history, unpolled[-1], by_path=self.by_path)
+            self.reason = tell_unasked(history, unpolled[-1], self.executors.given)
         living = list_living(history, polled)
         for batch in open_batches:
             told = (

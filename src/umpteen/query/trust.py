@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from umpteen.executors.registry import find_short_name, is_short_name, runs_here
+from umpteen.executors.registry import find_short_name, runs_here, tell_unloaded
 from umpteen.history.history import BatchHistory, History
 from umpteen.query.registry import was_handed_in
 from umpteen.store.address import is_remote
@@ -10,16 +10,16 @@ from umpteen.store.address import is_remote
 __all__ = ["find_stranger"]
 
 
-def tell_unasked(history: History, batch: BatchHistory, *, by_path: bool = False) -> str:
+def tell_unasked(history: History, batch: BatchHistory, given: str = "") -> str:
     """Why the executor that has a batch is not asked after it; empty where it may be.
 
-    Whoever writes to a store could else have us speak to anybody, and load anything.
+    given: as of `tell_unloaded`. Whoever writes to a store could else have us speak to anybody.
     """
     name = find_short_name(batch.executor)
     if runs_here(name):
         return ""
-    if not (by_path or is_short_name(name)):
-        return f"the executor {name!r} is loaded by run, collect, retry and cancel alone"
+    if unloaded := tell_unloaded(name, given):
+        return unloaded
     if found := find_stranger(history, batch.hand_in):
         return (
             f"{found} may be somebody else's, so that what it names ({name}) is not asked; "

@@ -17,9 +17,8 @@ from umpteen.planning.batching import BatchSizes, cut_for_engine
 from umpteen.planning.choosing import Chosen, takes_behind
 from umpteen.planning.known import read_known
 from umpteen.planning.plan import Plan, build_plan
-from umpteen.query.liveness import Liveness
 from umpteen.query.verify import forget_missing, verify
-from umpteen.submission.settings import open_executor_of
+from umpteen.submission.settings import open_executor_of, open_liveness
 
 __all__ = [
     "Scope",
@@ -69,7 +68,7 @@ def _only_of(plan: Plan, history: History) -> Chosen:
 
 def preview(job: Job, history: History, scope: Scope) -> Plan:
     """What a submission would do; nothing is written, and no engine has to be there."""
-    living = Liveness(by_path=True).list_living(history)
+    living = open_liveness(job.settings).list_living(history)
     plan = plan_submission(job, history, living, scope)
     with contextlib.suppress(BackendError):
         refuse_what_is_too_wide(plan, open_executor_of(job.settings))

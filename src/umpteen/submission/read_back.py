@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from umpteen.errors import InputError, SettingsError
-from umpteen.executors.registry import DEFAULT, find_short_name, runs_here
+from umpteen.executors.registry import DEFAULT, find_short_name, runs_here, tell_unloaded
 from umpteen.history.history import History
 from umpteen.job.settings import DEFAULTS, Settings
 from umpteen.job.spec import Job
@@ -59,12 +59,14 @@ def read_back_settings(
 ) -> Settings:
     """The settings of the last submission; without a deadline, which was that time's.
 
-    executor: where it is to run from now on, if not as before.
+    executor: where it is to run from now on, if not as before. Raises SettingsError where it has
+    to be given.
     """
     given = history.read_settings()
     before = given.get("executor", DEFAULT)
     if executor is None:
         _refuse_strange(history, before)
+        _refuse_unloaded(before)
     name, options = (find_short_name(executor[0]), dict(executor[1])) if executor else (before, {})
     if name != before or options:
         given.update(executor=name, executor_options=options)
@@ -110,6 +112,13 @@ def _refuse_strange(history: History, executor: str) -> None:
             f"{found} may be somebody else's, and names the executor {executor!r}",
             "umpteen collect FILE, with the job's file, says where it is to run",
         )
+
+
+def _refuse_unloaded(executor: str) -> None:
+    """Raises SettingsError where the executor is one that nobody may have from a store."""
+    if unloaded := tell_unloaded(find_short_name(executor)):
+        hint = f"give the job's file in place of its name, or --executor {executor}"
+        raise SettingsError(unloaded, hint)
 
 
 def refuse_removed(history: History) -> None:

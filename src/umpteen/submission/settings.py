@@ -12,14 +12,20 @@ import msgspec
 from umpteen.errors import SettingsError
 from umpteen.executors.base import Executor
 from umpteen.executors.feasibility import refuse_impossible, refuse_too_many_slots
-from umpteen.executors.registry import find_short_name, open_executor, runs_here
+from umpteen.executors.registry import (
+    ExecutorRegistry,
+    find_short_name,
+    open_executor,
+    runs_here,
+)
 from umpteen.job.settings import Settings
 from umpteen.job.spec import Job
+from umpteen.query.liveness import Liveness
 from umpteen.store.address import check_job_address, open_store
 from umpteen.store.base import Store
 from umpteen.system.resources import usable_cores
 
-__all__ = ["detach", "open_executor_of", "open_store_of", "resolve_settings"]
+__all__ = ["detach", "open_executor_of", "open_liveness", "open_store_of", "resolve_settings"]
 
 _PLACEHOLDER = re.compile(r"\{[A-Za-z_]\w*\}")
 
@@ -27,6 +33,14 @@ _PLACEHOLDER = re.compile(r"\{[A-Za-z_]\w*\}")
 def open_executor_of(settings: Settings) -> Executor:
     """The executor that the settings name."""
     return open_executor(settings.executor, settings.executor_options)
+
+
+def open_liveness(settings: Settings) -> Liveness:
+    """Asks which batches live; of executors by import path that of the settings alone.
+
+    That one the caller gave himself: `read_back_settings` takes none from a store.
+    """
+    return Liveness(ExecutorRegistry(given=settings.executor))
 
 
 def open_store_of(settings: Settings) -> Store:

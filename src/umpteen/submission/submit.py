@@ -25,7 +25,7 @@ from umpteen.submission.read_back import (
     refuse_left_out,
     refuse_removed,
 )
-from umpteen.submission.settings import open_executor_of
+from umpteen.submission.settings import open_executor_of, open_liveness
 from umpteen.submission.sync import put_syncs
 from umpteen.submission.write import submit_plan
 
@@ -97,7 +97,7 @@ def submit_again(
     refuse_removed(history)
     executor = open_executor_of(job.settings)
     executor.check()
-    history, living = _gather(job, history, liveness or Liveness(by_path=True))
+    history, living = _gather(job, history, liveness or open_liveness(job.settings))
     plan = plan_submission(job, history, living, scope)
     batches = _hand_over(plan, history, executor, lock, on_progress)
     history.take_recent()  # what failed before is not news

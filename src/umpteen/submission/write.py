@@ -85,7 +85,7 @@ def submit_plan(
         files.put(functools.partial(options_key, number), lambda: msgspec.json.encode(options))
     workers = sizes.workers if sizes else 0
     handed = [new.handed for new in made]
-    described = _describe(plan, history, executor.name, workers, handed, files, left_out)
+    described = _describe(plan, history, workers, handed, files, left_out)
     try:
         _create(store, handed_key(number), msgspec.json.encode(described))
     except StoreError:
@@ -158,7 +158,6 @@ def _ranges(history: History, batch: str) -> str:
 def _describe(
     plan: Plan,
     history: History,
-    executor: str,
     workers: int,
     handed: list[HandedBatch],
     files: OwnFiles,
@@ -167,7 +166,7 @@ def _describe(
     return Submission(
         hand_in=len(history.hand_ins) + 1,
         time=round(time.time(), 3),
-        executor=executor,
+        executor=plan.job.settings.executor,
         workers=workers,
         graph=plan.graph is not None,
         leaves_behind=bool(plan.left_behind),

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from umpteen.executors.registry import DEFAULT, open_executor
+from umpteen.executors.registry import DEFAULT
 from umpteen.history.history import History
 from umpteen.model.states import IS_FINAL, STATES, TaskState
 from umpteen.query.find import find_names, open_history
@@ -21,7 +21,7 @@ from umpteen.submission.cancel import (
     record_cancelled,
     refuse_adopted,
 )
-from umpteen.submission.read_back import read_back_settings
+from umpteen.submission.read_back import ExecutorChoice, read_back_settings
 from umpteen.submission.settings import open_executor_of
 from umpteen.submission.submit import find_submitted
 from umpteen.verbs.handle import JobHandle
@@ -59,16 +59,20 @@ class CancelCounts(NamedTuple):
     left: int  # they still run
 
 
-def cancel(name: str, tasks: Sequence[str] = ()) -> Cancelling:
+def cancel(
+    name: str, tasks: Sequence[str] = (), executor: ExecutorChoice | None = None
+) -> Cancelling:
     """End a job, or some tasks of it; `watch` ends when all of them are recorded as cancelled.
 
-    tasks: names, patterns or indices. Raises InputError where there is no such job or task.
+    tasks: names, patterns or indices. executor: which has the job, where the caller says so.
+    Raises InputError where there is no such job or task, SettingsError where the executor has to
+    be given.
     """
     history = open_history(name)
     # Of a colleague's job it is the mark in the store that ends it, and his executor is not asked.
     is_strange = bool(find_stranger(history))
     settings = read_back_settings(
-        history, detach=True, executor=(DEFAULT, {}) if is_strange else None
+        history, detach=True, executor=(DEFAULT, {}) if is_strange else executor
     )
     submitted = find_submitted(history, open_executor_of(settings))
     handle = JobHandle(settings, submitted)
@@ -81,7 +85,7 @@ def cancel(name: str, tasks: Sequence[str] = ()) -> Cancelling:
     if chosen:
         _put_mark(history, chosen, is_whole=not tasks)
         living = handle.liveness.list_living(history)
-        _wake_runners(history, living, is_whole=not tasks)
+        _wake_runners(handle, living, is_whole=not tasks)
     return Cancelling(handle, chosen, ended_before)
 
 
@@ -92,7 +96,7 @@ def cancel_rest(handle: JobHandle, living: set[str]) -> None:
         history.refresh()
         lock.check()
         put_cancel_mark(history, None)
-    _wake_runners(history, living, is_whole=True)
+    _wake_runners(handle, living, is_whole=True)
     handle.end([index for index in range(history.count) if is_open(history, index)])
 
 
@@ -119,15 +123,17 @@ def _put_mark(history: History, chosen: Sequence[int], *, is_whole: bool) -> Non
         put_cancel_mark(history, None if is_whole else still_open)
 
 
-def _wake_runners(history: History, living: set[str], *, is_whole: bool) -> None:
+def _wake_runners(handle: JobHandle, living: set[str], *, is_whole: bool) -> None:
     """Have the runners of living batches look at the mark now.
 
     is_whole: whether all of the job is cancelled. Else a batch that has not begun has other
     tasks, too, and sees the mark when it does.
     """
+    history = handle.history
     batches = map(history.batches.__getitem__, living)
-    for name, handles in list_handles(history, batches, by_path=True).items():
-        executor = open_executor(name, {})
+    executors = handle.liveness.executors
+    for name, handles in list_handles(history, batches, executors.given).items():
+        executor = executors.open_any(name)
         if is_whole:
             executor.cancel(handles)
         else:

@@ -20,7 +20,7 @@ def collect(
     """A job to be watched; what nobody runs any more is submitted again, and goes on without us.
 
     on_progress: as of `submit`. executor: where it is to run, if not as before. Raises InputError
-    where there is no such job.
+    where there is no such job, SettingsError where the executor has to be given.
     """
     history = open_history(name)
     settings = read_back_settings(history, detach=True, executor=executor)

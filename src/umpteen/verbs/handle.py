@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from umpteen.executors.base import Executor, OnProgress
 from umpteen.history.history import History
 from umpteen.job.settings import Settings
-from umpteen.query.liveness import Liveness
 from umpteen.store.address import is_remote
 from umpteen.submission.plan import Scope
+from umpteen.submission.settings import open_liveness
 from umpteen.submission.submit import PlanSummary, Submitted
 
 __all__ = ["JobHandle"]
@@ -25,7 +25,7 @@ class JobHandle:
         self, settings: Settings, submitted: Submitted, *, ending: Sequence[int] | None = None
     ) -> None:
         self.settings = settings
-        self.liveness = Liveness(by_path=True)
+        self.liveness = open_liveness(settings)
         self._first = self._submitted = submitted
         self._ending = ending
         self._is_interrupted = self._is_looking = False

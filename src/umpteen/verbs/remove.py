@@ -36,7 +36,7 @@ class Removal(NamedTuple):
 def plan_removal(name: str) -> Removal:
     """Raises InputError where there is no such job, or somebody runs it, or may."""
     history = open_history(name)
-    refuse_running(read_status(history, by_path=True), name)
+    refuse_running(read_status(history), name)
     places = [place_of(history.store, task.name, task.output) for task in history.read_tasks()]
     folders = list_below(history.store.address, places)
     outside = len(places) - len(folders)
@@ -63,7 +63,7 @@ def remove(removal: Removal) -> Removed:
     history = removal.history
     with submission_lock(history.store) as lock:
         history.refresh()
-        refuse_running(read_status(history, by_path=True), removal.given)
+        refuse_running(read_status(history), removal.given)
         clear_dead(history.identity)
         lock.check()
         removed = remove_job(history.store, removal.folders)

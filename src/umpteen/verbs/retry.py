@@ -22,7 +22,7 @@ from umpteen.query.job_view import JobView
 from umpteen.query.why import Why
 from umpteen.store.submission_lock import submission_lock
 from umpteen.submission.plan import Scope, preview
-from umpteen.submission.read_back import read_back_job, read_back_settings
+from umpteen.submission.read_back import ExecutorChoice, read_back_job, read_back_settings
 from umpteen.submission.settings import open_executor_of
 from umpteen.submission.submit import submit_again
 from umpteen.verbs.handle import JobHandle
@@ -44,16 +44,18 @@ def retry(
     name: str,
     rerun: Rerun | None = None,
     *,
+    executor: ExecutorChoice | None = None,
     detach: bool = False,
     on_progress: OnProgress = ignore_progress,
 ) -> JobHandle:
     """Run again what did not succeed or is behind, with what was skipped after it and what is
     behind it then.
 
-    on_progress: as of `submit`. Raises InputError.
+    executor: where it is to run, if not as before. on_progress: as of `submit`. Raises
+    InputError, and SettingsError where the executor has to be given.
     """
     history = open_history(name)
-    settings = read_back_settings(history, detach=detach)
+    settings = read_back_settings(history, detach=detach, executor=executor)
     with submission_lock(history.store) as lock:
         history.refresh()
         job, scope = _choose(history, settings, rerun or Rerun())
@@ -61,10 +63,12 @@ def retry(
     return JobHandle(job.settings, submitted)
 
 
-def plan_retry(name: str, rerun: Rerun | None = None) -> Plan:
+def plan_retry(
+    name: str, rerun: Rerun | None = None, executor: ExecutorChoice | None = None
+) -> Plan:
     """What `retry` would do; nothing is written."""
     history = open_history(name)
-    settings = read_back_settings(history, detach=False)
+    settings = read_back_settings(history, detach=False, executor=executor)
     job, scope = _choose(history, settings, rerun or Rerun())
     return preview(job, history, scope)
 

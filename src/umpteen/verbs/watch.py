@@ -8,6 +8,7 @@ from collections.abc import Generator, Iterator, Mapping
 
 import msgspec
 
+from umpteen.executors.registry import find_short_name
 from umpteen.planning.known import read_known
 from umpteen.planning.plan import build_plan
 from umpteen.query.liveness import list_handles
@@ -108,8 +109,9 @@ def _explain_waiting(handle: JobHandle, status: JobStatus, living: set[str]) -> 
     if not living or status.running:
         return ""
     batches = map(handle.history.batches.__getitem__, living)
-    found = list_handles(handle.history, batches, by_path=True)
-    return handle.executor.why_waiting(found.get(handle.executor.name, ()))
+    name = handle.settings.executor
+    found = list_handles(handle.history, batches, name)
+    return handle.executor.why_waiting(found.get(find_short_name(name), ()))
 
 
 def _may_go_on(handle: JobHandle, ends: RunnerEnds) -> bool:
