@@ -11,7 +11,7 @@ import json
 import operator
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import msgspec
 
@@ -83,8 +83,16 @@ def read_job(
     return Job(chosen, tasks, settings, inputs.digest(), parsed.is_part)
 
 
-def read_names(file: str, name: str | None = None) -> tuple[str, str]:
-    """The name of the job that a job file or run file is for, and the address where it runs.
+class NamedJob(NamedTuple):
+    """Which job a file is for."""
+
+    name: str
+    address: str  # where it runs
+    options: Mapping[str, Any]  # that its store is opened with
+
+
+def read_names(file: str, name: str | None = None) -> NamedJob:
+    """Which job a job file or run file is for, and where that is.
 
     name: what the job is called in place of what the file says. Raises InputError.
     """
@@ -92,7 +100,8 @@ def read_names(file: str, name: str | None = None) -> tuple[str, str]:
     chosen = check_job_name(name) if name is not None else _choose_name(parsed, None, file)
     given = parsed.settings.get("address")
     address = str(given.value) if given else str(DEFAULTS["address"])
-    return chosen, address.replace("{name}", chosen)
+    options = parsed.settings.get("results_options")
+    return NamedJob(chosen, address.replace("{name}", chosen), options.value if options else {})
 
 
 def read_executor(file: str) -> tuple[str, Mapping[str, Any]] | None:

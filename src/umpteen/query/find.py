@@ -8,8 +8,7 @@ from collections.abc import Iterator, Sequence
 from umpteen.errors import ErrorCode, InputError
 from umpteen.history.history import History
 from umpteen.job.spec import Task
-from umpteen.query.registry import find_address, register
-from umpteen.store.address import open_store
+from umpteen.query.registry import find_address, hinting_at_options, open_job_store, register
 
 __all__ = ["find_names", "find_task", "open_history"]
 
@@ -20,8 +19,9 @@ def open_history(name: str) -> History:
     Raises InputError where there is no such job.
     """
     address = find_address(name)
-    history = History(open_store(address))
-    history.refresh()
+    history = History(open_job_store(address))
+    with hinting_at_options(address):
+        history.refresh()
     register(history.job.get("name", name), address)
     return history
 

@@ -19,7 +19,7 @@ from umpteen.errors import StoreError
 from umpteen.executors.registry import runs_here
 from umpteen.history.history import History
 from umpteen.query.liveness import read_status
-from umpteen.query.registry import RegisteredJob
+from umpteen.query.registry import RegisteredJob, open_job_store
 from umpteen.query.status import (
     DAMAGED,
     UNREACHABLE,
@@ -28,7 +28,7 @@ from umpteen.query.status import (
     build_status,
     build_unread,
 )
-from umpteen.store.address import is_remote, open_store
+from umpteen.store.address import is_remote
 from umpteen.store.base import Store
 
 __all__ = ["Pending", "read_far", "read_near"]
@@ -73,7 +73,7 @@ def _defer(entry: RegisteredJob) -> Pending:
     stores: list[Store] = []
 
     def read() -> JobStatus:
-        stores.append(open_store(entry.address, patience_s=_LIMIT_S))
+        stores.append(open_job_store(entry.address, _LIMIT_S))
         history = History(stores[0])
         history.refresh()
         return read_status(history)
@@ -91,7 +91,7 @@ def _find_endpoint(address: str) -> str:
 
 def _read_folder(entry: RegisteredJob) -> JobStatus | Pending:
     """How it stands, where nobody has to be asked for batches that may be under way."""
-    history = History(open_store(entry.address))
+    history = History(open_job_store(entry.address))
     history.refresh()
     if all(runs_here(batch.executor) for batch in history.list_open()):
         return read_status(history)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 from umpteen.errors import ErrorCode, InputError, UmpteenError
-from umpteen.query.registry import find_address, find_addresses, is_job
+from umpteen.query.registry import find_address, find_addresses, give_options, is_job
 from umpteen.store.address import parse_address
 
 __all__ = ["find_job", "is_job_file", "shorten_job", "shorten_path"]
@@ -24,7 +24,9 @@ def find_job(word: str, name: str | None = None) -> str:
         return word
     from umpteen.formats import read_names  # only a file needs the readers of files
 
-    found, address = read_names(word, name)
+    found, address, options = read_names(word, name)
+    if options:
+        give_options(address, options)
     if not is_job(address):
         raise _no_such_job(word, found, address)
     return shorten_job(found, parse_address(address))

@@ -9,6 +9,7 @@ from umpteen.errors import ErrorCode, SettingsError, StoreError
 from umpteen.history.history import History
 from umpteen.job.spec import Task
 from umpteen.model.record import Record
+from umpteen.query.registry import find_options
 from umpteen.query.trust import find_stranger
 from umpteen.store.address import find_output, is_remote, parse_address
 from umpteen.store.base import Store
@@ -65,7 +66,7 @@ def open_output(history: History, output: str, name: str) -> tuple[Store, str]:
     name: the task's. Raises NotOpenedError for a place elsewhere that somebody else may have named.
     """
     check_output(history, output, name)
-    return find_output(history.store, output)
+    return find_output(history.store, output, options=find_options(history.store.address) or None)
 
 
 class NotOpenedError(StoreError):

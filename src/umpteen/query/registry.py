@@ -1,7 +1,8 @@
 """Which jobs there are: one small file per address in the user's data folder.
 
 Written whenever a verb opens a store; a help for finding jobs by name. Of jobs in no folder it
-alone tells which this user handed in from here.
+alone tells which this user submitted from here, and what their stores are opened with: options of
+the results, which a job file says, are needed before anything in the store can be read.
 """
 
 from __future__ import annotations
@@ -11,11 +12,14 @@ import hashlib
 import json
 import os
 import time
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
-from umpteen.errors import ErrorCode, InputError, find_nearest, say_nearest
-from umpteen.model.variables import DATA_HOME
-from umpteen.store.address import is_remote, open_store, parse_address
+from umpteen.errors import ErrorCode, InputError, StoreError, find_nearest, say_nearest
+from umpteen.job.secrets import split_secrets
+from umpteen.model.variables import DATA_HOME, RESULTS_OPTIONS
+from umpteen.store.address import is_remote, open_store, parse_address, read_options
+from umpteen.store.base import Store
 from umpteen.store.layout import JOB
 from umpteen.system.whole_files import replace_file
 
@@ -24,15 +28,22 @@ __all__ = [
     "RegisteredJob",
     "find_address",
     "find_addresses",
+    "find_options",
     "forget",
+    "give_options",
+    "hinting_at_options",
     "is_job",
     "list_entries",
     "list_names",
+    "open_job_store",
     "register",
     "was_handed_in",
 ]
 
 RESULTS_FOLDER = "umpteen-results"
+
+# By address, what a job file says that this process was given: with what is secret.
+_given_options: dict[str, dict[str, Any]] = {}
 
 
 class RegisteredJob(NamedTuple):
@@ -45,6 +56,10 @@ class RegisteredJob(NamedTuple):
     seen_s: float
     # The one that it was submitted from on this machine; empty where it was only looked at.
     folder: str = ""
+    # What its store is opened with, and the names of such options that are secret: no file of
+    # ours has those.
+    options: Mapping[str, Any] = {}
+    left_out: Sequence[str] = ()
 
 
 def _folder() -> str:
@@ -54,15 +69,22 @@ def _folder() -> str:
     return os.path.join(base if os.path.isabs(base) else os.devnull, "umpteen", "jobs")
 
 
-def register(name: str, address: str, folder: str = "") -> None:
+def register(
+    name: str, address: str, folder: str = "", options: Mapping[str, Any] | None = None
+) -> None:
     """Remember a job; silently not, where the data folder cannot be written.
 
-    folder: the one it is handed in from; empty where it is only looked at.
+    folder: the one it is submitted from; empty where it is only looked at. options: what its
+    store is opened with, where a job file says so or says that there are none.
     """
     path = _path(address)
-    known = _read_entry(path)
-    folder = folder or (known.folder if known else "")
-    entry = {"name": name, "address": address, "seen_s": round(time.time()), "folder": folder}
+    known = _read_entry(path) or RegisteredJob(name, address, 0)
+    options = _given_options.get(address) if options is None else options
+    kept, left_out = (known.options, known.left_out) if options is None else split_secrets(options)
+    entry: dict[str, Any] = {"name": name, "address": address, "seen_s": round(time.time())}
+    entry["folder"] = folder or known.folder
+    if kept or left_out:
+        entry.update(options=kept, left_out=left_out)
     try:
         os.makedirs(_folder(), exist_ok=True)
         replace_file(path, json.dumps(entry))
@@ -76,8 +98,9 @@ def _read_entry(path: str) -> RegisteredJob | None:
         with open(path, encoding="utf-8") as file:
             found = json.load(file)
         entry = RegisteredJob(
-            found["name"], found["address"], found["seen_s"], found.get("folder", "")
-        )
+            found["name"], found["address"], found["seen_s"], found.get("folder", ""),
+            dict(found.get("options", {})), list(map(str, found.get("left_out", ()))),
+        )  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     texts = entry.name, entry.address, entry.folder
@@ -91,6 +114,46 @@ def was_handed_in(address: str) -> bool:
     """Whether this user has handed in the job at an address, from this machine."""
     entry = _read_entry(_path(address))
     return bool(entry and entry.folder)
+
+
+def give_options(address: str, options: Mapping[str, Any]) -> None:
+    """Have a job's store opened with what a job file says, for as long as this process lives."""
+    _given_options[parse_address(address)] = dict(options)
+
+
+def find_options(address: str) -> dict[str, Any]:
+    """What the store at an address is opened with: as a job file given to this process says, else
+    as the job was submitted from here, and as the environment says.
+    """
+    if not is_remote(address):
+        return {}
+    address = parse_address(address)
+    if given := _given_options.get(address):
+        return given
+    known = _read_entry(_path(address))
+    return {**(known.options if known else {}), **read_options()}
+
+
+def open_job_store(address: str, patience_s: float | None = None) -> Store:
+    """The store of a job. patience_s: as of `open_store`."""
+    return open_store(address, find_options(address), patience_s)
+
+
+@contextlib.contextmanager
+def hinting_at_options(address: str) -> Iterator[None]:
+    """Has the error of a store that cannot be read name the options that are kept nowhere."""
+    try:
+        yield
+    except StoreError as error:
+        known = _read_entry(_path(parse_address(address)))
+        _, there = split_secrets(find_options(address))
+        lacking = [name for name in known.left_out if name not in there] if known else []
+        if lacking and not error.transient:
+            error.hint = (
+                f"the job has {' and '.join(lacking)} in `options` of its results, which is kept "
+                f"nowhere: give its file in place of its name, or {RESULTS_OPTIONS}"
+            )
+        raise
 
 
 def forget(address: str) -> None:
@@ -208,4 +271,5 @@ def _here() -> str | None:
 def is_job(address: str) -> bool:
     """Whether there is a job at that address. Raises SettingsError where it cannot be one."""
     folder, _, name = JOB.rpartition("/")
-    return name in open_store(address).names(folder)
+    with hinting_at_options(address):
+        return name in open_job_store(address).names(folder)

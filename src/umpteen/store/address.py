@@ -161,11 +161,15 @@ def place_of(store: Store, name: str, output: str | None) -> str:
 
 
 def find_output(
-    store: Store, output: str, opened: dict[str, Store] | None = None
+    store: Store,
+    output: str,
+    opened: dict[str, Store] | None = None,
+    options: dict[str, Any] | None = None,
 ) -> tuple[Store, str]:
     """The store that a task's folder is in, and its key there; `store` where it is in that.
 
     opened: a store for each other place; where there is none yet, it is opened and put there.
+    options: of those, as of `open_store`.
     """
     if output.startswith(store.address + "/"):
         return store, output[len(store.address) + 1 :].rstrip("/")
@@ -174,10 +178,10 @@ def find_output(
         return store, address[len(store.address) + 1 :]
     if opened is None or not is_remote(address):
         above, _, name = address.rpartition("/")
-        return open_store(above or "/"), name  # else it would be where we are
+        return open_store(above or "/", options), name  # else it would be where we are
     place, key = _split_place(address)
     if place not in opened:
-        opened[place] = open_store(place)
+        opened[place] = open_store(place, options)
     return opened[place], key
 
 

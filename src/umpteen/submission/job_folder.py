@@ -36,7 +36,8 @@ def job_created(history: History, job: Job) -> Iterator[None]:
         create_job(store, job)
     try:
         leases_folder()  # refuses what is not ours, before anybody is waited for
-        register(job.name, store.address, job.settings.submitted_from)
+        options = job.settings.results_options
+        register(job.name, store.address, job.settings.submitted_from, options)
         yield
     except (UmpteenError, KeyboardInterrupt):
         if is_new:

@@ -16,6 +16,7 @@ from umpteen.job.settings import DEFAULTS, Settings
 from umpteen.job.spec import Job
 from umpteen.model.command import write_verb
 from umpteen.model.states import SLOTS_MOST
+from umpteen.query.registry import find_options
 from umpteen.query.trust import find_stranger
 from umpteen.store.base import Store
 from umpteen.store.layout import REMOVING
@@ -74,6 +75,7 @@ def read_back_settings(
         given["slots"] = 0  # those were this machine's
     sources = dict.fromkeys(DEFAULTS, "the run before")
     given.update(address=history.store.address, deadline_s=None, sources=sources)
+    given["results_options"] = find_options(history.store.address)
     if runs_here(given.get("executor", DEFAULT)):
         # A batch file's job may not say, and an older version took any number.
         given["slots"] = min(given.get("slots") or usable_cores(), SLOTS_MOST)

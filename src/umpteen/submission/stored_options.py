@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
+from umpteen.job.secrets import split_secrets
 from umpteen.store.address import is_remote
 from umpteen.store.base import Store
 
 __all__ = ["leave_out_secrets"]
-
-_VARIABLES = "env_vars"  # of Ray's runtime_env
-_SECRET = re.compile(
-    r"secret|token|passw|credential|(?:access|api|auth|private)_?key", re.IGNORECASE
-)
 
 
 def leave_out_secrets(store: Store, options: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -22,14 +17,4 @@ def leave_out_secrets(store: Store, options: Mapping[str, Any]) -> tuple[dict[st
 
     In a folder the file is its owner's alone, so that all of them may.
     """
-    kept = dict(options)
-    if not is_remote(store.address):
-        return kept, []
-    left_out = []
-    for name, table in options.items():
-        if not isinstance(table, Mapping):
-            continue
-        secret = [key for key in table if key == _VARIABLES or _SECRET.search(key)]
-        kept[name] = {key: value for key, value in table.items() if key not in secret}
-        left_out += [f"{name}.{key}" for key in secret]
-    return kept, left_out
+    return split_secrets(options) if is_remote(store.address) else (dict(options), [])

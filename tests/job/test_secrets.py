@@ -1,0 +1,38 @@
+"""Which options others may read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from umpteen.job.secrets import split_secrets
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["key", "secret", "token", "aws_access_key_id", "aws_secret_access_key", "SSECustomerKey",
+     "account_key", "connection_string", "sas_token", "client_secret", "password", "passphrase",
+     "client_keys", "env_vars"],
+)  # fmt: skip
+def test_secret_is_left_out_however_deep(name: str) -> None:
+    assert split_secrets({name: "x", "anon": False}) == ({"anon": False}, [name])
+    kept, left_out = split_secrets({"a": {"b": {name: "x", "c": 1}}})
+    assert (kept, left_out) == ({"a": {"b": {"c": 1}}}, [f"a.b.{name}"])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"endpoint_url": "https://s3.lab:8080/x", "requester_pays": True, "profile": "lab"},
+        {"s3_additional_kwargs": {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": "my"}},
+        {"client_kwargs": {"region_name": "eu-1"}, "known_hosts": "~/.ssh/known_hosts", "port": 2},
+    ],
+)
+def test_what_is_no_secret_is_kept(options: dict[str, Any]) -> None:
+    assert split_secrets(options) == (options, [])
+
+
+def test_password_in_an_address_is_left_out() -> None:
+    options = {"proxies": {"https": "http://user:pw@proxy:8080"}, "list": ["http://a:b@c"]}
+    assert split_secrets(options) == ({"proxies": {}}, ["proxies.https", "list"])
