@@ -75,6 +75,14 @@ def test_cut_sizes_shrink_towards_the_end() -> None:
     assert found.sizes[-1] <= 4
 
 
+@pytest.mark.parametrize("seconds", [{}, {0: 1.0}])
+def test_cut_for_an_engine_that_takes_any_number_is_as_for_one_that_takes_enough(
+    seconds: dict[int, float],
+) -> None:
+    for plan in (plain(0), plain(20_000), make_plan(Task("x", "a"), after("b", "a"))):
+        assert cut(plan, most=0, seconds=seconds) == cut(plan, most=10**6, seconds=seconds)
+
+
 def test_cut_of_fewer_tasks_than_workers_is_one_each() -> None:
     assert cut(plain(3)).sizes == [1, 1, 1]
 

@@ -8,6 +8,7 @@ where they are few; else they are cut by level, so that no two batches wait for 
 
 from __future__ import annotations
 
+import sys
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -48,13 +49,15 @@ def cut_for_engine(
 ) -> BatchSizes:
     """The batches of a plan for so many workers; of `batch_size` tasks, where that is set.
 
-    batches_most: how many there may be. seconds: by task index, what it took before; with
-    these the longest go first, and no batch is worth less than it costs to start, `start_up_s`.
+    batches_most: how many there may be; 0: any number. seconds: by task index, what it took
+    before; with these the longest go first, and no batch is worth less than it costs to start,
+    `start_up_s`.
     """
     size = plan.job.settings.batch_size
     if size and plan.graph is None:
         return cut_evenly(plan.to_run, size)
     workers = workers or WORKERS
+    batches_most = batches_most or sys.maxsize
     costs = _Costs(plan.to_run, {} if size else seconds)
     groups = _list_groups(plan, workers, costs)
     if size:
