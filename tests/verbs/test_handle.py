@@ -9,7 +9,6 @@ from umpteen.history.history import History
 from umpteen.store.address import open_store
 from umpteen.store.directory import DirectoryStore
 from umpteen.submission.read_back import read_back_settings
-from umpteen.submission.settings import open_executor_of
 from umpteen.submission.submit import find_submitted
 from umpteen.verbs.handle import JobHandle
 
@@ -22,7 +21,7 @@ def handle(tmp_path: Path) -> JobHandle:
     history = History(store)
     history.refresh()
     settings = read_back_settings(history, detach=True)
-    return JobHandle(settings, find_submitted(history, open_executor_of(settings)))
+    return JobHandle(find_submitted(history, settings))
 
 
 def test_job_that_was_found_is_idle_and_not_our_own(handle: JobHandle) -> None:
@@ -37,7 +36,7 @@ def test_interrupt_of_what_others_run_only_ends_the_watch(handle: JobHandle) -> 
 
 
 def test_what_is_submitted_later_leaves_what_was_left_alone_at_first(handle: JobHandle) -> None:
-    later = find_submitted(handle.history, handle.executor)
+    later = find_submitted(handle.history, handle.settings)
     summary = later.summary._replace(left_failed=7, running=2)
     handle.go_on_with(later._replace(batches=["4"], summary=summary))
     assert (handle.batches, handle.summary.running, handle.summary.left_failed) == (["4"], 2, 0)

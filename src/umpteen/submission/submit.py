@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from umpteen.executors.base import Executor, OnProgress, ignore_progress
 from umpteen.history.history import History
+from umpteen.job.settings import Settings
 from umpteen.job.spec import Job
 from umpteen.planning.plan import Plan
 from umpteen.query.liveness import Liveness
@@ -49,6 +50,7 @@ class Submitted(NamedTuple):
     """A job once it was submitted, or as it was found submitted."""
 
     history: History
+    settings: Settings  # with what was synced
     executor: Executor
     batches: list[str]  # that this submission gave to the executor
     summary: PlanSummary
@@ -57,13 +59,14 @@ class Submitted(NamedTuple):
     on_progress: OnProgress = ignore_progress  # called while a submission waits for something
 
 
-def find_submitted(history: History, executor: Executor) -> Submitted:
-    """A job that was submitted before."""
+def find_submitted(history: History, settings: Settings) -> Submitted:
+    """A job that was submitted before. settings: to go on with."""
     newest = next(reversed(history.hand_ins), None)
     left_behind = newest is not None and newest.leaves_behind
     total = history.count - len(history.dropped)
     summary = PlanSummary(total, done=history.counts()["succeeded"], why={})
-    return Submitted(history, executor, [], summary, Scope("left" if left_behind else "rest"))
+    rest = Scope("left" if left_behind else "rest")
+    return Submitted(history, settings, open_executor_of(settings), [], summary, rest)
 
 
 def submit_new(job: Job, scope: Scope, on_progress: OnProgress = ignore_progress) -> Submitted:
@@ -103,7 +106,9 @@ def submit_again(
     history.take_recent()  # what failed before is not news
     history.refresh()
     digest, rest = plan.job.source_digest, scope.narrow(plan, history)
-    return Submitted(history, executor, batches, summarize(plan), rest, digest, on_progress)
+    return Submitted(
+        history, job.settings, executor, batches, summarize(plan), rest, digest, on_progress
+    )
 
 
 def _gather(job: Job, history: History, liveness: Liveness) -> tuple[History, set[str]]:

@@ -22,7 +22,6 @@ from umpteen.submission.cancel import (
     refuse_adopted,
 )
 from umpteen.submission.read_back import ExecutorChoice, read_back_settings
-from umpteen.submission.settings import open_executor_of
 from umpteen.submission.submit import find_submitted
 from umpteen.verbs.handle import JobHandle
 
@@ -74,8 +73,7 @@ def cancel(
     settings = read_back_settings(
         history, detach=True, executor=(DEFAULT, {}) if is_strange else executor
     )
-    submitted = find_submitted(history, open_executor_of(settings))
-    handle = JobHandle(settings, submitted)
+    handle = JobHandle(find_submitted(history, settings))
     living = handle.liveness.list_living(history)
     meant = _list_meant(history, tasks, living)
     chosen = [index for index in meant if is_open(history, index)]

@@ -6,7 +6,6 @@ from umpteen.executors.base import OnProgress, ignore_progress
 from umpteen.query.find import open_history
 from umpteen.store.submission_lock import submission_lock
 from umpteen.submission.read_back import ExecutorChoice, read_back_job, read_back_settings
-from umpteen.submission.settings import open_executor_of
 from umpteen.submission.submit import find_submitted, submit_again
 from umpteen.verbs.handle import JobHandle
 from umpteen.verbs.watch import has_rest
@@ -24,11 +23,11 @@ def collect(
     """
     history = open_history(name)
     settings = read_back_settings(history, detach=True, executor=executor)
-    handle = JobHandle(settings, find_submitted(history, open_executor_of(settings)))
+    handle = JobHandle(find_submitted(history, settings))
     if history.hand_ins and not has_rest(handle):
         return handle
     with submission_lock(history.store) as lock:  # what others submit must not seem dropped
         history.refresh()
         job = read_back_job(history, settings)
         submitted = submit_again(job, history, lock, handle.rest, on_progress=on_progress)
-    return JobHandle(settings, submitted)
+    return JobHandle(submitted)

@@ -21,19 +21,21 @@ _POLL_S, _POLL_FAR_S = 0.2, 2.0
 class JobHandle:
     """A job that this process submitted, or found submitted."""
 
-    def __init__(
-        self, settings: Settings, submitted: Submitted, *, ending: Sequence[int] | None = None
-    ) -> None:
-        self.settings = settings
-        self.liveness = open_liveness(settings)
+    def __init__(self, submitted: Submitted) -> None:
+        self.liveness = open_liveness(submitted.settings)
         self._first = self._submitted = submitted
-        self._ending = ending
+        self._ending: Sequence[int] | None = None
         self._is_interrupted = self._is_looking = False
 
     @property
     def history(self) -> History:
         """What is known of the job."""
         return self._submitted.history
+
+    @property
+    def settings(self) -> Settings:
+        """How and where it runs."""
+        return self._submitted.settings
 
     @property
     def executor(self) -> Executor:

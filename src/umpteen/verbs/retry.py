@@ -60,7 +60,7 @@ def retry(
         history.refresh()
         job, scope = _choose(history, settings, rerun or Rerun())
         submitted = submit_again(job, history, lock, scope, on_progress=on_progress)
-    return JobHandle(job.settings, submitted)
+    return JobHandle(submitted)
 
 
 def plan_retry(

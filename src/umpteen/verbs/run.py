@@ -37,7 +37,7 @@ def submit(
     cannot be written, BackendError where the executor does not take it.
     """
     scope = Scope(rerun, only, is_verified=is_verified)
-    return JobHandle(job.settings, submit_new(job, scope, on_progress))
+    return JobHandle(submit_new(job, scope, on_progress))
 
 
 def plan_run(
