@@ -36,11 +36,10 @@ from benchmarks.million_plan import build_command
 
 from umpteen.model.command import build_digest
 from umpteen.model.forms import parse_ranges
-from umpteen.model.ranges import format_ranges
+from umpteen.model.ranges import find_ranges
 from umpteen.model.record import Record
-from umpteen.model.states import FORMAT_VERSION
 from umpteen.store.identity import describe_place, find_place
-from umpteen.store.records import build_line
+from umpteen.store.records import EndLine, StartLine, SyncedLine
 from umpteen.system.host import read_machine
 
 _BEGAN_S = 1_750_000_000.0
@@ -90,30 +89,26 @@ def write_records(
     """One start of a batch, from its first line to its last."""
     here = read_machine()
     done = [index for index in indices if not is_left(index)]
-    start = {
-        "event": "start",
-        "version": FORMAT_VERSION,
-        "token": token,
-        "machine": here.machine,
-        "boot": here.boot,
-        "host": here.host,
-        "pid": 4321,
-        "time": _BEGAN_S + indices[0] / _RATE,
-        "slots": 2,
-        "take_over": False,
-        "place": describe_place(here, find_place(store)),
-    }
-    end = {
-        "event": "end",
-        "time": round(_BEGAN_S + indices[-1] / _RATE, 3),
-        "left": len(indices) - len(done),
-        "seconds": round(_TASK_S * len(done), 3),
-        "states": {"succeeded": format_ranges(done)},
-    }
-    content = build_line(start)
+    start = StartLine(
+        token=token,
+        machine=here.machine,
+        boot=here.boot,
+        host=here.host,
+        pid=4321,
+        time=_BEGAN_S + indices[0] / _RATE,
+        slots=2,
+        place=describe_place(here, find_place(store)),
+    )
+    end = EndLine(
+        time=round(_BEGAN_S + indices[-1] / _RATE, 3),
+        left=len(indices) - len(done),
+        seconds=round(_TASK_S * len(done), 3),
+        states={"succeeded": find_ranges(done)},
+    )
+    content = start.to_line()
     content += "".join(build_record(index).to_line() + "\n" for index in done).encode()
-    content += build_line(end)
-    content += build_line({"event": "synced", "upto": len(content)})
+    content += end.to_line()
+    content += SyncedLine(len(content)).to_line()
     os.makedirs(f"{store}/.umpteen/records/{batch}")
     with open(f"{store}/.umpteen/records/{batch}/1-{token}.jsonl", "wb") as file:
         file.write(content)

@@ -17,6 +17,7 @@ from tests.support.wait import wait_until
 from umpteen.errors import StoreError
 from umpteen.executors.local import LocalExecutor
 from umpteen.history.history import History
+from umpteen.history.settings import read_settings
 from umpteen.job.settings import Setting, merge_settings
 from umpteen.job.spec import Job, Task
 from umpteen.planning.known import read_known
@@ -240,6 +241,6 @@ def test_hand_in_that_loses_leaves_what_another_wrote(
     assert names
     read = [task.name for task in found.read_tasks()]
     assert read in ([*names[0]], [name for some in names for name in some], ["a", "b", "c"])
-    assert found.read_settings()["executor_options"]["of"] in names
+    assert read_settings(found)["executor_options"]["of"] in names
     now = read_tree(tmp_path / "store")
     assert {path: now.get(path) for path in store.written} == store.written

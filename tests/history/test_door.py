@@ -12,6 +12,7 @@ import pytest
 from tests.support.store import put_batch, put_hand_in, put_start
 from umpteen.errors import StoreError
 from umpteen.history.history import History
+from umpteen.history.settings import read_settings
 from umpteen.model.forms import FormError, load_json, parse_ranges
 from umpteen.model.names import find_malformed_name
 from umpteen.model.record import Record, parse_record
@@ -56,9 +57,9 @@ def read(store: DirectoryStore) -> History:
 def read_all(store: DirectoryStore) -> None:
     """What the verbs that look read of it."""
     history = read(store)
-    history.read_settings()
+    read_settings(history)
     history.read_tasks()
-    history.read_failures()
+    history.failures.read_all()
     history.read_newest()
     for batch in history.batches.values():
         history.list_running(batch)
@@ -233,7 +234,7 @@ def test_door_counts_a_record_whatever_else_it_says_alike_for_all(
     path.write_bytes(path.read_bytes() + line)
     history = read(store)
     assert STATES[history.states[1]] == "failed"
-    assert history.read_failures() == [("1", Record(1, "", 1, "failed"))]
+    assert history.failures.read_all() == [("1", Record(1, "", 1, "failed"))]
     assert (history.seconds, history.last_end_s) == (0.0, 0.0)
 
 

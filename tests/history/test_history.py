@@ -103,7 +103,7 @@ def test_history_ended_start_is_read_from_its_closing_line_alike(store: Director
     assert names_of(history) == states
     assert history.seconds == 3.0  # as the closing line has it, so nothing else was read
     assert history.list_open() == []
-    assert len(history.read_failures()) == len(range(0, count, 7))
+    assert len(history.failures.read_all()) == len(range(0, count, 7))
 
 
 def test_history_success_stays_whatever_a_later_start_says(store: DirectoryStore) -> None:
@@ -149,7 +149,7 @@ def test_history_dropped_tasks_are_kept_but_not_counted(store: DirectoryStore) -
     history = read(store)
     assert sum(history.counts().values()) == 1
     assert history.unfinished(history.batches["1"]) == []
-    assert history.read_failures() == []
+    assert history.failures.read_all() == []
     assert [task.command for task in history.read_tasks()] == ["a", "b", "c"]
 
 
@@ -181,9 +181,9 @@ def test_history_failures_are_told_once_and_only_as_they_stand(store: DirectoryS
     put_hand_in(store, 1, tasks("a", "b"), {"1": "0-1"})
     put_start(store, "1", [record(0, "failed"), record(1, "failed"), record(1, "succeeded")])
     history = read(store)
-    assert [entry.task for _, entry in history.take_recent()] == [0]
-    assert list(history.take_recent()) == []
-    assert [entry.task for _, entry in history.read_failures()] == [0]
+    assert [entry.task for _, entry in history.failures.take_recent()] == [0]
+    assert list(history.failures.take_recent()) == []
+    assert [entry.task for _, entry in history.failures.read_all()] == [0]
 
 
 def test_history_running_tasks_are_those_of_the_newest_start(store: DirectoryStore) -> None:

@@ -17,8 +17,12 @@ from umpteen.model.record import Record, parse_record
 from umpteen.store.directory import DirectoryStore, RecordsFile
 from umpteen.store.layout import RecordsKey, records_key
 from umpteen.store.records import (
+    EndLine,
+    MovedLine,
+    StartLine,
+    SyncedLine,
     build_line,
-    find_events,
+    find_end,
     list_starts,
     parse_lines,
     read_start,
@@ -116,11 +120,46 @@ def test_trusted_size_goes_by_what_a_line_says_and_not_by_the_order_of_its_keys(
     assert trusted_size(safe + synced + RECORD, HERE) == len(safe)
 
 
-def test_find_events_gives_the_last_first_and_no_torn_or_other_line() -> None:
+def test_find_end_gives_the_last_and_no_torn_or_other_line() -> None:
     ends = [b'{"left":1,"event":"end"}\n', b'{"event":"end","left":2}\n']
     other = build_line({"task": 1, "state": "failed", "reason": "end", "event": "moved"})
     content = b'"end"}\n' + ends[0] + other + ends[1] + RECORD + b'{"event":"end"'
-    assert [line["left"] for line in find_events(content, "end")] == [2, 1]
+    assert find_end(content) == EndLine(left=2)
+    assert find_end(content[: content.rindex(ends[1])]) == EndLine(left=1)
+
+
+@pytest.mark.parametrize(
+    ("event", "line"),
+    [
+        (
+            StartLine(1, "ab", "m", "b", "h", 7, 1.5, 2, True, "m/b/h/1:2"),
+            (
+                b'{"event":"start","version":1,"token":"ab","machine":"m","boot":"b","host":"h",'
+                b'"pid":7,"time":1.5,"slots":2,"take_over":true,"place":"m/b/h/1:2"}\n'
+            ),
+        ),
+        (SyncedLine(80), b'{"event":"synced","upto":80}\n'),
+        (MovedLine(3), b'{"event":"moved","moved":3}\n'),
+        (
+            EndLine(1.5, 0, 2.5, {"succeeded": [range(3), range(5, 6)]}),
+            b'{"event":"end","time":1.5,"left":0,"seconds":2.5,"states":{"succeeded":"0-2,5"}}\n',
+        ),
+        (
+            EndLine(1.5, 1, 0.0, {}, orphan=True),
+            b'{"event":"end","time":1.5,"left":1,"seconds":0.0,"states":{},"orphan":true}\n',
+        ),
+    ],
+)
+def test_event_is_written_in_the_form_of_version_1(
+    event: StartLine | SyncedLine | MovedLine | EndLine, line: bytes
+) -> None:
+    assert event.to_line() == line
+
+
+def test_end_is_read_as_it_was_written() -> None:
+    end = EndLine(1.5, 1, 2.5, {"succeeded": [range(3), range(5, 6)]}, orphan=True)
+    assert find_end(end.to_line()) == end
+    assert find_end(end.to_line(), below=5) is None
 
 
 def test_trusted_size_without_a_machine_id_is_all() -> None:
@@ -147,9 +186,9 @@ def test_read_start_has_its_records_and_whether_it_ended(tmp_path: Path) -> None
     ended = {"event": "end", "left": 0}
     store.create(records_key("1", key), start_line(token="aa") + RECORD + build_line(ended))
     start = read_start(store, "1", key, HERE)
-    assert start.opened["token"] == "aa"
+    assert start.opened == StartLine(machine="machine", boot="boot")
     assert start.records == [Record(0, "", 1, "succeeded")]
-    assert start.ended == ended
+    assert start.ended == EndLine(left=0)
 
 
 def test_read_start_of_another_boot_leaves_out_what_was_not_synced(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from umpteen.model.forms import parse_ranges
 from umpteen.store.layout import RecordsKey
+from umpteen.store.records import EndLine, StartLine
 
 __all__ = ["BatchHistory", "StartHistory"]
 
@@ -21,7 +22,11 @@ class StartHistory:
         self.has_ended = False
         self.left = -1  # tasks that it had not finished when it ended; -1: not known
         self.is_copied = False  # of the store that this one is a copy of
-        self.opened: dict[str, Any] = {}  # the first line of its file
+        self.opened: StartLine | None = None  # the first line of its file
+
+    def close(self, end: EndLine) -> None:
+        """Its closing line was read: nothing more will come of it."""
+        self.has_ended, self.left = True, end.left
 
 
 class BatchHistory:
@@ -60,8 +65,9 @@ class BatchHistory:
         where a batch was started by hand. A start that has ended has none.
         """
         newest = self.starts[-1] if self.starts else None
-        opened = newest.opened if newest and not (newest.has_ended or newest.is_copied) else {}
-        return f"{opened['machine']}/{opened['boot']}/{self.token}" if opened else ""
+        if newest is None or newest.opened is None or newest.has_ended or newest.is_copied:
+            return ""
+        return f"{newest.opened.machine}/{newest.opened.boot}/{self.token}"
 
     @property
     def runner(self) -> str:

@@ -1,14 +1,14 @@
-"""What submissions left in a store: tasks, batches, handles, options, and lines of records.
+"""What submissions left in a store: tasks, batches, handles and options.
 
 msgspec decodes what is large, and what types do not say is checked after that. A file that has not
-the form of docs/files.md raises FormError; of records such lines are skipped.
+the form of docs/files.md raises FormError.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any
 
 import msgspec
 
@@ -27,11 +27,10 @@ from umpteen.model.forms import (
     whole,
 )
 from umpteen.model.names import find_malformed_name
-from umpteen.model.record import parse_record
 from umpteen.store.base import Store
 from umpteen.store.job_files import JobFile, damaged, parse_job
 from umpteen.store.layout import JOB, OWN_FOLDER, handed_key, handles_key, options_key, tasks_key
-from umpteen.store.records import parse_end, parse_lines, refuse_newer
+from umpteen.store.records import refuse_newer
 
 __all__ = [
     "BatchNames",
@@ -43,7 +42,6 @@ __all__ = [
     "check_settings",
     "parse_batch_names",
     "parse_handles",
-    "parse_record_lines",
     "parse_submission",
     "parse_table",
     "parse_task_lines",
@@ -55,9 +53,6 @@ _LEAST_LINE = len(b'{"command":""}\n')  # bytes of a task in its file
 _Index = Annotated[int, msgspec.Meta(ge=0, lt=MOST_TASKS)]
 _Count = Annotated[int, msgspec.Meta(ge=0, le=MOST_TASKS)]
 _Seconds = Annotated[float, msgspec.Meta(ge=0, le=MOST_TIME_S)]
-_State = Literal[
-    "", "waiting", "running", "succeeded", "failed", "timed_out", "cancelled", "skipped"
-]
 
 
 class HandedBatch(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -95,18 +90,6 @@ class TaskLine(Task, frozen=True, omit_defaults=True):
 
     index: _Index | None = None
     dropped: bool = False
-
-
-class RecordLine(msgspec.Struct, gc=False):
-    """The part of a record, or of an event, that counting needs."""
-
-    task: Annotated[int, msgspec.Meta(ge=-1, lt=MOST_TASKS)] = -1
-    state: _State = ""
-    seconds: _Seconds = 0.0
-    event: str = ""
-    end_s: _Seconds = 0.0
-    retry: bool = False
-    left: Annotated[int, msgspec.Meta(ge=-1, le=MOST_TASKS)] = -1
 
 
 class BatchNames(msgspec.Struct):
@@ -325,33 +308,6 @@ class _BatchFile(msgspec.Struct):
     runs: list[_RunPart]
 
 
-# --- records ------------------------------------------------------------------------------
-
-
-def parse_record_lines(content: bytes) -> Sequence[RecordLine]:
-    """What counts of lines of records; what has no form is passed over, as runners do."""
-    try:
-        lines: list[RecordLine] = _LINES.decode_lines(content)
-        return lines
-    except (msgspec.DecodeError, RecursionError):
-        return list(_parse_each(content))
-
-
-def _parse_each(content: bytes) -> Iterator[RecordLine]:
-    for line in content.splitlines(keepends=True):
-        try:
-            yield _LINES.decode(line)
-        except (msgspec.DecodeError, RecursionError):
-            for parsed in parse_lines(line):
-                if record := parse_record(parsed):
-                    yield RecordLine(
-                        task=record.task, state=record.state, seconds=record.seconds,  # type: ignore[arg-type]
-                        end_s=record.end_s, retry=record.retry,
-                    )  # fmt: skip
-                elif "task" not in parsed and (ended := parse_end(parsed)):
-                    yield RecordLine(event="end", left=ended.get("left", -1))
-
-
 # --- decoding -------------------------------------------------------------------------------
 
 
@@ -371,4 +327,3 @@ _HANDLES = msgspec.json.Decoder(dict[str, str])
 _TABLES = msgspec.json.Decoder(dict[str, Any])
 _TASK_LINES = msgspec.json.Decoder(TaskLine)
 _BATCHES = msgspec.json.Decoder(_BatchFile)
-_LINES = msgspec.json.Decoder(RecordLine)

@@ -1,24 +1,20 @@
 """What a store says of a job: its submissions, its batches, and the state of each task.
 
-Reads O(batches) files: of a start that has ended only the closing line, of one that goes on
-only what is new since the last look. Knows nothing of executors, so not what lives.
+Folds together what `files` and `starts` read: O(batches) files, and of those only what is new
+since the last look. Knows nothing of executors, so not what lives.
 """
 
 from __future__ import annotations
 
 import collections
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 from umpteen.errors import StoreError
 from umpteen.history.attempts import Failures, read_newest, read_records
-from umpteen.history.batches import BatchHistory, StartHistory
-from umpteen.history.files import (
-    Submission,
-    SubmittedFiles,
-    parse_record_lines,
-)
+from umpteen.history.batches import BatchHistory
+from umpteen.history.files import Submission, SubmittedFiles
+from umpteen.history.starts import ClosingLine, NewLines, StartReader
 from umpteen.history.tasks import BatchNamesCache, read_forms, read_tasks
 from umpteen.job.spec import Task
 from umpteen.model.forms import parse_ranges
@@ -42,29 +38,13 @@ from umpteen.store.job_files import (
     read_cancel_mark,
     read_running,
 )
-from umpteen.store.layout import (
-    CLOSED,
-    REMOVING,
-    handed_key,
-    handles_key,
-    parse_records_key,
-    records_folder,
-    records_key,
-)
-from umpteen.store.records import (
-    find_events,
-    parse_end,
-    parse_lines,
-    parse_start,
-    trusted_size,
-)
+from umpteen.store.layout import REMOVING, handed_key, handles_key
+from umpteen.store.records import find_end
 from umpteen.system.host import Machine, read_machine
 
 __all__ = ["SKIPPED", "SUCCEEDED", "BatchHistory", "History"]
 
 SUCCEEDED, SKIPPED = NUMBER_OF["succeeded"], NUMBER_OF["skipped"]
-_TAIL_BYTES, _HEAD_BYTES = 65536, 1024
-_STARTS_AT_ONCE = 64
 _SAMPLES = 1000
 
 
@@ -73,7 +53,7 @@ class History:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self._files = SubmittedFiles(store)
+        self.files = SubmittedFiles(store)
         self.here: Machine = read_machine()
         self.place = self._folder = ""
         self.job: JobFile = {}
@@ -90,15 +70,15 @@ class History:
         self._made_by = array("i")  # by number of a batch
         self._by_number: list[BatchHistory] = []
         self._restored_by: dict[int, int] = {}  # by task index, the number of a submission
-        self.strange = self._files.strange  # by submission, a file that others may have written
+        self.strange = self.files.strange  # by submission, a file that others may have written
         self.troubles: dict[str, str] = {}  # what keeps batches from going on, as last read
         self.seconds = 0.0  # that all attempts took together
         # Durations of tasks that ended lately, in seconds.
         self.samples: collections.deque[float] = collections.deque(maxlen=_SAMPLES)
         self.last_end_s = 0.0  # seconds since 1970
         self._without_handles: set[int] = set()  # submissions that no executor has answered yet
-        self._batch_names = BatchNamesCache(self._files)
-        self._failures = Failures(store, self.here, self._is_newest)
+        self._batch_names = BatchNamesCache(self.files)
+        self.failures = Failures(store, self.here, self._is_newest)
 
     # --- reading ------------------------------------------------------------------------
 
@@ -108,7 +88,7 @@ class History:
         Raises StoreError where the store cannot be read.
         """
         if not self.job:
-            self.job = self._files.read_job() or {}
+            self.job = self.files.read_job() or {}
             self._folder = find_place(self.store.address)
             self.place = describe_place(self.here, self._folder)
         elif lost := tell_loss(self.store.address, self._folder):
@@ -131,7 +111,7 @@ class History:
             if number != expected:
                 path = self.store.path(handed_key(expected))
                 raise damaged(path, "it is missing, and a later one is there")
-            self._add_hand_in(self._files.read_submission(number, self.count))
+            self._add_hand_in(self.files.read_submission(number, self.count))
         for number in sorted(self._without_handles):
             self._read_handle(number)
 
@@ -178,7 +158,7 @@ class History:
             self.gone.add(index)
 
     def _read_handle(self, number: int) -> None:
-        handles = self._files.read_handles(number)
+        handles = self.files.read_handles(number)
         if handles is None:
             return
         for name, handle in handles.items():
@@ -190,76 +170,28 @@ class History:
         self._without_handles.discard(number)
 
     def _read_batches(self, batches: Sequence[BatchHistory]) -> None:
-        """Their starts, and what is new in those that had not ended."""
-        folders = self.store.names_many([records_folder(batch.batch) for batch in batches])
-        for batch, names in zip(batches, folders, strict=True):
-            known = {start.key for start in batch.starts}
-            found = sorted(key for name in names if (key := parse_records_key(name)))
-            batch.starts += [StartHistory(key) for key in found if key not in known]
-            batch.is_closed = CLOSED in names
-        going = [(batch, start) for batch in batches for start in batch.starts]
-        going = [(batch, start) for batch, start in going if not start.has_ended]
-        for place in range(0, len(going), _STARTS_AT_ONCE):
-            self._read_starts(going[place : place + _STARTS_AT_ONCE])
+        """What is new in their starts."""
+        reader = StartReader(self.store, self.here, self.place)
+        for news in reader.read_new(batches, self.count):
+            if isinstance(news, ClosingLine):
+                self._apply_closing(news)
+            else:
+                self._apply_lines(news)
 
-    def _read_starts(self, going: Sequence[tuple[BatchHistory, StartHistory]]) -> None:
-        asked = [
-            (records_key(batch.batch, start.key), start.offset or -_TAIL_BYTES, -1)
-            for batch, start in going
-        ]
-        contents = self.store.read_many(asked)
-        for (batch, start), (key, _, _), content in zip(going, asked, contents, strict=True):
-            self._read_start(batch, start, key, content or b"")
-
-    def _read_start(
-        self, batch: BatchHistory, start: StartHistory, key: str, content: bytes
-    ) -> None:
-        """content: what is new in its file, or the end of a file that was not read before."""
-        if start.offset == 0 and len(content) >= _TAIL_BYTES:
-            if self._read_closing_line(batch, start, key, content):
-                return
-            content = self.store.read(key) or b""
-        if start.offset == 0 and not self.store.is_lasting:
-            size = trusted_size(content, self.here)
-            start.has_ended = size < len(content)  # with its boot; the rest is not to be believed
-            content = content[:size]
-        content = content[: content.rfind(b"\n") + 1]
-        start.offset += len(content)
-        self._apply_lines(batch, start, content)
-
-    def _read_closing_line(
-        self, batch: BatchHistory, start: StartHistory, key: str, tail: bytes
-    ) -> bool:
-        """Take an ended start from its closing line alone; False where that does not do."""
-        line = next(find_events(tail, "end"), None)
-        if line is None:
-            return False
-        if not self.store.is_lasting:
-            head = self.store.read(key, size=_HEAD_BYTES) or b""
-            if trusted_size(head, self.here) < len(head):  # from before a reboot: read with care
-                return False
-        closing = parse_end(line, self.count)
-        if closing is None:
-            return False
-        self._apply_closing(batch, start, closing)
-        return True
-
-    def _apply_closing(
-        self, batch: BatchHistory, start: StartHistory, closing: dict[str, Any]
-    ) -> None:
+    def _apply_closing(self, news: ClosingLine) -> None:
+        batch, start, end = news
         failed = False
-        for state, ranges in closing.get("states", {}).items():
+        for state, ranges in end.states.items():
             number = NUMBER_OF.get(state)
             if number is None:
                 continue
             failed |= IS_FINAL[number] and number != SUCCEEDED
-            for part in parse_ranges(ranges):
+            for part in ranges:
                 self._set_range(batch, part, number)
         if failed:
-            self._failures.add_start(batch.batch, start.key)
-        self.seconds += closing.get("seconds", 0.0)
-        self.last_end_s = max(self.last_end_s, closing.get("time", 0.0))
-        start.has_ended, start.left = True, closing.get("left", -1)
+            self.failures.add_start(batch.batch, start.key)
+        self.seconds += end.seconds
+        self.last_end_s = max(self.last_end_s, end.time)
 
     def _set_range(self, batch: BatchHistory, part: range, number: int) -> None:
         before = self.states[part.start : part.stop]
@@ -283,13 +215,13 @@ class History:
             self.stale.discard(index)
             self.batch_of[index] = -1
 
-    def _apply_lines(self, batch: BatchHistory, start: StartHistory, content: bytes) -> None:
-        lines = parse_record_lines(content)
-        has_failures, count = False, self.count
-        for line in lines:
+    def _apply_lines(self, news: NewLines) -> None:
+        batch, count = news.batch, self.count
+        has_failures = False
+        for line in news.lines:
             if line.task < 0:
-                if line.event == "end":
-                    start.has_ended, start.left = True, line.left
+                if line.event == "end" and (end := find_end(news.content)):
+                    news.start.close(end)
                 continue
             if line.task >= count or not line.state:  # as of another job
                 continue
@@ -300,31 +232,7 @@ class History:
             self.samples.append(line.seconds)
             has_failures |= number != SUCCEEDED and IS_FINAL[number]
         if has_failures:
-            self._failures.add_lines(batch.batch, content)
-        if not start.opened:
-            first = next(parse_lines(content[: content.find(b"\n") + 1]), {})
-            start.opened = parse_start(first) or {}
-            start.is_copied = is_another(start.opened.get("place", ""), self.place)
-
-    def read_settings(self) -> dict[str, Any]:
-        """The settings of the last submission, by the names of Settings."""
-        given = dict(self.job.get("settings", {}))
-        newest = next((h for h in reversed(self.hand_ins) if h.executor), None)
-        if newest:
-            known = {"cwd": "submitted_from"}
-            given.update({known.get(key, key): value for key, value in newest.settings.items()})
-            options = self._files.read_options(newest)
-            given.update(executor=newest.executor, executor_options=options)
-        return given
-
-    def list_left_out(self, options: Mapping[str, Any]) -> list[str]:
-        """Names of what the executor was given that is not in the store, if these are its options
-        as the store has them.
-        """
-        newest = next((h for h in reversed(self.hand_ins) if h.executor), None)
-        if newest is None or not newest.left_out:
-            return []
-        return newest.left_out if options == self._files.read_options(newest) else []
+            self.failures.add_lines(batch.batch, news.content)
 
     # --- asking -------------------------------------------------------------------------
 
@@ -407,23 +315,15 @@ class History:
 
     def read_tasks(self) -> list[Task]:
         """Every task by index in its newest form, each with its name."""
-        return read_tasks(self._files, self.hand_ins)
+        return read_tasks(self.files, self.hand_ins)
 
     def read_forms(self, index: int) -> list[Task]:
         """Every form that a task ever had, oldest first."""
-        return read_forms(self._files, self.hand_ins, index)
+        return read_forms(self.files, self.hand_ins, index)
 
     def describe_task(self, batch: str, index: int) -> tuple[str, str]:
         """(name, address of the outputs) of a task, from the file of one batch it is in."""
         return self._batch_names.describe_task(batch, index, self.count)
-
-    def take_recent(self) -> Iterator[tuple[str, Record]]:
-        """(batch, record) of what ended without success since the last call, oldest first."""
-        return self._failures.take_recent()
-
-    def read_failures(self) -> list[tuple[str, Record]]:
-        """(batch, record) of every task that is not succeeded now; the newest last."""
-        return self._failures.read_all()
 
     def read_records(self, indices: Iterable[int]) -> dict[int, list[tuple[str, Record]]]:
         """All records of some tasks, oldest first, each with the token of its runner."""

@@ -40,7 +40,7 @@ def read_attempts(
             continue
         for key in list_starts(history.store, batch.batch):
             start = read_start(history.store, batch.batch, key, history.here)
-            host = start.opened.get("host", "")
+            host = start.opened.host if start.opened else ""
             for record in start.records:
                 if record.task in wanted:
                     found[record.task].append(Attempt(record, key.token, host))

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from umpteen.history.behind import find_behind
 from umpteen.history.history import SUCCEEDED, History
+from umpteen.history.settings import read_settings
 from umpteen.job.dependencies import Graph, build_graph
 from umpteen.job.spec import Task
 from umpteen.model.dependencies import meets
@@ -34,7 +35,7 @@ class BlockerSearch:
         self._indices = [index for index in range(len(tasks)) if index not in history.dropped]
         self._position = {index: position for position, index in enumerate(self._indices)}
         counted = [tasks[index] for index in self._indices]
-        canary = history.read_settings().get("canary", 0)
+        canary = read_settings(history).get("canary", 0)
         self._graph: Graph | None = build_graph(counted, canary)
         # Without what waits only for canaries.
         self._declared: Graph | None = build_graph(counted) if canary else self._graph

@@ -52,5 +52,5 @@ class FailureFeed:
 
 def _take_recent(history: History) -> list[tuple[str, Record]]:
     with contextlib.suppress(StoreError):
-        return list(history.take_recent())
+        return list(history.failures.take_recent())
     return []

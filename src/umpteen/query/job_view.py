@@ -131,7 +131,7 @@ class JobView:
         """The newest tasks without success, the newest last; what failed before what never ran."""
         from umpteen.query.failures import choose_failures, read_failure
 
-        chosen = choose_failures(self.history.read_failures(), most)
+        chosen = choose_failures(self.history.failures.read_all(), most)
         return [read_failure(self.history, *entry) for entry in chosen]
 
     def read_ended(self, most: int) -> EndedTasks:

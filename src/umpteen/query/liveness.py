@@ -14,6 +14,7 @@ from umpteen.errors import UmpteenError
 from umpteen.executors.base import BatchState
 from umpteen.executors.registry import DEFAULT, ExecutorRegistry, find_short_name, runs_here
 from umpteen.history.history import BatchHistory, History
+from umpteen.history.settings import read_settings
 from umpteen.query.status import JobStatus, build_status, list_living
 from umpteen.query.trust import tell_unasked
 
@@ -40,7 +41,7 @@ def read_status(history: History, executors: ExecutorRegistry | None = None) -> 
 
 def _explain(history: History, living: set[str], executors: ExecutorRegistry) -> str:
     """Why nothing runs, where an executor knows."""
-    options = dict(history.read_settings().get("executor_options") or {})
+    options = dict(read_settings(history).get("executor_options") or {})
     options.pop("worker_timeout", None)  # which is for those to keep who wait
     batches = map(history.batches.__getitem__, living)
     for name, handles in list_handles(history, batches, executors.given).items():

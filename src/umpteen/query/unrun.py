@@ -93,7 +93,7 @@ def read_ended(history: History, most: int) -> EndedTasks:
     """What did not succeed of a job; no more than `most` failures are read."""
     failed: list[tuple[str, Record]] = []
     unrun = UnrunCounts()
-    for batch, record in history.read_failures():
+    for batch, record in history.failures.read_all():
         if is_failure(record):
             failed.append((batch, record))
         else:

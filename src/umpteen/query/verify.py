@@ -35,7 +35,7 @@ def read_codes(history: History, indices: Sequence[int], places: Sequence[str]) 
     Raises StoreError and SettingsError.
     """
     lefts = _find_lefts(history, indices, places)
-    records = {record.task: record for _, record in history.read_failures()}
+    records = {record.task: record for _, record in history.failures.read_all()}
     doubtful = {
         index
         for index, left in zip(indices, lefts, strict=True)

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from umpteen.history.history import BatchHistory, History
+from umpteen.history.settings import read_settings
 from umpteen.job.spec import Task, TaskOptions
 from umpteen.model.command import build_digest, shell_command
 from umpteen.model.reasons import Reason, read_reason
@@ -188,7 +189,7 @@ def _read_host(history: History, batch: BatchHistory | None) -> str:
     if batch is None or not batch.starts:
         return ""
     start = read_start(history.store, batch.batch, batch.starts[-1].key, history.here)
-    return str(start.opened.get("host", ""))
+    return start.opened.host if start.opened else ""
 
 
 def _find_former(
@@ -215,7 +216,7 @@ def _find_expected(history: History, task: Task, attempts: Sequence[Attempt]) ->
     outputs = f"{base}/{record.outputs}" if record.outputs else base
     if path.startswith(_RESULTS):
         return f"{outputs}/{path}", ""
-    folder = history.read_settings().get("submitted_from", "")
+    folder = read_settings(history).get("submitted_from", "")
     folder = os.path.join(folder, os.path.expanduser(task.cwd or ""))
     is_there = os.path.lexists(f"{outputs}/{_RESULTS}{path}")
     return os.path.join(folder, path), f"{_RESULTS}{path}" if is_there else ""

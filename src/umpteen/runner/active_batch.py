@@ -10,14 +10,14 @@ from collections.abc import Container, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from umpteen.model.batch import BatchView
-from umpteen.model.ranges import format_ranges
+from umpteen.model.ranges import find_ranges
 from umpteen.model.record import Record
 from umpteen.model.states import NUMBER_OF, STATES, TaskState
 from umpteen.runner.lanes.protocol import TaskKey, Ticket
 from umpteen.runner.leftovers import Kept
 from umpteen.store.base import Appender
 from umpteen.store.layout import RecordsKey
-from umpteen.store.records import build_line
+from umpteen.store.records import EndLine
 
 __all__ = ["ActiveBatch", "Past"]
 
@@ -168,12 +168,8 @@ class ActiveBatch:
         for number, state in enumerate(STATES):
             positions = [p for p, found in enumerate(self.states) if found == number]
             if positions:
-                states[state] = format_ranges(sorted(self.view.indices[p] for p in positions))
-        end = {
-            "event": "end",
-            "time": round(time.time(), 3),
-            "left": self.left,
-            "seconds": round(self._seconds, 3),
-            "states": states,
-        }
-        return build_line({**end, "orphan": True} if self._is_orphan else end)
+                states[state] = find_ranges(sorted(self.view.indices[p] for p in positions))
+        end = EndLine(
+            round(time.time(), 3), self.left, round(self._seconds, 3), states, self._is_orphan
+        )
+        return end.to_line()

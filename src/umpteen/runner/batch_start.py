@@ -11,13 +11,12 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 from umpteen.errors import StoreError
 from umpteen.model.batch import BatchView
 from umpteen.model.reasons import Reason
 from umpteen.model.record import Record
-from umpteen.model.states import FORMAT_VERSION, TaskState
+from umpteen.model.states import TaskState
 from umpteen.runner.active_batch import ActiveBatch, Past
 from umpteen.runner.leftovers import Kept
 from umpteen.runner.recovery import Recovery
@@ -26,7 +25,7 @@ from umpteen.store.base import Appender, Store
 from umpteen.store.identity import Identity
 from umpteen.store.job_files import read_batch_file, read_cancel_mark
 from umpteen.store.layout import OUTPUTS, RecordsKey, attempt_folder, closed_key, records_key
-from umpteen.store.records import build_line, list_starts, refuse_newer
+from umpteen.store.records import MovedLine, StartLine, list_starts, refuse_newer
 from umpteen.system.host import Machine, read_machine
 from umpteen.system.locks import passing_lock
 
@@ -102,13 +101,14 @@ class Opener:
             keys = [key for key in list_starts(store, batch) if not begun or key < begun[0]]
             starts = recovery.read(batch, keys)
             if rival := recovery.find_rival(starts):
-                where = f"by runner {rival.key.token}, pid {rival.opened.get('pid')}"
+                pid = rival.opened.pid if rival.opened else None
+                where = f"by runner {rival.key.token}, pid {pid}"
                 sys.stderr.write(f"this batch is being run here already {where}\n")
                 return None
             if begun is None:
                 key = RecordsKey(keys[-1].start + 1 if keys else 1, self.token)
                 begun = self._begun[batch] = key, store.open_records(records_key(batch, key))
-                begun[1].append(build_line(self._build_start(view)))
+                begun[1].append(self._build_start(view).to_line())
             key, file = begun
             file.flush()
         recovery.clear_running(batch, starts)
@@ -126,20 +126,18 @@ class Opener:
             active.record_cancelled()
         return active
 
-    def _build_start(self, view: BatchView) -> dict[str, Any]:
-        return {
-            "event": "start",
-            "version": FORMAT_VERSION,
-            "token": self.token,
-            "machine": self.here.machine,
-            "boot": self.here.boot,
-            "host": self.here.host,
-            "pid": os.getpid(),
-            "time": round(time.time(), 3),
-            "slots": view.slots,
-            "take_over": self.recovery.take_over,
-            "place": self.recovery.place,
-        }
+    def _build_start(self, view: BatchView) -> StartLine:
+        return StartLine(
+            token=self.token,
+            machine=self.here.machine,
+            boot=self.here.boot,
+            host=self.here.host,
+            pid=os.getpid(),
+            time=round(time.time(), 3),
+            slots=view.slots,
+            take_over=self.recovery.take_over,
+            place=self.recovery.place,
+        )
 
     # --- what dead runners kept ---------------------------------------------------------------
 
@@ -194,7 +192,7 @@ class Opener:
         for record in own.records:
             if record.outputs and record.succeeded and record.task not in won:
                 _move_outputs(self.store, active.view, record)
-                active.file.append(build_line({"event": "moved", "moved": record.task}))
+                active.file.append(MovedLine(record.task).to_line())
 
 
 def _move_outputs(store: Store, view: BatchView, record: Record) -> None:

@@ -18,7 +18,7 @@ from umpteen.runner.lanes.group import Lanes
 from umpteen.runner.lease import KEPT
 from umpteen.runner.trouble import Trouble
 from umpteen.store.base import Appender
-from umpteen.store.records import build_line
+from umpteen.store.records import SyncedLine
 from umpteen.system.host import sync_filesystem
 
 __all__ = ["Recorder", "Syncer", "is_unsynced"]
@@ -87,7 +87,7 @@ class Recorder:
         """Have the disk take what is recorded, and record how far it has."""
         for file, size in self._syncer.take(wait=wait):
             if file.fd >= 0 and not file.pending and size > file.synced:
-                self.append(file, build_line({"event": "synced", "upto": size}))
+                self.append(file, SyncedLine(size).to_line())
                 file.synced = file.size
         self._files = [file for file in self._files if self._is_needed(file)]
         marks = [(file, file.size) for file in self._files if is_unsynced(file)]
@@ -97,7 +97,7 @@ class Recorder:
         if wait:
             for file, size in self._syncer.take(wait=True):
                 if file.fd >= 0:
-                    self.append(file, build_line({"event": "synced", "upto": size}))
+                    self.append(file, SyncedLine(size).to_line())
 
     def _is_needed(self, file: Appender) -> bool:
         is_in_use = any(each is file for each in self._in_use)

@@ -21,7 +21,7 @@ from umpteen.store.base import Store
 from umpteen.store.identity import Identity, describe_place, is_another
 from umpteen.store.job_files import parse_running
 from umpteen.store.layout import RecordsKey, closed_key, running_key
-from umpteen.store.records import Start, list_starts, read_start
+from umpteen.store.records import Start, StartLine, list_starts, read_start
 from umpteen.system.host import Machine
 
 __all__ = ["Recovery"]
@@ -54,15 +54,15 @@ class Recovery:
             return False
         if not start.opened:  # killed before its first line; where it was, its lease is
             return is_alive(start.key.token)
-        if start.opened.get("machine") != self.here.machine:
+        if start.opened.machine != self.here.machine:
             return None
-        if start.opened.get("boot") != self.here.boot or self._is_copied(start):
+        if start.opened.boot != self.here.boot or self._is_copied(start.opened):
             return False
         return is_alive(start.key.token)
 
-    def _is_copied(self, start: Start) -> bool:
+    def _is_copied(self, opened: StartLine) -> bool:
         """Whether it was of the store that this one is a copy of: nothing of that is ours."""
-        return is_another(start.opened.get("place", ""), self.place)
+        return is_another(opened.place, self.place)
 
     # --- who gives way --------------------------------------------------------------------------
 
@@ -88,8 +88,7 @@ class Recovery:
         for key in list_starts(self.store, batch):
             if key > own:
                 opened = read_start(self.store, batch, key, self.here).opened
-                is_here = opened.get("machine") == self.here.machine
-                if opened and (not is_here or opened.get("take_over")):
+                if opened and (opened.machine != self.here.machine or opened.take_over):
                     return True
         return False
 
@@ -105,7 +104,7 @@ class Recovery:
     def find_left(self, view: BatchView, starts: Sequence[Start]) -> Past:
         """What is left to do after what earlier starts recorded."""
         past = Past([], [], {}, {}, {}, {}, set())
-        if any(not start.ended or start.ended.get("left") for start in starts):
+        if any(not start.ended or start.ended.left > 0 for start in starts):
             past.unsure.update(view.indices)
         _add_former_batches(past, view)
         for start in starts:
@@ -134,15 +133,17 @@ class Recovery:
 
     def _list_at_death(self, view: BatchView, start: Start) -> set[int] | None:
         """What ran when a runner died, or the worker of its engine; None where neither did."""
-        is_here = start.opened.get("machine") == self.here.machine
+        opened = start.opened
         if start.ended:
-            if not start.ended.get("orphan"):
+            if not start.ended.orphan:
                 return None
             indices = {r.task for r in start.records if r.reason == Reason.INTERRUPTED.value}
-        elif is_here:
-            is_same_boot = start.opened.get("boot") == self.here.boot and not self._is_copied(start)
+        elif opened is None:
+            return None
+        elif opened.machine == self.here.machine:
+            is_same_boot = opened.boot == self.here.boot and not self._is_copied(opened)
             return _read_death(view, start) if is_same_boot else None
-        elif start.opened.get("take_over"):
+        elif opened.take_over:
             content = self.store.read(running_key(view.batch, start.key))
             indices = {task.task for task in parse_running(content, MOST_TASKS).tasks}
         else:

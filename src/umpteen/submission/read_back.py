@@ -12,6 +12,7 @@ import msgspec
 from umpteen.errors import InputError, SettingsError
 from umpteen.executors.registry import DEFAULT, find_short_name, runs_here, tell_unloaded
 from umpteen.history.history import History
+from umpteen.history.settings import list_left_out, read_settings
 from umpteen.job.settings import DEFAULTS, Settings
 from umpteen.job.spec import Job
 from umpteen.model.command import write_verb
@@ -63,7 +64,7 @@ def read_back_settings(
     executor: where it is to run from now on, if not as before. Raises SettingsError where it has
     to be given.
     """
-    given = history.read_settings()
+    given = read_settings(history)
     before = given.get("executor", DEFAULT)
     if executor is None:
         _refuse_strange(history, before)
@@ -100,7 +101,7 @@ def _find_folder(store: Store, before: str) -> str:
 
 def refuse_left_out(history: History, settings: Settings) -> None:
     """Raises SettingsError where an option is needed that the store has not, as it is secret."""
-    if left_out := history.list_left_out(settings.executor_options):
+    if left_out := list_left_out(history, settings.executor_options):
         raise SettingsError(
             f"the job was handed in with {' and '.join(left_out)}, which the store does not keep",
             "umpteen collect FILE, with the job's file, has it again",

@@ -103,7 +103,7 @@ def submit_again(
     history, living = _gather(job, history, liveness or open_liveness(job.settings))
     plan = plan_submission(job, history, living, scope)
     batches = _hand_over(plan, history, executor, lock, on_progress)
-    history.take_recent()  # what failed before is not news
+    history.failures.take_recent()  # what failed before is not news
     history.refresh()
     digest, rest = plan.job.source_digest, scope.narrow(plan, history)
     return Submitted(

@@ -145,5 +145,5 @@ class JobHandle:
         """Read the store from its beginning, also what had ended before."""
         history = History(self.history.store)
         history.refresh()
-        history.take_recent()  # which was shown before
+        history.failures.take_recent()  # which was shown before
         self._submitted = self._submitted._replace(history=history)
