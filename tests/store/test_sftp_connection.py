@@ -76,7 +76,10 @@ def test_a_connection_that_is_closed_is_lost() -> None:
     ("options", "words"),
     [
         ({"max_sessions": 2}, "max_sessions must be greater than 2"),
+        ({"max_sessions": "9"}, "max_sessions must be .* a whole number, not '9'"),
+        ({"max_sessions": 4.5}, "max_sessions must be .* a whole number, not 4.5"),
         ({"hidden": 1}, "there is no option 'hidden'"),
+        ({"sftp_client_kwargs": {"hidden": 1}}, "there is no option 'hidden'"),
     ],
 )
 def test_options_that_cannot_be_are_named(options: dict[str, Any], words: str) -> None:

@@ -61,6 +61,8 @@ class SftpConnection:
                 raise
             self._channels_most = len(self._requests)
             return self._find_idle()
+        except (TypeError, ValueError) as refused:
+            raise WrongOptionsError("sftp", refused) from refused
         self._requests[channel] = 0
         return channel
 
@@ -82,9 +84,9 @@ async def connect(options: Options) -> SftpConnection:
     limit_s = options.pop("timeout", None)
     sessions = options.pop("max_sessions", _SESSIONS)
     channel_options = options.pop("sftp_client_kwargs", None) or {}
-    if sessions <= _OTHER_SESSIONS:
-        error = ValueError(f"max_sessions must be greater than {_OTHER_SESSIONS}")
-        raise WrongOptionsError("sftp", error)
+    if type(sessions) is not int or sessions <= _OTHER_SESSIONS:
+        said = f"must be greater than {_OTHER_SESSIONS} and a whole number, not {sessions!r}"
+        raise WrongOptionsError("sftp", ValueError(f"max_sessions {said}"))
     try:
         client = await asyncio.wait_for(asyncssh.connect(**options), limit_s)
     except (TypeError, ValueError) as refused:
