@@ -13,7 +13,7 @@ import click
 from umpteen.errors import StoreError
 from umpteen.query.job_list import Pending, read_far, read_near
 from umpteen.query.registry import RESULTS_FOLDER, list_entries
-from umpteen.query.status import UNREAD, JobStatus
+from umpteen.query.status import DAMAGED, UNREAD, JobStatus
 from umpteen.report.printing import say
 from umpteen.report.status import status_to_dict
 from umpteen.report.text import render_ago, render_table, shorten_place
@@ -104,7 +104,9 @@ def _places(found: Sequence[JobStatus]) -> list[str]:
 
 def _cells(status: JobStatus) -> list[str]:
     if status.state in UNREAD:
-        return [status.name, *"------", f"{status.state}: {status.trouble}"]
+        # What is damaged is named as such in the text.
+        state = "" if status.state == DAMAGED else f"{status.state}: "
+        return [status.name, *"------", f"{state}{status.trouble}"]
     return [
         status.name,
         status.executor,

@@ -122,7 +122,8 @@ def test_ls_store_that_cannot_be_read_hides_no_other(umpteen: Umpteen) -> None:
     done = umpteen("ls")
     assert done.returncode == 3
     (row,) = (line.split() for line in done.stdout.splitlines() if line.startswith("bad"))
-    assert row[1:8] == [*"------", "damaged:"]
+    place = str(umpteen.store("bad") / ".umpteen/job.json")
+    assert row[1:10] == [*"------", place, "is", "damaged:"]
 
 
 @pytest.fixture
