@@ -18,9 +18,14 @@ from umpteen.runner.batch_start import Opener
 from umpteen.runner.lease import Lease
 from umpteen.runner.live_output import LiveOutputs
 from umpteen.store.address import is_remote
-from umpteen.store.job_files import CancelMark, read_cancel_mark
+from umpteen.store.job_files import (
+    CancelMark,
+    Running,
+    RunningTask,
+    encode_running,
+    read_cancel_mark,
+)
 from umpteen.store.layout import LiveKey, running_folder, running_key, spool_folder
-from umpteen.store.records import build_line
 from umpteen.system.background import BackgroundQueue
 from umpteen.system.plain_files import remove_empty
 
@@ -97,11 +102,13 @@ class Heartbeat:
         for ordinal in due:
             active = batches[ordinal]
             running = [
-                [active.view.indices[slot.position], slot.slot, round(slot.start_s, 3), slot.pid]
+                RunningTask(
+                    active.view.indices[slot.position], slot.slot, round(slot.start_s, 3), slot.pid
+                )
                 for slot in slots
                 if slot.ordinal == ordinal
             ]
-            shown = build_line({"running": running, "trouble": trouble})
+            shown = encode_running(Running(running, trouble))
             before = self.shown.get(ordinal)
             if before and before[0] == shown and now - before[1] < _RUNNING_AT_LEAST_S:
                 continue
