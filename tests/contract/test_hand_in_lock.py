@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,9 +28,15 @@ from umpteen.store.address import open_store
 from umpteen.store.base import Content, Store
 from umpteen.store.directory import DirectoryStore
 from umpteen.store.layout import LOCK, batch_key, handed_key, options_key, tasks_key
-from umpteen.store.submission_lock import SubmissionLock, describe_owner, submission_lock
+from umpteen.store.submission_lock import (
+    LockHolder,
+    SubmissionLock,
+    describe_holder,
+    submission_lock,
+)
 from umpteen.submission.job_folder import create_job
 from umpteen.submission.write import submit_plan
+from umpteen.system.terminal import clean
 
 OTHERS = b'{"token":"of another"}'
 
@@ -98,7 +105,7 @@ def test_lock_that_cannot_be_given_back_ends_nobody(far: Store, s3_proxy: FaultP
 
 @pytest.mark.parametrize("differs", ["machine", "host", "boot", "holder"])
 def test_lock_of_another_host_is_waited_for(far: Store, s3_proxy: FaultProxy, differs: str) -> None:
-    theirs = json.dumps({"token": "t", **describe_owner(), differs: "other"}).encode()
+    theirs = json.dumps({**describe_holder("t")._asdict(), differs: "other"}).encode()
     far.create(LOCK, theirs)
     s3_proxy.count()
     got = threading.Event()
@@ -114,6 +121,30 @@ def test_lock_of_another_host_is_waited_for(far: Store, s3_proxy: FaultProxy, di
     far.delete(LOCK)
     taking.join(20)
     assert got.is_set()
+
+
+class StoppedError(Exception):
+    """The user does not want to wait."""
+
+
+def test_wait_for_a_lock_is_told_and_can_be_ended(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = DirectoryStore(str(tmp_path / "store"))
+    store.create(LOCK, json.dumps({"token": "t", "host": "far\x1b[2J"}).encode())
+    began_s, told = time.monotonic(), []
+
+    def stop_once_said(text: str) -> None:
+        told.append(text)
+        if said := capsys.readouterr().err:
+            assert said == f"{clean(text)}\n"
+            raise StoppedError
+
+    with pytest.raises(StoppedError), submission_lock(store, stop_once_said):
+        pass
+    assert time.monotonic() - began_s < 10
+    assert told[0].startswith(f"waiting for the lock {store.path(LOCK)} of a submission from far")
+    assert store.names(".umpteen") == ["lock"]
 
 
 class Started(LocalExecutor):
@@ -208,7 +239,7 @@ class Overtaken(DirectoryStore):
         before = read_tree(Path(self.address))
         other = DirectoryStore(self.address)
         other.replace(LOCK, OTHERS)
-        lock = SubmissionLock(other, {"token": "of another"})
+        lock = SubmissionLock(other, LockHolder("of another"))
         plan, history = plan_job(other, "b", "c")
         with contextlib.suppress(StoreError):  # of one that is handed in by now
             submit_plan(plan, history, Started({}), {}, lock)
@@ -220,8 +251,9 @@ class Overtaken(DirectoryStore):
 @pytest.mark.parametrize("is_left", [False, True])
 @pytest.mark.parametrize("place", range(1, 8))
 def test_hand_in_that_loses_leaves_what_another_wrote(
-    tmp_path: Path, place: int, is_left: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: int, is_left: bool
 ) -> None:
+    monkeypatch.setattr(locks, "_RENEW_S", 10.0)  # a renewal would take the lock back meanwhile
     plain = DirectoryStore(str(tmp_path / "store"))
     plan, _ = plan_job(plain, "a")
     if is_left:  # by one that was killed before it handed in

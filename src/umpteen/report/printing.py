@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import io
 import os
@@ -16,20 +15,12 @@ from umpteen.errors import OutputError, ReaderLeftError
 from umpteen.system.streams import lead_nowhere
 from umpteen.system.terminal import clean
 
-__all__ = ["guard_stdout", "say", "write_stderr"]
+__all__ = ["guard_stdout", "say"]
 
 
 def say(line: str, *, err: bool = False) -> None:
     """Print a line of text on stdout, or stderr: whatever is in it, it stays one line of text."""
     click.echo(clean(line), err=err)
-
-
-def write_stderr(line: str) -> None:
-    """Print a line on stderr, whatever that is: a program that uses umpteen may have closed it."""
-    with contextlib.suppress(OSError, ValueError):
-        if sys.stderr is not None:
-            sys.stderr.write(clean(line) + "\n")
-            sys.stderr.flush()
 
 
 def guard_stdout() -> None:

@@ -8,8 +8,8 @@ import threading
 import time
 from collections.abc import Iterator
 
-from umpteen.report.printing import write_stderr
 from umpteen.system.stop_signals import STOP_SIGNALS, Stops
+from umpteen.system.streams import write_stderr
 
 __all__ = ["Waiting", "stop_signals"]
 

@@ -18,7 +18,7 @@ from umpteen.query.job_view import JobView
 from umpteen.query.liveness import read_status
 from umpteen.query.status import JobStatus
 from umpteen.report.plan import plan_to_dict, render_dry_run, render_plan
-from umpteen.report.printing import say, write_stderr
+from umpteen.report.printing import say
 from umpteen.report.run import (
     Ending,
     build_ending,
@@ -38,6 +38,7 @@ from umpteen.report.status import (
     render_unrun,
     status_to_dict,
 )
+from umpteen.system.streams import write_stderr
 from umpteen.system.terminal import clean
 from umpteen.verbs.handle import JobHandle
 

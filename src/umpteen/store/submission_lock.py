@@ -14,10 +14,10 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any, Callable
+from typing import Callable, NamedTuple
 
 from umpteen.errors import StoreError
-from umpteen.model.forms import FormError, load_json
+from umpteen.model.forms import FormError, load_json, table_of, text
 from umpteen.store.address import is_remote
 from umpteen.store.base import Content, Store
 from umpteen.store.identity import Identity, identify
@@ -25,11 +25,13 @@ from umpteen.store.layout import LOCK
 from umpteen.store.owners import refuse_strangers
 from umpteen.system.host import read_machine
 from umpteen.system.locks import leases_folder, local_lock
+from umpteen.system.streams import write_stderr
 
 __all__ = [
+    "LockHolder",
     "OwnFiles",
     "SubmissionLock",
-    "describe_owner",
+    "describe_holder",
     "name_submission",
     "submission_lock",
 ]
@@ -38,13 +40,31 @@ _Name = Callable[[str], str]
 _RENEW_S, _TAKE_OVER_S, _POLL_S = 10.0, 60.0, 0.2
 _RENEW_AGAIN_S = 1.0
 _SETTLE_S = 2.0
+_SAY_S = 1.0
 _AGAIN = "run the same command again"
+
+
+class LockHolder(NamedTuple):
+    """Who has the lock of a store, as its file says."""
+
+    token: str  # new each time
+    machine: str = ""
+    host: str = ""
+    boot: str = ""
+    holder: str = ""  # user, and the folder of leases
+
+    def shares_local_lock(self, other: LockHolder) -> bool:
+        """Whether the lock of this machine tells of both whether they live.
+
+        Containers of one image have one machine id; and other folders of leases have other locks.
+        """
+        return self[1:] == other[1:]
 
 
 class SubmissionLock:
     """The lock of a store as its holder has it; renewed in a thread of its own."""
 
-    def __init__(self, store: Store, own: dict[str, Any]) -> None:
+    def __init__(self, store: Store, own: LockHolder) -> None:
         self.store, self.own = store, own
         self.stopped = threading.Event()
         self.renewer = threading.Thread(target=self._renew, daemon=True)
@@ -79,53 +99,65 @@ class SubmissionLock:
                 wait_s = _RENEW_AGAIN_S
 
     def _is_own(self) -> bool:
-        return bool(_decode(self.store.read(LOCK)).get("token") == self.own["token"])
+        return _decode(self.store.read(LOCK)).token == self.own.token
 
 
 @contextlib.contextmanager
-def submission_lock(store: Store) -> Iterator[SubmissionLock]:
+def submission_lock(
+    store: Store, on_wait: Callable[[str], None] | None = None
+) -> Iterator[SubmissionLock]:
     """Be the only process that hands in to this store; waits until that is so.
 
     A holder on another machine that has not renewed its lock for 60 s, by our clock, is
-    taken to be dead; one on this machine as soon as the kernel freed its lock. Raises StoreError
-    where the store is somebody else's.
+    taken to be dead; one on this machine as soon as the kernel freed its lock. on_wait: called now
+    and then with a line that says what is waited for; what it raises ends the wait. Raises
+    StoreError where the store is somebody else's.
     """
     if not is_remote(store.address):
         refuse_strangers(store.address)
     with local_lock(name_submission(identify(store))), store.patient():
-        lock = SubmissionLock(store, _take(store))
+        lock = SubmissionLock(store, _take(store, on_wait))
         try:
             yield lock
         finally:
             lock.release()
 
 
-def _take(store: Store) -> dict[str, Any]:
-    owner = describe_owner()
-    own = {"token": os.urandom(8).hex(), **owner}
-    seen, seen_s = b"", time.monotonic()
+def _take(store: Store, on_wait: Callable[[str], None] | None) -> LockHolder:
+    own = describe_holder(os.urandom(8).hex())
+    began_s = seen_s = time.monotonic()
+    seen, is_said = b"", False
     while not _put_lock(store, own):
         held = store.read(LOCK) or b""
+        holder, now = _decode(held), time.monotonic()
         if held != seen:
-            seen, seen_s = held, time.monotonic()
-        if owner.items() <= _decode(held).items() or time.monotonic() - seen_s > _TAKE_OVER_S:
+            seen, seen_s = held, now
+        if own.shares_local_lock(holder) or now - seen_s > _TAKE_OVER_S:
             store.delete(LOCK)
-        else:
-            time.sleep(_POLL_S)
+            continue
+        waits = _describe_wait(store, holder, now - began_s)
+        if not is_said and now - began_s > _SAY_S:
+            is_said = True
+            write_stderr(waits)
+        if on_wait:
+            on_wait(waits)
+        time.sleep(_POLL_S)
     return own
 
 
-def describe_owner() -> dict[str, str]:
-    """Whom the local lock is for: where all of this is equal, it tells whether a holder lives.
+def _describe_wait(store: Store, holder: LockHolder, waited_s: float) -> str:
+    whose = f" of a submission from {holder.host}" if holder.host else ""
+    return f"waiting for the lock {store.path(LOCK)}{whose}, {waited_s:.0f} s"
 
-    Containers of one image have one machine id; and other folders of leases have other locks.
-    """
+
+def describe_holder(token: str) -> LockHolder:
+    """This process as the holder of a lock."""
     here, leases = read_machine(), os.stat(leases_folder())
     holder = f"{os.getuid()} {leases.st_dev}:{leases.st_ino}"
-    return {"machine": here.machine, "host": here.host, "boot": here.boot, "holder": holder}
+    return LockHolder(token, here.machine, here.host, here.boot, holder)
 
 
-def _put_lock(store: Store, own: dict[str, Any]) -> bool:
+def _put_lock(store: Store, own: LockHolder) -> bool:
     """Where two may succeed at once, the one whose lock is there a while later has it."""
     content = _encode(own)
     if not store.create(LOCK, content):
@@ -136,17 +168,17 @@ def _put_lock(store: Store, own: dict[str, Any]) -> bool:
     return store.read(LOCK) == content
 
 
-def _encode(own: dict[str, Any]) -> bytes:
-    return json.dumps({**own, "time": time.time()}).encode()
+def _encode(own: LockHolder) -> bytes:
+    return json.dumps({**own._asdict(), "time": time.time()}).encode()
 
 
-def _decode(held: bytes | None) -> dict[str, Any]:
+def _decode(held: bytes | None) -> LockHolder:
     """What a lock says; nothing where there is none, or none of ours."""
     try:
-        found = load_json(held or b"{}")
+        found = table_of(load_json(held or b"{}"))
+        return LockHolder(*(text(found.get(name, "")) for name in LockHolder._fields))
     except FormError:
-        return {}
-    return found if isinstance(found, dict) else {}
+        return LockHolder("")
 
 
 class OwnFiles:

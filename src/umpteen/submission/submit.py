@@ -80,7 +80,7 @@ def submit_new(job: Job, scope: Scope, on_progress: OnProgress = ignore_progress
     with job_created(history, job):
         with history.store.patient():
             job = put_syncs(history.store, job, is_far=executor.abilities.is_engine)
-        with submission_lock(history.store) as lock:
+        with submission_lock(history.store, on_progress) as lock:
             history.refresh()
             return submit_again(job, history, lock, scope, on_progress=on_progress)
 

@@ -13,7 +13,9 @@ import select
 import sys
 from typing import Any
 
-__all__ = ["fill_streams", "lead_nowhere", "never_mind_stderr"]
+from umpteen.system.terminal import clean
+
+__all__ = ["fill_streams", "lead_nowhere", "never_mind_stderr", "write_stderr"]
 
 _NAMES = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))
 _PATIENCE_S = 1.0  # with who reads stderr, where writing to it does not wait
@@ -50,6 +52,14 @@ def never_mind_stderr() -> None:
         errors="backslashreplace",
         line_buffering=True,
     )
+
+
+def write_stderr(line: str) -> None:
+    """Print a line on stderr, whatever that is: a program that uses umpteen may have closed it."""
+    with contextlib.suppress(OSError, ValueError):
+        if sys.stderr is not None:
+            sys.stderr.write(clean(line) + "\n")
+            sys.stderr.flush()
 
 
 class _Stderr(io.FileIO):

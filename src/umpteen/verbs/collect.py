@@ -26,7 +26,8 @@ def collect(
     handle = JobHandle(find_submitted(history, settings))
     if history.hand_ins and not has_rest(handle):
         return handle
-    with submission_lock(history.store) as lock:  # what others submit must not seem dropped
+    # What others submit must not seem dropped.
+    with submission_lock(history.store, on_progress) as lock:
         history.refresh()
         job = read_back_job(history, settings)
         submitted = submit_again(job, history, lock, handle.rest, on_progress=on_progress)

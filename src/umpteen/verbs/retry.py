@@ -56,7 +56,7 @@ def retry(
     """
     history = open_history(name)
     settings = read_back_settings(history, detach=detach, executor=executor)
-    with submission_lock(history.store) as lock:
+    with submission_lock(history.store, on_progress) as lock:
         history.refresh()
         job, scope = _choose(history, settings, rerun or Rerun())
         submitted = submit_again(job, history, lock, scope, on_progress=on_progress)
