@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from botocore import exceptions
 
-from umpteen.store.backends.s3_errors import NotS3Error, code_of, judge_s3, refuse_others
+from umpteen.store.backends.s3_errors import NotS3Error, Response, code_of, judge_s3, refuse_others
 
 ENDPOINT = "https://s3.lab.example"
 REFUSED = ConnectionRefusedError()
@@ -131,7 +130,7 @@ PAGE = {"content-type": "text/html; charset=utf-8"}
 def test_answers_of_other_servers_are_refused(
     operation: str, status: int, headers: dict[str, str], body: bytes, *, is_s3: bool
 ) -> None:
-    answer: dict[str, Any] = {"status_code": status, "headers": headers, "body": body}
+    answer: Response = {"status_code": status, "headers": headers, "body": body}
     if is_s3:
         refuse_others(SimpleNamespace(name=operation), answer)
     else:

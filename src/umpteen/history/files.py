@@ -7,7 +7,7 @@ the form of docs/files.md raises FormError.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any
 
 import msgspec
@@ -135,7 +135,7 @@ def check_count(store: Store, hand_in: Submission, before: int) -> None:
             raise FormError(f"it says that {hand_in.tasks} tasks were added, and there are fewer")
 
 
-def check_settings(settings: dict[str, Any]) -> None:
+def check_settings(settings: Mapping[str, object]) -> None:
     """Raises FormError where settings of a job or a submission have not the form of Settings."""
     for name, value in settings.items():
         check = _SETTINGS.get(name)
@@ -176,9 +176,9 @@ def parse_handles(content: bytes) -> dict[str, str]:
     return found
 
 
-def parse_table(content: bytes) -> dict[str, Any]:
+def parse_table(content: bytes) -> dict[str, object]:
     """An object of JSON, as options are."""
-    found: dict[str, Any] = _decode(_TABLES.decode, content)
+    found: dict[str, object] = _decode(_TABLES.decode, content)
     return found
 
 
@@ -242,7 +242,7 @@ class SubmittedFiles:
         with self.reading(handles_key(number)):
             return parse_handles(content)
 
-    def read_options(self, submission: Submission) -> dict[str, Any]:
+    def read_options(self, submission: Submission) -> dict[str, object]:
         """The options of the executor that a submission went to."""
         for mark in [submission.segment, ""] if submission.segment else [""]:
             key = options_key(submission.hand_in, mark)

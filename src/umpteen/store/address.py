@@ -10,11 +10,10 @@ import json
 import os
 import re
 import sys
-from typing import Any
 
 from umpteen.errors import SettingsError, nearest_hint
 from umpteen.model.variables import RESULTS_OPTIONS, STORE_PATIENCE_S
-from umpteen.store.base import Store
+from umpteen.store.base import Options, Store
 from umpteen.store.directory import DirectoryStore
 
 __all__ = [
@@ -123,7 +122,7 @@ def working_folder() -> str:
 
 
 def open_store(
-    address: str, options: dict[str, Any] | None = None, patience_s: float | None = None
+    address: str, options: Options | None = None, patience_s: float | None = None
 ) -> Store:
     """The store at an address; nothing is made there yet. Raises SettingsError.
 
@@ -232,7 +231,7 @@ def _check_scheme(scheme: str) -> None:
         raise SettingsError(f"results at {scheme}:// are not known", hint)
 
 
-def read_options() -> dict[str, Any]:
+def read_options() -> Options:
     """What the environment says; a value that cannot be read is not shown."""
     try:
         options = json.loads(os.environ.get(OPTIONS_VARIABLE) or "{}")

@@ -1,7 +1,7 @@
-"""The name of every file of a job, and what a results store can do.
+"""What a results store can do.
 
-Keys are paths below the store's address with `/` between their parts. No other module
-writes such a name. Standard library alone.
+Keys are paths below the store's address with `/` between their parts; `layout` has all that
+there are. Standard library alone.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 import abc
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple, Union
+from typing import Any, NamedTuple, Union
 
 from umpteen.store.layout import STATUS_BYTES
 
-__all__ = ["Appender", "Content", "Glance", "Store"]
+__all__ = ["Appender", "Content", "Glance", "Options", "Store"]
 
 
 class Glance(NamedTuple):
@@ -22,6 +22,9 @@ class Glance(NamedTuple):
     status: bytes | None
     has_stdout: bool
 
+
+# What a store is opened with, by the names that the library of its service has for it.
+Options = dict[str, Any]
 
 # Bytes, or parts of them, each of which is good until the next is asked for.
 Content = Union[bytes, bytearray, Iterable[Union[bytes, bytearray]]]

@@ -15,10 +15,9 @@ from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from typing import Any, Callable, TypeVar
 
 from umpteen.store.backends.base import Backend, Body
-from umpteen.store.backends.faults import Options
 from umpteen.store.backends.loop import gather
 from umpteen.store.backends.opening import open_backend
-from umpteen.store.base import Appender, Content, Glance, Store
+from umpteen.store.base import Appender, Content, Glance, Options, Store
 from umpteen.store.remote_files import RemoteFiles
 from umpteen.store.segments import Segments
 

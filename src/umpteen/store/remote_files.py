@@ -15,9 +15,9 @@ from typing import Any, Callable, TypeVar
 
 from umpteen.errors import SettingsError, StoreError
 from umpteen.store.backends.base import Backend, Body
-from umpteen.store.backends.faults import Fault, FaultError, Options
+from umpteen.store.backends.faults import Fault, FaultError
 from umpteen.store.backends.loop import gather
-from umpteen.store.base import Glance
+from umpteen.store.base import Glance, Options
 from umpteen.store.layout import PROBE, STATUS_BYTES
 from umpteen.store.segments import Segment, is_records_folder, is_records_key, join_names, plan_read
 from umpteen.system.whole_files import written_whole

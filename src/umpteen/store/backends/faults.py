@@ -6,9 +6,10 @@ import asyncio
 import errno
 import os
 import re
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from umpteen.errors import SettingsError
+from umpteen.store.base import Options
 
 __all__ = [
     "ASK_FOR_ACCESS",
@@ -18,14 +19,10 @@ __all__ = [
     "WRITE_ENDPOINT",
     "Fault",
     "FaultError",
-    "Options",
     "WrongOptionsError",
     "judge_network",
     "read_number",
 ]
-
-# What a place is opened with, by the names that its library has for it.
-Options = dict[str, Any]
 
 CONNECT_S, READ_S = 5.0, 20.0
 CHECK_NETWORK = "check the network and the address, then run the same command again"

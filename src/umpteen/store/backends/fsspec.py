@@ -11,11 +11,12 @@ import os
 import tempfile
 
 from umpteen.store.backends.base import Backend, Body, Entry, retried
-from umpteen.store.backends.faults import CONNECT_S, READ_S, Fault, Options, read_number
+from umpteen.store.backends.faults import CONNECT_S, READ_S, Fault, read_number
 from umpteen.store.backends.fsspec_answers import judge_fsspec, look_up, read_size
 from umpteen.store.backends.fsspec_calls import FsspecCaller
 from umpteen.store.backends.fsspec_kinds import knows_parts, list_exclusive, load_kind
 from umpteen.store.backends.loop import gather
+from umpteen.store.base import Options
 from umpteen.system.whole_files import written_whole
 
 __all__ = ["FsspecBackend"]

@@ -10,9 +10,10 @@ import os
 import threading
 from typing import Any, Callable
 
-from umpteen.store.backends.faults import Options, WrongOptionsError
+from umpteen.store.backends.faults import WrongOptionsError
 from umpteen.store.backends.fsspec_answers import is_missing, judge_fsspec
 from umpteen.store.backends.loop import OpenOnce
+from umpteen.store.base import Options
 
 __all__ = ["FsspecCaller"]
 

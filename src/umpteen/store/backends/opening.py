@@ -7,7 +7,7 @@ import sys
 
 from umpteen.errors import SettingsError
 from umpteen.store.backends.base import Backend
-from umpteen.store.backends.faults import Options
+from umpteen.store.base import Options
 
 __all__ = ["known_schemes", "open_backend"]
 

@@ -7,11 +7,12 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any, BinaryIO
 
 from umpteen.store.backends.base import Backend, Body, Entry, retried
-from umpteen.store.backends.faults import Fault, Options
+from umpteen.store.backends.faults import Fault
 from umpteen.store.backends.loop import gather
-from umpteen.store.backends.s3_client import S3Client
+from umpteen.store.backends.s3_client import Answer, S3Client
 from umpteen.store.backends.s3_errors import NO_FILE, NotS3Error, code_of, is_page, is_s3
 from umpteen.store.backends.s3_parts import BodyUpload, CopyUpload
+from umpteen.store.base import Options
 from umpteen.system.whole_files import written_whole
 
 __all__ = ["S3Backend"]
@@ -118,12 +119,10 @@ class S3Backend(Backend):
                     file.write(chunk)
         return True
 
-    async def _get_object(self, key: str, **asked: str) -> dict[str, Any] | None:
+    async def _get_object(self, key: str, **asked: str) -> Answer | None:
         """The answer to a read, its body still to come; None if there is no such file."""
         try:
-            answer: dict[str, Any] = await self.client.call(
-                "get_object", **self._name(key), **asked
-            )
+            answer = await self.client.call("get_object", **self._name(key), **asked)
         except Exception as error:
             if code_of(error) in NO_FILE:
                 return None
@@ -241,12 +240,12 @@ class S3Backend(Backend):
         return self.client.judge(error)
 
     @retried
-    async def _ask(self, operation: str, **arguments: Any) -> Any:
+    async def _ask(self, operation: str, **arguments: Any) -> Answer:
         """One request, tried again where that may help."""
         return await self.client.call(operation, **arguments)
 
-    async def _pages(self, **asked: Any) -> AsyncIterator[dict[str, Any]]:
-        more: dict[str, Any] = {}
+    async def _pages(self, **asked: Any) -> AsyncIterator[Answer]:
+        more: dict[str, str] = {}
         while True:
             page = await self._ask("list_objects_v2", Bucket=self.bucket, **asked, **more)
             yield page

@@ -11,20 +11,21 @@ import importlib.util
 import math
 import os
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from umpteen.store.backends.faults import (
     CONNECT_S,
     READ_S,
     Fault,
-    Options,
     WrongOptionsError,
     read_number,
 )
 from umpteen.store.backends.loop import IN_FLIGHT, OpenOnce
 from umpteen.store.backends.s3_errors import judge_s3, refuse_others
+from umpteen.store.base import Options
 
-__all__ = ["S3Client"]
+__all__ = ["Answer", "S3Client"]
 
 _OPERATIONS = (
     "abort_multipart_upload", "complete_multipart_upload", "copy_object", "create_multipart_upload",
@@ -52,6 +53,10 @@ _WITHOUT_EFFECT = (
 )  # fmt: skip
 
 
+# What S3 answered to a request, by the names of its API.
+Answer = Mapping[str, Any]
+
+
 class S3Client:
     """Makes requests, each with all that the options add to those of its kind.
 
@@ -70,19 +75,20 @@ class S3Client:
         self._client: OpenOnce[Any] = OpenOnce(self._open)
         self._closing = contextlib.AsyncExitStack()
         # What the options add to the arguments of each operation.
-        self._added: dict[str, dict[str, Any]] = {}
+        self._added: dict[str, Options] = {}
         # When it was there first, on the monotonic clock: what it needs takes a second to load,
         # and more on a busy machine.
         self.ready_s = math.inf
 
-    async def call(self, operation: str, **arguments: Any) -> Any:
+    async def call(self, operation: str, **arguments: Any) -> Answer:
         """One request; what it answers."""
         client = self._client.opened or await self._client.get()
         if added := self._added[operation]:
             if "Metadata" in added and "Metadata" in arguments:
                 arguments["Metadata"] = {**added["Metadata"], **arguments["Metadata"]}
             arguments = {**added, **arguments}
-        return await getattr(client, operation)(**arguments)
+        answer: Answer = await getattr(client, operation)(**arguments)
+        return answer
 
     def judge(self, error: Exception) -> Fault:
         """What an error of a request means."""
@@ -163,9 +169,7 @@ def _choose_checksums(session: Any) -> dict[str, str]:
     }
 
 
-def _list_added(
-    client: Any, added: dict[str, Any], payer: dict[str, str]
-) -> dict[str, dict[str, Any]]:
+def _list_added(client: Any, added: Options, payer: Options) -> dict[str, Options]:
     """What is added to each operation: what it knows of `added` and of who pays.
 
     Raises TypeError for what is to be added and fits none of them.

@@ -5,7 +5,7 @@ Takes errors of botocore and aiohttp, gives Faults. Also tells an S3 server from
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple, TypedDict
 
 from umpteen.store.backends.faults import (
     ASK_FOR_ACCESS,
@@ -18,6 +18,7 @@ from umpteen.store.backends.faults import (
 __all__ = [
     "NO_FILE",
     "NotS3Error",
+    "Response",
     "code_of",
     "is_page",
     "is_s3",
@@ -77,6 +78,22 @@ _TRANSIENT = {
 _PERMANENT = {501, 505}  # statuses of a server that is well and will answer the same again
 
 
+class Response(TypedDict):
+    """An answer as botocore has it before it reads that."""
+
+    status_code: int
+    headers: Any  # botocore's own mapping, which is blind to case
+    body: bytes
+
+
+class _Refusal(NamedTuple):
+    """What a server said of an error; nothing where it was none that a server answered."""
+
+    code: str = ""
+    status: int = 0
+    message: str = ""  # in one line
+
+
 class NotS3Error(Exception):
     """What answered is no S3 server."""
 
@@ -98,13 +115,12 @@ def judge_s3(error: Exception, endpoint: str) -> Fault:
 
 def _judge_answer(error: Exception, endpoint: str) -> Fault:
     """What an error that a server answered means: by its code, else by its status."""
-    code, status = code_of(error), _status_of(error)
+    code, status, message = _read_refusal(error)
     found = _FAULTS.get(_SAME.get(code, code))
     if found and code == _NO_BUCKET and _has_path(endpoint):
         return Fault(found.reason, _LEAVE_PATH)
     if found:
         return found
-    message = _message_of(error)
     said = f"the server answered {code or status}" + (f": {message}" if message else "")
     if code in _TRANSIENT or status == 429 or (status >= 500 and status not in _PERMANENT):
         is_known = code in _TRANSIENT or code == str(status)
@@ -152,7 +168,7 @@ def _judge_connection(error: Exception) -> Fault | None:
     return None
 
 
-def refuse_others(operation_model: Any, response_dict: dict[str, Any], **_: Any) -> None:
+def refuse_others(operation_model: Any, response_dict: Response, **_: Any) -> None:
     """Raises NotS3Error for an answer that no S3 server gives: a web page, above all.
 
     botocore calls it with each answer before it reads that. Errors of servers that stand before
@@ -192,23 +208,21 @@ def is_s3(headers: Any) -> bool:
 
 def code_of(error: Exception) -> str:
     """The code of an error that a server answered; empty for another error."""
-    return str(_response_of(error).get("Error", {}).get("Code", ""))
+    return _read_refusal(error).code
 
 
-def _status_of(error: Exception) -> int:
-    return int(_response_of(error).get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-
-
-def _message_of(error: Exception) -> str:
-    """What the server says of an error, in one line."""
-    said = str(_response_of(error).get("Error", {}).get("Message") or "")
-    line = " ".join("".join(c if c.isprintable() else " " for c in said).split())
-    return line if len(line) <= _MESSAGE_MOST else line[:_MESSAGE_MOST] + "…"
-
-
-def _response_of(error: Exception) -> dict[str, Any]:
-    found = getattr(error, "response", None)  # errors of the connection have one too: None
-    return found if isinstance(found, dict) else {}
+def _read_refusal(error: Exception) -> _Refusal:
+    response = getattr(error, "response", None)
+    if not isinstance(response, dict):  # errors of the connection have one too: None
+        return _Refusal()
+    said, status = response.get("Error", {}), response.get("ResponseMetadata", {})
+    message = "".join(c if c.isprintable() else " " for c in str(said.get("Message") or ""))
+    line = " ".join(message.split())
+    return _Refusal(
+        str(said.get("Code", "")),
+        int(status.get("HTTPStatusCode", 0)),
+        line if len(line) <= _MESSAGE_MOST else line[:_MESSAGE_MOST] + "…",
+    )
 
 
 def _has_path(endpoint: str) -> bool:

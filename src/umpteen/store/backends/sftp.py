@@ -18,12 +18,12 @@ from umpteen.store.backends.faults import (
     CONNECT_S,
     READ_S,
     Fault,
-    Options,
     judge_network,
     read_number,
 )
 from umpteen.store.backends.loop import OpenOnce, gather
 from umpteen.store.backends.sftp_connection import SftpConnection, connect
+from umpteen.store.base import Options
 from umpteen.store.layout import JOB
 from umpteen.system.whole_files import written_whole
 
@@ -55,7 +55,7 @@ class SftpBackend(Backend):
         named["host"] = named["host"].strip("[]")
         options = dict(options)
         read_s = read_number(options, "read_timeout", READ_S)
-        self._options: dict[str, Any] = {
+        self._options: Options = {
             "connect_timeout": read_number(options, "connect_timeout", CONNECT_S),
             "login_timeout": read_s,
             "keepalive_interval": read_s / _KEEPALIVES,

@@ -7,7 +7,8 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
-from umpteen.store.backends.faults import Options, WrongOptionsError
+from umpteen.store.backends.faults import WrongOptionsError
+from umpteen.store.base import Options
 
 __all__ = ["SftpConnection", "connect"]
 
