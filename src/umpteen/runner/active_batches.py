@@ -31,6 +31,7 @@ from umpteen.runner.scheduler import (
     build_needs,
 )
 from umpteen.runner.upstream import Upstream
+from umpteen.system.resources import Capacity
 
 __all__ = ["FAILURES", "SUCCEEDED", "ActiveBatches"]
 
@@ -52,6 +53,8 @@ class ActiveBatches:
     def __init__(
         self,
         opener: Opener,
+        capacity: Capacity,
+        slots: int,
         lanes: Lanes,
         recorder: Recorder,
         heartbeat: Heartbeat,
@@ -60,7 +63,7 @@ class ActiveBatches:
         self.opener, self.lanes, self.recorder = opener, lanes, recorder
         self.heartbeat, self.upstream = heartbeat, upstream
         self.open: dict[int, ActiveBatch] = {}
-        self.scheduler = Scheduler(lanes.capacity, lanes.work.slots, self._name_task)
+        self.scheduler = Scheduler(capacity, slots, self._name_task)
         self.deadline_s = float("inf")
         self.failures = 0
         self.did_fail = self.has_graph = self.has_rules = self.is_orphan = False

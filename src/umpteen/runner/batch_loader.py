@@ -9,8 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from umpteen.errors import StoreError
@@ -22,6 +21,7 @@ from umpteen.runner.synced import copy_into, link_at, unpack_once
 from umpteen.runner.trouble import Trouble
 from umpteen.runner.working_folder import synced_place
 from umpteen.store.address import is_remote
+from umpteen.store.directory import DirectoryStore
 from umpteen.store.job_files import CancelMark, read_cancel_mark
 from umpteen.store.layout import batch_key, synced_key
 from umpteen.system.background import BackgroundCall
@@ -44,28 +44,35 @@ class Opened(NamedTuple):
 class BatchLoader:
     """Opens the batches of one runner, in their order."""
 
-    def __init__(self, opener: Opener, lanes: Lanes, patience_s: float) -> None:
-        self.unopened = list(enumerate(lanes.work.batches))[
-            ::-1
-        ]  # (place, name), the next one last
+    def __init__(
+        self,
+        opener: Opener,
+        batches: Sequence[str],
+        folder: DirectoryStore,
+        lanes: Lanes,
+        patience_s: float,
+    ) -> None:
+        # (place, name), the next one last.
+        self.unopened = [*enumerate(batches)][::-1]
         self.trouble = Trouble(patience_s)  # with the next one
         self._opener, self._store, self._lanes = opener, opener.store, lanes
+        self._folder = folder  # that lanes read batch files from
         self._is_far = is_remote(self._store.address)
         self._opening: BackgroundCall[Opened] | None = None
         self._open_at_s = 0.0  # not earlier than this
         self._unpacked: set[tuple[str, str | None, str]] = set()
 
-    def take_next(self, wait_s: float) -> Opened | None:
+    def take_next(self, now_s: float, wait_s: float) -> Opened | None:
         """The next batch; None where it cannot be opened now, or not yet.
 
-        wait_s: for how long it is waited for where the store is far.
+        now_s: of the monotonic clock. wait_s: for how long it is waited for where the store is far.
         """
-        if time.monotonic() < self._open_at_s:
+        if now_s < self._open_at_s:
             return None
         try:
             found = self._await(wait_s) if self._is_far else self._read(*self.unopened[-1])
         except StoreError as error:
-            self._note_refusal(error)
+            self._note_refusal(error, now_s)
             return None
         if found is not None:
             self.trouble.end()
@@ -86,16 +93,16 @@ class BatchLoader:
         """All that opening a batch reads; raises StoreError, and can be called again."""
         if self._is_far:
             key = batch_key(name)
-            self._store.fetch(key, self._lanes.folder.path(key))
+            self._store.fetch(key, self._folder.path(key))
         batch = self._opener.open(name)
         if batch is not None:
             self._unpack(batch.view)
             _refuse_lost(batch)
         return Opened(ordinal, name, batch, read_cancel_mark(self._store))
 
-    def _note_refusal(self, error: StoreError) -> None:
+    def _note_refusal(self, error: StoreError, now_s: float) -> None:
         """Have nothing more started until the next batch can be opened, which is tried again."""
-        self._open_at_s = time.monotonic() + _AGAIN_S
+        self._open_at_s = now_s + _AGAIN_S
         self.trouble.begin(str(error), error.hint, is_final=error.damaged)
         self._lanes.hold("batch", is_on=True)
 

@@ -52,7 +52,7 @@ def close_runner(
         parts.complaints.add(lost, LOST_HINT)
         return StoreError.exit_code
     with contextlib.suppress(OSError):
-        remove_scratch(parts.lanes.folder.address, parts.token)
+        remove_scratch(parts.folder.address, parts.token)
     if _leave_kept(parts):
         return StoreError.exit_code
     if not parts.batch_loader.unopened and not parts.dispatcher.passed_over:

@@ -66,21 +66,23 @@ class Dispatcher:
         batches = self._batches
         while not batches.given_up:
             batches.record_never_started()
-            assignment = batches.scheduler.take(time.monotonic())
+            now_s = time.monotonic()
+            assignment = batches.scheduler.take(now_s)
             if assignment is not None:
                 return batches.build_ticket(assignment)
-            if not self._open_next():
+            if not self._open_next(now_s):
                 return None
         return None
 
-    def _open_next(self) -> bool:
+    def _open_next(self, now_s: float) -> bool:
         """Open another batch, if there is one and it is of use now; whether one was."""
         batches = self._batches
         if not self._batch_loader.unopened or batches.scheduler.is_ready:
             return False
         if batches.scheduler.under_way and len(batches.open) >= _OPEN_MOST:
             return False
-        found = self._batch_loader.take_next(0.0 if batches.scheduler.under_way else _IDLE_S)
+        wait_s = 0.0 if batches.scheduler.under_way else _IDLE_S
+        found = self._batch_loader.take_next(now_s, wait_s)
         if found is None:
             return False
         if found.batch is not None:

@@ -15,7 +15,7 @@ from umpteen.runner.complaints import Complaints
 from umpteen.runner.completions import Completions, echo_outputs
 from umpteen.runner.dispatcher import Dispatcher
 from umpteen.runner.heartbeat import Heartbeat
-from umpteen.runner.lanes.group import Lanes
+from umpteen.runner.lanes.group import Lanes, fork_lanes
 from umpteen.runner.lease import Lease
 from umpteen.runner.leftovers import clear_dead, find_kept
 from umpteen.runner.recorder import Recorder
@@ -42,6 +42,7 @@ class RunnerParts(NamedTuple):
     signals: Signals
     complaints: Complaints
     store: Store
+    folder: DirectoryStore  # that lanes write into: the store, or one of this machine
     lanes: Lanes
     recorder: Recorder
     heartbeat: Heartbeat
@@ -73,9 +74,8 @@ def build_parts(
     kept = find_kept(work.store)
     lease.open_slots(work.batches)
     signals.take_stops()
-    # Lanes work in folders alone.
     folder = DirectoryStore(lease.spool if is_remote(work.address) else work.address)
-    lanes = Lanes(work, token, lease, folder, capacity)
+    lanes = fork_lanes(work, token, lease, folder, capacity)
     lease.write_processes(work.batches, list(lanes.controls))
     store = _open_store(work, is_here=options.lease_fd >= 0)
     opener = Opener(
@@ -84,18 +84,18 @@ def build_parts(
     recorder = Recorder(store.address, lanes, patience_s)
     heartbeat = Heartbeat(opener, lease)
     upstream = Upstream(opener, began_s + patience_s)
-    batches = ActiveBatches(opener, lanes, recorder, heartbeat, upstream)
+    batches = ActiveBatches(opener, capacity, work.slots, lanes, recorder, heartbeat, upstream)
     uploads = Uploads(opener, lease, lanes, heartbeat, patience_s)
     cancellation = Cancellation(batches, uploads, lanes)
     echo = functools.partial(echo_outputs, lease.spool) if options.echo else None
     completions = Completions(batches, uploads, cancellation, recorder, lanes.kills, echo)
-    batch_loader = BatchLoader(opener, lanes, patience_s)
+    batch_loader = BatchLoader(opener, work.batches, folder, lanes, patience_s)
     dispatcher = Dispatcher(
         work.batches, batch_loader, batches, completions, cancellation, uploads, lanes
     )
     return RunnerParts(
-        work, token, lease, signals, complaints, store, lanes, recorder, heartbeat, batches,
-        uploads, cancellation, completions, batch_loader, dispatcher,
+        work, token, lease, signals, complaints, store, folder, lanes, recorder, heartbeat,
+        batches, uploads, cancellation, completions, batch_loader, dispatcher,
     )  # fmt: skip
 
 

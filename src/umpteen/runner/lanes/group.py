@@ -29,66 +29,83 @@ from umpteen.system.processes import (
 )
 from umpteen.system.resources import Capacity, OutOfMemoryWatch, is_memory_short, usable_cores
 
-__all__ = ["Lanes"]
+__all__ = ["Lanes", "fork_lanes"]
 
 _STRAYS_LOOKS, _STRAYS_S = 20, 0.05  # how often it is looked for what tasks left, and how soon
 
 
+def fork_lanes(
+    work: Work, token: str, lease: Lease, folder: DirectoryStore, capacity: Capacity
+) -> Lanes:
+    """Fork them: one for each core at most. Before there are threads, and much memory.
+
+    folder: the store that lanes write into: a folder of this machine.
+    """
+    _raise_file_limit(work.slots)
+    tickets, give_tickets = os.pipe()
+    hear, done = os.pipe()
+    controls: dict[int, int] = {}
+    count = min(work.slots, usable_cores())
+    for number in range(count):
+        control, orders = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            for fd in (give_tickets, hear, orders, *controls.values()):
+                os.close(fd)
+            setup = LaneSetup(
+                slots=range(number, work.slots, count),
+                store=folder,
+                place=work.store.place,
+                token=token,
+                lease=lease,
+                tickets=tickets,
+                done=done,
+                control=control,
+                gpus=capacity.gpus,
+                read_batch=lambda ordinal: read_batch(folder, work.batches[ordinal]),
+            )
+            _be_lane(setup)
+        os.close(control)
+        controls[pid] = orders
+    os.close(tickets)
+    os.close(done)
+    lanes = Lanes(token, lease, capacity, give_tickets, hear, controls)
+    for pid in controls:
+        lanes.watcher.add_child(pid)
+    return lanes
+
+
 class Lanes:
-    """The lanes of one runner."""
+    """The lanes of one runner.
+
+    tickets, done: our ends of the pipes that all share. controls: by pid of those that live, where
+    orders go into.
+    """
 
     def __init__(
-        self, work: Work, token: str, lease: Lease, folder: DirectoryStore, capacity: Capacity
+        self,
+        token: str,
+        lease: Lease,
+        capacity: Capacity,
+        tickets: int,
+        done: int,
+        controls: dict[int, int],
     ) -> None:
-        """Fork them: one for each core at most. Before there are threads, and much memory."""
-        self.work, self.lease, self.capacity = work, lease, capacity
-        self.folder = folder  # the store that lanes write into: a folder of this machine
+        self.controls = controls
+        self.done = done  # `read_messages` has something where it can be read
         self.is_fed = False  # no more tickets are given
         self.is_stopping = False  # what runs was to be ended
         self.has_left = False  # what runs is to come to its own end, and nothing after it
         self.has_crashed = False  # one of them was killed
         self.held_for: set[str] = set()  # why nothing is to be started just now
         self.kills = OutOfMemoryWatch()  # what the kernel killed for want of memory
-        self._token = token
+        self._token, self._lease, self._capacity, self._tickets = token, lease, capacity, tickets
         self._strays: set[int] = set()  # orphans of tasks, as last written into the lease
         self._rest = b""  # of messages: the beginning of the next line
-        _raise_file_limit(work.slots)
-        tickets, self._tickets = os.pipe()
-        self.done, done = os.pipe()  # `read_messages` has something where the first can be read
-        os.set_blocking(self._tickets, False)
-        os.set_blocking(self.done, False)
-        self.controls: dict[int, int] = {}  # by pid of those that live: where orders go into
-        count = min(work.slots, usable_cores())
-        for number in range(count):
-            self._fork(range(number, work.slots, count), tickets, done)
-        os.close(tickets)
-        os.close(done)
+        os.set_blocking(tickets, False)
+        os.set_blocking(done, False)
         self.watcher = ChildWatcher()
-        self.watcher.add_file(self.done)
-        for pid in self.controls:
-            self.watcher.add_child(pid)
-
-    def _fork(self, slots: range, tickets: int, done: int) -> None:
-        control, orders = os.pipe()
-        pid = os.fork()
-        if pid == 0:
-            for fd in (self._tickets, self.done, orders, *self.controls.values()):
-                os.close(fd)
-            setup = LaneSetup(
-                slots=slots,
-                store=self.folder,
-                place=self.work.store.place,
-                token=self._token,
-                lease=self.lease,
-                tickets=tickets,
-                done=done,
-                control=control,
-                gpus=self.capacity.gpus,
-                read_batch=lambda ordinal: read_batch(self.folder, self.work.batches[ordinal]),
-            )
-            _be_lane(setup)
-        os.close(control)
-        self.controls[pid] = orders
+        self.watcher.add_file(done)
 
     # --- their end --------------------------------------------------------------------------
 
@@ -121,7 +138,7 @@ class Lanes:
             return
         self._strays = strays
         found = [read_process(pid) for pid in sorted(strays)]
-        self.lease.write_strays(
+        self._lease.write_strays(
             (entry.pid, entry.start_ticks)
             for entry in found
             if entry and not is_marked_otherwise(entry.pid, RUNNER_VARIABLE, self._token)
@@ -198,8 +215,8 @@ class Lanes:
     def guard_memory(self) -> None:
         """While memory is short a task starts only where none runs."""
         self.kills.look()
-        self.hold("memory", is_on=is_memory_short(self.capacity))
-        if self.held_for == {"memory"} and not self.lease.list_slots():
+        self.hold("memory", is_on=is_memory_short(self._capacity))
+        if self.held_for == {"memory"} and not self._lease.list_slots():
             control = next(iter(self.controls.values()), -1)
             with contextlib.suppress(BrokenPipeError, OSError):
                 os.write(control, Order(OrderKind.ONE_MORE).encode())
