@@ -1,6 +1,6 @@
 """What others see of a runner, and what they want of it.
 
-Heartbeat are people and other runners, who have only the store and the lease in common with us:
+Others are people and other runners, who have only the store and the lease in common with us:
 running files and live outputs are put there, marks are looked for. Where the store is far,
 a thread of its own does both. Standard library alone.
 """
