@@ -1,8 +1,7 @@
 """Writes what happened into the records files of a runner's batches.
 
 What a store refuses is kept and written before anything else, and stays on this machine at the
-end. Knows lines and files, not what they say. Standard
-library alone.
+end. Knows lines and files, not what they say. Standard library alone.
 """
 
 from __future__ import annotations
@@ -85,19 +84,20 @@ class Recorder:
 
     def sync(self, *, wait: bool = False) -> None:
         """Have the disk take what is recorded, and record how far it has."""
-        for file, size in self._syncer.take(wait=wait):
-            if file.fd >= 0 and not file.pending and size > file.synced:
-                self.append(file, SyncedLine(size).to_line())
-                file.synced = file.size
+        self._note_synced(self._syncer.take(wait=wait))
         self._files = [file for file in self._files if self._is_needed(file)]
         marks = [(file, file.size) for file in self._files if is_unsynced(file)]
         if not marks:
             return
         self._syncer.begin(marks)
         if wait:
-            for file, size in self._syncer.take(wait=True):
-                if file.fd >= 0:
-                    self.append(file, SyncedLine(size).to_line())
+            self._note_synced(self._syncer.take(wait=True))
+
+    def _note_synced(self, marks: Iterable[tuple[Appender, int]]) -> None:
+        for file, size in marks:
+            if file.fd >= 0 and not file.pending and size > file.synced:
+                self.append(file, SyncedLine(size).to_line())
+                file.synced = file.size
 
     def _is_needed(self, file: Appender) -> bool:
         is_in_use = any(each is file for each in self._in_use)
