@@ -203,16 +203,7 @@ class Uploader:
             while not self.is_stopped:
                 if partial := self._next_partial():
                     return [], partial
-                chosen: list[Upload] = []
-                indices = {*self.busy, *self.showing}
-                for upload in self.waiting:
-                    if len(chosen) == _AT_ONCE or (chosen and (self.trouble or upload.is_alone)):
-                        break
-                    if upload.index not in indices:
-                        chosen.append(upload)
-                    indices.add(upload.index)
-                    if chosen and chosen[0].is_alone:
-                        break
+                chosen = self._choose()
                 if chosen:
                     for upload in chosen:
                         self.waiting.remove(upload)
@@ -220,6 +211,27 @@ class Uploader:
                     return chosen, None
                 self.changed.wait()
             return [], None
+
+    def _choose(self) -> list[Upload]:
+        """Some to be put together, of each task the one that was sent first; may be none."""
+        indices = {*self.busy, *self.showing}
+        chosen: list[Upload] = []
+        if self.trouble:
+            first: dict[int, Upload] = {}
+            for upload in self.waiting:
+                if upload.index not in indices:
+                    first.setdefault(upload.index, upload)
+            # Else one that is always refused would keep the others from being tried.
+            return sorted(first.values(), key=lambda upload: upload.refused)[:1]
+        for upload in self.waiting:
+            if len(chosen) == _AT_ONCE or (chosen and upload.is_alone):
+                break
+            if upload.index not in indices:
+                chosen.append(upload)
+            indices.add(upload.index)
+            if chosen and chosen[0].is_alone:
+                break
+        return chosen
 
     def _next_partial(self) -> Partial | None:
         """One of a task of which no upload is on its way."""
