@@ -32,10 +32,9 @@ def read_status(history: History, executors: ExecutorRegistry | None = None) -> 
     if living and living <= liveness.seen.keys():  # and one look does not tell
         trouble = status.trouble or liveness.reason
         return msgspec.structs.replace(status, state="unknown", trouble=trouble)
-    if living and not (status.running or status.trouble):
-        return msgspec.structs.replace(
-            status, trouble=_explain(history, living, liveness.executors)
-        )
+    if living and not status.running:
+        waiting = _explain(history, living, liveness.executors)
+        return msgspec.structs.replace(status, trouble=waiting or status.trouble)
     return status
 
 

@@ -163,7 +163,7 @@ def find_output(
     store: Store,
     output: str,
     opened: dict[str, Store] | None = None,
-    options: dict[str, Any] | None = None,
+    options: Options | None = None,
 ) -> tuple[Store, str]:
     """The store that a task's folder is in, and its key there; `store` where it is in that.
 

@@ -70,7 +70,8 @@ def _watch_until_ended(handle: JobHandle) -> Generator[JobStatus, None, bool]:
             status,
             rate=ends_per_s,
             left_s=left.estimate(status, handle.history.samples, ends_per_s),
-            trouble=status.trouble or _explain_waiting(handle, status, living),
+            # A dead runner's trouble may be told still, and must not keep a wait without limit.
+            trouble=_explain_waiting(handle, status, living) or status.trouble,
         )
         yield status
         if living and _has_failed_enough(handle, status, failed_before):
