@@ -62,8 +62,8 @@ def test_completions_end_the_batch_with_its_last_task(bench: RunnerBench) -> Non
     bench.completions.take([bench.end((0, 0)), bench.end((0, 1), "failed", exit_code=1)])
     ended = read_last_start(bench.store, "1").ended
     assert ended
-    assert ended["states"] == {"succeeded": "0", "failed": "1"}
-    assert (ended["seconds"], ended["left"]) == (1.0, 0)
+    assert ended.states == {"succeeded": [range(1)], "failed": [range(1, 2)]}
+    assert (ended.seconds, ended.left) == (1.0, 0)
     assert bench.batches.open == {}
     assert bench.batches.did_fail
 

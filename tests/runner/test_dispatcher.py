@@ -135,7 +135,7 @@ def test_dispatcher_ends_a_batch_of_which_nothing_is_left(
     assert bench.batches.open == {}
     ended = read_last_start(store, "1").ended
     assert ended is not None
-    assert ended["left"] == 0
+    assert ended.left == 0
 
 
 def test_dispatcher_gives_nothing_while_the_store_refuses_the_next_batch(

@@ -60,8 +60,9 @@ def history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> History:
 
 
 def test_watch_ends_a_wait_that_is_too_long_whatever_a_dead_runner_said(history: History) -> None:
-    executor = IdleEngine({"worker_timeout": 0.01})
-    handle = JobHandle(read_back_settings(history, detach=True), find_submitted(history, executor))
+    executor = (NAME, {"worker_timeout": 0.01})
+    settings = read_back_settings(history, detach=True, executor=executor)
+    handle = JobHandle(find_submitted(history, settings))
     with pytest.raises(BackendError, match=r"there is no worker after 0\.01 s"):
         list(itertools.islice(watch(handle), 5))
 
@@ -69,5 +70,5 @@ def test_watch_ends_a_wait_that_is_too_long_whatever_a_dead_runner_said(history:
 def test_status_says_what_is_waited_for_rather_than_what_a_dead_runner_said(
     history: History,
 ) -> None:
-    with ExecutorRegistry() as executors:
+    with ExecutorRegistry(given=NAME) as executors:
         assert read_status(history, executors).trouble == "waiting: there is no worker"
