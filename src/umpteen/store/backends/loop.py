@@ -69,13 +69,14 @@ async def gather(
 ) -> list[Answer]:
     """What the call gives for each, in order; some at once. The first error ends all."""
     answers: dict[int, Answer] = {}
-    waiting = enumerate(arguments)
+    asked = list(enumerate(arguments))
+    waiting = iter(asked)
 
     async def work() -> None:
         for number, argument in waiting:
             answers[number] = await call(*argument)
 
-    tasks = [asyncio.ensure_future(work()) for _ in range(IN_FLIGHT)]
+    tasks = [asyncio.ensure_future(work()) for _ in range(min(IN_FLIGHT, len(asked)))]
     try:
         await asyncio.gather(*tasks)
     finally:
