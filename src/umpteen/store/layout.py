@@ -53,47 +53,25 @@ __all__ = [
 
 
 JOB = ".umpteen/job.json"
-
-
 CANCEL = ".umpteen/cancel"
-
-
 LOCK = ".umpteen/lock"
-
-
 FOLLOW = ".umpteen/follow"
-
-
 HANDED, TASKS = ".umpteen/handed", ".umpteen/tasks"
-
-
 BATCHES, RECORDS, RUNNING = ".umpteen/batches", ".umpteen/records", ".umpteen/running"
-
-
 SPLIT = ".umpteen/split"  # what was sent for a cluster's machines, where no other place is said
-
-
 PROBE = ".umpteen/probe"  # always the same, so that one at most is left where nobody may remove it
 
-
-OPTIONS_SUFFIX = ".options.json"  # of what its owner alone may read, as is job.json
-
-
-REMOVING = "removing"  # in `job.json`: which part of the job is being removed
-
-
 OUTPUTS = ("stdout", "stderr", "status_code", "status", "results")  # of an attempt, in its folder
-
+STATUS_BYTES = 32  # more than a status file has
+UNFINISHED = ".new"  # behind the name of an attempt's folder into which not all was moved yet
 
 CLOSED = "closed"  # in the records folder of a batch
-
+REMOVING = "removing"  # in `job.json`: which part of the job is being removed
+JSON = ".json"  # behind the number of a submission or a batch
+OPTIONS_SUFFIX = ".options.json"  # of what its owner alone may read, as is job.json
 
 _RECORDS_NAME = re.compile(r"([0-9]{1,10})-([0-9a-f]{1,64})\.jsonl")
-
-
 _LIVE_NAME = re.compile(r"([0-9]{1,10})\.([0-9]{1,10})\.([0-9]{1,10})-([0-9a-f]{1,64})")
-
-
 _NUMBER = re.compile(r"[1-9][0-9]{0,9}")
 
 
@@ -216,9 +194,6 @@ def synced_key(digest: str) -> str:
     return f".umpteen/synced/{digest}.tar.gz"
 
 
-UNFINISHED = ".new"  # behind the name of such a folder into which not all has been moved yet
-
-
 def attempt_folder(attempt: int, token: str) -> str:
     """Below a task's folder: what one attempt left that is not the one to be seen there."""
     return f"attempts/{attempt}-{token}"
@@ -228,9 +203,3 @@ def parse_numbers(names: list[str], suffix: str) -> list[int]:
     """The sorted numbers K of files that are called `K` + suffix."""
     stems = (name[: -len(suffix)] for name in names if name.endswith(suffix))
     return sorted(int(stem) for stem in stems if _NUMBER.fullmatch(stem))
-
-
-JSON = ".json"  # behind the number of a submission or a batch
-
-
-STATUS_BYTES = 32  # more than a status file has
