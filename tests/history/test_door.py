@@ -183,6 +183,8 @@ def test_door_refuses_a_hand_in_that_cannot_be(
         '{"event": 5}',
         '{"event": "start", "machine": 5}',
         '{"event": "end", "left": "none"}',
+        '{"event": "end", "left": 0, "states": {"failed": "x"}}',
+        '{"event": "end", "task": 1}',
         "[1]",
         "\udc80",
         DEEP,
