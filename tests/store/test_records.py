@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.model.test_states import RECORDS
 from umpteen.model.forms import parse_ranges
-from umpteen.model.ranges import format_ranges
+from umpteen.model.ranges import find_ranges, format_ranges, list_within
 from umpteen.model.record import Record, parse_record
 from umpteen.store.directory import DirectoryStore, RecordsFile
 from umpteen.store.layout import RecordsKey, records_key
@@ -75,6 +75,17 @@ def test_ranges_give_the_numbers_back(numbers: list[int]) -> None:
 )
 def test_ranges_are_as_short_as_can_be(numbers: list[int], text: str) -> None:
     assert format_ranges(numbers) == text
+
+
+@given(
+    st.lists(st.integers(0, 60), unique=True).map(sorted),
+    st.lists(st.integers(0, 60), unique=True).map(sorted),
+)
+def test_numbers_within_ranges_are_those_that_both_have(
+    numbers: list[int], others: list[int]
+) -> None:
+    found = list(list_within(numbers, find_ranges(others)))
+    assert found == [number for number in numbers if number in others]
 
 
 # --- after a power loss ---------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 from umpteen.history.batches import BatchHistory
+from umpteen.model.ranges import list_within
 from umpteen.model.record import Record, parse_record
 from umpteen.store.base import Store
 from umpteen.store.layout import RecordsKey, records_key
@@ -102,13 +103,13 @@ def read_records(
     store: Store, here: Machine, batches: Iterable[BatchHistory], indices: Iterable[int]
 ) -> dict[int, list[tuple[str, Record]]]:
     """All records of some tasks, oldest first, each with the token of its runner."""
-    wanted = set(indices)
+    wanted = sorted(set(indices))
     found: dict[int, list[tuple[str, Record]]] = {index: [] for index in wanted}
     for batch in batches:
-        if not any(not wanted.isdisjoint(part) for part in batch.indices):
+        if next(list_within(wanted, batch.indices), None) is None:
             continue
         for token, record in _list_records(store, here, batch):
-            if record.task in wanted:
+            if record.task in found:
                 found[record.task].append((token, record))
     return found
 

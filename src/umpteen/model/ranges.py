@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
 
-__all__ = ["find_ranges", "format_ranges"]
+__all__ = ["find_ranges", "format_ranges", "list_within"]
 
 
 def find_ranges(numbers: Iterable[int]) -> list[range]:
@@ -30,3 +31,9 @@ def format_ranges(numbers: Iterable[int]) -> str:
         f"{part.start}-{part.stop - 1}" if len(part) > 1 else str(part.start)
         for part in find_ranges(numbers)
     )
+
+
+def list_within(numbers: Sequence[int], ranges: Iterable[range]) -> Iterator[int]:
+    """Those of rising numbers that are in ranges; the longest range costs no more than any."""
+    for part in ranges:
+        yield from numbers[bisect_left(numbers, part.start) : bisect_left(numbers, part.stop)]

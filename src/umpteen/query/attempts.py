@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 import msgspec
 
 from umpteen.history.history import History
+from umpteen.model.ranges import list_within
 from umpteen.model.record import Record
 from umpteen.store.job_files import RunningTask, parse_running
 from umpteen.store.layout import RecordsKey, running_key
@@ -35,20 +36,21 @@ def read_attempts(
     living: the batches that somebody runs.
     """
     found: dict[int, list[Attempt]] = {index: [] for index in wanted}
+    rising = sorted(wanted)
     for batch in history.batches.values():
-        if not any(index in part for part in batch.indices for index in wanted):
+        if next(list_within(rising, batch.indices), None) is None:
             continue
         for key in list_starts(history.store, batch.batch):
             start = read_start(history.store, batch.batch, key, history.here)
             host = start.opened.host if start.opened else ""
             for record in start.records:
-                if record.task in wanted:
+                if record.task in found:
                     found[record.task].append(Attempt(record, key.token, host))
             if start.ended or batch.batch in living:
                 continue
             known = {(record.task, round(record.start_s)) for record in start.records}
             for task in _list_lost(history, batch.batch, key):
-                if task.task in wanted and (task.task, round(task.start_s)) not in known:
+                if task.task in found and (task.task, round(task.start_s)) not in known:
                     earlier = found[task.task]
                     number = earlier[-1].record.attempt + 1 if earlier else 1
                     record = Record(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
+from umpteen.model.ranges import list_within
 from umpteen.model.record import Record
 from umpteen.model.states import NUMBER_OF, TaskState
 from umpteen.store.base import Store
@@ -33,8 +34,9 @@ def read_past(
     """Of each task that some start of a batch may have run; raises StoreError."""
     found: dict[int, Past] = {}
     here = read_machine()
+    rising = sorted(wanted)
     for batch, parts in handed:
-        own = {index for index in wanted if any(index in part for part in parts)}
+        own = set(list_within(rising, parts))
         keys = list_starts(store, batch) if own else ()
         for index in own if keys else own & found.keys():
             found[index] = found.get(index, Past())._replace(state=0)
