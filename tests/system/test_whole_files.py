@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
 
-from umpteen.system.whole_files import replace_file, written_whole
+from umpteen.system.whole_files import read_file, replace_file, written_whole
 
 
 def test_file_takes_its_place_when_it_is_complete(tmp_path: Path) -> None:
@@ -38,3 +39,19 @@ def test_replaced_file_has_the_new_text_alone(tmp_path: Path) -> None:
 def test_replaced_file_does_not_make_its_folder(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         replace_file(str(tmp_path / "gone" / "file"), "text")
+
+
+def test_whole_file_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"a\x00b\n")
+    assert read_file(str(path)) == b"a\x00b\n"
+
+
+def test_file_that_is_all_holes_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.touch()
+    with path.open("r+b") as file:
+        file.truncate(1 << 42)
+    with pytest.raises(OSError, match="File too large") as caught:
+        read_file(str(path))
+    assert (caught.value.errno, caught.value.filename) == (errno.EFBIG, str(path))

@@ -19,6 +19,7 @@ from typing import BinaryIO
 
 from umpteen.errors import InputError, nearest_hint
 from umpteen.formats.documents import Source
+from umpteen.system.whole_files import read_file
 
 __all__ = ["STDIN", "Inputs", "choose_job_name", "names_files"]
 
@@ -88,8 +89,7 @@ class Inputs:
     def _read(self, name: str, path: str) -> bytes:
         if name == "-":
             return (self._stdin or sys.stdin.buffer).read()
-        with open(path, "rb") as file:
-            return file.read()
+        return read_file(path)
 
 
 def names_files(arguments: Sequence[str]) -> bool:

@@ -115,10 +115,12 @@ def _find_fork_exec() -> Optional[_ForkExec]:  # noqa: UP045 -- Python 3.9
 
 
 def explain_shortage(error: Exception) -> BackendError | None:
-    """What to say where the system lets this user start no more; None where it is another error.
+    """What to say where the system has no more of something; None where it is another error.
 
     Python raises a RuntimeError for threads, which only its text tells from others.
     """
+    if isinstance(error, MemoryError):
+        return BackendError("there is too little memory for that", "end other programs")
     is_fork = isinstance(error, OSError) and error.errno == errno.EAGAIN and not error.filename
     if is_fork or (isinstance(error, RuntimeError) and "can't start new thread" in str(error)):
         return BackendError(

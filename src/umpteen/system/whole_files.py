@@ -1,12 +1,15 @@
-"""Writes files whole: whoever reads one sees all of its content, or what was there before."""
+"""Files as a whole: whoever reads one sees all of its content, or what was there before."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
 
-__all__ = ["replace_file", "written_whole"]
+__all__ = ["read_file", "replace_file", "written_whole"]
+
+_MOST = 1 << 32  # bytes: more is nothing that somebody wrote, as one that is all holes
 
 
 @contextlib.contextmanager
@@ -35,3 +38,14 @@ def replace_file(path: str, content: str) -> None:
         open(temporary, "x", encoding="utf-8") as file,
     ):
         file.write(content)
+
+
+def read_file(path: str) -> bytes:
+    """A whole file; raises OSError, also where it is larger than 4 GiB or than memory."""
+    with open(path, "rb") as file:
+        if os.fstat(file.fileno()).st_size > _MOST:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), path)
+        try:
+            return file.read()
+        except MemoryError:
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM), path) from None
