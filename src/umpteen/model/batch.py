@@ -36,9 +36,13 @@ from umpteen.model.names import find_malformed_name
 from umpteen.model.record import parse_record
 
 __all__ = [
+    "RUN_KEYS",
     "BarrierEntry",
     "BatchFile",
     "BatchView",
+    "GivenBatch",
+    "GivenOwn",
+    "GivenRun",
     "OwnPart",
     "RetryRule",
     "RunEntry",
@@ -64,6 +68,20 @@ class RunEntry(_Run, total=False):
     """One task, with the keys of `sc` alone."""
 
     local_results_dir: str | None  # where it writes results to, in place of the slot's folder
+
+
+class _GivenRun(TypedDict):
+    cmd: str
+
+
+class GivenRun(_GivenRun, total=False):
+    """One task of a file from elsewhere, which may leave its place to its number."""
+
+    remote_output_path: str | None
+    local_results_dir: str | None
+
+
+RUN_KEYS = ("cmd", "remote_output_path", "local_results_dir")
 
 
 class _Rule(TypedDict):
@@ -150,6 +168,25 @@ class BatchFile(TypedDict):
     umpteen: OwnPart
 
 
+class GivenOwn(TypedDict, total=False):
+    """What is umpteen's own in a file from elsewhere."""
+
+    split: str  # of which it is, so that no two are the same
+    batch: str  # that it is, where it was made for a runner and is found in another place
+
+
+class _GivenBatch(TypedDict):
+    remote_output_path: str
+    runs: list[GivenRun]
+
+
+class GivenBatch(_GivenBatch, total=False):
+    """A batch file from elsewhere: of `sc`, or a chunk of `umpteen split`."""
+
+    nprocs: int
+    umpteen: GivenOwn
+
+
 def encode_batch(file: BatchFile) -> bytes:
     """The content of a batch file, where there are few; a plan uses a faster encoder."""
     return json.dumps(file, separators=(",", ":")).encode()
@@ -190,7 +227,7 @@ def parse_batch(batch: str, content: bytes) -> BatchFile:
     return parsed  # type: ignore[return-value]
 
 
-def _check_run(run: object) -> dict[str, Any]:
+def _check_run(run: object) -> RunEntry:
     """One of as many as there are tasks, so it is quick where all is well."""
     if not isinstance(run, dict):
         raise FormError("a run is no object")
@@ -201,7 +238,7 @@ def _check_run(run: object) -> dict[str, Any]:
         text(output, what="'remote_output_path'")
     if run.get("local_results_dir") is not None:
         text(run["local_results_dir"], what="'local_results_dir'")
-    return run
+    return run  # type: ignore[return-value]
 
 
 def _check_extra(extra: Mapping[str, Any]) -> None:

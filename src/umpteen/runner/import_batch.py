@@ -14,10 +14,10 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 from umpteen.errors import InputError, StoreError
-from umpteen.model.batch import BatchFile, RunEntry
+from umpteen.model.batch import RUN_KEYS, BatchFile, GivenBatch, GivenRun, RunEntry
 from umpteen.model.forms import FormError, get, load_json, table_of, text, token, whole
 from umpteen.model.names import find_malformed_name
 from umpteen.model.ranges import format_ranges
@@ -32,18 +32,18 @@ from umpteen.store.records import list_starts, read_start
 from umpteen.store.status_codes import find_left, judge
 from umpteen.store.submission_lock import OwnFiles, SubmissionLock, submission_lock
 from umpteen.system.host import read_machine
+from umpteen.system.whole_files import read_file
 
 __all__ = [
     "DEFAULT_SLOTS",
     "Adopted",
+    "ImportedFile",
     "adopt_batch",
     "build_batch_id",
-    "read_address",
-    "run_output",
+    "read_import",
 ]
 
 DEFAULT_SLOTS = 16
-_RUN_KEYS = ("cmd", "remote_output_path", "local_results_dir")
 
 
 class Adopted(NamedTuple):
@@ -59,41 +59,49 @@ def build_batch_id(content: bytes) -> str:
     return hashlib.blake2b(content, digest_size=8).hexdigest()
 
 
-def read_address(path: str) -> str:
-    """The address of the store that a JSON file's batch is for. Raises as `adopt_batch`."""
-    folder = _find_own_store(path)
-    return folder or str(_read(path)[1]["remote_output_path"])
+class ImportedFile(NamedTuple):
+    """A JSON file with a batch: one of a store's own, or one from elsewhere with what it says."""
+
+    path: str
+    address: str  # of the store that the batch is for
+    own: str = ""  # the batch of that store that it is; empty: none yet
+    digest: str = ""  # of what it holds; empty where `own` says which it is
+    given: GivenBatch | None = None
 
 
-def _find_own_store(path: str) -> str:
-    """The store that has the file among its batches; empty where none has."""
+def read_import(path: str) -> ImportedFile:
+    """What a JSON file says; raises InputError.
+
+    A file in a store's own `.umpteen/batches/` is that store's batch.
+    """
     folder, name = os.path.split(os.path.abspath(path))
     own = f"/{BATCHES}"
-    return folder[: -len(own)] if folder.endswith(own) and name.endswith(".json") else ""
+    if folder.endswith(own) and name.endswith(".json"):
+        return ImportedFile(path, folder[: -len(own)], name[: -len(".json")])
+    content, given = _read(path)
+    batch = _read_own(path, given)
+    if batch:
+        return ImportedFile(path, given["remote_output_path"], batch)
+    return ImportedFile(path, given["remote_output_path"], "", build_batch_id(content), given)
 
 
-def adopt_batch(path: str, batch_id: str = "") -> Adopted:
-    """The store and the batches that a JSON file stands for; they are made if they are new.
+def adopt_batch(file: ImportedFile, batch_id: str = "") -> Adopted:
+    """The store and the batches that a file stands for; they are made if they are new.
 
-    A file in a store's own `.umpteen/batches/` is that store's batch. `batch_id` replaces the
-    hash of the content (where the content was YAML). No batch where all of it is done. Raises
-    InputError, SettingsError and StoreError.
+    `batch_id` replaces the hash of the content (where the content was YAML). No batch where all
+    of it is done. Raises InputError, SettingsError and StoreError.
     """
-    if folder := _find_own_store(path):
-        return Adopted(open_store(folder), [os.path.basename(path)[: -len(".json")]])
-    content, parsed = _read(path)
-    store = open_store(parsed["remote_output_path"])
-    if "split" not in _read_own(path, parsed):
-        return Adopted(store, [_read_own(path, parsed)["batch"]])
+    store = open_store(file.address)
+    if file.given is None:
+        return Adopted(store, [file.own])
     check_job_address(store.address)
-    _refuse_places(path, store.address, parsed)
-    first = batch_id or build_batch_id(content)
-    _put_job(store, parsed)
+    _refuse_places(file.path, store.address, file.given)
+    _put_job(store, file.given)
     with submission_lock(store) as lock:
-        return _adopt(store, lock, first, parsed)
+        return _adopt(store, lock, batch_id or file.digest, file.given)
 
 
-def _adopt(store: Store, lock: SubmissionLock, first: str, parsed: dict[str, Any]) -> Adopted:
+def _adopt(store: Store, lock: SubmissionLock, first: str, given: GivenBatch) -> Adopted:
     """`first` is its batch; once that has ended, another that has what is not done."""
     hand_ins = read_submissions(store)
     handed = [each for hand_in in hand_ins for each in hand_in.batches]
@@ -102,7 +110,7 @@ def _adopt(store: Store, lock: SubmissionLock, first: str, parsed: dict[str, Any
     while following in there:
         newest, following = following, build_batch_id(following.encode())
     known = _read_known(store, hand_ins)
-    runs = _list_runs(store.address, parsed, known)
+    runs = _list_runs(store.address, given, known)
     past = read_past(store, handed, {run.task for run in runs if run.task < known.count})
     if newest and not _has_ended(store, newest):
         return Adopted(store, [newest], _tell_ended(runs, past))
@@ -110,7 +118,7 @@ def _adopt(store: Store, lock: SubmissionLock, first: str, parsed: dict[str, Any
     note = _tell_done(len(done)) if done else ""
     if len(done) == len(runs):
         return Adopted(store, [], f"{note or 'there are no runs'}; nothing to do")
-    slots = _count_slots(parsed)
+    slots = _count_slots(given)
     lock.check()
     left = [run for run in runs if run.task not in done]
     _write(store, len(hand_ins) + 1, following, slots, left, past, known)
@@ -149,33 +157,32 @@ def _find_done(runs: Sequence[_Run], past: Mapping[int, Past], known: _Known) ->
     }
 
 
-def _read_own(path: str, parsed: dict[str, Any]) -> dict[str, Any]:
-    """What a file has under `umpteen`: the batch that it is, or no more than its split."""
-    own = parsed.get("umpteen", {"split": ""})
+def _read_own(path: str, given: GivenBatch) -> str:
+    """The batch of a store that a file says it is; empty where it has no more than its split."""
     try:
-        if "split" not in table_of(own):
-            get(own, "batch", token)
+        own = table_of(given.get("umpteen", {"split": ""}))
+        return "" if "split" in own else get(own, "batch", token)
     except FormError as error:
         raise InputError(f"'umpteen' names no batch: {error}", file=path, field="umpteen") from None
-    return table_of(own)
 
 
-def _refuse_places(path: str, top: str, parsed: dict[str, Any]) -> None:
+def _refuse_places(path: str, top: str, given: GivenBatch) -> None:
     """Raises InputError where outputs would lie at the root, or a run's have no task's name."""
     field = "remote_output_path"
     if top == "/":
         raise InputError(f"{field} cannot be the root folder itself", file=path, field=field)
-    outputs = (run_output(parsed[field], run, n) for n, run in enumerate(parsed["runs"]))
+    outputs = (
+        _find_output(given["remote_output_path"], run, n) for n, run in enumerate(given["runs"])
+    )
     places = (parse_address(output) for output in outputs)
     below = [place[len(top) + 1 :] for place in places if place.startswith(f"{top}/")]
     if bad := find_malformed_name(below):
         raise InputError(bad.message, bad.hint, file=path, field=field)
 
 
-def _read(path: str) -> tuple[bytes, dict[str, Any]]:
+def _read(path: str) -> tuple[bytes, GivenBatch]:
     try:
-        with open(path, "rb") as file:
-            content = file.read()
+        content = read_file(path)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
     try:
@@ -186,16 +193,17 @@ def _read(path: str) -> tuple[bytes, dict[str, Any]]:
         raise InputError("this is not UTF-8 text", file=path) from error
     except (ValueError, RecursionError) as error:
         raise InputError("this is no JSON that can be read", file=path) from error
+    return content, _check(path, parsed)
+
+
+def _check(path: str, parsed: object) -> GivenBatch:
+    """The batch that a JSON document is; raises InputError where it is none."""
     if not isinstance(parsed, dict):
         raise InputError("a batch file is an object with 'runs'", file=path)
-    _check(path, parsed)
-    return content, parsed
-
-
-def _check(path: str, parsed: dict[str, Any]) -> None:
-    if not isinstance(parsed.get("remote_output_path"), str):
+    top = parsed.get("remote_output_path")
+    if not isinstance(top, str):
         raise InputError("remote_output_path is missing", file=path, field="remote_output_path")
-    slots = _count_slots(parsed)
+    slots = parsed.get("nprocs", DEFAULT_SLOTS)
     if not isinstance(slots, int) or isinstance(slots, bool) or not 1 <= slots <= SLOTS_MOST:
         message = f"nprocs is {slots!r}, not from 1 to {SLOTS_MOST}"
         raise InputError(message, file=path, field="nprocs")
@@ -209,7 +217,7 @@ def _check(path: str, parsed: dict[str, Any]) -> None:
         for field in ("remote_output_path", "local_results_dir"):
             if not isinstance(run.get(field, ""), (str, type(None))):
                 raise InputError(f"{field} of run {number} is no text", file=path, field=field)
-        output = run_output(parsed["remote_output_path"], run, number)
+        output = _find_output(top, cast(GivenRun, run), number)
         if output in outputs:
             raise InputError(
                 f"runs {outputs[output]} and {number} have one remote_output_path, {output}",
@@ -218,12 +226,13 @@ def _check(path: str, parsed: dict[str, Any]) -> None:
                 field="remote_output_path",
             )
         outputs[output] = number
+    return cast(GivenBatch, parsed)
 
 
-def run_output(top: str, run: dict[str, Any], number: int) -> str:
+def _find_output(top: str, run: GivenRun, number: int) -> str:
     """Where a run's outputs go: its own path, else its number below the top one."""
     given = run.get("remote_output_path")
-    return str(given).rstrip("/") if given else f"{top.rstrip('/')}/{number}"
+    return given.rstrip("/") if given else f"{top.rstrip('/')}/{number}"
 
 
 class _Run(NamedTuple):
@@ -236,7 +245,7 @@ class _Run(NamedTuple):
     name: str
     output: str
     written: str
-    content: dict[str, Any]
+    content: GivenRun
 
 
 class _Known:
@@ -248,7 +257,7 @@ class _Known:
     def __init__(self) -> None:
         self.names: list[str] = []
         self.indices: dict[str, int] = {}
-        self.commands: dict[int, Any] = {}
+        self.commands: dict[int, object] = {}
 
     @property
     def count(self) -> int:
@@ -268,7 +277,7 @@ def _read_known(store: Store, hand_ins: Sequence[SubmissionPart]) -> _Known:
     return known
 
 
-def _learn(known: _Known, store: Store, line: dict[str, Any]) -> None:
+def _learn(known: _Known, store: Store, line: Mapping[str, object]) -> None:
     """Take in a line of tasks; raises FormError."""
     index = whole(line.get("index", known.count), most=known.count, what="'index'")
     if index == known.count:
@@ -281,14 +290,14 @@ def _learn(known: _Known, store: Store, line: dict[str, Any]) -> None:
     known.indices[parse_address(output) if output else store.path(known.names[index])] = index
 
 
-def _list_runs(top: str, parsed: dict[str, Any], known: _Known) -> list[_Run]:
+def _list_runs(top: str, given: GivenBatch, known: _Known) -> list[_Run]:
     """Those of a file, known again by where their outputs go, else with the next free indices."""
     runs: list[_Run] = []
     taken = set(known.names)
     count = known.count
-    for number, run in enumerate(parsed["runs"]):
-        top_written = parsed["remote_output_path"]
-        output = parse_address(run_output(top_written, run, number))
+    top_written = given["remote_output_path"]
+    for number, run in enumerate(given["runs"]):
+        output = parse_address(_find_output(top_written, run, number))
         written = run.get("remote_output_path") or os.path.join(top_written, str(number))
         index = known.indices.get(output)
         if index is None:
@@ -312,20 +321,20 @@ def _choose_name(top: str, output: str, number: int, index: int, taken: set[str]
     )
 
 
-def _put_job(store: Store, parsed: dict[str, Any]) -> None:
+def _put_job(store: Store, given: GivenBatch) -> None:
     """What the store is known by, if there is none there yet."""
     content = {
         "version": FORMAT_VERSION,
         "id": build_id(),
         "name": os.path.basename(store.address),
         "created": round(time.time(), 3),
-        "settings": {"address": store.address, "slots": _count_slots(parsed)},
+        "settings": {"address": store.address, "slots": _count_slots(given)},
     }
     store.create(JOB, _encode(content))
 
 
-def _count_slots(parsed: dict[str, Any]) -> Any:
-    return parsed.get("nprocs", DEFAULT_SLOTS)
+def _count_slots(given: GivenBatch) -> int:
+    return given.get("nprocs", DEFAULT_SLOTS)
 
 
 def _write(
@@ -385,10 +394,12 @@ def _write(
     files.put_as_before()
 
 
-def _build_lines(runs: Sequence[_Run], known: _Known) -> Iterator[dict[str, Any]]:
+def _build_lines(runs: Sequence[_Run], known: _Known) -> Iterator[dict[str, object]]:
     """Tasks that are new, in the order of their indices, and those that are not what they were."""
     for index, name, output, _, content in runs:
-        line = {"command": content["cmd"], "name": name, "output": output}
+        line: dict[str, object] = {
+            "command": content["cmd"], "name": name, "output": output,
+        }  # fmt: skip
         if content.get("local_results_dir"):
             line["results_dir"] = content["local_results_dir"]
         if index >= known.count:
@@ -398,14 +409,15 @@ def _build_lines(runs: Sequence[_Run], known: _Known) -> Iterator[dict[str, Any]
 
 
 def _build_run(run: _Run) -> RunEntry:
-    given = {key: run.content[key] for key in _RUN_KEYS if key in run.content}
+    content: Mapping[str, object] = run.content
+    given = {key: content[key] for key in RUN_KEYS if key in content}
     return cast(RunEntry, {**given, "remote_output_path": run.output})
 
 
 def _build_hand_in(
-    number: int, batch: str, ranges: str, lines: list[dict[str, Any]]
-) -> dict[str, Any]:
-    changed = sorted(line["index"] for line in lines if "index" in line)
+    number: int, batch: str, ranges: str, lines: Sequence[Mapping[str, object]]
+) -> dict[str, object]:
+    changed = sorted(index for line in lines if isinstance(index := line.get("index"), int))
     return {
         "hand_in": number,
         "time": round(time.time(), 3),
@@ -416,5 +428,5 @@ def _build_hand_in(
     }
 
 
-def _encode(content: dict[str, Any]) -> bytes:
+def _encode(content: Mapping[str, object]) -> bytes:
     return json.dumps(content, separators=(",", ":")).encode()

@@ -13,7 +13,7 @@ from umpteen.errors import SettingsError, StoreError, UmpteenError
 from umpteen.model.states import SLOTS_MOST
 from umpteen.runner.arguments import Options
 from umpteen.runner.batch_start import read_batch
-from umpteen.runner.import_batch import adopt_batch, read_address
+from umpteen.runner.import_batch import ImportedFile, adopt_batch, read_import
 from umpteen.store.address import is_remote, open_store, parse_address
 from umpteen.store.base import Store
 from umpteen.store.identity import LOST_HINT, Identity, find_place, identify
@@ -43,21 +43,22 @@ class Work(NamedTuple):
 
 def find_work(options: Options) -> Work:
     """What the command line says; raises InputError, SettingsError and StoreError."""
-    address = options.place if options.batches else read_address(options.place)
+    file = None if options.batches else read_import(options.place)
+    address = file.address if file else options.place
     if not is_remote(address) and not options.is_carried:
         refuse_strangers(parse_address(address))
     if options.batches and options.slots:
         address = parse_address(options.place)
         store = Identity(address, options.store, find_place(address))
         return Work(store, options.batches, min(options.slots, SLOTS_MOST))
-    return _ask_child(options) if is_remote(address) else _read_work(options)
+    return _ask_child(options, file) if is_remote(address) else _read_work(options, file)
 
 
-def _read_work(options: Options) -> Work:
-    if options.batches:
+def _read_work(options: Options, file: ImportedFile | None) -> Work:
+    if file is None:
         store, batches, note = open_store(options.place), options.batches, ""
     else:
-        store, batches, note = adopt_batch(options.place, options.batch_id)
+        store, batches, note = adopt_batch(file, options.batch_id)
     if not batches:
         return Work(identify(store), batches, 0, note)
     with store.patient():
@@ -85,7 +86,7 @@ def check_job(store: Store, *, is_here: bool = False) -> None:
         raise StoreError(message, "umpteen rm goes on with that", path=store.address)
 
 
-def _ask_child(options: Options) -> Work:
+def _ask_child(options: Options, file: ImportedFile | None) -> Work:
     """As a process of its own: what a store elsewhere needs must not be here before lanes are.
 
     Threads do not survive a fork, and what a lane starts would count our memory as its own.
@@ -94,15 +95,17 @@ def _ask_child(options: Options) -> Work:
     pid = os.fork()
     if pid == 0:
         os.close(reading)
-        with os.fdopen(writing, "w") as file:
+        with os.fdopen(writing, "w") as answers:
             try:
-                json.dump(_read_work(options), file)
+                json.dump(_read_work(options, file), answers)
             except UmpteenError as error:
-                json.dump({"said": str(error), "hint": error.hint, "code": error.exit_code}, file)
+                json.dump(
+                    {"said": str(error), "hint": error.hint, "code": error.exit_code}, answers
+                )
         os._exit(0)
     os.close(writing)
-    with os.fdopen(reading) as file:
-        answer = json.loads(file.read() or '{"said": "the runner was killed", "code": 3}')
+    with os.fdopen(reading) as answers:
+        answer = json.loads(answers.read() or '{"said": "the runner was killed", "code": 3}')
     os.waitpid(pid, 0)
     if isinstance(answer, dict):
         kind = StoreError if answer["code"] == StoreError.exit_code else SettingsError

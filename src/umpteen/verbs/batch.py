@@ -5,24 +5,24 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from typing import Any, NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn, cast
 
 import msgspec
 
 from umpteen.errors import InputError, SettingsError, StoreError
 from umpteen.formats import read_job
 from umpteen.formats.files import open_document
-from umpteen.formats.saturn_batch import BatchFile, read_batch
+from umpteen.formats.saturn_batch import BatchFile, Run, read_batch
 from umpteen.job.spec import Job
+from umpteen.model.batch import RUN_KEYS, GivenBatch, GivenRun
 from umpteen.model.command import RUNNER_VARIABLE, write_verb
 from umpteen.query.registry import register
 from umpteen.runner.import_batch import DEFAULT_SLOTS, build_batch_id
 from umpteen.runner.launch import build_runner_command
 from umpteen.store.address import parse_address
+from umpteen.system.whole_files import read_file
 
 __all__ = ["BatchOptions", "become_runner", "build_batch", "build_command"]
-
-_RUN_KEYS = ("cmd", "remote_output_path", "local_results_dir")
 
 
 class BatchOptions(NamedTuple):
@@ -65,8 +65,7 @@ def build_command(token: str, options: BatchOptions, place: list[str]) -> list[s
 
 def _place(file: str, job: Job) -> list[str]:
     """The runner's arguments: JSON as it is, YAML as JSON beside the id of what was written."""
-    with open(file, "rb") as opened:
-        content = opened.read()
+    content = read_file(file)
     if _is_json(content):
         return [file]
     batch = build_batch(read_batch(open_document(file, "runs", "")), job)
@@ -82,15 +81,18 @@ def _is_json(content: bytes) -> bool:
     return True
 
 
-def build_batch(batch: BatchFile, job: Job) -> dict[str, Any]:
+def build_batch(batch: BatchFile, job: Job) -> GivenBatch:
     """What a batch file says, in its own words."""
     return {
         "nprocs": job.settings.slots or DEFAULT_SLOTS,
         "remote_output_path": batch.top or job.settings.address,
-        "runs": [
-            {key: value for key in _RUN_KEYS if (value := getattr(run, key))} for run in batch.runs
-        ],
+        "runs": [_build_run(run) for run in batch.runs],
     }
+
+
+def _build_run(run: Run) -> GivenRun:
+    said = {key: value for key in RUN_KEYS if (value := getattr(run, key))}
+    return cast(GivenRun, said)
 
 
 def _write_temporary(content: bytes) -> str:
