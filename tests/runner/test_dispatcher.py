@@ -157,3 +157,12 @@ def test_dispatcher_gives_nothing_more_after_too_many_failures(
     bench.completions.take([bench.end((0, 0), "failed", exit_code=1)])
     assert push(bench) == []
     assert bench.lanes.is_fed
+
+
+def test_dispatcher_stops_as_tasks_that_can_never_start_are_too_many_failures(
+    store: DirectoryStore, make_bench: MakeBench
+) -> None:
+    put_runs(store, "1", "abc", max_failures=1, extras={"0": {"cpus": 99}})
+    bench = make_bench(store, "1")
+    assert push(bench) == []
+    assert (bench.lanes.is_fed, bench.batches.scheduler.under_way) == (True, 0)

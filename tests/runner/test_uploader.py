@@ -94,6 +94,8 @@ def test_uploader_tells_whose_outputs_are_on_their_way(uploader: Uploader, spool
     for index in (3, 5):
         uploader.send(spool.leave(index, stdout="x"))
     assert uploader.list_indices() == {3, 5}
+    wait_until(lambda: len(uploader.arrived) == 2)
+    assert uploader.list_indices() == {3, 5}
     take(uploader, 2)
     assert uploader.list_indices() == set()
 

@@ -180,7 +180,10 @@ class ActiveBatches:
                 self.lanes.order(OrderKind.CANCEL_ALL)
 
     def record_never_started(self) -> None:
-        """Record the tasks that will never start, and those that follow from them."""
+        """Record the tasks that will never start, and those that follow from them.
+
+        Batches of which nothing is left are ended.
+        """
         while self.scheduler.never_started:
             never_started, self.scheduler.never_started = self.scheduler.never_started, []
             for ordinal, position, state, reason in never_started:

@@ -115,8 +115,6 @@ class Completions:
         for ordinal, records in written.items():
             active = batches.open[ordinal]
             self._recorder.append(active.file, b"\n".join(records) + b"\n")
-            if not active.left:
-                batches.end(ordinal)
         batches.record_never_started()
 
     def _review(self, result: AttemptResult, *, may_be_killed: bool) -> AttemptResult:

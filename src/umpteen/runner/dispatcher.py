@@ -104,8 +104,6 @@ class Dispatcher:
             self._completions.record(kept)
         batches.enqueue(ordinal, active)
         self._cancellation.cancel(mark)
-        if not active.left and ordinal in batches.open:
-            batches.end(ordinal)
 
     def _is_exhausted(self) -> bool:
         """Whether no ticket will follow, not even when what is under way has ended."""
