@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.runner.conftest import MakeBench
-from tests.support.runner import RunnerBench, put_runs, read_last_start
+from tests.support.runner import RunnerBench, put_runs, read_end, read_last_start
 from umpteen.model.batch import BatchView
 from umpteen.model.record import Record
 from umpteen.runner.completions import echo_outputs
@@ -60,10 +60,9 @@ def test_completions_record_each_attempt_as_the_lane_wrote_it(bench: RunnerBench
 
 def test_completions_end_the_batch_with_its_last_task(bench: RunnerBench) -> None:
     bench.completions.take([bench.end((0, 0)), bench.end((0, 1), "failed", exit_code=1)])
-    ended = read_last_start(bench.store, "1").ended
-    assert ended
-    assert ended.states == {"succeeded": [range(1)], "failed": [range(1, 2)]}
-    assert (ended.seconds, ended.left) == (1.0, 0)
+    ended = read_end(bench.store, "1")
+    assert ended["states"] == {"succeeded": "0", "failed": "1"}
+    assert (ended["seconds"], ended["left"]) == (1.0, 0)
     assert bench.batches.open == {}
     assert bench.batches.did_fail
 

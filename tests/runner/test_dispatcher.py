@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from tests.runner.conftest import MakeBench
-from tests.support.runner import RunnerBench, end_batch, open_batch, put_runs, read_last_start
+from tests.support.runner import (
+    RunnerBench,
+    end_batch,
+    open_batch,
+    put_runs,
+    read_end,
+    read_last_start,
+)
 from umpteen.runner.lanes.protocol import Order, OrderKind, TaskKey
 from umpteen.runner.lease import Lease
 from umpteen.store.directory import DirectoryStore
@@ -133,9 +140,7 @@ def test_dispatcher_ends_a_batch_of_which_nothing_is_left(
     bench = make_bench(store, "1")
     assert push(bench) == []
     assert bench.batches.open == {}
-    ended = read_last_start(store, "1").ended
-    assert ended is not None
-    assert ended.left == 0
+    assert read_end(store, "1")["left"] == 0
 
 
 def test_dispatcher_gives_nothing_while_the_store_refuses_the_next_batch(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -35,12 +36,12 @@ from umpteen.runner.upstream import Upstream
 from umpteen.store.base import Store
 from umpteen.store.directory import DirectoryStore
 from umpteen.store.identity import identify
-from umpteen.store.layout import batch_key
+from umpteen.store.layout import batch_key, records_key
 from umpteen.store.records import Start, list_starts, read_start
 from umpteen.system.host import read_machine
 from umpteen.system.resources import Capacity
 
-__all__ = ["RunnerBench", "end_batch", "open_batch", "put_runs", "read_last_start"]
+__all__ = ["RunnerBench", "end_batch", "open_batch", "put_runs", "read_end", "read_last_start"]
 
 _NOBODY = 1 << 30  # more than any pid
 
@@ -65,6 +66,14 @@ def put_runs(store: Store, batch: str, names: str, first: int = 0, **own: Any) -
 def read_last_start(store: Store, batch: str) -> Start:
     """The newest start of a batch, as any reader finds it."""
     return read_start(store, batch, list_starts(store, batch)[-1], read_machine())
+
+
+def read_end(store: Store, batch: str) -> dict[str, Any]:
+    """The last line of the newest start of a batch, which says that it is over."""
+    content = store.read(records_key(batch, list_starts(store, batch)[-1])) or b""
+    last: dict[str, Any] = json.loads(content.splitlines()[-1])
+    assert last["event"] == "end"
+    return last
 
 
 def open_batch(store: Store, batch: str, token: str) -> ActiveBatch:
