@@ -10,7 +10,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -274,9 +274,8 @@ def _show_error(error: UmpteenError, arguments: Sequence[str], *, is_debug: bool
 
         traceback.print_exc()
     if "--json" in arguments and not isinstance(error, OutputError):
-        shown: dict[str, Any] = error.to_dict()
         with contextlib.suppress(OutputError):
-            sys.stdout.write(json.dumps(shown) + "\n")
+            sys.stdout.write(json.dumps(error.to_dict()) + "\n")
             sys.stdout.flush()
     else:
         if is_debug and isinstance(error, BackendError) and error.last_lines:

@@ -4,12 +4,52 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TypedDict
 
 from umpteen.planning.plan import Plan
 from umpteen.report.text import render_seconds, shorten_path
 
-__all__ = ["plan_to_dict", "render_change", "render_dry_run", "render_plan"]
+__all__ = ["PlanJson", "plan_to_dict", "render_change", "render_dry_run", "render_plan"]
+
+
+_Form = str | list[str] | dict[str, str] | None  # of a command, an environment or a folder
+
+
+class LeftJson(TypedDict):
+    """What is left alone: how many that failed, and which are behind."""
+
+    failed: int
+    behind: list[str]
+
+
+class ChangeJson(TypedDict):
+    """A task whose command is not what it was."""
+
+    name: str
+    before: str | list[str]
+    now: str | list[str]
+
+
+class SettingJson(TypedDict):
+    """A setting, and who said it."""
+
+    value: object
+    source: str
+
+
+class PlanJson(TypedDict):
+    """The plan as `--dry-run --json` shows it."""
+
+    name: str
+    total: int
+    run: dict[str, int]
+    done: int
+    other_code: int
+    running: int
+    behind: list[str]
+    left: LeftJson
+    changed: list[ChangeJson]
+    settings: dict[str, SettingJson]
 
 
 def render_plan(
@@ -101,8 +141,8 @@ def render_dry_run(plan: Plan) -> list[str]:
     return lines
 
 
-def plan_to_dict(plan: Plan) -> dict[str, Any]:
-    """The plan as `--dry-run --json` shows it."""
+def plan_to_dict(plan: Plan) -> PlanJson:
+    """What would run, and why."""
     settings = plan.job.settings
     return {
         "name": plan.job.name,
@@ -128,7 +168,7 @@ def _name_tasks(plan: Plan, indices: Iterable[int]) -> list[str]:
     return [plan.by_index(index).name for index in indices]
 
 
-def render_change(before: Any, now: Any) -> str:
+def render_change(before: _Form, now: _Form) -> str:
     """Two forms of a command or the like, without the words they begin and end with alike."""
     old, new = _words(before), _words(now)
     if old == new:
@@ -144,7 +184,7 @@ def render_change(before: Any, now: Any) -> str:
     return "  →  ".join(shown)
 
 
-def _words(value: Any) -> list[str]:
+def _words(value: _Form) -> list[str]:
     if isinstance(value, dict):
         return [f"{key}={text}" for key, text in sorted(value.items())]
     if isinstance(value, list):

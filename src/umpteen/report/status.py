@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TypedDict
 
 from umpteen.model.command import write_verb
 from umpteen.query.failures import Failure
@@ -13,6 +13,9 @@ from umpteen.report.text import UNITS_S, align, cut, fit, measure_columns
 from umpteen.system.terminal import clean
 
 __all__ = [
+    "FailureJson",
+    "RunningJson",
+    "StatusJson",
     "failure_to_dict",
     "render_bar",
     "render_counts",
@@ -25,7 +28,41 @@ __all__ = [
 
 _GROUPS_SHOWN = 5
 _PLURAL = {"was skipped": "were skipped", "was cancelled": "were cancelled"}
-_FAILURE_FIELDS = ("index", "name", "state", "reason", "last_line")
+
+
+class FailureJson(TypedDict):
+    """A failure as `--json` shows it, wherever it does."""
+
+    index: int
+    name: str
+    state: str
+    reason: str
+    last_line: str
+
+
+class RunningJson(TypedDict):
+    """A task that runs, as `status --json` shows it."""
+
+    index: int
+    slot: int
+    start_s: float
+
+
+class StatusJson(TypedDict):
+    """How a job stands, as `--json` shows it, wherever it does; the keys of JobStatus."""
+
+    name: str
+    address: str
+    executor: str
+    state: str
+    total: int
+    counts: dict[str, int]
+    slots: int
+    seconds: float
+    started_s: float
+    last_end_s: float
+    trouble: str
+    left_s: list[float] | None
 
 
 def render_counts(status: JobStatus) -> str:
@@ -107,18 +144,24 @@ def _failure_cells(job: str, failure: Failure) -> list[str]:
     return [state, name, clean(how), clean(command)]
 
 
-def failure_to_dict(failure: Failure) -> dict[str, Any]:
-    """A failure as `--json` shows it, wherever it does."""
-    return {field: getattr(failure, field) for field in _FAILURE_FIELDS}
+def failure_to_dict(failure: Failure) -> FailureJson:
+    """What of it is no matter of this terminal."""
+    return {
+        "index": failure.index,
+        "name": failure.name,
+        "state": failure.state,
+        "reason": failure.reason,
+        "last_line": failure.last_line,
+    }
 
 
-def running_to_dict(task: RunningTask) -> dict[str, Any]:
-    """A task that runs, as `status --json` shows it."""
+def running_to_dict(task: RunningTask) -> RunningJson:
+    """Which it is, and since when it runs where."""
     return {"index": task.index, "slot": task.slot, "start_s": task.start_s}
 
 
-def status_to_dict(status: JobStatus) -> dict[str, Any]:
-    """The status as `--json` shows it."""
+def status_to_dict(status: JobStatus) -> StatusJson:
+    """All of it but who runs now and how fast."""
     return {
         "name": status.name,
         "address": status.address,

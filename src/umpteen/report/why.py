@@ -6,7 +6,6 @@ import math
 import textwrap
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 
@@ -59,9 +58,9 @@ def render_why(why: Why, job: str = "", width: int = 0) -> list[str]:
     return lines
 
 
-def why_to_dict(why: Why) -> dict[str, Any]:
+def why_to_dict(why: Why) -> dict[str, object]:
     """The same as `--json` shows it; records as they are on disk."""
-    shown: dict[str, Any] = msgspec.structs.asdict(why)
+    shown: dict[str, object] = msgspec.structs.asdict(why)
     shown["attempts"] = [_attempt_to_dict(attempt) for attempt in why.attempts]
     shown["blockers"] = [
         {
@@ -73,7 +72,7 @@ def why_to_dict(why: Why) -> dict[str, Any]:
     return shown
 
 
-def _attempt_to_dict(attempt: Attempt) -> dict[str, Any]:
+def _attempt_to_dict(attempt: Attempt) -> dict[str, object]:
     shown = {**attempt.record.to_dict(), "runner": attempt.runner, "host": attempt.host}
     return {**shown, "lost": True} if attempt.is_lost else shown
 
