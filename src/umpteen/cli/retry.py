@@ -20,6 +20,7 @@ from umpteen.cli.options import (
     watch_options,
 )
 from umpteen.model.command import write_verb
+from umpteen.query.liveness import read_status
 from umpteen.report.printing import say
 from umpteen.report.signals import Waiting, stop_signals
 from umpteen.report.views import show_idle, show_leave, show_plan
@@ -74,9 +75,13 @@ def retry_command(
         )
         if handle.is_idle:
             is_chosen = bool(tasks) or options["where"] is not None
-            return show_idle(handle, name, is_chosen=is_chosen, quiet=quiet, as_json=as_json)
+            status = read_status(handle.history)
+            return show_idle(
+                handle, status, name, is_chosen=is_chosen, quiet=quiet, as_json=as_json
+            )
         if options["detach"]:
-            return show_leave(handle, name, quiet=quiet, as_json=as_json)
+            status = read_status(handle.history)
+            return show_leave(handle, status, name, quiet=quiet, as_json=as_json)
         code = watch_to_end(handle, stop, began_s, quiet=quiet, as_json=as_json, job=name)
     is_told = bool(tasks) and not (quiet or as_json)
     if is_told and (blocked := find_blocked(handle, name, tasks)):

@@ -122,8 +122,9 @@ def run_command(
         handle = submit(read, rerun, chosen, tell, is_verified=verify)
         del read, chosen  # a million tasks take room, and the store has them
         if detach and not handle.is_idle:
-            job_name = JobView(handle.history).word
-            return show_leave(handle, job_name, quiet=quiet, as_json=as_json)
+            with JobView(handle.history) as view:
+                status = view.read_status()
+            return show_leave(handle, status, view.word, quiet=quiet, as_json=as_json)
         return watch_to_end(handle, stop, began_s, quiet=quiet, as_json=as_json)
 
 

@@ -4,27 +4,34 @@ from __future__ import annotations
 
 import collections
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from umpteen.errors import StoreError
 from umpteen.history.history import History
 from umpteen.model.record import Record
 from umpteen.query.failures import Failure, choose_failures, is_failure, read_failure
-from umpteen.query.unrun import UnrunCounts, UnrunGroup
+from umpteen.query.unrun import UnrunCounts
 
-__all__ = ["FailureFeed"]
+__all__ = ["FailureFeed", "News"]
+
+
+class News(NamedTuple):
+    """What is to be shown of what came to its end without success."""
+
+    # Those since the last look, the newest last.
+    failures: Sequence[Failure]
+    # What was skipped or cancelled until now.
+    unrun: UnrunCounts
 
 
 class FailureFeed:
     """Gives each failure once; a store that does not answer is asked again at the next call."""
 
     def __init__(self) -> None:
-        self._unrun = UnrunCounts()
+        # What was skipped or cancelled of all that `take_failed` was given.
+        self.unrun = UnrunCounts()
         self._unread: collections.deque[tuple[str, Record]] = collections.deque()
-
-    def list_unrun(self) -> list[UnrunGroup]:
-        """What was skipped or cancelled of all that `take_failed` was given."""
-        return self._unrun.list_groups()
 
     def take_failed(self, history: History, most: int) -> list[Failure]:
         """What failed since the last call, the newest last; no more than `most`."""
@@ -33,7 +40,7 @@ class FailureFeed:
             if is_failure(record):
                 failed.append((batch, record))
             else:
-                self._unrun.add(history, batch, record)
+                self.unrun.add(history, batch, record)
         return self._read(history, failed)
 
     def take_all(self, history: History, most: int) -> list[Failure]:

@@ -7,16 +7,15 @@ import importlib
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 from umpteen.errors import EXIT_READER_LEFT, EXIT_SUCCEEDED, OutputError, ReaderLeftError
 from umpteen.planning.plan import Plan
-from umpteen.query.failure_feed import FailureFeed
+from umpteen.query.failure_feed import News
 from umpteen.query.failures import Failure
-from umpteen.query.job_view import JobView
-from umpteen.query.liveness import read_status
 from umpteen.query.status import JobStatus
+from umpteen.query.unrun import UnrunCounts
 from umpteen.report.plan import plan_to_dict, render_dry_run, render_plan
 from umpteen.report.printing import say
 from umpteen.report.run import (
@@ -49,26 +48,26 @@ _JSON_S = 1.0
 _FAILURES_SHOWN = 5
 _FAILURES_MOST, _EVENTS_MOST = 50, 1000  # at one look
 _NOTEBOOK_COLUMNS = 110
+_NO_NEWS = News((), UnrunCounts())
 _STOPPING = ("ending what runs; once more ends it at once", "ending what runs at once")
 
 
 def open_view(
     handle: JobHandle, job: str, *, quiet: bool, as_json: bool, is_silent: bool = False
 ) -> View:
-    """The view that suits the flags and the terminal. job: what to type for it, if known.
+    """The view that suits the flags and the terminal. job: what to type for it.
 
     is_silent: for a program, which asks for what it wants to know.
     """
-    word = job or JobView(handle.history).word
     if is_silent:
-        return View(word)
+        return View(job)
     if as_json:
-        return JsonView(handle, word)
+        return JsonView(handle, job)
     if quiet:
-        return QuietView(handle, word)
+        return QuietView(handle, job)
     if "ipykernel" in sys.modules:
-        return NotebookView(handle, word)
-    return LiveView(handle, word) if _is_terminal() else PlainView(handle, word)
+        return NotebookView(handle, job)
+    return LiveView(handle, job) if _is_terminal() else PlainView(handle, job)
 
 
 def _is_terminal() -> bool:
@@ -82,6 +81,8 @@ class View:
 
     # Whether who read it has gone.
     is_unread = False
+    # How many failures it shows at one look, and whether what never ran is among them.
+    failures_most, takes_unrun = 0, False
 
     def __init__(self, job: str) -> None:
         self._job = job  # what to type for the job
@@ -92,10 +93,12 @@ class View:
     def __exit__(self, *_: object) -> None:
         return None
 
-    def show(self, status: JobStatus) -> None:
+    def show(self, status: JobStatus, news: News) -> None:
         """One look at the job."""
 
-    def show_end(self, status: JobStatus, seconds: float, *, is_interrupted: bool) -> None:
+    def show_end(
+        self, status: JobStatus, news: News, seconds: float, *, is_interrupted: bool
+    ) -> None:
         """The last look at it. seconds: since the command began."""
 
     def show_interrupted(self, count: int) -> None:
@@ -130,29 +133,29 @@ class _Closing:
 class _NewestFailures:
     """The newest failures of a job that is watched, and counts of what never ran."""
 
-    def __init__(self, handle: JobHandle, job: str) -> None:
-        self._handle, self._job = handle, job
-        self._feed = FailureFeed()
+    def __init__(self, job: str) -> None:
+        self._job = job
         self._newest: list[Failure] = []
+        self._unrun = _NO_NEWS.unrun
 
-    def update(self) -> None:
-        """Take what came since the last time; nothing while the store is being looked at."""
-        if not self._handle.is_looking:
-            found = self._feed.take_failed(self._handle.history, _FAILURES_MOST)
-            self._newest = [*self._newest, *found][-_FAILURES_SHOWN:]
+    def add(self, news: News) -> None:
+        """What came since the last look."""
+        self._newest = [*self._newest, *news.failures][-_FAILURES_SHOWN:]
+        self._unrun = news.unrun
 
     def render(self, width: int) -> list[str]:
         """For that many columns."""
-        unrun = render_unrun(self._feed.list_unrun(), width)
+        unrun = render_unrun(self._unrun.list_groups(), width)
         return [*render_failures(self._job, self._newest, width), *unrun]
 
 
-def show_idle(handle: JobHandle, job: str, *, is_chosen: bool, quiet: bool, as_json: bool) -> int:
+def show_idle(
+    handle: JobHandle, status: JobStatus, job: str, *, is_chosen: bool, quiet: bool, as_json: bool
+) -> int:
     """That there is nothing to run again; the exit code. is_chosen: where only some were meant."""
-    status = read_status(handle.history)
     if as_json:
         view = JsonView(handle, job)
-        view.show_end(status, 0.0, is_interrupted=False)
+        view.show_end(status, _NO_NEWS, 0.0, is_interrupted=False)
         return EXIT_READER_LEFT if view.is_unread else EXIT_SUCCEEDED
     if not quiet:
         for line in render_nothing_to_retry(status, job, is_chosen=is_chosen):
@@ -168,12 +171,13 @@ def show_plan(plan: Plan, *, as_json: bool) -> int:
     return EXIT_SUCCEEDED
 
 
-def show_leave(handle: JobHandle, job: str, *, quiet: bool, as_json: bool) -> int:
+def show_leave(
+    handle: JobHandle, status: JobStatus, job: str, *, quiet: bool, as_json: bool
+) -> int:
     """What there is to say where nobody watches: all of it at once; the exit code.
 
     job: what to type for it.
     """
-    status = read_status(handle.history)
     if as_json:
         view = JsonView(handle, job)
         view.show_started(status)
@@ -214,7 +218,7 @@ class QuietView(View):
         super().__init__(job)
         self._closing = _Closing(handle, job)
 
-    def show_end(self, status: JobStatus, seconds: float, *, is_interrupted: bool) -> None:
+    def show_end(self, status: JobStatus, _: News, seconds: float, *, is_interrupted: bool) -> None:
         """The first closing line, and what to type."""
         if status.state == "succeeded" and not is_interrupted:
             return
@@ -226,16 +230,17 @@ class QuietView(View):
 class PlainView(View):
     """Lines for a log: one every few seconds, and one at each failure."""
 
+    failures_most = _FAILURES_MOST
+
     def __init__(self, handle: JobHandle, job: str) -> None:
         super().__init__(job)
         self._handle = handle
         self._closing = _Closing(handle, job)
-        self._feed = FailureFeed()
         self._is_started = False
         self._next_s = time.monotonic() + _PLAIN_S
         self._trouble = ""
 
-    def show(self, status: JobStatus) -> None:
+    def show(self, status: JobStatus, news: News) -> None:
         """A line if it is time for one, and one for each new failure."""
         if not self._is_started:
             self._is_started = True
@@ -243,17 +248,17 @@ class PlainView(View):
         if status.trouble != self._trouble:
             self._trouble = status.trouble
             write_stderr(f"{status.name}: {status.trouble or 'goes on'}")
-        if not self._handle.is_looking:
-            failed = self._feed.take_failed(self._handle.history, _FAILURES_MOST)
-            self._write(render_failures(self._job, failed))
+        self._write(render_failures(self._job, news.failures))
         if time.monotonic() >= self._next_s and status.state == "running":
             self._next_s = time.monotonic() + _PLAIN_S
             left = render_left(status.left_s)
             write_stderr(f"{status.name}: {render_counts(status)}  {left}".rstrip())
 
-    def show_end(self, status: JobStatus, seconds: float, *, is_interrupted: bool) -> None:
+    def show_end(
+        self, status: JobStatus, news: News, seconds: float, *, is_interrupted: bool
+    ) -> None:
         """What was skipped or cancelled, and the closing lines."""
-        self._write(render_unrun(self._feed.list_unrun()))
+        self._write(render_unrun(news.unrun.list_groups()))
         self._write(self._closing.build(status, seconds, is_interrupted=is_interrupted).render())
 
     def show_interrupted(self, count: int) -> None:
@@ -268,25 +273,25 @@ class PlainView(View):
 class JsonView(View):
     """One event a line on stdout: `started`, `progress`, `failed`, `ended`."""
 
+    failures_most, takes_unrun = _EVENTS_MOST, True
+
     def __init__(self, handle: JobHandle, job: str) -> None:
         super().__init__(job)
         self._handle = handle
-        self._feed = FailureFeed()
         self._is_started = False
         self._next_s = 0.0
 
-    def show(self, status: JobStatus) -> None:
+    def show(self, status: JobStatus, news: News) -> None:
         """Events since the last look."""
         if not self._is_started:
             self.show_started(status)
-        if not self._handle.is_looking:
-            for failure in self._feed.take_all(self._handle.history, _EVENTS_MOST):
-                self._emit("failed", failure_to_dict(failure))
+        for failure in news.failures:
+            self._emit("failed", failure_to_dict(failure))
         if time.monotonic() >= self._next_s:
             self._next_s = time.monotonic() + _JSON_S
             self._emit("progress", status_to_dict(status))
 
-    def show_end(self, status: JobStatus, seconds: float, *, is_interrupted: bool) -> None:
+    def show_end(self, status: JobStatus, _: News, seconds: float, *, is_interrupted: bool) -> None:
         """The closing event."""
         self._emit(
             "ended", status_to_dict(status), wall_s=round(seconds, 3), interrupted=is_interrupted
@@ -303,7 +308,7 @@ class JsonView(View):
         }  # fmt: skip
         self._emit("started", status_to_dict(status), **plan)
 
-    def _emit(self, event: str, content: dict[str, Any], **more: Any) -> None:
+    def _emit(self, event: str, content: Mapping[str, object], **more: object) -> None:
         """The job goes on where it cannot be printed."""
         try:
             sys.stdout.write(json.dumps({"event": event, **content, **more}) + "\n")
@@ -317,25 +322,29 @@ class JsonView(View):
 class NotebookView(View):
     """One output of a notebook's cell, replaced at each look."""
 
+    failures_most = _FAILURES_MOST
+
     def __init__(self, handle: JobHandle, job: str) -> None:
         super().__init__(job)
         self._handle = handle
         self._closing = _Closing(handle, job)
-        self._failures = _NewestFailures(handle, job)
+        self._failures = _NewestFailures(job)
         self._head: list[str] = []
         self._output: Any = None  # IPython's handle of what is displayed
 
-    def show(self, status: JobStatus) -> None:
+    def show(self, status: JobStatus, news: News) -> None:
         """The bar, the counts, and the newest failures."""
         self._head = self._head or _render_head(self._handle, status)
-        self._failures.update()
+        self._failures.add(news)
         left = render_left(status.left_s)
         bar = f" {render_bar(status, 30)}  {render_counts(status)}   {left}".rstrip()
         self._put([*self._head, bar, *self._failures.render(_NOTEBOOK_COLUMNS)])
 
-    def show_end(self, status: JobStatus, seconds: float, *, is_interrupted: bool) -> None:
+    def show_end(
+        self, status: JobStatus, news: News, seconds: float, *, is_interrupted: bool
+    ) -> None:
         """The closing lines in place of the bar."""
-        self._failures.update()
+        self._failures.add(news)
         closing = self._closing.build(status, seconds, is_interrupted=is_interrupted).render()
         self._put([*self._head, *self._failures.render(_NOTEBOOK_COLUMNS), *closing])
 
@@ -351,6 +360,8 @@ class NotebookView(View):
 class LiveView(View):
     """One bar and the newest failures, redrawn in place."""
 
+    failures_most = _FAILURES_MOST
+
     def __init__(self, handle: JobHandle, job: str) -> None:
         super().__init__(job)
         from rich.console import Console
@@ -358,7 +369,7 @@ class LiveView(View):
 
         self._handle = handle
         self._closing = _Closing(handle, job)
-        self._failures = _NewestFailures(handle, job)
+        self._failures = _NewestFailures(job)
         self._console = Console(stderr=True, highlight=False)
         self._live = Live(console=self._console, auto_refresh=False, transient=True)
         self._is_started = False
@@ -367,19 +378,21 @@ class LiveView(View):
     def __exit__(self, *_: object) -> None:
         self._live.stop()
 
-    def show(self, status: JobStatus) -> None:
+    def show(self, status: JobStatus, news: News) -> None:
         """Redraw the bar and the failures under it."""
         if not self._is_started:
             self._is_started = True
             for line in _render_head(self._handle, status):
                 self._console.print(clean(line), markup=False)
             self._live.start()
-        self._failures.update()
+        self._failures.add(news)
         self._live.update(self._draw(status), refresh=True)
 
-    def show_end(self, status: JobStatus, seconds: float, *, is_interrupted: bool) -> None:
+    def show_end(
+        self, status: JobStatus, news: News, seconds: float, *, is_interrupted: bool
+    ) -> None:
         """The failures stay; the bar gives way to the closing lines."""
-        self._failures.update()
+        self._failures.add(news)
         if lines := self._failures.render(self._console.width):
             self._console.print(_draw_failures(lines))
         ending = self._closing.build(status, seconds, is_interrupted=is_interrupted)
