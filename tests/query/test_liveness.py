@@ -10,7 +10,9 @@ import pytest
 
 from tests.query.conftest import record
 from tests.support.store import put_hand_in, put_start
+from umpteen.executors.local import LocalExecutor
 from umpteen.history.history import History
+from umpteen.query.job_view import JobView
 from umpteen.query.liveness import UNKNOWN_S, Liveness, read_status
 from umpteen.store.directory import DirectoryStore
 
@@ -48,3 +50,21 @@ def test_batch_that_has_ended_is_asked_after_by_nobody(read: Callable[[], Histor
     history = read()
     assert Liveness().list_living(history) == set()
     assert read_status(history).state == "failed"
+
+
+def test_executors_that_a_look_has_opened_are_closed_with_it(
+    open_job: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[LocalExecutor] = []
+
+    def close(executor: LocalExecutor) -> None:
+        closed.append(executor)
+
+    monkeypatch.setattr(LocalExecutor, "close", close)
+    read_status(open_job)
+    assert len(closed) == 1
+    with JobView(open_job) as job:
+        job.read_status()
+        job.read_facts()
+        assert len(closed) == 1  # one is asked for all of it
+    assert len(closed) == 2

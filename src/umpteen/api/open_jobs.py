@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import weakref
 from collections.abc import Iterable, Iterator
 from typing import Any, overload
 
@@ -130,6 +131,7 @@ class OpenJob:
         self.address = address
         self._executor = executor  # by which it goes on, where this program says so
         self._view = JobView(open_history(address))
+        weakref.finalize(self, self._view.close)  # nobody says when he has looked at it last
         self.name = self._view.name
 
     def __repr__(self) -> str:
@@ -140,9 +142,9 @@ class OpenJob:
     def status(self, *, verify: bool = False) -> JobStatus:
         """How it stands now. verify: whether what is done has to have what it left, too."""
         if verify:
-            view = JobView(open_history(self.address))
-            view.read_gone()
-            return view.read_status()
+            with JobView(open_history(self.address)) as view:
+                view.read_gone()
+                return view.read_status()
         self._view.refresh()
         return self._view.read_status()
 
@@ -188,15 +190,14 @@ class OpenJob:
     @hinted()
     def to_rows(self) -> list[dict[str, Any]]:
         """A row a task, as `umpteen export` has it: `pandas.DataFrame(job.to_rows())`."""
-        from umpteen.query.table import list_rows
-
         self._view.refresh()
-        return list(list_rows(self.history))
+        return list(self._view.read_table().rows)
 
     @hinted()
     def why(self, task: Which) -> str:
         """What became of a task, in sentences, as `umpteen why` has it."""
-        return "\n".join(render_why(JobView(open_history(self.address)).explain(self._name(task))))
+        with JobView(open_history(self.address)) as view:
+            return "\n".join(render_why(view.explain(self._name(task))))
 
     @hinted()
     def wait(self, *, progress: bool = False) -> OpenJob:

@@ -8,7 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable
-from typing import IO, Any
+from typing import IO
 
 import click
 import msgspec
@@ -16,7 +16,7 @@ import msgspec
 from umpteen.cli.options import job_argument
 from umpteen.errors import SettingsError, StoreError
 from umpteen.query.job_view import JobView
-from umpteen.query.table import Table
+from umpteen.query.table import Cell, Table
 from umpteen.report.printing import say
 from umpteen.store.address import make_absolute
 from umpteen.system.whole_files import written_whole
@@ -49,7 +49,8 @@ def export_command(name: str, *, as_csv: bool, as_json: bool, output: str | None
         hint = f"give a file in it: --output {os.path.join(output, 'job.csv')}"
         raise SettingsError(f"--output: {output!r} is a folder", hint)
     make_absolute(output or "/")  # refuses what nobody can find again
-    table = JobView.open(name).read_table(are_typed=as_json)
+    with JobView.open(name) as job:
+        table = job.read_table(are_typed=as_json)
     if output is None:
         file = io.TextIOWrapper(sys.stdout.buffer, "utf-8", newline="")
         try:
@@ -87,5 +88,5 @@ def _write(file: IO[str], table: Table, *, as_json: bool) -> None:
     writer.writerows(_build_cells(row.values()) for row in table.rows)
 
 
-def _build_cells(values: Iterable[Any]) -> list[Any]:
+def _build_cells(values: Iterable[Cell]) -> list[Cell]:
     return [json.dumps(value) if isinstance(value, (list, bool)) else value for value in values]

@@ -9,6 +9,8 @@ import click
 
 from umpteen.cli.options import TaskCommand, WholeNumber, complete_task, job_argument, one_task
 from umpteen.errors import EXIT_SOME_FAILED, EXIT_SUCCEEDED, SettingsError
+from umpteen.query.job_view import JobView
+from umpteen.report.logs import log_to_dict
 from umpteen.report.printing import say
 from umpteen.verbs.logs import TaskLog, open_log, read_all, read_chunks
 from umpteen.verbs.logs import follow as follow_log
@@ -41,16 +43,17 @@ def logs_command(
     """
     if follow and attempt is not None:
         raise SettingsError("--follow and --attempt exclude each other", "give one of them")
-    with one_task(task, "logs"):
-        log = open_log(name, task)
-    if as_json:
-        click.echo(json.dumps(read_all(log)))
-        return EXIT_SUCCEEDED
-    file = "stderr" if is_stderr else "stdout"
-    if follow:
-        return _follow(log, file)
-    for chunk in read_chunks(log, file, attempt):
-        _write(chunk)
+    with JobView.open(name) as job:
+        with one_task(task, "logs"):
+            log = open_log(job, task)
+        if as_json:
+            click.echo(json.dumps(log_to_dict(log, read_all(log))))
+            return EXIT_SUCCEEDED
+        file = "stderr" if is_stderr else "stdout"
+        if follow:
+            return _follow(log, file)
+        for chunk in read_chunks(log, file, attempt):
+            _write(chunk)
     return EXIT_SUCCEEDED
 
 

@@ -68,14 +68,15 @@ def results_command(
     copied is named at the end: links that lead out of a task's results, pipes and the like, and
     what would replace a file in DEST that was not pulled; exit code 1 for such a file.
     """
-    job = JobView.open(name)
-    if dest is None and (include or exclude or force):
-        raise SettingsError("--include, --exclude and --force are for copies", "say where to: DEST")
-    if dest is not None:
+    with JobView.open(name) as job:
+        if dest is None and (include or exclude or force):
+            message = "--include, --exclude and --force are for copies"
+            raise SettingsError(message, "say where to: DEST")
+        if dest is None:
+            return _list(job, as_json=as_json)
         make_absolute(dest)  # refuses what nobody can find again
         pulls = job.pull(dest, include, exclude, force=force)
         return _show_pull(pulls, dest, as_json=as_json)
-    return _list(job, as_json=as_json)
 
 
 def _show_pull(pulls: Iterable[Pulled], dest: str, *, as_json: bool) -> int:

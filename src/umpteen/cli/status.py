@@ -12,7 +12,7 @@ import click
 from umpteen.cli.options import WholeNumber, job_argument
 from umpteen.model.command import write_verb
 from umpteen.query.job_view import JobView
-from umpteen.query.status import choose_exit_code
+from umpteen.query.status import JobStatus, choose_exit_code
 from umpteen.query.unrun import EndedTasks
 from umpteen.report.printing import say
 from umpteen.report.status import (
@@ -53,35 +53,40 @@ def status_command(name: str, failures: int, *, verify: bool, as_json: bool) -> 
 
     Exit code: 0 if every task succeeded, else 1.
     """
-    job = JobView.open(name)
-    gone = job.read_gone() if verify else []
-    status = job.read_status()
-    if as_json:
-        shown = {
-            **status_to_dict(status),
-            "failures": list(map(failure_to_dict, job.read_failures(failures))),
-            "running": list(map(running_to_dict, status.running)),
-        }
-        click.echo(json.dumps({**shown, "gone": gone} if verify else shown))
-        return choose_exit_code(status)
+    with JobView.open(name) as job:
+        gone = job.read_gone() if verify else []
+        status = job.read_status()
+        if as_json:
+            shown = {
+                **status_to_dict(status),
+                "failures": list(map(failure_to_dict, job.read_failures(failures))),
+                "running": list(map(running_to_dict, status.running)),
+            }
+            click.echo(json.dumps({**shown, "gone": gone} if verify else shown))
+        else:
+            _show_state(status, name, gone)
+            if failures:
+                _show_failures(job.read_ended(failures), name)
+    return choose_exit_code(status)
+
+
+def _show_state(status: JobStatus, job: str, gone: Sequence[str]) -> None:
+    """Its counts, and what to type for it."""
     say(f"{status.name}: {status.state}, {render_counts(status)}")
     say(f"  results   {shorten_path(status.address)}")
     if status.started_s:
         say(f"  started   {render_ago(status.started_s)}")
     if status.trouble:
         say(f"  trouble   {status.trouble}")
-    again = write_verb("collect", name)
+    again = write_verb("collect", job)
     if status.state == "removing":
-        say(f"  again     {write_verb('rm', name)}   goes on with its removal")
+        say(f"  again     {write_verb('rm', job)}   goes on with its removal")
     if status.state == "unknown":
         say(f"  again     {again}   finds out within 60 s whether it is run")
     if status.state == "unfinished" and status.counts["waiting"] > len(gone):
         say(f"  again     {again}   goes on with it")
     if gone:
-        _show_gone(name, gone)
-    if failures:
-        _show_failures(job.read_ended(failures), name)
-    return choose_exit_code(status)
+        _show_gone(job, gone)
 
 
 def _show_gone(job: str, gone: Sequence[str]) -> None:

@@ -32,8 +32,8 @@ def why_command(name: str, task: str, *, as_json: bool) -> int:
     """Say how TASK (its name or index) of the job NAME stands: its attempts, what it waits for,
     whether it has changed, and what to type next.
     """
-    with one_task(task, "why"):
-        why = JobView.open(name).explain(task)
+    with JobView.open(name) as job, one_task(task, "why"):
+        why = job.explain(task)
     if as_json:
         click.echo(json.dumps(why_to_dict(why)))
         return 0

@@ -16,16 +16,13 @@ from typing import NamedTuple, TypeVar
 import msgspec
 
 from umpteen.errors import StoreError
-from umpteen.executors.registry import runs_here
-from umpteen.history.history import History
-from umpteen.query.liveness import read_status
+from umpteen.query.job_view import JobView
 from umpteen.query.registry import RegisteredJob, open_job_store
 from umpteen.query.status import (
     DAMAGED,
     UNREACHABLE,
     UNREADABLE,
     JobStatus,
-    build_status,
     build_unread,
 )
 from umpteen.store.address import is_remote
@@ -74,9 +71,7 @@ def _defer(entry: RegisteredJob) -> Pending:
 
     def read() -> JobStatus:
         stores.append(open_job_store(entry.address, _LIMIT_S))
-        history = History(stores[0])
-        history.refresh()
-        return read_status(history)
+        return _ask(JobView.of_store(stores[0]))
 
     silent = build_unread(entry.name, entry.address, UNREACHABLE, _SILENT)
     return Pending(
@@ -91,14 +86,18 @@ def _find_endpoint(address: str) -> str:
 
 def _read_folder(entry: RegisteredJob) -> JobStatus | Pending:
     """How it stands, where nobody has to be asked for batches that may be under way."""
-    history = History(open_job_store(entry.address))
-    history.refresh()
-    if all(runs_here(batch.executor) for batch in history.list_open()):
-        return read_status(history)
-    silent = build_status(history, set())
-    silent = msgspec.structs.replace(silent, state="unknown", trouble=_SILENT)
-    read = functools.partial(read_status, history)
+    job = JobView.of_store(open_job_store(entry.address))
+    if job.needs_nobody_else:
+        return _ask(job)
+    recorded = job.read_recorded_status()
+    silent = msgspec.structs.replace(recorded, state="unknown", trouble=_SILENT)
+    read = functools.partial(_ask, job)
     return Pending(entry.address, functools.partial(_attempt, entry, read), silent)
+
+
+def _ask(job: JobView) -> JobStatus:
+    with job:
+        return job.read_status()
 
 
 def _attempt(entry: RegisteredJob, read: Callable[[], _Read]) -> _Read | JobStatus:

@@ -7,14 +7,16 @@ of this package; here they are one object with one history.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
-from umpteen.executors.registry import ExecutorRegistry
+from umpteen.executors.registry import ExecutorRegistry, runs_here
 from umpteen.history.history import History
 from umpteen.model.states import IS_FINAL, STATES
 from umpteen.query.find import find_names, find_task, open_history
 from umpteen.query.job_names import find_job, shorten_job
 from umpteen.query.liveness import Liveness, read_status
+from umpteen.query.status import JobStatus, build_status
+from umpteen.store.base import Store
 
 # What only some looks need is loaded by the methods that take them: `status` is asked for again
 # and again, by people and by scripts, and begins in half the time without the rest.
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
     from umpteen.query.live import LiveReader
     from umpteen.query.outputs import Outputs
     from umpteen.query.pull import Pulled
-    from umpteen.query.status import JobStatus
     from umpteen.query.table import Table
     from umpteen.query.unrun import EndedTasks
     from umpteen.query.why import Why
@@ -36,7 +37,10 @@ __all__ = ["JobView"]
 
 
 class JobView:
-    """A job that can be looked at; `refresh` has it look anew at what the store says."""
+    """A job that can be looked at; `refresh` has it look anew at what the store says.
+
+    What a look has opened is closed with it: by leaving it as a context manager, or by `close`.
+    """
 
     def __init__(self, history: History) -> None:
         # As of the last look.
@@ -52,6 +56,23 @@ class JobView:
         is no such job, StoreError where it cannot be read.
         """
         return cls(open_history(find_job(word, name)))
+
+    @classmethod
+    def of_store(cls, store: Store) -> JobView:
+        """The job in a store that is open. Raises StoreError where it cannot be read."""
+        history = History(store)
+        history.refresh()
+        return cls(history)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the executors that were asked; a later look opens others."""
+        self._executors.close()
 
     def refresh(self) -> None:
         """Read what is new in the store."""
@@ -77,6 +98,15 @@ class JobView:
     def read_status(self) -> JobStatus:
         """How it stands now, as the store was read last and executors say."""
         return read_status(self.history, self._executors)
+
+    def read_recorded_status(self) -> JobStatus:
+        """How it stands if nobody runs it: nobody is asked."""
+        return build_status(self.history, set())
+
+    @property
+    def needs_nobody_else(self) -> bool:
+        """Whether this machine alone knows how it stands: what runs of it runs here."""
+        return all(runs_here(batch.executor) for batch in self.history.list_open())
 
     def read_gone(self) -> list[str]:
         """Names of tasks that are done but lost what they left; these count as open from now."""
@@ -116,7 +146,7 @@ class JobView:
         """A row for each task, with its parameters and what it measured; see `read_table`."""
         from umpteen.query.table import read_table
 
-        return read_table(self.history, are_typed=are_typed)
+        return read_table(self.history, self._executors, are_typed=are_typed)
 
     def explain(self, task: str) -> Why:
         """Why a task is as it is. Raises InputError where there is no such task."""

@@ -25,7 +25,13 @@ UNKNOWN_S = 60.0  # by when what does not change is taken to be dead
 
 
 def read_status(history: History, executors: ExecutorRegistry | None = None) -> JobStatus:
-    """How the job stands now, by one look. executors: as of `Liveness`."""
+    """How the job stands now, by one look. executors: as of `Liveness`.
+
+    Where none are given, those that it opens are closed again.
+    """
+    if executors is None:
+        with ExecutorRegistry() as opened:
+            return read_status(history, opened)
     liveness = Liveness(executors)
     living = liveness.list_living(history)
     status = build_status(history, living)

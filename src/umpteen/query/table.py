@@ -10,17 +10,18 @@ import datetime as dt
 import json
 import math
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import msgspec
 
 from umpteen.errors import SettingsError, StoreError
+from umpteen.executors.registry import ExecutorRegistry
 from umpteen.history.history import History
 from umpteen.query.facts import TaskFacts, read_facts
 from umpteen.query.outputs import Outputs, find_outputs
 
-__all__ = ["METRICS", "Table", "list_rows", "read_table"]
+__all__ = ["METRICS", "Cell", "Table", "read_table"]
 
 METRICS = "results/metrics.json"
 _TOO_MANY = (16 << 20) + 1  # bytes, of which no row is made
@@ -33,32 +34,33 @@ _PARAMETER, _METRIC = "param.", "metric."
 _NUMBER = re.compile(r"-?(?:0|[1-9]\d{0,99})(?:\.\d+)?(?:[eE][-+]?\d{1,3})?", re.ASCII)
 
 
+# What JSON can hold, and of that what stands in a row: the objects of metrics are taken apart.
+Json = str | float | bool | list["Json"] | dict[str, "Json"] | None
+Cell = str | float | bool | list[Json] | None
+
+
 class Table(NamedTuple):
     """A row a task."""
 
     # Their names, in order.
     columns: list[str]
     # Each has all columns; None where there is nothing.
-    rows: Iterator[dict[str, Any]]
+    rows: Iterator[dict[str, Cell]]
     # About metrics that cannot be read or written, each with its task.
     complaints: list[str]
 
 
-def list_rows(history: History) -> Iterator[dict[str, Any]]:
-    """A row for each task that counts, with the same keys in each; parameters as `read_table`."""
-    return read_table(history).rows
-
-
-def read_table(history: History, *, are_typed: bool = True) -> Table:
+def read_table(
+    history: History, executors: ExecutorRegistry | None = None, *, are_typed: bool = True
+) -> Table:
     """The table of a job, as it stands now.
 
-    are_typed: whether a parameter that is a number in every task is one in the rows, too. Else
-    parameters are the text that was written.
+    executors: as of `read_status`. are_typed: whether a parameter that is a number in every task is
+    one in the rows, too. Else parameters are the text that was written.
     """
-    facts = read_facts(history)
-    given: list[Mapping[str, Any]] = [each.parameters for each in facts]
-    if are_typed:
-        given = _type_parameters(given)
+    facts = read_facts(history, executors)
+    texts = [each.parameters for each in facts]
+    given: Sequence[Mapping[str, Cell]] = _type_parameters(texts) if are_typed else texts
     complaints: list[str] = []
     files = _read_files(history, facts, complaints)
     metrics = [
@@ -80,7 +82,7 @@ def read_table(history: History, *, are_typed: bool = True) -> Table:
     return Table(columns, rows, complaints)
 
 
-def _type_parameters(given: Sequence[Mapping[str, str]]) -> list[Mapping[str, Any]]:
+def _type_parameters(given: Sequence[Mapping[str, str]]) -> list[Mapping[str, Cell]]:
     """With numbers for what is a number in all tasks that have it: a column has one type."""
     texts: dict[str, set[str]] = {}
     for parameters in given:
@@ -102,7 +104,7 @@ def _parse_numbers(texts: Collection[str]) -> dict[str, float]:
 
 
 def _name_columns(
-    prefix: str, given: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]]
+    prefix: str, given: Sequence[Iterable[str]], others: Sequence[Iterable[str]]
 ) -> dict[str, str]:
     """The column of each name in `given`: the name itself, where no other column has it.
 
@@ -122,7 +124,7 @@ def _name_columns(
     return columns
 
 
-def _list_facts(facts: TaskFacts) -> dict[str, Any]:
+def _list_facts(facts: TaskFacts) -> dict[str, Cell]:
     """The columns of the task itself; those of an attempt only where it has one."""
     shown = {name: getattr(facts, name) for name in _FIRST}
     if facts.record is None:
@@ -177,7 +179,7 @@ def _read_file(place: Outputs, name: str, complaints: list[str]) -> bytes | None
         return None
 
 
-def _read_metrics(name: str, written: bytes | None, complaints: list[str]) -> dict[str, Any]:
+def _read_metrics(name: str, written: bytes | None, complaints: list[str]) -> dict[str, Cell]:
     """The object that a task wrote, flat; empty where it wrote none."""
     if written is None:
         return {}
@@ -199,7 +201,7 @@ def _read_metrics(name: str, written: bytes | None, complaints: list[str]) -> di
     return found
 
 
-def _can_be_written(name: str, value: Any) -> bool:
+def _can_be_written(name: str, value: Cell) -> bool:
     """Whether it is UTF-8, which JSON with escapes need not be."""
     try:
         msgspec.json.encode((name, value))
@@ -208,7 +210,7 @@ def _can_be_written(name: str, value: Any) -> bool:
     return True
 
 
-def _flatten(content: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _flatten(content: Mapping[str, Json]) -> Iterator[tuple[str, Cell]]:
     """`{"a": {"b": 1}}` as `a.b`."""
     waiting = collections.deque(content.items())
     while waiting:

@@ -183,10 +183,10 @@ def _has_results(history: History, task: Task, expected: Sequence[str]) -> bool:
     )
 
 
-def read_gone(history: History, executors: ExecutorRegistry | None = None) -> list[str]:
+def read_gone(history: History, executors: ExecutorRegistry) -> list[str]:
     """The names of tasks that are done, as recorded, but whose outputs are not as they were left.
 
-    From now on they count in `history` for what is there.
+    From now on they count in `history` for what is there. executors: as of `Liveness`.
     """
     tasks = history.read_tasks()
     for task in tasks:

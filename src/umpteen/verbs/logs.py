@@ -6,20 +6,25 @@ import dataclasses
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from umpteen.errors import InputError
-from umpteen.history.history import History
 from umpteen.job.spec import Task
 from umpteen.model.record import Record
-from umpteen.model.states import IS_FINAL, STATES
-from umpteen.query.find import find_task, open_history
-from umpteen.query.live import LiveReader
-from umpteen.query.liveness import read_status
-from umpteen.query.outputs import Outputs, find_outputs
+from umpteen.query.job_view import JobView
+from umpteen.query.outputs import Outputs
 from umpteen.store.address import is_remote
 
-__all__ = ["Followed", "TaskLog", "choose_attempt", "follow", "open_log", "read_all", "read_chunks"]
+__all__ = [
+    "AttemptLog",
+    "Followed",
+    "TaskLog",
+    "choose_attempt",
+    "follow",
+    "open_log",
+    "read_all",
+    "read_chunks",
+]
 
 _CHUNK_BYTES = 1 << 20
 _FOLLOW_S, _FOLLOW_FAR_S = 0.2, 1.0
@@ -31,7 +36,7 @@ _Attempt = tuple[str, Record]
 class TaskLog:
     """A task, and what is known of its attempts."""
 
-    history: History
+    job: JobView
     index: int
     task: Task
     attempts: Sequence[_Attempt]  # those that ended, oldest first, each with its runner's token
@@ -40,7 +45,21 @@ class TaskLog:
     @property
     def state(self) -> str:
         """Of the task; `running` where it does."""
-        return "running" if self.is_running else STATES[self.history.states[self.index]]
+        return "running" if self.is_running else self.job.state_of(self.index)
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether there is any attempt."""
+        return bool(self.attempts) or self.is_running
+
+
+class AttemptLog(NamedTuple):
+    """What one attempt of a task wrote."""
+
+    record: Record | None  # None where it has not ended
+    folder: str  # or the address of its outputs
+    stdout: str | None  # None where there is no such file
+    stderr: str | None
 
 
 class Followed(NamedTuple):
@@ -51,12 +70,10 @@ class Followed(NamedTuple):
     job: str
 
 
-def open_log(name: str, task: str) -> TaskLog:
-    """Raises InputError where there is no such job or task."""
-    history = open_history(name)
-    index, found = find_task(history, task)
-    is_running = any(each.index == index for each in read_status(history).running)
-    return TaskLog(history, index, found, history.read_records([index])[index], is_running)
+def open_log(job: JobView, task: str) -> TaskLog:
+    """Raises InputError where there is no such task."""
+    index, found = job.find_task(task)
+    return TaskLog(job, index, found, job.read_attempts(index), job.is_running(index))
 
 
 # --- of one attempt, as it is now -------------------------------------------------------
@@ -65,7 +82,7 @@ def open_log(name: str, task: str) -> TaskLog:
 def read_chunks(log: TaskLog, file: str, number: int | None = None) -> Iterator[bytes]:
     """What an attempt wrote: the newest, else that number. Raises InputError where it is not."""
     token, record = choose_attempt(log.task.name, log.attempts, number, is_running=log.is_running)
-    outputs = find_outputs(log.history, log.task, token, record)
+    outputs = log.job.find_outputs(log.task, token, record)
     found = _read_from(outputs, file, 0)
     if found is None:
         raise _build_missing(log, outputs, was_recorded=record is not None)
@@ -96,7 +113,7 @@ def _build_missing(log: TaskLog, outputs: Outputs, *, was_recorded: bool) -> Inp
     name = log.task.name
     if was_recorded:
         return InputError(f"the outputs of {name} are no longer at {outputs.address}")
-    is_job_running = read_status(log.history).state == "running"
+    is_job_running = log.job.read_status().state == "running"
     hint = "--follow waits for it" if is_job_running else None
     return InputError(f"{name} has written nothing yet: it is {log.state}", hint)
 
@@ -119,30 +136,18 @@ def _read_on(outputs: Outputs, key: str, offset: int, first: bytes) -> Iterator[
 # --- of all attempts --------------------------------------------------------------------
 
 
-def read_all(log: TaskLog) -> dict[str, Any]:
-    """The newest attempt, and all of them with what they wrote, for --json."""
+def read_all(log: TaskLog) -> list[AttemptLog]:
+    """What each attempt wrote, the newest last; there is one, even where none has begun."""
     given: list[tuple[str, Record | None]] = [*log.attempts]
     if log.is_running or not log.attempts:
         given.append(("", None))
-    attempts = [_read_attempt(log, token, record) for token, record in given]
-    has_begun = bool(log.attempts) or log.is_running
-    return {
-        "name": log.task.name,
-        "index": log.index,
-        "state": log.state,
-        **attempts[-1],
-        "attempts": attempts if has_begun else [],
-    }
+    return [_read_attempt(log, token, record) for token, record in given]
 
 
-def _read_attempt(log: TaskLog, token: str, record: Record | None) -> dict[str, Any]:
-    outputs = find_outputs(log.history, log.task, token, record)
-    return {
-        "record": record.to_dict() if record else None,
-        "folder": outputs.address,
-        "stdout": _read_text(outputs, "stdout"),
-        "stderr": _read_text(outputs, "stderr"),
-    }
+def _read_attempt(log: TaskLog, token: str, record: Record | None) -> AttemptLog:
+    outputs = log.job.find_outputs(log.task, token, record)
+    stdout, stderr = (_read_text(outputs, name) for name in ("stdout", "stderr"))
+    return AttemptLog(record, outputs.address, stdout, stderr)
 
 
 def _read_text(outputs: Outputs, name: str) -> str | None:
@@ -160,7 +165,7 @@ def follow(
 
     on_wait: called once where the task has written nothing yet.
     """
-    outputs = find_outputs(log.history, log.task, "", None)
+    outputs = log.job.find_outputs(log.task)
     if is_remote(outputs.store.address):
         return _follow_far(log, file, write, on_wait)
     return _follow_near(log, outputs, file, write, on_wait)
@@ -174,7 +179,7 @@ def _follow_near(
     on_wait: Callable[[], None],
 ) -> Followed:
     path = f"{outputs.address}/{file}"
-    if not os.path.exists(path) and not _has_ended(log):
+    if not os.path.exists(path) and not log.job.has_ended(log.index):
         on_wait()
     offset = 0
     while True:
@@ -195,9 +200,9 @@ def _follow_far(
     log: TaskLog, file: str, write: Callable[[bytes], None], on_wait: Callable[[], None]
 ) -> Followed:
     """The same where only the runner sees what a task prints before it has ended."""
-    if not _has_ended(log):
+    if not log.job.has_ended(log.index):
         on_wait()
-    reader = LiveReader(log.history.store, log.index, file)
+    reader = log.job.follow_output(log.index, file)
     reader.begin()
     try:
         while not (followed := _look(log)).is_over:
@@ -205,23 +210,19 @@ def _follow_far(
             time.sleep(_FOLLOW_FAR_S)
     finally:
         reader.end()
-    records = log.history.read_records([log.index])[log.index]
-    token, record = records[-1] if records else ("", None)
+    attempts = log.job.read_attempts(log.index)
+    token, record = attempts[-1] if attempts else ("", None)
     was_read = reader.key and (reader.key.attempt, reader.key.token)
     is_same = record is not None and was_read == (record.attempt, token)
-    outputs = find_outputs(log.history, log.task, token, record)
+    outputs = log.job.find_outputs(log.task, token, record)
     _write_all(_read_from(outputs, file, reader.offset if is_same else 0) or (), write)
     return followed
 
 
-def _has_ended(log: TaskLog) -> bool:
-    return IS_FINAL[log.history.states[log.index]]
-
-
 def _look(log: TaskLog) -> Followed:
-    status = read_status(log.history)
-    log.history.refresh()
-    has_ended = _has_ended(log)
+    status = log.job.read_status()
+    log.job.refresh()
+    has_ended = log.job.has_ended(log.index)
     return Followed(has_ended or status.state != "running", has_ended, status.name)
 
 
