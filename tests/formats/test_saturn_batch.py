@@ -108,6 +108,11 @@ def test_sc_runs_with_their_own_paths_need_no_top(read: Read) -> None:
         ("remote_output_path: a\nruns:\n- {status: b}", 3, "no command"),
         ("remote_output_path: a\nruns:\n- b", 3, "item 0 of 'runs' must be a mapping"),
         ("remote_output_path: a\nruns: b", 2, "'runs' must be a list of runs, not 'b'"),
+        (
+            "remote_output_path: a\nruns:\n- {cmd: a, remote_output_path: /}",
+            3,
+            "'remote_output_path' cannot be the root folder itself",
+        ),
         ("remote_output_path: a\nruns:\n- {cmd: [a]}", 3, "'cmd' must be a text, not a list"),
         (
             "remote_output_path: a\nruns:\n- {cmd: a}\n- {cmd: b, remote_output_path: a/0}",

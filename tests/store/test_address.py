@@ -11,12 +11,23 @@ from umpteen.store.address import (
     OPTIONS_VARIABLE,
     find_output,
     is_remote,
+    is_root,
     open_store,
     parse_address,
     read_patience,
 )
 from umpteen.store.base import Store
 from umpteen.store.directory import DirectoryStore
+
+
+@pytest.mark.parametrize("path", ["/", "//", "/./", "/..", "/../.", "file:///", "file:///."])
+def test_root_folder_is_known_however_it_is_written(path: str) -> None:
+    assert is_root(path)
+
+
+@pytest.mark.parametrize("path", ["", ".", "..", "/a", "/...", "file://", "s3://b/", "./", "a/.."])
+def test_other_folders_are_not_the_root(path: str) -> None:
+    assert not is_root(path)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from umpteen.formats.native import explain_invalid
 from umpteen.formats.tasks import ParsedFile, locate_error
 from umpteen.job.settings import Setting
 from umpteen.job.spec import Task, check_job_name
+from umpteen.store.address import is_root
 
 __all__ = [
     "HEAD_KEYS",
@@ -95,6 +96,9 @@ def read_saturn_batch(document: Document) -> ParsedFile:
         if not batch.top and not run.remote_output_path:
             missing = InputError("no 'remote_output_path'", "give one at the top of the file")
             raise locate_error(parsed, missing, index)
+        if run.remote_output_path and is_root(run.remote_output_path):
+            message = "'remote_output_path' cannot be the root folder itself"
+            raise locate_error(parsed, InputError(message, "give a folder below it"), index)
     parsed.entries = [_build_task(run, index, batch.top) for index, run in enumerate(batch.runs)]
     return parsed
 

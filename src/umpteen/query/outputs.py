@@ -11,7 +11,7 @@ from umpteen.job.spec import Task
 from umpteen.model.record import Record
 from umpteen.query.registry import find_options
 from umpteen.query.trust import find_stranger
-from umpteen.store.address import find_output, is_remote, parse_address
+from umpteen.store.address import find_output, is_remote, is_root, parse_address
 from umpteen.store.base import Store
 from umpteen.store.layout import attempt_folder
 
@@ -76,7 +76,12 @@ class NotOpenedError(StoreError):
 
 
 def check_output(history: History, output: str, name: str) -> None:
-    """Raises NotOpenedError for a place elsewhere that somebody else may have named."""
+    """Raises NotOpenedError for the root folder, and for a place elsewhere that somebody else may
+    have named.
+    """
+    if is_root(output):
+        hint = "no outputs are there: give the task another path, and run it again"
+        raise NotOpenedError(f"the outputs of {name} are at {output}, the root folder", hint)
     own = history.store.address
     try:
         address = parse_address(output)

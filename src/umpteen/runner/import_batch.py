@@ -22,7 +22,7 @@ from umpteen.model.forms import FormError, get, load_json, table_of, text, token
 from umpteen.model.names import find_malformed_name
 from umpteen.model.ranges import format_ranges
 from umpteen.model.states import FORMAT_VERSION, IS_FINAL, SLOTS_MOST
-from umpteen.store.address import check_job_address, open_store, parse_address
+from umpteen.store.address import check_job_address, is_root, open_store, parse_address
 from umpteen.store.base import Store
 from umpteen.store.identity import build_id
 from umpteen.store.job_files import SubmissionPart, damaged, read_submissions, write_batch_file
@@ -169,7 +169,7 @@ def _read_own(path: str, given: GivenBatch) -> str:
 def _refuse_places(path: str, top: str, given: GivenBatch) -> None:
     """Raises InputError where outputs would lie at the root, or a run's have no task's name."""
     field = "remote_output_path"
-    if top == "/":
+    if any(map(is_root, [top, *(run.get(field) or "" for run in parsed["runs"])])):
         raise InputError(f"{field} cannot be the root folder itself", file=path, field=field)
     outputs = (
         _find_output(given["remote_output_path"], run, n) for n, run in enumerate(given["runs"])

@@ -21,6 +21,7 @@ __all__ = [
     "check_job_address",
     "find_output",
     "is_remote",
+    "is_root",
     "make_absolute",
     "open_store",
     "output_folder",
@@ -53,6 +54,13 @@ def is_remote(address: str) -> bool:
         return False
     scheme = _SCHEME.match(address)
     return scheme is not None and scheme[1].lower() != "file"
+
+
+def is_root(path: str) -> bool:
+    """Whether an address is the root folder itself, however it is written: no outputs are there."""
+    path = path.removeprefix("file://")
+    is_short = path.startswith("/") and not path.strip("/.")  # what most are not
+    return is_short and not os.path.normpath(path).strip("/")
 
 
 def output_folder(output: str) -> str:

@@ -21,7 +21,7 @@ from umpteen.executors.registry import (
 from umpteen.job.settings import Settings
 from umpteen.job.spec import Job
 from umpteen.query.liveness import Liveness
-from umpteen.store.address import check_job_address, open_store
+from umpteen.store.address import check_job_address, is_root, open_store
 from umpteen.store.base import Store
 from umpteen.system.resources import usable_cores
 
@@ -88,7 +88,7 @@ def _resolve_address(job: Job) -> str:
     named = settings.address.replace("{name}", job.name)
     address = open_store(named, settings.results_options or None).address
     check_job_address(address)
-    if address == "/":
+    if is_root(address):
         hint = "write a folder below it: --results /data/{name}"
         raise SettingsError("results cannot lie in the root folder itself", hint)
     return address

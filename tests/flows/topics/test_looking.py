@@ -234,6 +234,29 @@ def test_results_in_the_root_folder_itself_are_refused(umpteen: Umpteen) -> None
         '{"nprocs": 1, "remote_output_path": "/", "runs": [{"cmd": "true"}]}'
     )
     assert umpteen("batch", "batch.json").returncode == 2
+    runs = [{"cmd": "true"}, {"cmd": "true", "remote_output_path": "/"}]
+    batch = {"nprocs": 1, "remote_output_path": "out", "runs": runs}
+    (umpteen.folder / "batch.json").write_text(json.dumps(batch))
+    for verb in ("batch", "run"):
+        done = umpteen(verb, "batch.json")
+        assert done.returncode == 2
+        assert "cannot be the root folder itself" in done.stderr
+
+
+def test_results_leaves_out_a_task_whose_outputs_are_said_to_be_the_root_folder(
+    umpteen: Umpteen,
+) -> None:
+    store = DirectoryStore(str(umpteen.folder / "umpteen-results/job"))
+    put_hand_in(store, 1, [{"command": "true", "output": "/"}, {"command": "true"}], {"1": "0-1"})
+    ended = [{"task": n, "digest": "", "attempt": 1, "state": "succeeded"} for n in range(2)]
+    put_start(store, "1", ended)
+    store.create("1/results/x", b"x")
+    done = umpteen("results", "job")
+    assert "1/results/x" in done.stdout
+    assert "the outputs of 0 are at /, the root folder" in done.stderr
+    done = umpteen("results", "job", "copied")
+    assert (umpteen.folder / "copied/1/results/x").read_text() == "x", done.stderr
+    assert "the root folder" in umpteen("status", "job", "--verify").stderr
 
 
 def test_job_that_is_named_as_our_own_folder_is_refused(umpteen: Umpteen) -> None:
