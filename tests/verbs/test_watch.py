@@ -14,6 +14,7 @@ from umpteen.executors.base import BatchState
 from umpteen.executors.engine import EngineExecutor
 from umpteen.executors.registry import ExecutorRegistry
 from umpteen.history.history import History
+from umpteen.job.settings import ExecutorChoice
 from umpteen.query.liveness import read_status
 from umpteen.store.directory import DirectoryStore
 from umpteen.store.job_files import Running, encode_running
@@ -60,7 +61,7 @@ def history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> History:
 
 
 def test_watch_ends_a_wait_that_is_too_long_whatever_a_dead_runner_said(history: History) -> None:
-    executor = (NAME, {"worker_timeout": 0.01})
+    executor = ExecutorChoice(NAME, {"worker_timeout": 0.01})
     settings = read_back_settings(history, detach=True, executor=executor)
     handle = JobHandle(find_submitted(history, settings))
     with pytest.raises(BackendError, match=r"there is no worker after 0\.01 s"):

@@ -20,11 +20,11 @@ from umpteen.api.open_jobs import OpenJob, TaskResult, find_given, watch_job
 from umpteen.api.spec import Job, Task, Work
 from umpteen.errors import InputError, nearest_hint
 from umpteen.formats.native import parse_executor
+from umpteen.job.settings import ExecutorChoice
 from umpteen.job.spec import Job as PlannedJob
 from umpteen.planning.choosing import RERUN_CHOICES
 from umpteen.query.expression import PLAN_FIELDS, compile_where
 from umpteen.query.find import open_history
-from umpteen.submission.read_back import ExecutorChoice
 from umpteen.submission.settings import detach
 from umpteen.verbs.collect import collect as collect_job
 from umpteen.verbs.handle import JobHandle

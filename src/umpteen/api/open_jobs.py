@@ -12,7 +12,7 @@ from umpteen.api.errors import hinted
 from umpteen.errors import EXIT_INTERRUPTED
 from umpteen.executors.registry import tell_unloaded
 from umpteen.history.history import History
-from umpteen.job.settings import Settings
+from umpteen.job.settings import ExecutorChoice, Settings
 from umpteen.model.record import Record
 from umpteen.query.expression import compile_where
 from umpteen.query.facts import TaskFacts
@@ -24,7 +24,6 @@ from umpteen.query.status import JobStatus
 from umpteen.report.signals import stop_signals
 from umpteen.report.watch import watch_to_end
 from umpteen.report.why import render_why
-from umpteen.submission.read_back import ExecutorChoice
 from umpteen.verbs.cancel import cancel
 from umpteen.verbs.collect import collect
 from umpteen.verbs.handle import JobHandle
@@ -49,7 +48,7 @@ def watch_job(handle: JobHandle, *, progress: bool) -> OpenJob:
 
 def find_given(settings: Settings) -> ExecutorChoice | None:
     """The executor of a job that this program runs, where a store alone does not give it."""
-    return (settings.executor, {}) if tell_unloaded(settings.executor) else None
+    return ExecutorChoice(settings.executor) if tell_unloaded(settings.executor) else None
 
 
 class TaskResult:

@@ -9,12 +9,12 @@ import click
 
 from umpteen.cli.options import TaskCommand, complete_task, executor_option, job_argument
 from umpteen.errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, EXIT_SUCCEEDED
+from umpteen.job.settings import ExecutorChoice
 from umpteen.query.status import JobStatus
 from umpteen.report.printing import say
 from umpteen.report.run import render_cancel
 from umpteen.report.signals import stop_signals
 from umpteen.report.status import render_counts, status_to_dict
-from umpteen.submission.read_back import ExecutorChoice
 from umpteen.verbs.cancel import cancel, count_cancelled, wait_for_runner
 from umpteen.verbs.watch import watch
 

@@ -15,8 +15,8 @@ from umpteen.query.job_names import find_job, is_job_file
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
+    from umpteen.job.settings import ExecutorChoice
     from umpteen.query.expression import Where
-    from umpteen.submission.read_back import ExecutorChoice
 
 __all__ = [
     "TaskCommand",
@@ -113,7 +113,9 @@ def choose_executor(word: str, given: str | None) -> ExecutorChoice | None:
     word: what he typed for the job. given: by a flag, which counts more than a job file.
     """
     if given is not None:
-        return given, {}
+        from umpteen.job.settings import ExecutorChoice
+
+        return ExecutorChoice(given)
     if not is_job_file(word):
         return None
     from umpteen.formats import read_executor

@@ -5,7 +5,7 @@ Takes words as they are typed, gives what is said; None: nothing. Knows no file.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -55,7 +55,7 @@ class JobFlags(msgspec.Struct, frozen=True, kw_only=True):
     slots: int | None = None
     address: str | None = None
     executor: str | None = None
-    executor_options: dict[str, Any] | None = None
+    executor_options: Mapping[str, Any] | None = None
     deadline_s: float | None = None
     grace_s: float | None = None
     batch_size: int | None = None
@@ -133,7 +133,7 @@ def build_flags(  # noqa: PLR0913 -- one for each flag
     )
 
 
-def _name_scheduler(address: str | None) -> dict[str, Any] | None:
+def _name_scheduler(address: str | None) -> dict[str, str] | None:
     return {"scheduler_address": address} if address else None
 
 

@@ -29,7 +29,7 @@ from umpteen.formats.tasks import (
     locate_error,
     parse_duration_field,
 )
-from umpteen.job.settings import Setting
+from umpteen.job.settings import ExecutorChoice, Setting
 from umpteen.job.spec import Task, check_job_name
 from umpteen.model.command import shell_command
 from umpteen.model.names import automatic_name
@@ -243,7 +243,7 @@ def _read_settings(document: Document, head: _JobEntry) -> dict[str, Setting]:
     return {key: Setting(value, document.source.name) for key, value in found.items()}
 
 
-def _parse_results(given: Any) -> dict[str, Any]:
+def _parse_results(given: Any) -> dict[str, object]:
     """`address`, `live`, and `status_file` where saturn-run's classes ask for theirs."""
     if isinstance(given, str) and given:
         return {"address": given}
@@ -267,7 +267,7 @@ def _parse_results(given: Any) -> dict[str, Any]:
     addresses = [given[key] for key in valid if key in given]
     if len(addresses) != 1 or not isinstance(addresses[0], str) or not addresses[0]:
         raise InputError(f"'results' needs {' or '.join(valid)}", field="results")
-    found: dict[str, Any] = {"address": addresses[0]}
+    found: dict[str, object] = {"address": addresses[0]}
     if spec:
         found["status_file"] = "status"
     found["live"] = _parse_live(given["live"]) if "live" in given else spec == _LIVE
@@ -282,20 +282,21 @@ def _parse_live(given: Any) -> bool:
         raise InputError(message, field="results") from None
 
 
-def parse_executor(given: Any) -> tuple[str, dict[str, Any]]:
+def parse_executor(given: Any) -> ExecutorChoice:
     """Short name and options; `DaskExecutor` becomes `dask`, an import path stays."""
     hint = "write executor: slurm, or executor: {slurm: {partition: gpu}}"
     if isinstance(given, str) and given:
-        return given, {}
+        return ExecutorChoice(given)
     if isinstance(given, Mapping) and "class_spec" in given:
         spec = given["class_spec"]
         if isinstance(spec, str) and spec:
             options = {key: value for key, value in given.items() if key != "class_spec"}
-            return spec if "." in spec else spec.removesuffix("Executor").lower(), options
+            name = spec if "." in spec else spec.removesuffix("Executor").lower()
+            return ExecutorChoice(name, options)
     elif isinstance(given, Mapping) and len(given) == 1:
         name, options = next(iter(given.items()))
         if isinstance(options, Mapping) or options in (None, ""):
-            return str(name), dict(options or {})
+            return ExecutorChoice(str(name), dict(options or {}))
         hint = f"write executor: {{{name}: {{option: value}}}}"
     raise InputError(
         "'executor' must be a name, or one name with its options", hint, field="executor"

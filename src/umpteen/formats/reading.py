@@ -31,7 +31,7 @@ from umpteen.formats.tasks import (
 )
 from umpteen.formats.values import Table
 from umpteen.job.dependencies import GraphError, build_graph
-from umpteen.job.settings import DEFAULTS, Setting, Settings, merge_settings
+from umpteen.job.settings import DEFAULTS, ExecutorChoice, Setting, Settings, merge_settings
 from umpteen.job.spec import Job, Task, check_job_name
 from umpteen.model.command import shell_command
 from umpteen.model.names import NameProblem, find_bad_name
@@ -104,13 +104,13 @@ def read_names(file: str, name: str | None = None) -> NamedJob:
     return NamedJob(chosen, address.replace("{name}", chosen), options.value if options else {})
 
 
-def read_executor(file: str) -> tuple[str, Mapping[str, Any]] | None:
-    """The executor that a job file or run file names, and its options. Raises InputError."""
+def read_executor(file: str) -> ExecutorChoice | None:
+    """The executor that a job file or run file names. Raises InputError."""
     given = _read_source(Inputs(None).open(file)).settings
     if "executor" not in given:
         return None
     options = given.get("executor_options")
-    return str(given["executor"].value), dict(options.value) if options else {}
+    return ExecutorChoice(str(given["executor"].value), options.value if options else {})
 
 
 def _open_inputs(stdin: BinaryIO | None, given: list[Any]) -> Inputs:

@@ -221,7 +221,7 @@ class YamlDocument:
         return find_in_yaml(self.source, path[1:] if self._list_key else path)
 
 
-def _without_nulls(values: Mapping[Any, Any]) -> dict[str, Any]:
+def _without_nulls(values: Mapping[Any, Any]) -> dict[str, object]:
     """What has a value; keys as text."""
     return {
         str(key): value for key, value in values.items() if value not in ("", "~", "null", None)

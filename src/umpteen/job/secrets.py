@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
-__all__ = ["split_secrets"]
+__all__ = ["KeptOptions", "split_secrets"]
 
 _VARIABLES = "env_vars"  # of Ray's runtime_env
 _SECRET = re.compile(
@@ -17,7 +17,14 @@ _SECRET = re.compile(
 _WITH_LOGIN = re.compile(r"//[^/@\s]*:[^/@\s]*@")  # http://user:password@host
 
 
-def split_secrets(options: Mapping[str, Any], prefix: str = "") -> tuple[dict[str, Any], list[str]]:
+class KeptOptions(NamedTuple):
+    """Options without those that are secret."""
+
+    kept: dict[str, Any]
+    left_out: list[str]  # the names of the others
+
+
+def split_secrets(options: Mapping[str, Any], prefix: str = "") -> KeptOptions:
     """The options that may be kept, and the names of those that are secret, as `table.key`."""
     kept: dict[str, Any] = {}
     left_out: list[str] = []
@@ -32,4 +39,4 @@ def split_secrets(options: Mapping[str, Any], prefix: str = "") -> tuple[dict[st
             left_out.append(name)
         else:
             kept[key] = value
-    return kept, left_out
+    return KeptOptions(kept, left_out)

@@ -6,11 +6,18 @@ Takes values from files and flags, gives one `Settings`; knows nothing of where 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
-__all__ = ["DEFAULTS", "Setting", "Settings", "merge_settings"]
+__all__ = ["DEFAULTS", "ExecutorChoice", "Setting", "Settings", "merge_settings"]
+
+
+class ExecutorChoice(NamedTuple):
+    """Where a job is to run: as a job file, a flag or a program says."""
+
+    name: str
+    options: Mapping[str, Any] = {}  # in the executor's own words
 
 
 class Setting(msgspec.Struct, frozen=True):

@@ -277,13 +277,11 @@ def build_task_lines(plan: Plan) -> Iterator[bytes]:
     for start in range(0, len(plan.added), _LINES_AT_ONCE):
         yield _ENCODER.encode_lines(plan.added[start : start + _LINES_AT_ONCE])
     renewed = [*plan.changes, *plan.updates]
-    changed = [TaskLine(**_fields(change.now), index=change.index) for change in renewed]
+    changed = [
+        TaskLine(**msgspec.structs.asdict(change.now), index=change.index) for change in renewed
+    ]
     gone = [TaskLine(command="", index=index, dropped=True) for index in plan.dropped]
     yield _ENCODER.encode_lines([*changed, *gone])
-
-
-def _fields(task: Task) -> dict[str, Any]:
-    return {field: getattr(task, field) for field in task.__struct_fields__}
 
 
 _ENCODER = msgspec.json.Encoder()

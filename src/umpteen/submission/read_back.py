@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping
-from typing import Any
 
 import msgspec
 
@@ -13,7 +11,7 @@ from umpteen.errors import InputError, SettingsError
 from umpteen.executors.registry import DEFAULT, find_short_name, runs_here, tell_unloaded
 from umpteen.history.history import History
 from umpteen.history.settings import list_left_out, read_settings
-from umpteen.job.settings import DEFAULTS, Settings
+from umpteen.job.settings import DEFAULTS, ExecutorChoice, Settings
 from umpteen.job.spec import Job
 from umpteen.model.command import write_verb
 from umpteen.model.states import SLOTS_MOST
@@ -25,15 +23,12 @@ from umpteen.submission.settings import open_store_of
 from umpteen.system.resources import usable_cores
 
 __all__ = [
-    "ExecutorChoice",
     "read_back_job",
     "read_back_settings",
     "read_history",
     "refuse_left_out",
     "refuse_removed",
 ]
-
-ExecutorChoice = tuple[str, Mapping[str, Any]]  # its name, and its options
 
 
 def read_history(job: Job) -> History:
@@ -69,7 +64,9 @@ def read_back_settings(
     if executor is None:
         _refuse_strange(history, before)
         _refuse_unloaded(before)
-    name, options = (find_short_name(executor[0]), dict(executor[1])) if executor else (before, {})
+    name, options = (
+        (find_short_name(executor.name), dict(executor.options)) if executor else (before, {})
+    )
     if name != before or options:
         given.update(executor=name, executor_options=options)
     if runs_here(before) and not runs_here(name):

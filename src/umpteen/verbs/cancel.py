@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from umpteen.executors.registry import DEFAULT
 from umpteen.history.history import History
+from umpteen.job.settings import ExecutorChoice
 from umpteen.model.states import IS_FINAL, STATES, TaskState
 from umpteen.query.find import find_names, open_history
 from umpteen.query.liveness import UNKNOWN_S, list_handles, read_status
@@ -21,7 +22,7 @@ from umpteen.submission.cancel import (
     record_cancelled,
     refuse_adopted,
 )
-from umpteen.submission.read_back import ExecutorChoice, read_back_settings
+from umpteen.submission.read_back import read_back_settings
 from umpteen.submission.submit import find_submitted
 from umpteen.verbs.handle import JobHandle
 
@@ -71,7 +72,7 @@ def cancel(
     # Of a colleague's job it is the mark in the store that ends it, and his executor is not asked.
     is_strange = bool(find_stranger(history))
     settings = read_back_settings(
-        history, detach=True, executor=(DEFAULT, {}) if is_strange else executor
+        history, detach=True, executor=ExecutorChoice(DEFAULT) if is_strange else executor
     )
     handle = JobHandle(find_submitted(history, settings))
     living = handle.liveness.list_living(history)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from umpteen.executors.base import OnProgress, ignore_progress
+from umpteen.job.settings import ExecutorChoice
 from umpteen.query.find import open_history
 from umpteen.store.submission_lock import submission_lock
-from umpteen.submission.read_back import ExecutorChoice, read_back_job, read_back_settings
+from umpteen.submission.read_back import read_back_job, read_back_settings
 from umpteen.submission.submit import find_submitted, submit_again
 from umpteen.verbs.handle import JobHandle
 from umpteen.verbs.watch import has_rest

@@ -12,7 +12,7 @@ from umpteen.executors.feasibility import refuse_impossible, refuse_too_many_slo
 from umpteen.executors.registry import runs_here
 from umpteen.history.history import SKIPPED, History
 from umpteen.job.dependencies import build_graph
-from umpteen.job.settings import Settings
+from umpteen.job.settings import ExecutorChoice, Settings
 from umpteen.job.spec import Job, Task, TaskOptions
 from umpteen.planning.plan import Plan
 from umpteen.query.expression import Where
@@ -22,7 +22,7 @@ from umpteen.query.job_view import JobView
 from umpteen.query.why import Why
 from umpteen.store.submission_lock import submission_lock
 from umpteen.submission.plan import Scope, preview
-from umpteen.submission.read_back import ExecutorChoice, read_back_job, read_back_settings
+from umpteen.submission.read_back import read_back_job, read_back_settings
 from umpteen.submission.settings import open_executor_of
 from umpteen.submission.submit import submit_again
 from umpteen.verbs.handle import JobHandle

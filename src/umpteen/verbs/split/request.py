@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
 from umpteen.formats.saturn_batch import BatchFile, Run
@@ -46,9 +44,13 @@ def choose_nprocs(request: SplitRequest, batch: BatchFile) -> int:
     return nprocs
 
 
-def choose_changes(request: SplitRequest, recipe: Recipe) -> dict[str, Any]:
+def choose_changes(request: SplitRequest, recipe: Recipe) -> dict[str, str | int]:
     """Fields of the recipe that are given; raises InputError where one is nowhere given."""
-    given = {"name": request.name, "instance_type": request.instance_type, "scale": request.scale}
+    given: dict[str, str | int | None] = {
+        "name": request.name,
+        "instance_type": request.instance_type,
+        "scale": request.scale,
+    }
     for field in ("instance_type", "scale"):
         if given[field] is None and field not in recipe.spec:
             flag = f"--{field.replace('_', '-')}"
