@@ -201,13 +201,15 @@ def test_failure_of_a_job_elsewhere_shows_no_file_here_that_others_may_have_name
 
 def make_failure(**more: Any) -> Failure:
     return Failure(**{
-        "index": 1, "name": "x=1", "state": "failed", "reason": "exit 1", "last_line": "why",
-        "has_stderr": True, **more,
+        "index": 1, "name": "x=1", "state": "failed", "reason": "exit 1", "more": "exit 1",
+        "last_line": "why", "has_stderr": True, **more,
     })  # fmt: skip
 
 
 def make_timed_out() -> Failure:
-    return make_failure(name="x=22", state="timed_out", reason="timed out after 2 s")
+    return make_failure(
+        name="x=22", state="timed_out", reason="timed out after 2 s", more="after 2 s"
+    )
 
 
 def test_failures_are_one_line_each_with_what_to_type() -> None:

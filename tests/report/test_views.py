@@ -37,7 +37,7 @@ def test_unrun_groups_beyond_five_are_one_line() -> None:
 
 
 def test_failure_as_json_has_the_fields_that_all_verbs_show() -> None:
-    failure = Failure(1, "t", "failed", "exit 1", "last", has_stderr=True)
+    failure = Failure(1, "t", "failed", "exit 1", "exit 1", "last", has_stderr=True)
     assert failure_to_dict(failure) == {
         "index": 1, "name": "t", "state": "failed", "reason": "exit 1", "last_line": "last"
     }  # fmt: skip

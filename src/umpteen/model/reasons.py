@@ -10,9 +10,16 @@ import functools
 import re
 from typing import NamedTuple
 
-from umpteen.model.states import tell_end
+from umpteen.model.states import read_end, tell_end
 
-__all__ = ["FoundReason", "Reason", "read_reason", "write_after", "write_reason"]
+__all__ = [
+    "NOT_STARTED",
+    "FoundReason",
+    "Reason",
+    "read_reason",
+    "write_after",
+    "write_reason",
+]
 
 
 class Reason(enum.Enum):
@@ -40,6 +47,10 @@ class Reason(enum.Enum):
     TOO_LARGE = "needs {wanted} {what}, and this machine has {most}"
     AFTER = "after {task}, which {end}"  # a task that it is after came to another end than asked
     TOO_MANY_FAILURES = "not started after {failures} failed"
+
+
+# Where the command could not be started; its stderr then has the same text.
+NOT_STARTED = (Reason.NUL_CHARACTER, Reason.BAD_FOLDER, Reason.TOO_LONG, Reason.BAD_PROGRAM)
 
 
 class FoundReason(NamedTuple):
@@ -70,7 +81,7 @@ def read_reason(text: str) -> FoundReason | None:
         if found := pattern.fullmatch(text):
             parts = found.groupdict()
             if reason is Reason.AFTER:  # earlier versions wrote the state: `which skipped`
-                parts["end"] = tell_end(parts["end"].replace(" ", "_"))
+                parts["end"] = tell_end(read_end(parts["end"]))
             return FoundReason(reason, parts)
     return None
 
@@ -88,4 +99,4 @@ def _to_pattern(template: str) -> str:
     return "".join(text + name for text, name in zip(fixed, [*named, ""]))
 
 
-_PART_PATTERNS = {"end": r"(?:was )?(?P<end>\w+(?: \w+)?)", "wanted": r"(?P<wanted>\S+)"}
+_PART_PATTERNS = {"end": r"(?P<end>\w+(?: \w+)?)", "wanted": r"(?P<wanted>\S+)"}

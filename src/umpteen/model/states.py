@@ -15,6 +15,7 @@ __all__ = [
     "SLOTS_MOST",
     "STATES",
     "TaskState",
+    "read_end",
     "tell_end",
 ]
 
@@ -62,3 +63,11 @@ _ENDS = {"timed_out": "timed out", "cancelled": "was cancelled", "skipped": "was
 def tell_end(state: str) -> str:
     """`failed`, `timed out`, `was skipped`: what a task did, as a sentence has it."""
     return _ENDS.get(state, state)
+
+
+_TOLD = {told: state for state in STATES for told in (state, tell_end(state))}
+
+
+def read_end(text: str) -> str:
+    """The state that `tell_end` has told, or that is written plainly; any other text as it is."""
+    return _TOLD.get(text, text)

@@ -10,12 +10,20 @@ import msgspec
 
 from umpteen.errors import UmpteenError
 from umpteen.history.history import History
-from umpteen.model.reasons import read_reason
+from umpteen.model.reasons import NOT_STARTED, read_reason
 from umpteen.model.record import Record
+from umpteen.model.states import tell_end
 from umpteen.query.outputs import open_output
 from umpteen.system.terminal import clean
 
-__all__ = ["Failure", "choose_failures", "describe_end", "is_failure", "read_failure"]
+__all__ = [
+    "Failure",
+    "choose_failures",
+    "describe_end",
+    "is_failure",
+    "is_own_timeout",
+    "read_failure",
+]
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -24,8 +32,9 @@ class Failure(msgspec.Struct, frozen=True):
     index: int
     name: str
     state: str
-    # How it ended, in a word or two.
+    # How it ended, in a word or two; `more` is what of that its state does not say already.
     reason: str
+    more: str
     # Of its stderr, where that says more than the reason.
     last_line: str
     has_stderr: bool
@@ -41,14 +50,22 @@ def describe_end(record: Record) -> str:
 
     Empty where its state says it all.
     """
-    if record.state == "timed_out" and record.reason:
-        return "ended by the job's deadline"
+    more = _describe_more(record)
+    return f"{tell_end(record.state)} {more}" if is_own_timeout(record) else more
+
+
+def is_own_timeout(record: Record) -> bool:
+    """Whether its own timeout has ended the attempt, not the deadline of the job."""
+    return record.state == "timed_out" and not record.reason
+
+
+def _describe_more(record: Record) -> str:
+    """The same beside its state, of an attempt that timed out: `after 2 s`."""
+    if is_own_timeout(record):
+        seconds = record.seconds
+        return f"after {seconds:.2g} s" if seconds < 100 else f"after {seconds:.0f} s"
     if record.state == "timed_out":
-        return (
-            f"timed out after {record.seconds:.2g} s"
-            if record.seconds < 100
-            else (f"timed out after {record.seconds:.0f} s")
-        )
+        return "ended by the job's deadline"
     if record.reason:
         found = read_reason(record.reason)
         return found.text if found else record.reason
@@ -70,9 +87,11 @@ def read_failure(history: History, batch: str, record: Record) -> Failure:
     last = _read_last_line(history, name, output, record)
     reason = describe_end(record)
     has_stderr = bool(last)
-    if last == f"umpteen: {reason}":
+    found = read_reason(record.reason)
+    if found and found.reason in NOT_STARTED:
         last = ""  # said once is enough
-    return Failure(record.task, name, record.state, reason, last, has_stderr)
+    more = _describe_more(record)
+    return Failure(record.task, name, record.state, reason, more, last, has_stderr)
 
 
 def choose_failures(entries: Sequence[tuple[str, Record]], most: int) -> list[tuple[str, Record]]:

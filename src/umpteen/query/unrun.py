@@ -13,7 +13,7 @@ from umpteen.errors import StoreError
 from umpteen.history.history import History
 from umpteen.model.reasons import Reason, read_reason
 from umpteen.model.record import Record
-from umpteen.model.states import tell_end
+from umpteen.model.states import read_end
 from umpteen.query.failures import Failure, describe_end, is_failure, read_failure
 from umpteen.system.terminal import clean
 
@@ -21,7 +21,6 @@ __all__ = ["NAMES_SHOWN", "EndedTasks", "UnrunCause", "UnrunCounts", "UnrunGroup
 
 NAMES_SHOWN = 3  # of a group with no more tasks than these all names are known
 _GROUPS_ALIKE = 2  # of one kind; more are told as one
-_SKIPPED = tell_end("skipped")
 
 
 class UnrunCause(NamedTuple):
@@ -30,7 +29,7 @@ class UnrunCause(NamedTuple):
     # The task that it was after and whose end was not as asked; empty where these were several,
     # or that one was skipped itself; None where it was for another reason.
     after: str | None
-    # How that one ended, as a sentence has it: `failed`, `was skipped`.
+    # The state in which that one ended.
     end: str
     # The other reason, in words; empty where its state says it all.
     reason: str
@@ -122,7 +121,7 @@ def _find_cause(record: Record) -> UnrunCause:
     """Alike for all but the first of a chain of tasks that were skipped one after another."""
     if record.state == "skipped" and (found := _read_after(record.reason)):
         after, end = found
-        return UnrunCause("" if end == _SKIPPED else after, end, "")
+        return UnrunCause("" if end == "skipped" else after, end, "")
     return UnrunCause(None, "", describe_end(record))
 
 
@@ -131,7 +130,7 @@ def _read_after(reason: str) -> tuple[str, str] | None:
     found = read_reason(reason)
     if found is None or found.reason is not Reason.AFTER:
         return None
-    return found.parts["task"], found.parts["end"]
+    return found.parts["task"], read_end(found.parts["end"])
 
 
 def _find_kind(cause: UnrunCause) -> UnrunCause:

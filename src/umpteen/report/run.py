@@ -10,7 +10,14 @@ from umpteen.model.command import write_verb
 from umpteen.model.states import tell_end
 from umpteen.query.status import JobStatus
 from umpteen.report.status import render_bar, render_counts, render_left
-from umpteen.report.text import LEAST_COLUMNS, cut, render_number, render_seconds, shorten_path
+from umpteen.report.text import (
+    LEAST_COLUMNS,
+    cut,
+    render_number,
+    render_seconds,
+    shorten_path,
+    tell_ends,
+)
 from umpteen.system.terminal import clean
 from umpteen.verbs.cancel import CancelCounts
 
@@ -27,7 +34,6 @@ __all__ = [
     "render_start",
 ]
 _SHOWN_NAMES = 3
-_PLURAL = {"was skipped": "were skipped", "was cancelled": "were cancelled"}
 
 
 class Progress(NamedTuple):
@@ -211,5 +217,4 @@ def _name_ended(status: JobStatus) -> str:
         return f"the {status.not_succeeded:,} that did not succeed"
     (state,) = there
     count = status.counts[state]
-    how = tell_end(state)
-    return f"the {count:,} that {_PLURAL.get(how, how) if count > 1 else how}"
+    return f"the {count:,} that {tell_ends(state) if count > 1 else tell_end(state)}"

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import TypedDict
 
 from umpteen.model.command import write_verb
+from umpteen.model.states import tell_end
 from umpteen.query.failures import Failure
 from umpteen.query.status import JobStatus, RunningTask
 from umpteen.query.unrun import NAMES_SHOWN, UnrunCause, UnrunGroup
-from umpteen.report.text import UNITS_S, align, cut, fit, measure_columns
+from umpteen.report.text import UNITS_S, align, cut, fit, measure_columns, tell_ends
 from umpteen.system.terminal import clean
 
 __all__ = [
@@ -27,7 +28,6 @@ __all__ = [
 ]
 
 _GROUPS_SHOWN = 5
-_PLURAL = {"was skipped": "were skipped", "was cancelled": "were cancelled"}
 
 
 class FailureJson(TypedDict):
@@ -130,8 +130,8 @@ def _say_cause(cause: UnrunCause) -> str:
     if cause.after is None:
         return f": {cause.reason}" if cause.reason else ""
     if cause.after:
-        return f" after {cause.after}, which {cause.end}"
-    return f" after tasks that {_PLURAL.get(cause.end, cause.end)}"
+        return f" after {cause.after}, which {tell_end(cause.end)}"
+    return f" after tasks that {tell_ends(cause.end)}"
 
 
 def _failure_cells(job: str, failure: Failure) -> list[str]:
@@ -139,8 +139,7 @@ def _failure_cells(job: str, failure: Failure) -> list[str]:
     command = write_verb("logs", job, failure.name, flags=flags)
     state = failure.state.replace("_", " ")
     name = clean(failure.name)
-    reason = failure.reason.removeprefix(f"{state} ")
-    how = f"{reason}  {failure.last_line}" if failure.last_line else reason
+    how = f"{failure.more}  {failure.last_line}" if failure.last_line else failure.more
     return [state, name, clean(how), clean(command)]
 
 

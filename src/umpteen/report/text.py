@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterable, Sequence
 
+from umpteen.model.states import tell_end
 from umpteen.query.job_names import shorten_path
 from umpteen.system.terminal import clean
 
@@ -24,12 +25,14 @@ __all__ = [
     "render_table",
     "shorten_path",
     "shorten_place",
+    "tell_ends",
 ]
 
 
 LEAST_COLUMNS = 12  # columns that a cut cell keeps
 
 
+_SEVERAL_DID = {"skipped": "were skipped", "cancelled": "were cancelled"}
 UNITS_S = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
 
 
@@ -76,6 +79,11 @@ def shorten_place(folder: str) -> str:
 def render_number(number: int, word: str) -> str:
     """`1 task`, `2,000 tasks`."""
     return f"{number:,} {word}{'s' * (number != 1)}"
+
+
+def tell_ends(state: str) -> str:
+    """`failed`, `were skipped`: what several tasks did, as a sentence has it."""
+    return _SEVERAL_DID.get(state) or tell_end(state)
 
 
 def fit(widths: list[int], width: int) -> list[int] | None:

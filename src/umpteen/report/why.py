@@ -14,7 +14,7 @@ from umpteen.model.reasons import Reason, read_reason
 from umpteen.model.record import Record
 from umpteen.model.states import IS_FINAL, STATES, tell_end
 from umpteen.query.attempts import Attempt
-from umpteen.query.failures import describe_end
+from umpteen.query.failures import describe_end, is_own_timeout
 from umpteen.query.why import Blocker, Why
 from umpteen.report.plan import render_change
 from umpteen.report.text import render_seconds
@@ -152,8 +152,7 @@ def _say_end(attempt: Attempt) -> str:
 
 def _say_how(record: Record) -> str:
     """` (exit 2)`; empty where the state and the time that it took say all."""
-    is_plain = record.state == "timed_out" and not record.reason
-    how = "" if is_plain or record.succeeded else describe_end(record)
+    how = "" if is_own_timeout(record) or record.succeeded else describe_end(record)
     return f" ({how})" if how else ""
 
 

@@ -169,7 +169,8 @@ def _read_own(path: str, given: GivenBatch) -> str:
 def _refuse_places(path: str, top: str, given: GivenBatch) -> None:
     """Raises InputError where outputs would lie at the root, or a run's have no task's name."""
     field = "remote_output_path"
-    if any(map(is_root, [top, *(run.get(field) or "" for run in given["runs"])])):
+    own = (run.get("remote_output_path") or "" for run in given["runs"])
+    if any(map(is_root, [top, *own])):
         raise InputError(f"{field} cannot be the root folder itself", file=path, field=field)
     outputs = (
         _find_output(given["remote_output_path"], run, n) for n, run in enumerate(given["runs"])

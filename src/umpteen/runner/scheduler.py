@@ -14,9 +14,9 @@ from typing import Any, Callable, NamedTuple
 
 from umpteen.model.dependencies import FREE, OUTCOMES, link, meets
 from umpteen.model.forms import parse_ranges
-from umpteen.model.reasons import Reason, write_reason
-from umpteen.model.states import IS_FINAL, NUMBER_OF, STATES, TaskState, tell_end
-from umpteen.system.resources import Capacity, list_lacks
+from umpteen.model.reasons import Reason, write_after, write_reason
+from umpteen.model.states import IS_FINAL, NUMBER_OF, STATES, TaskState
+from umpteen.system.resources import Capacity, in_bytes, list_lacks
 
 __all__ = [
     "Assignment",
@@ -29,7 +29,6 @@ __all__ = [
 
 _UNKNOWN = 0xFF
 _SUCCEEDED = NUMBER_OF[TaskState.SUCCEEDED.value]
-_HOW = tuple(map(tell_end, STATES))
 _PASSED_MOST = 2  # times the slots: so many may start before a task that waits for room
 _Key = tuple[int, int]  # a batch's place in the runner's list, a task's place in the batch
 
@@ -141,7 +140,8 @@ class Scheduler:
 
     def _note_needs(self, key: _Key, needs: Resources) -> bool:
         """False, and the task never started, where the machine can never have what it needs."""
-        for wanted, most, what in list_lacks(needs.cpus, needs.gpus, needs.memory, self.capacity):
+        lacks = list_lacks(needs.cpus, needs.gpus, needs.memory, self.capacity)
+        for wanted, most, what in map(in_bytes, lacks):
             reason = write_reason(Reason.TOO_LARGE, wanted=wanted, what=what, most=most)
             self.never_started.append(NeverStarted(*key, TaskState.FAILED.value, reason))
             return False
@@ -182,7 +182,7 @@ class Scheduler:
     def _judge(self, barrier: _Barrier, outcome: str, index: int, state: int) -> None:
         """Note where what a task came to is not what was asked of it."""
         if not barrier.reason and not meets(outcome, STATES[state]):
-            barrier.reason = f"after {self.name_of(index)}, which {_HOW[state]}"
+            barrier.reason = write_after(self.name_of(index), STATES[state])
 
     def requeue(self, key: _Key, at_s: float, needs: Resources | None) -> None:
         """A task that ended is to run again at a time of the monotonic clock."""

@@ -17,6 +17,7 @@ from umpteen.model.variables import CUDA_DEVICES, GPUS
 __all__ = [
     "Capacity",
     "OutOfMemoryWatch",
+    "in_bytes",
     "in_mb",
     "is_memory_short",
     "list_lacks",
@@ -49,19 +50,28 @@ def read_capacity() -> Capacity:
 
 
 def list_lacks(cpus: int, gpus: int, memory: int, here: Capacity) -> list[tuple[int, int, str]]:
-    """(what is wanted, what there is at most, of what) where there is not enough."""
+    """(what is wanted, what there is at most, of what) where there is not enough.
+
+    Of what: `cpus`, `gpus` or `memory`, which is in bytes.
+    """
     wanted = (
         (cpus, here.cpus, "cpus"),
         (gpus, len(here.gpus), "gpus"),
-        (memory, here.memory, "bytes of memory"),
+        (memory, here.memory, "memory"),
     )
     return [lack for lack in wanted if lack[0] > lack[1]]
+
+
+def in_bytes(lack: tuple[int, int, str]) -> tuple[int, int, str]:
+    """A lack as records tell of it."""
+    wanted, most, what = lack
+    return wanted, most, "bytes of memory" if what == "memory" else what
 
 
 def in_mb(lack: tuple[int, int, str]) -> tuple[int, int, str]:
     """A lack as people are told of it: memory in MB, what is wanted rounded up."""
     wanted, most, what = lack
-    if what != "bytes of memory":
+    if what != "memory":
         return lack
     return -(-wanted >> 20), most >> 20, "MB of memory"
 
