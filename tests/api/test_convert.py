@@ -14,6 +14,7 @@ from umpteen.formats.flags import JobFlags
 from umpteen.job.spec import Job as PlannedJob
 
 ODD: Any = fractions.Fraction(1, 3)
+ODD_NAME: Any = None
 
 
 class Array:
@@ -49,6 +50,7 @@ def list_commands(job: PlannedJob) -> list[Any]:
         ((Colour.RED,), ["echo red"]),
         ([Path("/a/b")], ["echo /a/b"]),
         ([True, False], ["echo true", "echo false"]),
+        ([1e-5, 1e22, 2.0], ["echo 0.00001", "echo 1e22", "echo 2.0"]),
     ],
 )
 def test_values_are_written_as_a_job_file_has_them(values: Any, commands: list[str]) -> None:
@@ -87,8 +89,21 @@ def test_error_says_nothing_of_lines_that_nobody_wrote(job: Any, said: str) -> N
         ("echo {x}", [1], "'values' must be a mapping"),
         ([umpteen.Task("echo", tags=ODD)], None, "a job cannot hold"),
         (umpteen.Job("a", ["echo"], defaults={"command": "x"}), None, "unknown key 'command'"),
+        (umpteen.Job(ODD_NAME, ["echo"]), None, "the job has no name"),
     ],
 )
 def test_what_is_no_job_is_refused(job: Any, values: Any, said: str) -> None:
+    is_named = isinstance(job, (str, umpteen.Job))
     with pytest.raises(InputError, match=said):
-        build(job, values, name=None if isinstance(job, str) else "job")
+        build(job, values, name=None if is_named else "job")
+
+
+def test_numbers_of_options_stay_numbers() -> None:
+    results: Any = {"path": "out", "options": {"wait": 1e-5}}
+    job = build(umpteen.Job("a", ["echo"], results=results))
+    assert job.settings.results_options == {"wait": 1e-5}
+
+
+def test_settings_of_a_program_are_told_to_be_its_own() -> None:
+    job = build(umpteen.Job("a", ["echo"], slots=3))
+    assert (job.settings.slots, job.settings.sources["slots"]) == (3, "Python")

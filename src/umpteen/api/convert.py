@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import decimal
 import enum
-import io
 import math
 import os
 import uuid
@@ -16,11 +15,11 @@ import msgspec
 
 from umpteen.api.spec import Job, Task
 from umpteen.errors import InputError, nearest_hint
-from umpteen.formats import read_job
+from umpteen.formats import read_content, read_job
 from umpteen.formats.flags import JobFlags, TaskFlags
 from umpteen.formats.native import TASK_KEYS, parse_executor
 from umpteen.formats.placeholders import refuse_placeholders
-from umpteen.formats.sources import STDIN, choose_job_name, names_files
+from umpteen.formats.sources import choose_job_name, names_files
 from umpteen.formats.task_options import parse_retries
 from umpteen.formats.tasks import parse_duration_field
 from umpteen.job.spec import Job as PlannedJob
@@ -39,6 +38,7 @@ __all__ = [
 
 _MOST = 2**31
 _NOT_OF_TASKS = ("command", "name")
+_WITH_NUMBERS = ("executor", "results")  # whose options are numbers where numbers are meant
 
 
 def build_flags(
@@ -170,7 +170,10 @@ def _read_content(
     job: Job | None = None,
 ) -> PlannedJob:
     """A job by the same reader that reads files."""
-    content = {} if job is None else _to_plain({**vars(job), "tasks": None})
+    content = {}
+    for key, value in vars(job).items() if job is not None else ():
+        if key != "tasks":
+            content[key] = _to_plain(value, has_numbers=key in _WITH_NUMBERS)
     defaults = content.pop("defaults", None) or {}
     if not isinstance(defaults, dict):
         raise InputError("'defaults' must be a mapping", 'write defaults={"timeout": "10m"}')
@@ -181,45 +184,42 @@ def _read_content(
     content.update(defaults, tasks=_to_plain(tasks))
     if not content["tasks"]:
         raise InputError("the job has no tasks", "give it at least one")
-    try:
-        data = msgspec.json.encode(content)
-        return read_job(["-"], name=name, flags=flags, stdin=io.BytesIO(data))
-    except UnicodeEncodeError as error:
-        raise InputError(f"{error.object[:40]!r} is not UTF-8 text") from None
-    except InputError as error:
-        raise InputError(_tell_unplaced(error), error.hint, field=error.field) from None
+    return read_content(content, name=name, flags=flags)
 
 
-def _tell_unplaced(error: InputError) -> str:
-    """The message without a line of the text that the reader was given, which nobody wrote."""
-    if error.file != STDIN:
-        return error.message
-    place = InputError("", file=error.file, line=error.line, column=error.column).message
-    return error.message.removeprefix(place)
+def _to_plain(value: Any, *, has_numbers: bool = False) -> Any:
+    """What a job file would say: arrays and ranges as lists, paths as text. Raises InputError.
 
-
-def _to_plain(value: Any) -> Any:
-    """What a job file would say: arrays and ranges as lists, paths as text. Raises InputError."""
+    has_numbers: whether every number stays one, as none becomes a part of a command or name.
+    """
     if hasattr(value, "tolist"):  # of numpy, pandas, torch: its values, or the one that it is
-        return _to_plain(value.tolist())
+        return _to_plain(value.tolist(), has_numbers=has_numbers)
     if isinstance(value, enum.Enum):
-        return _to_plain(value.value)
+        return _to_plain(value.value, has_numbers=has_numbers)
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int):
         return int(value)
     if isinstance(value, float):
-        return float(value) if math.isfinite(value) else str(value)
+        return _write_float(value, has_numbers=has_numbers)
     if isinstance(value, (str, os.PathLike)):
         return "".join([os.fsdecode(value)])  # plain text, also of a class of its own
     if isinstance(value, Task):
         return {key: _to_plain(item) for key, item in vars(value).items() if item is not None}
     if isinstance(value, Mapping):
-        return {str(key): _to_plain(item) for key, item in value.items()}
+        return {str(key): _to_plain(item, has_numbers=has_numbers) for key, item in value.items()}
     if isinstance(value, Iterable) and not isinstance(value, (bytes, bytearray, memoryview)):
-        return [_to_plain(item) for item in value]
+        return [_to_plain(item, has_numbers=has_numbers) for item in value]
     if isinstance(value, (dt.date, dt.time)):
         return value.isoformat()
     if isinstance(value, (decimal.Decimal, uuid.UUID)):
         return str(value)
     raise InputError(f"a job cannot hold {value!r}", "give a text or a number")
+
+
+def _write_float(value: float, *, has_numbers: bool) -> float | str:
+    """As text where JSON writes it otherwise than Python: `0.00001`, not `1e-05`."""
+    if not math.isfinite(value):
+        return str(value)
+    text = msgspec.json.encode(float(value)).decode()
+    return float(value) if has_numbers or text == str(float(value)) else text

@@ -71,8 +71,8 @@ def error_at(
     field: str | None = None,
 ) -> InputError:
     """An error that names the file, and the line where the value stands, if that is known."""
-    line = position.line if position else None
-    return InputError(message, hint, file=source.name, line=line, field=field)
+    line = (position.line or None) if position else None
+    return InputError(message, hint, file=source.name or None, line=line, field=field)
 
 
 class Document(Protocol):

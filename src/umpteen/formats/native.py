@@ -240,7 +240,8 @@ def _read_settings(document: Document, head: _JobEntry) -> dict[str, Setting]:
     alike = ("batch_size", "canary", "max_failures", "fail_fast")
     numbers = {key: getattr(head, key) for key in alike}
     found.update((key, value) for key, value in numbers.items() if value is not None)
-    return {key: Setting(value, document.source.name) for key, value in found.items()}
+    source = document.source.name or "Python"
+    return {key: Setting(value, source) for key, value in found.items()}
 
 
 def _parse_results(given: Any) -> dict[str, object]:

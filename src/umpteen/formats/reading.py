@@ -38,6 +38,7 @@ from umpteen.model.names import NameProblem, find_bad_name
 
 __all__ = [
     "find_program",
+    "read_content",
     "read_executor",
     "read_job",
     "read_names",
@@ -64,6 +65,33 @@ def read_job(
     inputs = _open_inputs(stdin, [*arguments, *tables, flags.tasks])
     parsed, run = _tell_apart(_read_files(arguments, tables, inputs), may_be_empty)
     chosen = check_job_name(name) if name is not None else _choose_name(parsed, run, arguments[0])
+    return _build_job(chosen, parsed, run, flags, inputs)
+
+
+def read_content(content: Mapping[str, Any], *, name: str | None, flags: JobFlags) -> Job:
+    """The job that a program describes: the keys of a job file, with plain values.
+
+    name: in place of the one in the content. Raises InputError.
+    """
+    from umpteen.formats.native import read_native
+    from umpteen.formats.objects import ObjectDocument
+
+    inputs = _open_inputs(None, [flags.tasks])
+    try:
+        inputs.add(msgspec.json.encode(content))
+    except UnicodeEncodeError as error:
+        raise InputError(f"{error.object[:40]!r} is not UTF-8 text") from None
+    parsed = read_native(ObjectDocument(content))
+    chosen = parsed.name if name is None else check_job_name(name)
+    if chosen is None:
+        raise InputError("the job has no name", "write Job('sweep', [...])", field="name")
+    return _build_job(chosen, parsed, None, flags, inputs)
+
+
+def _build_job(
+    name: str, parsed: ParsedFile, run: ParsedFile | None, flags: JobFlags, inputs: Inputs
+) -> Job:
+    """What is said of the job by a file, a run file beside it, and flags, as one."""
     hint = "tables are looked for beside the job file"
     opened = functools.partial(inputs.open, folder=parsed.source.folder, hint=hint)
     settings = _merge_settings(parsed, run, flags)
@@ -72,7 +100,7 @@ def read_job(
         common = build_common_options(
             _join_defaults(parsed, run),
             flags.tasks,
-            lambda name: _read_table(opened(name)),
+            lambda file: _read_table(opened(file)),
             canary=canary > 0,
         )
     except InputError as error:
@@ -80,7 +108,7 @@ def read_job(
     tasks, origins = build_tasks(parsed, common)
     _check_names(parsed, tasks, origins)
     _check_dependencies(parsed, tasks, origins, canary)
-    return Job(chosen, tasks, settings, inputs.digest(), parsed.is_part)
+    return Job(name, tasks, settings, inputs.digest(), parsed.is_part)
 
 
 class NamedJob(NamedTuple):

@@ -397,7 +397,7 @@ def locate_error(
     if isinstance(error, InputError) and error.file:
         return error
     field = getattr(error, "field", None)
-    if not parsed.source.name:
+    if not (parsed.source.name or parsed.path):  # the words of a command line are no list
         return InputError(error.message, error.hint, field=field)
     path = (*parsed.path, index) if index is not None else ()
     entry = parsed.find(path)
