@@ -268,7 +268,7 @@ def build_settings(job: Job) -> dict[str, Any]:
         "grace_s": settings.grace_s,
         "address": settings.address,
         "cwd": settings.submitted_from,
-        "synced": settings.synced,
+        "synced": list(map(list, settings.synced)),  # as JSON has them, to be compared
         "max_failures": settings.max_failures,
         "fail_fast": settings.fail_fast,
         "canary": settings.canary,
