@@ -1,4 +1,4 @@
-"""`umpteen collect`: come back to a job that was handed in before."""
+"""`umpteen collect`: come back to a job that was submitted before."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def collect_command(
     """Watch the job NAME, or the one of a job file or run file, until it has ended.
 
     Ctrl-C only stops watching. What nobody is at any more, because its runner was killed, is
-    handed in again, to the executor that the file names. Exit codes are those of run.
+    submitted again, to the executor that the file names. Exit codes are those of run.
     """
     began_s = time.monotonic()
     with stop_signals(is_last=True) as stop:

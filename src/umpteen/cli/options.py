@@ -79,7 +79,7 @@ def _is_number(value: Any) -> bool:
 
 
 def job_argument(verb: _Verb) -> _Verb:
-    """The NAME of a job that was handed in, completed from the registry.
+    """The NAME of a job that was submitted, completed from the registry.
 
     The verb gets what stands for the job here: the word as it was typed, or for a job file the
     name or the address of its job. So hints can repeat it.

@@ -107,7 +107,7 @@ def run_command(
     tasks file, - for standard input, or a command template followed by its values.
 
     Running it again runs only what is not done. Exit code: 0 if every task succeeded (with
-    --detach: if it was handed in), 1 if not, 2 for wrong input, 3 if the results cannot be
+    --detach: if it was submitted), 1 if not, 2 for wrong input, 3 if the results cannot be
     written, 130 if interrupted.
     """
     began_s = time.monotonic()

@@ -45,7 +45,7 @@ class Past(msgspec.Struct, frozen=True, array_like=True):
 
 
 class NewBatch(NamedTuple):
-    """A batch that is made: what the hand-in says of it, the batches that it waits for, and the
+    """A batch that is made: what the submission says of it, the batches that it waits for, and the
     most that one of its tasks needs: of NEEDS, in that order.
     """
 
@@ -273,7 +273,7 @@ class _Links:
 
 
 def build_task_lines(plan: Plan) -> Iterator[bytes]:
-    """`tasks/K.jsonl` in parts: what the hand-in adds, changes and drops."""
+    """`tasks/K.jsonl` in parts: what the submission adds, changes and drops."""
     for start in range(0, len(plan.added), _LINES_AT_ONCE):
         yield _ENCODER.encode_lines(plan.added[start : start + _LINES_AT_ONCE])
     renewed = [*plan.changes, *plan.updates]
