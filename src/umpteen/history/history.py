@@ -70,7 +70,6 @@ class History:
         self._made_by = array("i")  # by number of a batch
         self._by_number: list[BatchHistory] = []
         self._restored_by: dict[int, int] = {}  # by task index, the number of a submission
-        self.strange = self.files.strange  # by submission, a file that others may have written
         self.troubles: dict[str, str] = {}  # what keeps batches from going on, as last read
         self.seconds = 0.0  # that all attempts took together
         # Durations of tasks that ended lately, in seconds.

@@ -37,5 +37,5 @@ def find_stranger(history: History, hand_in: int | None = None) -> str:
     if is_remote(history.store.address):
         return "" if was_handed_in(history.store.address) else history.store.address
     if hand_in is not None:
-        return history.strange.get(hand_in, "")
-    return next(iter(history.strange.values()), "")
+        return history.files.strange.get(hand_in, "")
+    return next(iter(history.files.strange.values()), "")
