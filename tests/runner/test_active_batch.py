@@ -75,7 +75,7 @@ def test_next_start_has_to_do_what_is_left(store: DirectoryStore) -> None:
 def test_attempt_after_a_failed_one_has_the_next_number(store: DirectoryStore) -> None:
     active = begin(store)
     assert active.build_ticket((0, 2), 0) == Ticket(0, 2, 1, False, False, 0)
-    active.attempt_failed({"task": 7, "attempt": 1})
+    active.attempt_failed({"task": 7, "digest": "", "attempt": 1, "state": "failed"})
     assert active.build_ticket((0, 2), 3) == Ticket(0, 2, 2, False, True, 3)
     assert active.count_attempts(7) == 1
 

@@ -20,7 +20,7 @@ from umpteen.runner.lease import (
     SYNCED,
     Lease,
     SlotEntry,
-    find_lease,
+    find_folder,
     is_held,
     list_living,
     read_last_slots,
@@ -149,7 +149,7 @@ def test_lease_is_held_while_its_runner_lives() -> None:
 
 def test_lease_that_is_not_there_is_unknown() -> None:
     assert is_held(TOKEN) is None
-    assert find_lease(TOKEN) is None
+    assert find_folder(TOKEN).read_info() == {}
 
 
 def test_lease_given_up_leaves_nothing(leases: Path) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from typing import Any, Callable, NamedTuple
+from collections.abc import Mapping
+from typing import Any, Callable, NamedTuple, TypedDict, cast
 
 from umpteen.model.forms import MOST_TASKS, MOST_TIME_S, FormError, number, text, truth, whole
 from umpteen.model.states import NUMBER_OF, TaskState
 
-__all__ = ["Record", "parse_record"]
+__all__ = ["Record", "RecordLine", "parse_record"]
 
 _OUTPUTS = re.compile(r"attempts/[0-9]{1,10}-[0-9a-z]{1,64}")  # see `attempt_folder`
 
@@ -50,14 +51,15 @@ class Record(NamedTuple):
         """Whether the command ended with exit code 0 and nothing spoke against it."""
         return self.state == TaskState.SUCCEEDED.value
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> RecordLine:
         """The record with what is not at its default, as one line of the file has it."""
         defaults = Record._field_defaults
-        return {
+        said = {
             key: value
             for key, value in zip(self._fields, self)
             if key not in defaults or value != defaults[key]
         }
+        return cast(RecordLine, said)
 
     def to_line(self) -> str:
         """The record as one line of JSON, without its end. A plain success is written by hand:
@@ -74,10 +76,36 @@ class Record(NamedTuple):
         )
 
 
+class _Known(TypedDict):
+    task: int
+    digest: str
+    attempt: int
+    state: str
+
+
+class RecordLine(_Known, total=False):
+    """A line of a records file that is a record: the fields of `Record` that say something."""
+
+    exit_code: int | None
+    signal: int | None
+    start_s: float
+    end_s: float
+    seconds: float
+    cpu_s: float
+    peak_kb: int
+    slot: int
+    stdout_bytes: int
+    stderr_bytes: int
+    outputs: str
+    reason: str
+    machine: str
+    retry: bool
+
+
 # --- reading --------------------------------------------------------------------------------
 
 
-def parse_record(line: dict[str, Any]) -> Record | None:
+def parse_record(line: Mapping[str, Any]) -> Record | None:
     """The record that a line is; None for an event, or what has no task or no state.
 
     Of the other fields those of later versions, and what is not as it must be, are passed over.

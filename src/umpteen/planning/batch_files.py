@@ -21,6 +21,7 @@ from umpteen.model.command import shell_command
 from umpteen.model.dependencies import FREE, OUTCOMES, link, meets
 from umpteen.model.ranges import format_ranges
 from umpteen.model.reasons import write_after
+from umpteen.model.record import RecordLine
 from umpteen.model.states import FORMAT_VERSION, IS_FINAL, STATES
 from umpteen.planning.batching import BatchSizes, cut_evenly
 from umpteen.planning.plan import Plan
@@ -41,7 +42,7 @@ class Past(msgspec.Struct, frozen=True, array_like=True):
 
     attempt: int
     token: str
-    tries: list[dict[str, Any]] = []
+    tries: list[RecordLine] = []
 
 
 class NewBatch(NamedTuple):

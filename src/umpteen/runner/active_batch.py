@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Container, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from umpteen.model.batch import BatchView
 from umpteen.model.ranges import find_ranges
-from umpteen.model.record import Record
+from umpteen.model.record import Record, RecordLine
 from umpteen.model.states import NUMBER_OF, STATES, TaskState
 from umpteen.runner.lanes.protocol import TaskKey, Ticket
 from umpteen.runner.leftovers import Kept
@@ -34,7 +34,7 @@ class Past(NamedTuple):
     attempts: dict[int, int]  # how many there were
     labels: dict[int, tuple[int, str]]  # number and runner of the newest attempt
     finals: dict[int, int]  # the number of the state that it came to
-    tries: dict[int, list[dict[str, Any]]]  # records of attempts that another is to follow
+    tries: dict[int, list[RecordLine]]  # records of attempts that another is to follow
     # Tasks of which an attempt may have left outputs that no record names.
     unsure: set[int]
     killer: int | None = None  # the position of the task that killed three runners
@@ -116,7 +116,7 @@ class ActiveBatch:
         """Have one more of its tasks run."""
         self.todo.append(position)
 
-    def attempt_failed(self, record: dict[str, Any]) -> None:
+    def attempt_failed(self, record: RecordLine) -> None:
         """An attempt has failed, and another is to follow."""
         index = record["task"]
         self.tries.setdefault(index, []).append(record)

@@ -10,10 +10,10 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterable
-from typing import Any
 
 from umpteen.errors import StoreError
 from umpteen.model.reasons import Reason, write_reason
+from umpteen.model.record import RecordLine
 from umpteen.model.states import NUMBER_OF, TaskState
 from umpteen.runner.active_batch import ActiveBatch
 from umpteen.runner.batch_start import Opener
@@ -146,7 +146,7 @@ class ActiveBatches:
         ordinal, position, devices = assignment
         return self.open[ordinal].build_ticket((ordinal, position), devices).encode()
 
-    def try_again(self, key: TaskKey, record: dict[str, Any], again: Again) -> None:
+    def try_again(self, key: TaskKey, record: RecordLine, again: Again) -> None:
         """Have a task whose attempt failed run once more, as its rules say."""
         active = self.open[key[0]]
         active.attempt_failed(record)

@@ -16,6 +16,7 @@ from typing import Callable, Optional
 
 from umpteen.model.batch import BatchView
 from umpteen.model.reasons import Reason
+from umpteen.model.record import RecordLine
 from umpteen.model.states import TaskState
 from umpteen.runner.active_batches import FAILURES, ActiveBatches
 from umpteen.runner.cancellation import Cancellation
@@ -125,7 +126,7 @@ class Completions:
         rules = terms.get("retries", ())
         if not rules and not may_be_killed:
             return result
-        record = json.loads(result.record)
+        record: RecordLine = json.loads(result.record)
         may_be_killed &= record["state"] == TaskState.FAILED.value and not record.get("reason")
         if may_be_killed and self._kills.explain():
             record["reason"] = Reason.OUT_OF_MEMORY.value
@@ -137,7 +138,7 @@ class Completions:
             record["retry"] = True
             self._batches.try_again(result.key, record, again)
         line = build_line(record)[:-1]
-        return result._replace(record=line, is_retried="retry" in record)
+        return result._replace(record=line, is_retried=record.get("retry", False))
 
 
 def echo_outputs(spool: str, view: BatchView, position: int, line: bytes) -> None:

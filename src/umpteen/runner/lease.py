@@ -16,7 +16,7 @@ import shutil
 import struct
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, TypedDict
 
 from umpteen.model.complaint import find_last_word
 from umpteen.model.states import SLOTS_MOST
@@ -40,7 +40,6 @@ __all__ = [
     "SlotEntry",
     "find_death",
     "find_folder",
-    "find_lease",
     "find_runner",
     "find_trouble",
     "is_alive",
@@ -92,7 +91,13 @@ class Lease:
         """
         final = os.path.join(leases_folder(), token)
         making, lock = final + ".new", -1
-        told = {**store._asdict(), "boot": read_machine().boot, "time": time.time()}
+        told: LeaseInfo = {
+            "address": store.address,
+            "id": store.id,
+            "place": store.place,
+            "boot": read_machine().boot,
+            "time": time.time(),
+        }
         try:
             os.mkdir(making, 0o700)
             lock = os.open(making + "/lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
@@ -234,6 +239,16 @@ def _parse_slots(table: bytes) -> Iterator[SlotEntry]:
 # --- the lease of any runner ---------------------------------------------------------------
 
 
+class LeaseInfo(TypedDict, total=False):
+    """What a lease says of its store, as `Identity` has it, and of when it was made."""
+
+    address: str
+    id: str
+    place: str
+    boot: str  # of this machine
+    time: float  # seconds since 1970
+
+
 class RunnerInfo(NamedTuple):
     """What a runner says of its processes."""
 
@@ -250,18 +265,18 @@ class LeaseFolder:
     def __init__(self, token: str, path: str) -> None:
         self.token, self.path = token, path
 
-    def _read(self, name: str) -> dict[str, Any]:
+    def _read(self, name: str) -> Any:
         """What a file of the lease says; nothing where there is none."""
         try:
             with open(f"{self.path}/{name}", encoding="utf-8") as file:
-                found: dict[str, Any] = json.load(file)
+                return json.load(file)
         except (OSError, ValueError):
             return {}
-        return found
 
-    def read_info(self) -> dict[str, Any]:
+    def read_info(self) -> LeaseInfo:
         """Of which store it is, and of which boot of this machine."""
-        return self._read("info.json")
+        found: LeaseInfo = self._read("info.json")
+        return found
 
     def read_runner(self) -> RunnerInfo:
         """Which processes its runner is, and its batches; nothing where it has not begun."""
@@ -361,11 +376,6 @@ def is_held(token: str) -> bool | None:
 def is_alive(token: str) -> bool | None:
     """Whether the runner of that token lives; None where no such lease is known."""
     return find_folder(token).lives()
-
-
-def find_lease(token: str) -> dict[str, Any] | None:
-    """What the lease says of its runner; None where there is none."""
-    return find_folder(token).read_info() or None
 
 
 def find_runner(token: str) -> int | None:

@@ -12,8 +12,9 @@ import json
 import os
 import time
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from umpteen.model.record import RecordLine
 from umpteen.model.states import NUMBER_OF, TaskState
 from umpteen.runner.active_batch import ActiveBatch
 from umpteen.runner.batch_start import Opener
@@ -63,7 +64,7 @@ class Uploads:
     def send(self, result: AttemptResult, active: ActiveBatch) -> list[AttemptResult]:
         """Have the outputs brought to their store; the result itself where there are none."""
         position = result.key[1]
-        record = json.loads(result.record)
+        record: RecordLine = json.loads(result.record)
         index, attempt = record["task"], record["attempt"]
         folder = spool_folder(self._lease.spool, index, attempt)
         partial = self._partials.pop((index, attempt), None)
@@ -211,9 +212,9 @@ def _note_what_is_there(sent: Upload | Partial, active: ActiveBatch) -> None:
     sent.is_unsure = sent.index in active.unsure
 
 
-def _measure(record: dict[str, Any], folder: str) -> int:
+def _measure(record: RecordLine, folder: str) -> int:
     """Bytes of what an attempt left in a folder: only its results have to be looked at."""
-    size: int = record.get("stdout_bytes", 0) + record.get("stderr_bytes", 0)
+    size = record.get("stdout_bytes", 0) + record.get("stderr_bytes", 0)
     for parent, _, names in os.walk(os.path.join(folder, "results")):
         for name in names:
             with contextlib.suppress(OSError):

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from umpteen.errors import BackendError
 from umpteen.executors.base import Executor
 from umpteen.executors.feasibility import count_cpus, refuse_impossible
 from umpteen.history.history import History
 from umpteen.job.spec import Job, Task
-from umpteen.model.record import Record
+from umpteen.model.record import Record, RecordLine
 from umpteen.planning.batch_files import Past
 from umpteen.planning.batching import BatchSizes, cut_for_engine
 from umpteen.planning.choosing import Chosen, takes_behind
@@ -121,7 +121,7 @@ def _list_begun(history: History, indices: set[int]) -> Iterator[int]:
                 yield from (index for index in part if index in indices)
 
 
-def list_open_tries(records: Tried) -> list[dict[str, Any]]:
+def list_open_tries(records: Tried) -> list[RecordLine]:
     """The attempts since the task last came to an end, so that none of its retries comes twice."""
     final = [place for place, (_, record) in enumerate(records, 1) if record.is_final]
     since = records[final[-1] if final else 0 :]
