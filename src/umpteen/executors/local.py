@@ -27,6 +27,7 @@ from umpteen.model.command import RUNNER_VARIABLE
 from umpteen.model.ranges import format_ranges
 from umpteen.runner.launch import build_runner_command
 from umpteen.runner.lease import Lease, find_runner, is_alive
+from umpteen.system.background import detach
 from umpteen.system.host import read_machine
 from umpteen.system.resources import in_mb, list_lacks, read_capacity
 from umpteen.system.spawn import explain_shortage
@@ -121,7 +122,9 @@ class _NoRunner(OwnRuns):
 class LocalRunner(OwnRuns):
     """The runner of a submission of this process, its child."""
 
-    def __init__(self, handle: str, process: _Process, complaints: IO[bytes]) -> None:
+    def __init__(
+        self, handle: str, process: subprocess.Popen[bytes], complaints: IO[bytes]
+    ) -> None:
         self.handle, self.process, self.complaints = handle, process, complaints
         self.is_attached = process.stdin is not None
 
@@ -132,14 +135,13 @@ class LocalRunner(OwnRuns):
         lease = Lease.create(token, request.store, request.slots)
         complaints = lease.open_complaints()
         try:
-            process = _Process(
+            process = detach(
                 build_command(request, token, lease.lock, is_attached=is_attached),
                 stdin=subprocess.PIPE if is_attached else subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=complaints,
+                output=subprocess.DEVNULL,
+                errors=complaints,
                 pass_fds=[lease.lock],
                 env={**os.environ, RUNNER_VARIABLE: token, **request.environment},
-                start_new_session=True,
             )
         except OSError as error:
             complaints.close()
@@ -199,17 +201,6 @@ class LocalRunner(OwnRuns):
             if file:
                 with contextlib.suppress(OSError):
                     file.close()
-
-
-class _Process(subprocess.Popen[bytes]):
-    """May outlive what started it, which is nothing to warn of."""
-
-    def __del__(self) -> None:
-        super().__del__(_warn=_ignore_warning)  # type: ignore[call-arg]
-
-
-def _ignore_warning(*_: object, **__: object) -> None:
-    return None
 
 
 def build_command(
