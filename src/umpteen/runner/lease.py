@@ -20,6 +20,7 @@ from typing import Any, BinaryIO, NamedTuple, TypedDict
 
 from umpteen.model.complaint import find_last_word
 from umpteen.model.states import SLOTS_MOST
+from umpteen.model.variables import LEASES
 from umpteen.store.identity import Identity
 from umpteen.system.host import read_machine
 from umpteen.system.locks import leases_folder, refuse
@@ -358,7 +359,7 @@ def list_folders() -> Iterator[LeaseFolder]:
 
 def _list_places() -> list[str]:
     """Where leases are: in the folder of our own, and where older versions put them."""
-    own, given = leases_folder(), os.environ.get("UMPTEEN_LEASES")
+    own, given = leases_folder(), os.environ.get(LEASES)
     return [own, given] if given and not os.path.samefile(own, given) else [own]
 
 

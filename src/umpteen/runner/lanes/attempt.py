@@ -17,6 +17,15 @@ from umpteen.model.command import RUNNER_VARIABLE, build_digest, build_environme
 from umpteen.model.reasons import Reason, write_reason
 from umpteen.model.record import Record
 from umpteen.model.states import TaskState
+from umpteen.model.variables import (
+    ATTEMPT,
+    CUDA_DEVICES,
+    PLAIN_RESULTS_DIR,
+    SATURN_OUTPUT,
+    SATURN_RESULTS_DIR,
+    SYNCED,
+    TASK_INDEX,
+)
 from umpteen.runner.lanes.command import Command, CommandStarter, StartError
 from umpteen.runner.lanes.outputs import OutputFolders, Outputs
 from umpteen.runner.lanes.protocol import Ticket
@@ -27,7 +36,9 @@ from umpteen.system.processes import end_group, list_marked
 
 __all__ = ["TIMED_OUT", "TOO_MUCH_OUTPUT", "Attempt", "Ending", "Exit", "LoadedBatch", "Phase"]
 
-_RESULTS = b"RESULTS_DIR"
+# As bytes, as an environment is.
+_SYNCED, _RESULTS = SYNCED.encode(), PLAIN_RESULTS_DIR.encode()
+_SATURN_RESULTS, _SATURN_OUTPUT = SATURN_RESULTS_DIR.encode(), SATURN_OUTPUT.encode()
 _REASON_MOST = 300  # characters
 _CANNOT_START = 126  # an exit code, as a shell has it
 _NEVER_S = float("inf")
@@ -134,7 +145,7 @@ class Attempt:
             env = {**starter.limit_threads(cpus), **(env or {})}
         if mask := self.ticket.devices:
             chosen = ",".join(gpu for place, gpu in enumerate(gpus) if mask >> place & 1)
-            env = {"CUDA_VISIBLE_DEVICES": chosen, **(env or {})}
+            env = {CUDA_DEVICES: chosen, **(env or {})}
         stdout, stderr = self.outputs.prepare(folders, self.slot, self.cwd)
         try:
             variables = self._build_variables(folders)
@@ -179,7 +190,7 @@ class Attempt:
         if view.written is not None or not folders.is_of_slot(self.outputs.results, self.slot):
             variables = self._keep_words(variables)
         if self.batch.synced is not None:
-            variables.append(b"UMPTEEN_SYNCED=" + self.batch.synced)
+            variables.append(b"%s=%s" % (_SYNCED, self.batch.synced))
         return variables
 
     def _keep_words(self, variables: list[bytes]) -> list[bytes]:
@@ -187,10 +198,10 @@ class Attempt:
         position, written = self.ticket.position, self.view.written
         said: dict[bytes, bytes] = {}
         if given := self.view.runs[position].get("local_results_dir"):
-            said[b"SATURN_RUN_LOCAL_RESULTS_DIR"] = os.fsencode(given)
+            said[_SATURN_RESULTS] = os.fsencode(given)
         if written is not None:
             output = written.get(str(position), self.view.output(position))
-            said[b"SATURN_RUN_REMOTE_OUTPUT_PATH"] = os.fsencode(output)
+            said[_SATURN_OUTPUT] = os.fsencode(output)
             theirs = os.environb.get(_RESULTS)  # what our caller calls so
             if theirs is not None:
                 said[_RESULTS] = theirs
@@ -215,10 +226,7 @@ class Attempt:
 
     def end_strays(self, token: str) -> None:
         """End descendants that made sessions of their own (other runners excepted)."""
-        marks = {
-            "UMPTEEN_TASK_INDEX": str(self.index),
-            "UMPTEEN_ATTEMPT": str(self.ticket.attempt),
-        }
+        marks = {TASK_INDEX: str(self.index), ATTEMPT: str(self.ticket.attempt)}
         for pid in list_marked(RUNNER_VARIABLE, token, marks):
             try:
                 os.kill(pid, signal.SIGKILL)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from umpteen.model.command import build_environment
 from umpteen.model.reasons import Reason, write_reason
+from umpteen.model.variables import WORKER_THREADS
 from umpteen.store.address import OPTIONS_VARIABLE
 from umpteen.system.spawn import Launch, Spawner, explain_shortage
 
@@ -30,8 +31,6 @@ _SHELL_WORDS = frozenset(
 )
 _PLAIN_COMMAND = re.compile(r"[A-Za-z0-9_@%+:,./\-][A-Za-z0-9_@%+=:,./\- \t]*")
 _WORD_MOST = 32 * os.sysconf("SC_PAGESIZE")  # bytes that Linux takes as one word or variable
-# Of an engine's worker: names of variables by which the engine limits threads, with commas between.
-_THREADS_VARIABLE = "UMPTEEN_WORKER_THREADS"
 _CANNOT_RUN, _NOT_FOUND = 126, 127  # exit codes, as a shell has them
 
 
@@ -62,9 +61,9 @@ class CommandStarter:
         self._programs: dict[tuple[str, str, str | None], str | None] = {}
         ours = {line.split(b"=")[0] for line in build_environment("", "", 0, 0, 0, "", "")}
         ours.add(OPTIONS_VARIABLE.encode())  # may have secrets
-        ours.add(_THREADS_VARIABLE.encode())
+        ours.add(WORKER_THREADS.encode())
         self._inherited = [b"%s=%s" % pair for pair in os.environb.items() if pair[0] not in ours]
-        self._limits = list(filter(None, os.environ.get(_THREADS_VARIABLE, "").split(",")))
+        self._limits = list(filter(None, os.environ.get(WORKER_THREADS, "").split(",")))
 
     def limit_threads(self, cpus: int) -> dict[str, str]:
         """The variables by which programs take no more cores than so many, where there are any."""
