@@ -8,7 +8,7 @@ that is what codes are for.
     ├── SettingsError       a flag or setting that cannot be     exit 2
     ├── BackendError        transient, command, exit code, tail  exit 3
     ├── StoreError          path, transient, what was being done exit 3
-    ├── OutputError          what was asked for cannot be printed exit 3
+    ├── OutputError         what was asked for cannot be printed exit 3
     │   └── ReaderLeftError who read it has gone                 exit 141
     └── PoolError                                                exit 3
 """

@@ -1,7 +1,7 @@
 """The batch file: what one runner is given to run.
 
-Its fields are here alone, with the one reader of all of it. What was written by a damaged disk, or
-by somebody who means ill, raises FormError. It costs a check or two a task.
+Its fields are here alone, with the one reader of all of it. What is damaged, or was made by
+somebody who wants to do harm, raises FormError. That costs a check or two for each task.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a value that is read back must be: text, a whole number, seconds, ranges, a word of a form.
 
-Files of a store may be damaged, or made by somebody who means ill: nothing that one says is used
-before it has passed one of these. Standard library alone.
+Files of a store may be damaged, or made by somebody who wants to do harm: none of their values is
+used before one of these functions has checked it. Standard library alone.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""The words that travel to machines: states, records, and what a task sees.
+"""The states of a task: their order, which of them are final, and how a sentence says each end.
 
-Standard library alone, and nothing else of ours: this is read on machines that have only
-`python3` (3.9 or newer). The order and the finality of states live here and nowhere else.
+All of that is here and nowhere else. Standard library alone.
 """
 
 from __future__ import annotations

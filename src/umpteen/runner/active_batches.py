@@ -1,8 +1,8 @@
 """The batches that a runner has open, and what is left of each: until its last task is recorded.
 
 Says what their tasks need, makes the tickets of those that start, notes what each came to and
-what follows from that for others, and ends a batch of which nothing is left. Is told what
-happened; the commands themselves are the lanes'. Standard library alone.
+what follows from that for others, and ends a batch of which nothing is left. It is told
+what happened; the lanes run the commands. Standard library alone.
 """
 
 from __future__ import annotations

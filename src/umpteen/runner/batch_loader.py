@@ -1,7 +1,7 @@
 """The batches that a runner has been given and not opened: one after the other is opened here.
 
-All that opening one asks of the store is asked here, in a thread of its own where the store is
-far; while it refuses, no lane starts anything. Standard library alone.
+All that opening one reads from the store is read here, in a thread of its own where the store is
+no folder; while the store refuses, no lane starts anything. Standard library alone.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What came of attempts, as lanes say it: judged, and recorded.
 
-A failure is looked at by the task's rules, outputs that go elsewhere are waited for, and what
-is complete is written, and what follows from it noted. Standard library alone.
+The task's rules say what follows a failure; outputs that go to another store are waited for; what
+is complete is recorded, and what that means for other tasks is noted. Standard library alone.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Gives a runner's lanes as much to do as they take: opens batches, and pushes tickets.
+"""Keeps a runner's lanes busy: opens batches, and gives out the tickets of their tasks.
 
 Only here is it decided that there is nothing more to come. Standard library alone.
 """

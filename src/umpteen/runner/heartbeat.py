@@ -1,8 +1,8 @@
 """What others see of a runner, and what they want of it.
 
-Others are people and other runners, who have only the store and the lease in common with us:
-running files and live outputs are put there, marks are looked for. Where the store is far,
-a thread of its own does both. Standard library alone.
+Others are people and other runners, who share only the store and the lease with this one. So it
+puts running files and live outputs into the store for them, and looks there for marks that they
+have put. Where the store is no folder, a thread of its own does both. Standard library alone.
 """
 
 from __future__ import annotations
@@ -18,14 +18,9 @@ from umpteen.runner.batch_start import Opener
 from umpteen.runner.lease import Lease
 from umpteen.runner.live_output import LiveOutputs
 from umpteen.store.address import is_remote
-from umpteen.store.job_files import (
-    CancelMark,
-    Running,
-    RunningTask,
-    encode_running,
-    read_cancel_mark,
-)
+from umpteen.store.job_files import CancelMark, read_cancel_mark
 from umpteen.store.layout import LiveKey, running_folder, running_key, spool_folder
+from umpteen.store.records import build_line
 from umpteen.system.background import BackgroundQueue
 from umpteen.system.plain_files import remove_empty
 
@@ -102,13 +97,11 @@ class Heartbeat:
         for ordinal in due:
             active = batches[ordinal]
             running = [
-                RunningTask(
-                    active.view.indices[slot.position], slot.slot, round(slot.start_s, 3), slot.pid
-                )
+                [active.view.indices[slot.position], slot.slot, round(slot.start_s, 3), slot.pid]
                 for slot in slots
                 if slot.ordinal == ordinal
             ]
-            shown = encode_running(Running(running, trouble))
+            shown = build_line({"running": running, "trouble": trouble})
             before = self.shown.get(ordinal)
             if before and before[0] == shown and now - before[1] < _RUNNING_AT_LEAST_S:
                 continue

@@ -1,7 +1,7 @@
 """Puts the archive of a synced folder onto this machine: once, however many ask for it.
 
-The machine's half of `staging`. Knows a digest and how to fetch an archive; nothing of
-stores, jobs or runners. Standard library alone.
+`submission.archive` makes that archive. Here are known a digest and how to fetch an archive;
+nothing of stores, jobs or runners. Standard library alone.
 
 A copy is shared by all jobs that sync the same content, and lies at
 `synced/DIGEST/content` beside the leases. `synced/DIGEST/listing` says what was unpacked:
@@ -296,7 +296,7 @@ def _damaged(digest: str, why: str) -> StoreError:
 
 
 def _add(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: str, listing: _Listing) -> None:
-    """One member, if it is such as `staging` makes them: parents first, each name once."""
+    """One member, if it is as `submission.archive` makes them: parents first, each name once."""
     name = member.name
     if problem := _find_problem(member, listing):
         shown = f"{name!r}, {problem}"

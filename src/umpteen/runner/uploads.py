@@ -1,4 +1,4 @@
-"""Outputs that go elsewhere than to a folder: from the spool to where they belong.
+"""Outputs that go to a store that is no folder: on their way there from the spool.
 
 The result of an attempt waits here until its outputs have arrived, and is recorded then. The
 threads that put them are in `uploader`. What running tasks print is shown in its place, where

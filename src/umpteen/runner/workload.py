@@ -1,4 +1,4 @@
-"""What a runner is told to do: its command line, and the batches that it stands for.
+"""Which batches a runner is to run: some of a store, or a batch file that becomes one.
 
 Standard library alone.
 """

@@ -1,9 +1,9 @@
-"""One process at a time hands in: a lock file in the store, and a lock of this machine.
+"""One process at a time submits: a lock file in the store, and a lock of this machine.
 
-And what it puts is its own, whoever else should hand in all the same.
+Should two submit all the same, none of them changes the files of the other.
 
-The kernel frees the lock of this machine when its holder dies; of one elsewhere it is seen that it
-does not renew the file. Standard library alone.
+The kernel frees this machine's lock when its holder dies; a holder on another machine counts as
+dead when it no longer renews the lock file. Standard library alone.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What goes on beside us: threads for what takes long, and processes that may outlive us.
+"""What runs beside this thread: threads for slow calls, and processes that may outlive ours.
 
 Standard library alone.
 """

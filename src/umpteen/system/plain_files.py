@@ -1,8 +1,9 @@
-"""Opens what lies below a folder for what it is, and is led nowhere else.
+"""Opens files below a folder and follows no link that is there.
 
-Who writes in a folder of results is not who reads it: a file there may be a link, a pipe or a
-device by now. The folder itself may be reached through links; below it none is followed, no name
-leads out, and nothing but a plain file is opened, which never blocks. Standard library alone.
+Who writes into a folder of results may be another user than who reads it: a file there may have
+become a link, a pipe or a device. The folder itself may be reached through links; below it none is
+followed, no name leads out, and nothing but a plain file is opened, which never blocks. Standard
+library alone.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Text as a terminal may be shown it.
 
-Names, reasons, hosts, paths and what tasks print come from others: a terminal would obey what is
-hidden in them. Standard library alone.
+Names, reasons, hosts, paths and what tasks print come from others, and may hold control sequences
+that a terminal would carry out. Standard library alone.
 """
 
 from __future__ import annotations
