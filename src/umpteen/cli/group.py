@@ -1,4 +1,4 @@
-"""The group of all verbs, and how errors are shown."""
+"""All verbs by name, and the only place that catches every error, to show it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`umpteen`: finds the verb, runs it, and is the only place that catches every error."""
+"""`umpteen`: where the program begins and ends. Verbs are found, and errors shown, by `group`."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """What executors share whose batches an engine carries to its workers: handles, orders, waiting.
 
-One of the engine's own tasks is a batch; what crosses is text for `carrier`, and its answer.
+One of the engine's own tasks is a batch; what is sent is text for the carrier
+(`runner/engine_worker.py`), and it answers with text.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """umpteen's own job file: YAML, JSON, JSON-lines or CSV in, a ParsedFile out.
 
-The schema stands here and in `entries`, once for all syntaxes. Knows no other tool's words,
+The schema is here and in `tasks`, once for all syntaxes. Knows no other tool's words,
 but those of the saturn-run documents, whose files are native ones.
 """
 

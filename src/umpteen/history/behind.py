@@ -1,9 +1,9 @@
-"""Which tasks succeeded before what they are after did: their success stands for what was.
+"""Which tasks succeeded before what they are after did, and so used an older result of it.
 
-By hand-ins, never by clocks. Within one hand-in, and towards what an earlier one had in hand, a
-task began when what it is after had ended; whatever a later one ran again came after it, or
-nobody knows. So a task is behind if the hand-in that made its batch is earlier. Pure: touches no
-file.
+Told by submissions (hand-ins), never by clocks. Within one submission a task begins when what it
+is after has ended, also where an earlier submission ran that. What a later submission ran again
+came after it. So a task is behind if the submission that made its batch is the earlier one. Pure:
+touches no file.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Names of tasks for a shell that completes words: as many as can be read at once."""
+"""Names of tasks, for the completion of words in a shell."""
 
 from __future__ import annotations
 

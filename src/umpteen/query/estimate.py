@@ -2,8 +2,8 @@
 
 Takes numbers and gives numbers. Nothing is drawn at random: the same look gives the same range.
 
-What is known is lopsided. Long tasks end late, so those that have ended are the short ones; a
-task that runs is known to be longer than it has run, no more (it is right-censored). So:
+What is known is biased: long tasks end late, so those that have ended are the short ones. Of a task
+that runs it is only known that it takes longer than it has run (it is right-censored). So:
 
 1. Durations: the Kaplan-Meier estimator (Kaplan and Meier 1958, JASA 53, 457-481) of all that
    ended and all that run.

@@ -1,7 +1,7 @@
-"""How every job of this user stands, for a list of them: no job keeps another from being shown.
+"""How every job of this user stands, for a list of them; one that fails stops no other.
 
-Those on this machine are read at once. Those that others have to be asked for are asked all
-together, and an endpoint that says nothing for a few seconds is waited for no longer.
+Those on this machine are read at once. All others are asked for together, and an endpoint that
+does not answer within a few seconds is no longer waited for.
 """
 
 from __future__ import annotations

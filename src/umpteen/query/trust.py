@@ -1,4 +1,4 @@
-"""Which executor may be asked what a store names: only what this user wrote is believed."""
+"""Whether the executor that a store names may be asked: only where this user wrote that."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is printed: lines for people are clean, and stdout is whole or the command says why not."""
+"""Prints: lines for people without control characters; an error where stdout takes no more."""
 
 from __future__ import annotations
 

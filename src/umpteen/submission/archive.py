@@ -1,8 +1,8 @@
-"""Makes one archive of a folder, or of a single file, called by a digest of what is in it.
+"""Makes one archive of a folder, or of a single file, named by a digest of what is in it.
 
 Takes a folder or a file, gives the digest and the parts of a tar.gz. Equal names, contents, modes
 and links give equal digests, whenever and wherever they were copied to. Knows nothing of stores or
-jobs; `unpack` is the machine's half.
+jobs; `runner.synced` unpacks it on the machine.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Cancelling, as the store sees it: the mark, and records of what nobody runs.
 
-Knows neither executors nor who lives; the rules are those of docs/leaving.md.
+Knows neither executors nor which runners live; the rules are those of docs/leaving.md.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     python3 -m umpteen.executors.dask.cluster FOLDER LOCK
 
-So no shell, laptop or client need stay. A job has one cluster holder at a time, whose folder lies
-beside the leases; its `lock` is held as long as the holder lives.
+So nothing on the user's side has to stay open. A job has one cluster holder at a time, whose
+folder is beside the leases; its `lock` is held as long as the holder lives.
 """
 
 from __future__ import annotations

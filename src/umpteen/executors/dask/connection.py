@@ -1,4 +1,4 @@
-"""Connections to Dask's schedulers: one a scheduler and process, and Dask's errors in our words."""
+"""Connections to Dask's schedulers, one for each in a process; Dask's errors as ours."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Batches on a Dask cluster: one of Dask's tasks is one batch, run by a child of a worker.
 
-Only text crosses: an expression and an order in JSON, and the carrier as a file that every
-worker is given, later ones too. The scheduler forgets a batch when it has ended; what came of
+Only text is sent: an expression and an order in JSON, and the carrier as a file for every worker,
+also for those that join later. The scheduler forgets a batch when it has ended; what came of
 it is in the store. What is asked and answered is worked out in `requests`.
 """
 

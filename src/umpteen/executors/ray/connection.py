@@ -1,4 +1,4 @@
-"""The processes that speak to Ray clusters for us, and Ray's errors in our words."""
+"""The processes that are connected to Ray clusters for us; Ray's errors as ours."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 Ray's tasks end with the process that submitted them, so an actor on the cluster owns them: one
 for each submission, named by its mark, that ends when its batches have. See `owner` for it,
 `driver` for the process of our own that speaks to it, and `requests` for what is said. Only text
-crosses: orders in JSON, and the carrier.
+is sent: orders in JSON, and the carrier.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What umpteen leaves on a Ray cluster: an actor that owns the batches of one submission.
 
 Ray's tasks end with the process that submitted them; the owner stays, and has each batch run by
-a worker. All of this module travels by value, so that the cluster needs nothing of umpteen, and
-so it names nothing of umpteen but constants.
+a worker. This module is sent to the cluster as a value, which then needs nothing of umpteen; so
+it uses nothing of umpteen but constants.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ class Window:
 
 
 class Owner:
-    """The actor that has the batches of one hand-in: it ends when all of them have ended.
+    """The actor that has the batches of one submission: it ends when all of them have ended.
 
     Should its machine die, Ray starts it elsewhere, and so it hands in all of them again, of
     which each does what is left. The parts make one text, in JSON: carrier, orders, earlier.
