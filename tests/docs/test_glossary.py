@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import functools
 import re
+
+import pytest
 
 from tests.docs.pages import ROOT
 from umpteen.model.states import FORMAT_VERSION, TaskState
@@ -8,6 +11,24 @@ from umpteen.model.states import FORMAT_VERSION, TaskState
 
 def read(page: str) -> str:
     return (ROOT / "docs" / page).read_text(encoding="utf-8")
+
+
+def list_words() -> list[str]:
+    """What the glossary explains, without what stands behind a word in brackets."""
+    table = read("glossary.md").partition("\n## ")[0]
+    rows = re.findall(r"^\| ([^|]+?)(?: \(\w+\))? \|", table, re.MULTILINE)
+    return [row for row in rows if row not in ("word", "---")]
+
+
+@functools.cache
+def read_code() -> str:
+    return "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "src").rglob("*.py"))
+
+
+@pytest.mark.parametrize("word", list_words())
+def test_glossary_word_is_used_in_the_code(word: str) -> None:
+    joined = re.escape(word).replace("\\ ", r"[ _\n]?\s*")
+    assert re.search(rf"(?<![a-z]){joined}", read_code(), re.IGNORECASE)
 
 
 def test_glossary_states_are_those_of_the_code() -> None:

@@ -20,9 +20,11 @@ __all__ = [
     "RESULTS_DIR",
     "RESULTS_OPTIONS",
     "RUNNER",
+    "SATURN_BASE_URL",
     "SATURN_OUTPUT",
     "SATURN_RANK",
     "SATURN_RESULTS_DIR",
+    "SATURN_TOKEN",
     "SLOT",
     "STORE_PATIENCE_S",
     "SUDO_UID",
@@ -55,6 +57,8 @@ STORE_PATIENCE_S = "UMPTEEN_STORE_PATIENCE_S"
 RESULTS_OPTIONS = "UMPTEEN_RESULTS_OPTIONS"
 WORKER_THREADS = "UMPTEEN_WORKER_THREADS"
 RAY_ADDRESS = "RAY_ADDRESS"
+SATURN_BASE_URL = "SATURN_BASE_URL"
+SATURN_TOKEN = "SATURN_TOKEN"  # noqa: S105 -- its name
 DATA_HOME = "XDG_DATA_HOME"
 SUDO_UID = "SUDO_UID"
 PATH = "PATH"
@@ -110,6 +114,8 @@ TOOL_VARIABLES = {
         "The Ray cluster that `--executor ray` uses where no address is given: "
         "`HOST:6379`, `ray://HOST:10001`."
     ),
+    SATURN_BASE_URL: "Where Saturn Cloud is, for results at `sfs://`; set there by itself.",
+    SATURN_TOKEN: "Your token for the same.",
     DATA_HOME: (
         "The folder of the registry that `umpteen ls` reads is `umpteen/jobs` in it. "
         "Without it: `~/.local/share`."

@@ -8,10 +8,11 @@ import threading
 from typing import Any
 
 from umpteen.errors import SettingsError
+from umpteen.model.variables import SATURN_BASE_URL, SATURN_TOKEN
 
 __all__ = ["knows_parts", "list_exclusive", "load_kind"]
 
-_VARIABLES = {"sfs": ("SATURN_BASE_URL", "SATURN_TOKEN")}  # that have no default
+_VARIABLES = {"sfs": (SATURN_BASE_URL, SATURN_TOKEN)}  # that have no default
 _SCHEMAS = threading.Lock()
 
 
