@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypedDict
+from typing import TypedDict
 
+from umpteen.model.record import RecordLine
 from umpteen.verbs.logs import AttemptLog, TaskLog
 
 __all__ = ["AttemptJson", "LogJson", "log_to_dict"]
@@ -13,7 +14,7 @@ __all__ = ["AttemptJson", "LogJson", "log_to_dict"]
 class AttemptJson(TypedDict):
     """What one attempt wrote; its record as it is on disk, None where it has not ended."""
 
-    record: dict[str, Any] | None
+    record: RecordLine | None
     folder: str
     stdout: str | None
     stderr: str | None
