@@ -1,7 +1,8 @@
-"""The oldest Dask and Ray that are promised, in an environment that scripts/services makes."""
+"""The oldest libraries that are promised, in an environment that scripts/services makes."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from collections.abc import Callable, Iterator
@@ -13,6 +14,9 @@ from tests.docs.pages import ROOT
 from tests.support.command import Umpteen
 from tests.support.dask import DaskCluster
 from tests.support.ray import RayCluster
+from tests.support.s3 import S3
+from tests.support.sftp import Sftp
+from umpteen.store.address import OPTIONS_VARIABLE
 
 OLDEST = ROOT / ".tools" / "oldest"
 PROMISED = {"distributed": "2023.9.2", "ray": "2.9.0"}
@@ -22,9 +26,9 @@ PROMISED = {"distributed": "2023.9.2", "ray": "2.9.0"}
 def oldest() -> Path:
     """The Python of that environment."""
     if not (OLDEST / "stamp").exists() and os.environ.get("CI") == "true":
-        pytest.fail("the oldest Dask and Ray are missing: scripts/services installs them")
+        pytest.fail("the oldest libraries are missing: scripts/services installs them")
     if not (OLDEST / "stamp").exists():
-        pytest.skip("needs the oldest Dask and Ray")
+        pytest.skip("needs the oldest libraries")
     return OLDEST / "bin" / "python"
 
 
@@ -56,10 +60,10 @@ def old_ray(oldest: Path, umpteen: Umpteen) -> Iterator[RayCluster]:
 def run_old(oldest: Path, umpteen: Umpteen) -> Callable[..., subprocess.CompletedProcess[str]]:
     """`run_old("run", …)`: umpteen there."""
 
-    def run_old(*arguments: str) -> subprocess.CompletedProcess[str]:
+    def run_old(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [str(oldest.with_name("umpteen")), *arguments],
-            cwd=umpteen.folder, env=umpteen.environment, capture_output=True, text=True,
+            cwd=umpteen.folder, env=umpteen.environment | env, capture_output=True, text=True,
             timeout=120, check=False,
         )  # fmt: skip
 
@@ -107,3 +111,16 @@ def test_oldest_ray_and_the_newest_do_not_talk(old_ray: RayCluster, umpteen: Ump
     done = umpteen("run", "true", *flags)
     assert done.returncode == 3
     assert f"has Ray {PROMISED['ray']} " in done.stderr
+
+
+@pytest.mark.parametrize("kind", ["s3", "sftp"])
+def test_oldest_libraries_of_stores_run_a_job(
+    kind: str, run_old: RunOld, request: pytest.FixtureRequest
+) -> None:
+    far: S3 | Sftp = request.getfixturevalue(kind)
+    env = {OPTIONS_VARIABLE: json.dumps(far.options)}
+    for said in ("20 tasks", "20 done before"):
+        done = run_old("run", "echo {n}", "n=1..20", "--results", far.address, **env)
+        assert done.returncode == 0, done.stderr
+        assert said in done.stderr
+    assert run_old("logs", far.address, "n=7", **env).stdout == "7\n"
