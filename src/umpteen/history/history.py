@@ -14,7 +14,7 @@ from umpteen.errors import StoreError
 from umpteen.history.attempts import Failures, read_newest, read_records
 from umpteen.history.batches import BatchHistory
 from umpteen.history.files import Submission, SubmittedFiles
-from umpteen.history.records import ClosingLine, NewLines, StartReader
+from umpteen.history.start_reader import ClosingLine, NewLines, StartReader
 from umpteen.history.tasks import BatchNamesCache, read_forms, read_tasks
 from umpteen.job.spec import Task
 from umpteen.model.forms import parse_ranges
