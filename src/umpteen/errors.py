@@ -205,7 +205,7 @@ class OutputError(UmpteenError):
 
 
 class ReaderLeftError(OutputError):
-    """Who read what is printed has gone, as `head` does, and needs no word of it."""
+    """Whoever read stdout has gone, as `head` does: no message is needed."""
 
     code = ErrorCode.READER_LEFT
     exit_code = code.exit_code

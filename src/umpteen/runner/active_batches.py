@@ -78,7 +78,7 @@ class ActiveBatches:
         self.recorder.begin(active.file)
 
     def activate(self, ordinal: int, active: ActiveBatch) -> None:
-        """Have a batch that was opened, and heed what it says of itself and of the job."""
+        """Have a batch that was opened, and do what it says of itself and of the job."""
         self.add(ordinal, active)
         view = active.view
         if view.deadline_s:

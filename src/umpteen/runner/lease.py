@@ -165,7 +165,7 @@ class Lease:
         self._put(slot, ordinal, position, 0, _STARTING, 0, 0.0)
 
     def end_slot(self, slot: int, ordinal: int, position: int) -> None:
-        """Say that it has ended: it may have killed the runner, before that has heard of it."""
+        """Say that it has ended, before the runner is told: the task may have killed that one."""
         self._put(slot, ordinal, position, 0, _ENDED, 0, 0.0)
 
     def clear_slot(self, slot: int) -> None:

@@ -280,7 +280,7 @@ def _confirm(client: Client, keys: Sequence[Key]) -> None:
 
 
 def _wake(client: Client, handles: Sequence[Handle]) -> None:
-    """What a worker misses of it is no loss: runners look for the mark by themselves, too."""
+    """A worker need not get it: runners look for the mark by themselves, too."""
     _ask_workers(client, build_wake_call(sorted({handle.mark for handle in handles})))
 
 

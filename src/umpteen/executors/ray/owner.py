@@ -29,7 +29,7 @@ ray: Any = importlib.import_module("ray")
 
 NAMESPACE = "umpteen"
 _AGAIN_S = 1.0
-_AHEAD = 2  # batches that wait at a worker's door
+_AHEAD = 2  # batches that wait for a worker that is busy
 _HANG_S = 10.0  # after so long without a start, the first batch that waits is taken to hang
 _LINGER_S = 10.0  # for those who want to know how it ended
 _RETRIES = 3  # of a batch whose worker died; more are for `collect`

@@ -370,7 +370,7 @@ def _move_folder(source: str, target: str) -> None:
 def _copy_folder(source: str, target: str) -> None:
     """Its files, links and folders; all that can be copied is, before the first error is raised.
 
-    Others may be at work in it: what they remove meanwhile is no loss. It may hold the target,
+    Others may write in it meanwhile: what they remove is left out. It may hold the target,
     or be it.
     """
     os.makedirs(target, exist_ok=True)
