@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import shutil
 import sys
 from collections.abc import Iterable, Sequence
 
@@ -14,9 +13,9 @@ from umpteen.errors import StoreError
 from umpteen.query.job_list import Pending, read_far, read_near
 from umpteen.query.registry import RESULTS_FOLDER, list_entries
 from umpteen.query.status import DAMAGED, UNREAD, JobStatus
-from umpteen.report.printing import say
+from umpteen.report.printing import count_columns, say
 from umpteen.report.status import status_to_dict
-from umpteen.report.text import render_ago, render_table, shorten_place
+from umpteen.report.text import measure, render_ago, render_table, shorten_place
 from umpteen.store.address import is_remote
 
 __all__ = ["ls_command"]
@@ -86,7 +85,7 @@ def _render(found: Sequence[JobStatus]) -> list[list[str]]:
     places = _places(found)
     beside = [[*row, place] for row, place in zip(rows, places, strict=True)]
     lines = render_table([*head, "folder"], beside, right="llrrrr")
-    if sys.stdout.isatty() and max(map(len, lines)) > shutil.get_terminal_size().columns:
+    if (width := count_columns()) and max(map(measure, lines)) > width:
         return [plain[0], *([*row, f"  {at}"] for row, at in zip(plain[1:], places, strict=True))]
     return [[line] for line in lines]
 

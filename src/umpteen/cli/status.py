@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import sys
 from collections.abc import Sequence
 
 import click
@@ -14,7 +12,7 @@ from umpteen.model.command import write_verb
 from umpteen.query.job_view import JobView
 from umpteen.query.status import JobStatus, choose_exit_code
 from umpteen.query.unrun import EndedTasks
-from umpteen.report.printing import say
+from umpteen.report.printing import count_columns, say
 from umpteen.report.status import (
     failure_to_dict,
     render_counts,
@@ -102,7 +100,7 @@ def _show_gone(job: str, gone: Sequence[str]) -> None:
 
 def _show_failures(ended: EndedTasks, job: str) -> None:
     """The newest failures, a line each; what was skipped or cancelled is counted."""
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+    width = count_columns()
     for line in render_failures(job, ended.failures, width):
         say(line)
     if more := ended.failed - len(ended.failures):

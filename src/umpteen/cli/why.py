@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import shutil
-import sys
 
 import click
 
 from umpteen.cli.options import TaskCommand, complete_task, job_argument, one_task
 from umpteen.query.job_view import JobView
-from umpteen.report.printing import say
+from umpteen.report.printing import count_columns, say
 from umpteen.report.why import render_why, why_to_dict
 
 __all__ = ["why_command"]
@@ -37,7 +35,7 @@ def why_command(name: str, task: str, *, as_json: bool) -> int:
     if as_json:
         click.echo(json.dumps(why_to_dict(why)))
         return 0
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+    width = count_columns()
     for line in render_why(why, name, width):
         say(line)
     return 0

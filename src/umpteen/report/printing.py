@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import select
+import shutil
 import sys
 from typing import Any
 
@@ -15,12 +16,17 @@ from umpteen.errors import OutputError, ReaderLeftError
 from umpteen.system.streams import lead_nowhere
 from umpteen.system.terminal import clean
 
-__all__ = ["guard_stdout", "say"]
+__all__ = ["count_columns", "guard_stdout", "say"]
 
 
 def say(line: str, *, err: bool = False) -> None:
     """Print a line of text on stdout, or stderr: whatever is in it, it stays one line of text."""
     click.echo(clean(line), err=err)
+
+
+def count_columns() -> int:
+    """Of the terminal that stdout is; 0 where it is none."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
 
 
 def guard_stdout() -> None:

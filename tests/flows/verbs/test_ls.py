@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from rich.cells import cell_len
 
 from tests.support.command import Umpteen
 from tests.support.proxy import FaultProxy
@@ -55,6 +56,16 @@ def test_ls_keeps_jobs_of_one_name_apart_by_their_folders(umpteen: Umpteen, colu
         ["near", "own", "umpteen-results/moved", f"{below}first", f"{below}second"]
     )
     assert len(rows) == (5 if columns == 140 else 10)
+
+
+def test_ls_measures_wide_characters_in_columns(umpteen: Umpteen) -> None:
+    wide = umpteen.folder / ("折" * 20)
+    wide.mkdir()
+    for place in (umpteen.folder, wide):
+        umpteen("run", "true", "--name", "job", cwd=place)
+    lines = umpteen.at_terminal("ls", columns=100)
+    assert max(map(cell_len, lines)) <= 100, lines
+    assert f"  {wide.name}" in lines
 
 
 def test_ls_shows_the_folder_that_jobs_are_in_as_a_dot(umpteen: Umpteen, tmp_path: Path) -> None:
