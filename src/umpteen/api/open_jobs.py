@@ -103,16 +103,12 @@ class TaskResult:
     @property
     def stdout(self) -> str:
         """What it printed; empty where there is nothing."""
-        return _read_text(self._outputs, "stdout")
+        return self._outputs.read_text("stdout") or ""
 
     @property
     def stderr(self) -> str:
         """What it printed to stderr; empty where there is nothing."""
-        return _read_text(self._outputs, "stderr")
-
-
-def _read_text(outputs: Outputs, name: str) -> str:
-    return (outputs.store.read(outputs.key(name)) or b"").decode(errors="replace")
+        return self._outputs.read_text("stderr") or ""
 
 
 Which = str | int | TaskResult  # a task by its name, its position, or itself

@@ -33,6 +33,11 @@ class Outputs(NamedTuple):
         """Of one of its files, in its store."""
         return f"{self.folder}/{name}"
 
+    def read_text(self, name: str) -> str | None:
+        """One of its files; None where there is none."""
+        content = self.store.read(self.key(name))
+        return None if content is None else content.decode(errors="replace")
+
 
 def find_outputs(
     history: History, task: Task, token: str, record: Record | None, *, is_newest: bool = False

@@ -146,13 +146,8 @@ def read_all(log: TaskLog) -> list[AttemptLog]:
 
 def _read_attempt(log: TaskLog, token: str, record: Record | None) -> AttemptLog:
     outputs = log.job.find_outputs(log.task, token, record)
-    stdout, stderr = (_read_text(outputs, name) for name in ("stdout", "stderr"))
+    stdout, stderr = outputs.read_text("stdout"), outputs.read_text("stderr")
     return AttemptLog(record, outputs.address, stdout, stderr)
-
-
-def _read_text(outputs: Outputs, name: str) -> str | None:
-    content = outputs.store.read(outputs.key(name))
-    return None if content is None else content.decode(errors="replace")
 
 
 # --- as it comes ------------------------------------------------------------------------
