@@ -18,8 +18,10 @@ from umpteen.model.record import Record
 from umpteen.model.states import IS_FINAL, NUMBER_OF
 from umpteen.query.liveness import Liveness
 from umpteen.query.outputs import check_output
+from umpteen.query.registry import find_options
 from umpteen.runner.lanes.outputs import is_left
 from umpteen.store.address import is_remote, open_store, place_of
+from umpteen.store.base import Options
 from umpteen.store.status_codes import STATUS_CODE, Left, find_left, has_left, judge
 
 __all__ = ["forget_missing", "read_codes", "read_gone", "verify"]
@@ -34,7 +36,8 @@ def read_codes(history: History, indices: Sequence[int], places: Sequence[str]) 
 
     Raises StoreError and SettingsError.
     """
-    lefts = _find_lefts(history, indices, places)
+    options = find_options(history.store.address) or None
+    lefts = _find_lefts(history, indices, places, options)
     records = {record.task: record for _, record in history.failures.read_all()}
     doubtful = {
         index
@@ -45,7 +48,7 @@ def read_codes(history: History, indices: Sequence[int], places: Sequence[str]) 
         for index, past in history.read_records(doubtful).items():
             if record := next((r for _, r in reversed(past) if has_left(r)), None):
                 records[index] = record
-    lefts = _look_aside(indices, places, lefts, records)
+    lefts = _look_aside(indices, places, lefts, records, options)
     return [
         judge(history.states[index], records.get(index), left)
         for index, left in zip(indices, lefts, strict=True)
@@ -59,7 +62,9 @@ def _is_doubtful(state: int, left: Left) -> bool:
     return state not in _JUDGED and left.code is not None
 
 
-def _find_lefts(history: History, indices: Sequence[int], places: Sequence[str]) -> list[Left]:
+def _find_lefts(
+    history: History, indices: Sequence[int], places: Sequence[str], options: Options | None
+) -> list[Left]:
     """By the name that status files have in the batch that has the task."""
     names = [
         str(batch.settings.get("status_file", STATUS_CODE)) for batch in history.batches.values()
@@ -70,7 +75,7 @@ def _find_lefts(history: History, indices: Sequence[int], places: Sequence[str])
         by_name[names[number] if number >= 0 else STATUS_CODE].append(position)
     lefts = [Left(None, has_stdout=False)] * len(indices)
     for name, positions in by_name.items():
-        found = find_left([places[position] for position in positions], name)
+        found = find_left([places[position] for position in positions], name, options)
         for position, left in zip(positions, found, strict=True):
             lefts[position] = left
     return lefts
@@ -81,6 +86,7 @@ def _look_aside(
     places: Sequence[str],
     lefts: list[Left],
     records: dict[int, Record],
+    options: Options | None,
 ) -> list[Left]:
     """What is still below `attempts/`, as an earlier start may have lived, is there too."""
     aside = {
@@ -88,7 +94,7 @@ def _look_aside(
         for position, index in enumerate(indices)
         if lefts[position].code is None and index in records and records[index].outputs
     }
-    for position, left in zip(aside, find_left(list(aside.values())), strict=True):
+    for position, left in zip(aside, find_left(list(aside.values()), options=options), strict=True):
         lefts[position] = left
     return lefts
 
@@ -172,7 +178,7 @@ def _has_results(history: History, task: Task, expected: Sequence[str]) -> bool:
     place = _find_place(history, task)
     if not is_remote(place):
         return all(is_left(place, path) for path in expected)
-    store = open_store(place)
+    store = open_store(place, find_options(history.store.address) or None)
     try:
         there = [_RESULTS + name for name, _ in store.walk(_RESULTS.rstrip("/"))]
     finally:

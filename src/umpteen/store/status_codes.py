@@ -14,7 +14,7 @@ from typing import NamedTuple
 from umpteen.model.record import Record
 from umpteen.model.states import NUMBER_OF, TaskState
 from umpteen.store.address import is_remote, open_store
-from umpteen.store.base import Glance, Store
+from umpteen.store.base import Glance, Options, Store
 from umpteen.store.layout import STATUS_BYTES
 
 __all__ = ["STATUS_CODE", "Left", "find_left", "has_left", "judge"]
@@ -36,14 +36,17 @@ class Left(NamedTuple):
 _NOTHING = Left(None, has_stdout=False)
 
 
-def find_left(places: Sequence[str], name: str = STATUS_CODE) -> list[Left]:
+def find_left(
+    places: Sequence[str], name: str = STATUS_CODE, options: Options | None = None
+) -> list[Left]:
     """What each folder of a task has; name: of their status files.
 
-    An address has no `/` at its end. Raises StoreError and SettingsError.
+    An address has no `/` at its end. options: of these places, as of `open_store`. Raises
+    StoreError and SettingsError.
     """
     found = [_NOTHING] * len(places)
     for prefix, positions in _group(places).items():
-        store = open_store(prefix)
+        store = open_store(prefix, options)
         try:
             wanted = _list_there(store, prefix, positions, places)
             glances = store.glance([places[place][len(prefix) :] for place in wanted], name)

@@ -15,7 +15,7 @@ from umpteen.job.settings import DEFAULTS, ExecutorChoice, Settings
 from umpteen.job.spec import Job
 from umpteen.model.command import write_verb
 from umpteen.model.states import SLOTS_MOST
-from umpteen.query.registry import find_options
+from umpteen.query.registry import find_options, give_options
 from umpteen.query.trust import find_stranger
 from umpteen.store.base import Store
 from umpteen.store.layout import REMOVING
@@ -33,7 +33,10 @@ __all__ = [
 
 def read_history(job: Job) -> History:
     """What the job's store has of it. Raises InputError where that holds another job."""
-    history = History(open_store_of(job.settings))
+    settings = job.settings
+    if settings.results_options:  # whatever is looked at beside the store
+        give_options(settings.address, settings.results_options)
+    history = History(open_store_of(settings))
     history.refresh()
     if history.job and history.job["name"] != job.name:
         raise InputError(

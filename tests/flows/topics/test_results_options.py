@@ -10,8 +10,17 @@ import pytest
 from tests.support.command import Umpteen
 from tests.support.s3 import S3
 
-VERBS = [("status", "job"), ("logs", "job", "0"), ("why", "job", "0"), ("export", "job"),
-         ("results", "job"), ("retry", "job"), ("collect", "job"), ("cancel", "job")]  # fmt: skip
+VERBS = [
+    ("status", "job"),
+    ("status", "job", "--verify"),
+    ("logs", "job", "0"),
+    ("why", "job", "0"),
+    ("export", "job"),
+    ("results", "job"),
+    ("retry", "job"),
+    ("collect", "job"),
+    ("cancel", "job"),
+]
 
 
 def write_job(umpteen: Umpteen, s3: S3, options: dict[str, str]) -> None:
@@ -50,6 +59,8 @@ def test_what_is_secret_is_asked_for_by_its_name(umpteen: Umpteen, s3: S3) -> No
         assert "give its file in place of its name, or UMPTEEN_RESULTS_OPTIONS" in done.stderr
     assert umpteen("retry", "job.json").returncode == 1
     assert umpteen("logs", "job.json", "0").stdout == "out\n"
+    assert umpteen("run", "job.json", "--verify").returncode == 1
+    assert umpteen("status", "job.json", "--verify").returncode == 1
     lacking = json.dumps({"key": s3.key, "secret": s3.secret})
     assert umpteen("retry", "job", env={"UMPTEEN_RESULTS_OPTIONS": lacking}).returncode == 1
     assert read_kept(umpteen) == [{"endpoint_url": s3.endpoint}]
