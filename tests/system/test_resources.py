@@ -68,7 +68,7 @@ Files = dict[str, str]
 def files(monkeypatch: pytest.MonkeyPatch) -> Files:
     """What the kernel's files say in place of the real ones; one that is not here is empty."""
     found: Files = {}
-    monkeypatch.setattr(machine, "_read", lambda path: found.get(path, ""))
+    monkeypatch.setattr(machine, "read_text", lambda path: found.get(path, "").strip())
     return found
 
 

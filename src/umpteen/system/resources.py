@@ -13,6 +13,7 @@ from collections import deque
 from typing import NamedTuple
 
 from umpteen.model.variables import CUDA_DEVICES, GPUS
+from umpteen.system.host import read_text
 
 __all__ = [
     "Capacity",
@@ -108,7 +109,7 @@ def usable_cores() -> int:
 
 def is_memory_short(capacity: Capacity) -> bool:
     """Whether so little memory is free that nothing more should be started."""
-    found = re.search(r"^MemAvailable:\s+(\d+) kB", _read("/proc/meminfo"), re.MULTILINE)
+    found = re.search(r"^MemAvailable:\s+(\d+) kB", read_text("/proc/meminfo"), re.MULTILINE)
     if not found:
         return False
     left = min(int(found[1]) * 1024, _cgroup_left())
@@ -144,7 +145,7 @@ class OutOfMemoryWatch:
 
 
 def _count_kills() -> int:
-    found = re.search(r"^oom_kill (\d+)", _read("/proc/vmstat"), re.MULTILINE)
+    found = re.search(r"^oom_kill (\d+)", read_text("/proc/vmstat"), re.MULTILINE)
     return int(found[1]) if found else 0
 
 
@@ -157,7 +158,7 @@ def _list_cgroups(controller: str) -> list[str]:
     A group is within all those above it, and the least of their limits counts.
     """
     folders = []
-    for line in _read("/proc/self/cgroup").splitlines():
+    for line in read_text("/proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
         if not controllers:  # version 2 has one tree for all
             root = "/sys/fs/cgroup"
@@ -176,7 +177,7 @@ def _cgroup_limit() -> int:
     limits = [_UNLIMITED]
     for folder in _list_cgroups("memory"):
         for limit_file, *_ in _MEMORY_FILES:
-            text = _read(f"{folder}/{limit_file}").strip()
+            text = read_text(f"{folder}/{limit_file}")
             if text.isdigit():
                 limits.append(int(text))
     return min(limits)
@@ -187,10 +188,10 @@ def _cgroup_left() -> int:
     left = [_UNLIMITED]
     for folder in _list_cgroups("memory"):
         for limit_file, used_file, cache in _MEMORY_FILES:
-            limit = _read(f"{folder}/{limit_file}").strip()
+            limit = read_text(f"{folder}/{limit_file}")
             if limit.isdigit():
-                used = int(_read(f"{folder}/{used_file}") or 0)
-                stat = _read(f"{folder}/memory.stat")
+                used = int(read_text(f"{folder}/{used_file}") or 0)
+                stat = read_text(f"{folder}/memory.stat")
                 found = re.search(rf"^{cache} (\d+)", stat, re.MULTILINE)
                 left.append(int(limit) - used + (int(found[1]) if found else 0))
     return min(left)
@@ -202,17 +203,9 @@ def _cgroup_cores() -> float:
 
 
 def _read_quota(folder: str) -> float:
-    quota, _, period = _read(f"{folder}/cpu.max").strip().partition(" ")
+    quota, _, period = read_text(f"{folder}/cpu.max").partition(" ")
     if not quota:  # version 1
-        quota = _read(f"{folder}/cpu.cfs_quota_us").strip()
-        period = _read(f"{folder}/cpu.cfs_period_us").strip()
+        quota = read_text(f"{folder}/cpu.cfs_quota_us")
+        period = read_text(f"{folder}/cpu.cfs_period_us")
     # No quota is `max` in version 2 and -1 in version 1.
     return int(quota) / int(period) if quota.isdigit() and period and int(quota) else _UNLIMITED
-
-
-def _read(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8") as file:
-            return file.read()
-    except OSError:
-        return ""
