@@ -1,6 +1,6 @@
 """What a store says of a job: its submissions, its batches, and the state of each task.
 
-Folds together what `files` and `starts` read: O(batches) files, and of those only what is new
+Folds together what `files` and `start_reader` read: O(batches) files, and of those only what is new
 since the last look. Knows nothing of executors, so not what lives.
 """
 
