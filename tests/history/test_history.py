@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,15 @@ def test_history_damaged_line_hides_no_other(store: DirectoryStore) -> None:
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(lines[0] + lines[1][:20] + b"\n" + lines[2])
     assert names_of(read(store)) == ["waiting", "failed"]
+
+
+def test_history_many_damaged_closing_lines_are_read_once_each(store: DirectoryStore) -> None:
+    put_hand_in(store, 1, tasks("a"), {"1": "0"})
+    damaged = {"event": "end", "states": {"failed": "many"}}
+    put_start(store, "1", [record(0, "succeeded"), *[damaged] * 20_000])
+    began_s = time.process_time()
+    assert names_of(read(store)) == ["succeeded"]
+    assert time.process_time() - began_s < 20  # each against each took hours
 
 
 def test_history_ended_start_is_read_from_its_closing_line_alike(store: DirectoryStore) -> None:

@@ -20,7 +20,9 @@ from umpteen.store.base import Store
 from umpteen.store.directory import DirectoryStore
 
 
-@pytest.mark.parametrize("path", ["/", "//", "/./", "/..", "/../.", "file:///", "file:///."])
+@pytest.mark.parametrize(
+    "path", ["/", "//", "/./", "/..", "/../.", "/tmp/..", "file:///", "file:///a/..", "FILE:///."]
+)
 def test_root_folder_is_known_however_it_is_written(path: str) -> None:
     assert is_root(path)
 

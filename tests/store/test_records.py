@@ -102,8 +102,9 @@ def test_trusted_size_is_all_where_no_boot_lies_between(head: bytes) -> None:
     assert trusted_size(content, HERE) == len(content)
 
 
-def test_trusted_size_of_another_boot_is_what_was_synced() -> None:
-    safe = start_line(boot="before") + RECORD
+@pytest.mark.parametrize("more", [{}, {"host": "\0"}], ids=["whole", "with a damaged host"])
+def test_trusted_size_of_another_boot_is_what_was_synced(more: dict[str, str]) -> None:
+    safe = start_line(boot="before", **more) + RECORD
     content = safe + build_line({"event": "synced", "upto": len(safe)}) + RECORD
     assert trusted_size(content, HERE) == len(safe)
 

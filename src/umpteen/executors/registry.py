@@ -111,8 +111,10 @@ def tell_unloaded(name: str, given: str = "") -> str:
     """
     if name == given or is_short_name(name):
         return ""
+    if name in _LATER:
+        return f"the executor {name!r} is not supported yet by this version"
     if not _PATH_SIGN.search(name):
-        return f"there is no executor {name!r}"
+        return f"there is no executor {name!r} here"
     return f"the executor {name!r} is an import path, which is loaded only where you give it"
 
 

@@ -216,11 +216,10 @@ class History:
 
     def _apply_lines(self, news: NewLines) -> None:
         batch, count = news.batch, self.count
-        has_failures = False
+        has_failures = has_end = False
         for line in news.lines:
             if line.task < 0:
-                if line.event == "end" and (end := find_end(news.content)):
-                    news.start.close(end)
+                has_end |= line.event == "end"
                 continue
             if line.task >= count or not line.state:  # as of another job
                 continue
@@ -232,6 +231,8 @@ class History:
             has_failures |= number != SUCCEEDED and IS_FINAL[number]
         if has_failures:
             self.failures.add_lines(batch.batch, news.content)
+        if has_end and (end := find_end(news.content)):
+            news.start.close(end)
 
     # --- asking -------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ from umpteen.store.layout import CLOSED, parse_records_key, records_folder, reco
 from umpteen.store.records import EndLine, find_end, parse_lines, parse_start, trusted_size
 from umpteen.system.host import Machine
 
-__all__ = ["ClosingLine", "NewLines", "RecordLine", "StartReader", "parse_record_lines"]
+__all__ = ["ClosingLine", "CountedLine", "NewLines", "StartReader", "parse_record_lines"]
 
 _TAIL_BYTES, _HEAD_BYTES = 65536, 1024
 _STARTS_AT_ONCE = 64
@@ -31,7 +31,7 @@ _State = Literal[
 ]
 
 
-class RecordLine(msgspec.Struct, gc=False):
+class CountedLine(msgspec.Struct, gc=False):
     """The part of a record that counting needs; of an event its name."""
 
     task: Annotated[int, msgspec.Meta(ge=-1, lt=MOST_TASKS)] = -1
@@ -48,7 +48,7 @@ class NewLines(NamedTuple):
     batch: BatchHistory
     start: StartHistory
     content: bytes
-    lines: Sequence[RecordLine]  # the same, decoded
+    lines: Sequence[CountedLine]  # the same, decoded
 
 
 class ClosingLine(NamedTuple):
@@ -125,28 +125,28 @@ class StartReader:
         return end
 
 
-def parse_record_lines(content: bytes) -> Sequence[RecordLine]:
+def parse_record_lines(content: bytes) -> Sequence[CountedLine]:
     """What counts of lines of records; what has no form is passed over, as runners do."""
     try:
-        lines: list[RecordLine] = _LINES.decode_lines(content)
+        lines: list[CountedLine] = _LINES.decode_lines(content)
         return lines
     except (msgspec.DecodeError, RecursionError):
         return list(_parse_each(content))
 
 
-def _parse_each(content: bytes) -> Iterator[RecordLine]:
+def _parse_each(content: bytes) -> Iterator[CountedLine]:
     for line in content.splitlines(keepends=True):
         try:
             yield _LINES.decode(line)
         except (msgspec.DecodeError, RecursionError):
             for parsed in parse_lines(line):
                 if record := parse_record(parsed):
-                    yield RecordLine(
+                    yield CountedLine(
                         task=record.task, state=record.state, seconds=record.seconds,  # type: ignore[arg-type]
                         end_s=record.end_s, retry=record.retry,
                     )  # fmt: skip
                 elif parsed.get("event") == "end":
-                    yield RecordLine(event="end")
+                    yield CountedLine(event="end")
 
 
-_LINES = msgspec.json.Decoder(RecordLine)
+_LINES = msgspec.json.Decoder(CountedLine)

@@ -36,7 +36,7 @@ from umpteen.model.names import find_malformed_name
 from umpteen.model.record import parse_record
 
 __all__ = [
-    "RUN_KEYS",
+    "GIVEN_KEYS",
     "BarrierEntry",
     "BatchFile",
     "BatchView",
@@ -81,7 +81,7 @@ class GivenRun(_GivenRun, total=False):
     local_results_dir: str | None
 
 
-RUN_KEYS = ("cmd", "remote_output_path", "local_results_dir")
+GIVEN_KEYS = ("cmd", "remote_output_path", "local_results_dir")
 
 
 class _Rule(TypedDict):

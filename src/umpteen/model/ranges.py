@@ -10,27 +10,30 @@ __all__ = ["find_ranges", "format_ranges", "list_within"]
 
 def find_ranges(numbers: Iterable[int]) -> list[range]:
     """Rising numbers as ranges."""
-    if isinstance(numbers, range) and numbers.step == 1:
-        return [numbers] if numbers else []
-    found: list[range] = []
-    first = last = -2
-    for each in numbers:
-        if each != last + 1:
-            if last >= 0:
-                found.append(range(first, last + 1))
-            first = each
-        last = each
-    if last >= 0:
-        found.append(range(first, last + 1))
-    return found
+    return [range(first, last + 1) for first, last in _find_bounds(numbers)]
 
 
 def format_ranges(numbers: Iterable[int]) -> str:
     """Rising numbers as text: `0-4999,6000`."""
-    return ",".join(
-        f"{part.start}-{part.stop - 1}" if len(part) > 1 else str(part.start)
-        for part in find_ranges(numbers)
-    )
+    bounds = _find_bounds(numbers)
+    return ",".join([f"{first}-{last}" if last > first else str(first) for first, last in bounds])
+
+
+def _find_bounds(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """The first and the last of each range."""
+    if isinstance(numbers, range) and numbers.step == 1:
+        if numbers:
+            yield numbers[0], numbers[-1]
+        return
+    first = last = -2
+    for each in numbers:
+        if each != last + 1:
+            if last >= 0:
+                yield first, last
+            first = each
+        last = each
+    if last >= 0:
+        yield first, last
 
 
 def list_within(numbers: Sequence[int], ranges: Iterable[range]) -> Iterator[int]:

@@ -1,6 +1,6 @@
 """The states of a task: their order, which of them are final, and how a sentence says each end.
 
-All of that is here and nowhere else. Standard library alone.
+Beside them: the version of the files of a store, and the most slots. Standard library alone.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -72,7 +73,7 @@ class BatchLoader:
         try:
             found = self._await(wait_s) if self._is_far else self._read(*self.unopened[-1])
         except StoreError as error:
-            self._note_refusal(error, now_s)
+            self._note_refusal(error)
             return None
         if found is not None:
             self.trouble.end()
@@ -100,9 +101,9 @@ class BatchLoader:
             _refuse_lost(batch)
         return Opened(ordinal, name, batch, read_cancel_mark(self._store))
 
-    def _note_refusal(self, error: StoreError, now_s: float) -> None:
+    def _note_refusal(self, error: StoreError) -> None:
         """Have nothing more started until the next batch can be opened, which is tried again."""
-        self._open_at_s = now_s + _AGAIN_S
+        self._open_at_s = time.monotonic() + _AGAIN_S  # that alone may have taken longer
         self.trouble.begin(str(error), error.hint, is_final=error.damaged)
         self._lanes.hold("batch", is_on=True)
 

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, cast
 
 from umpteen.errors import InputError, StoreError
-from umpteen.model.batch import RUN_KEYS, BatchFile, GivenBatch, GivenRun, RunEntry
+from umpteen.model.batch import GIVEN_KEYS, BatchFile, GivenBatch, GivenRun, RunEntry
 from umpteen.model.forms import FormError, get, load_json, table_of, text, token, whole
 from umpteen.model.names import find_malformed_name
 from umpteen.model.ranges import format_ranges
@@ -411,7 +411,7 @@ def _build_lines(runs: Sequence[_Run], known: _Known) -> Iterator[dict[str, obje
 
 def _build_run(run: _Run) -> RunEntry:
     content: Mapping[str, object] = run.content
-    given = {key: content[key] for key in RUN_KEYS if key in content}
+    given = {key: content[key] for key in GIVEN_KEYS if key in content}
     return cast(RunEntry, {**given, "remote_output_path": run.output})
 
 

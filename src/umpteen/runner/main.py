@@ -54,7 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.excepthook(*sys.exc_info())
             return RUNNER_CRASHED
         complaints.add(str(told), told.hint)
-        return told.exit_code
+        # Other batches need less memory, or find more of it: that is no refusal.
+        return RUNNER_CRASHED if isinstance(error, MemoryError) else told.exit_code
 
 
 def _start_over_with_token(token: str) -> None:

@@ -222,7 +222,7 @@ class Uploader:
                 if upload.index not in indices:
                     first.setdefault(upload.index, upload)
             # Else one that is always refused would keep the others from being tried.
-            return sorted(first.values(), key=lambda upload: upload.refused)[:1]
+            return [min(first.values(), key=lambda upload: upload.refused)] if first else []
         for upload in self.waiting:
             if len(chosen) == _AT_ONCE or (chosen and upload.is_alone):
                 break

@@ -58,9 +58,12 @@ def is_remote(address: str) -> bool:
 
 def is_root(path: str) -> bool:
     """Whether an address is the root folder itself, however it is written: no outputs are there."""
-    path = path.removeprefix("file://")
-    is_short = path.startswith("/") and not path.strip("/.")  # what most are not
-    return is_short and not os.path.normpath(path).strip("/")
+    if not path.endswith(("/", ".")) or is_remote(path):  # as nearly all
+        return False
+    try:
+        return not parse_address(path).strip("/")
+    except SettingsError:
+        return False
 
 
 def output_folder(output: str) -> str:

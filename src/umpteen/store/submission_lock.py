@@ -1,6 +1,6 @@
 """One process at a time submits: a lock file in the store, and a lock of this machine.
 
-Should two submit all the same, none of them changes the files of the other.
+Should two submit all the same, the files that count are those of one of them alone.
 
 The kernel frees this machine's lock when its holder dies; a holder on another machine counts as
 dead when it no longer renews the lock file. Standard library alone.
@@ -110,8 +110,8 @@ def submission_lock(
 
     A holder on another machine that has not renewed its lock for 60 s, by our clock, is
     taken to be dead; one on this machine as soon as the kernel freed its lock. on_wait: called now
-    and then with a line that says what is waited for; what it raises ends the wait. Raises
-    StoreError where the store is somebody else's.
+    and then with a line that says what is waited for, in place of one line on stderr; what it
+    raises ends the wait. Raises StoreError where the store is somebody else's.
     """
     if not is_remote(store.address):
         refuse_strangers(store.address)
@@ -136,11 +136,11 @@ def _take(store: Store, on_wait: Callable[[str], None] | None) -> LockHolder:
             store.delete(LOCK)
             continue
         waits = _describe_wait(store, holder, now - began_s)
-        if not is_said and now - began_s > _SAY_S:
-            is_said = True
-            write_stderr(waits)
         if on_wait:
             on_wait(waits)
+        elif not is_said and now - began_s > _SAY_S:
+            is_said = True
+            write_stderr(waits)
         time.sleep(_POLL_S)
     return own
 

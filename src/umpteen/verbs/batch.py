@@ -14,7 +14,7 @@ from umpteen.formats import read_job
 from umpteen.formats.files import open_document
 from umpteen.formats.saturn_batch import BatchFile, Run, read_batch
 from umpteen.job.spec import Job
-from umpteen.model.batch import RUN_KEYS, GivenBatch, GivenRun
+from umpteen.model.batch import GIVEN_KEYS, GivenBatch, GivenRun
 from umpteen.model.command import RUNNER_VARIABLE, write_verb
 from umpteen.query.registry import register
 from umpteen.runner.import_batch import DEFAULT_SLOTS, build_batch_id
@@ -91,7 +91,7 @@ def build_batch(batch: BatchFile, job: Job) -> GivenBatch:
 
 
 def _build_run(run: Run) -> GivenRun:
-    said = {key: value for key in RUN_KEYS if (value := getattr(run, key))}
+    said = {key: value for key in GIVEN_KEYS if (value := getattr(run, key))}
     return cast(GivenRun, said)
 
 
