@@ -13,7 +13,8 @@ from umpteen.job.secrets import split_secrets
     "name",
     ["key", "secret", "token", "aws_access_key_id", "aws_secret_access_key", "SSECustomerKey",
      "account_key", "connection_string", "sas_token", "client_secret", "password", "passphrase",
-     "client_keys", "env_vars"],
+     "env_vars", "auth", "headers", "cookies", "pass_phrase", "key_content", "pwd", "creds", "sas",
+     "connectionString", "conn_str", "encryption_key", "shared_key", "pkey"],
 )  # fmt: skip
 def test_secret_is_left_out_however_deep(name: str) -> None:
     assert split_secrets({name: "x", "anon": False}) == ({"anon": False}, [name])
@@ -27,12 +28,21 @@ def test_secret_is_left_out_however_deep(name: str) -> None:
         {"endpoint_url": "https://s3.lab:8080/x", "requester_pays": True, "profile": "lab"},
         {"s3_additional_kwargs": {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": "my"}},
         {"client_kwargs": {"region_name": "eu-1"}, "known_hosts": "~/.ssh/known_hosts", "port": 2},
+        {"client_keys": ["~/.ssh/lab"], "username": "me"},
     ],
 )
 def test_what_is_no_secret_is_kept(options: dict[str, Any]) -> None:
     assert split_secrets(options) == (options, [])
 
 
-def test_password_in_an_address_is_left_out() -> None:
-    options = {"proxies": {"https": "http://user:pw@proxy:8080"}, "list": ["http://a:b@c"]}
-    assert split_secrets(options) == ({"proxies": {}}, ["proxies.https", "list"])
+@pytest.mark.parametrize(
+    "value",
+    ["http://user:pw@proxy:8080", "https://token@host/x", "https://h/x?sig=s", "https://h/?a=1&sig=s",
+     "-----BEGIN OPENSSH PRIVATE KEY-----", {"password": "x"}],
+)  # fmt: skip
+def test_value_that_is_secret_is_left_out_wherever_it_stands(value: Any) -> None:
+    assert split_secrets({"a": {"b": [value]}, "c": [1]}) == ({"a": {}, "c": [1]}, ["a.b"])
+
+
+def test_name_of_a_user_is_left_out_with_its_password() -> None:
+    assert split_secrets({"username": "me", "password": "x"}) == ({}, ["password", "username"])

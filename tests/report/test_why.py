@@ -58,7 +58,7 @@ END = "failed (exit 3) at 2020-01-02 12:00 on n17"
             make_why("waiting", blockers=[make_blocker(state="waiting", is_canary=True)]),
             "t has not run: it waits for the canary prep, which has not ended.",
         ),
-        (make_why("waiting"), "t has not run: it was never handed in."),
+        (make_why("waiting"), "t has not run: it was never submitted."),
         (
             make_why("waiting", batch="1", is_alive=True),
             "t has not run: it waits for a free slot.",

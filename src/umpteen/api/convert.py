@@ -61,12 +61,12 @@ def build_flags(
         cpus=parse_count("cpus", cpus, 1),
         gpus=parse_count("gpus", gpus, 0),
     )
-    name, options = (None, None) if executor is None else parse_executor(executor)
+    chosen = None if executor is None else parse_executor(executor)
     return JobFlags(
         slots=count,
         address=address,
-        executor=name,
-        executor_options=options,
+        executor=chosen and chosen.name,
+        executor_options=chosen and chosen.options,
         tasks=tasks,
         are_arguments=True,
     )

@@ -93,18 +93,22 @@ def _read_job(context: click.Context, _: click.Parameter, value: str) -> str:
 
 
 def executor_option(verb: _Verb) -> _Verb:
-    """--executor of a verb that goes on with a job; else the executor that its job file names."""
+    """--executor of a verb that goes on with a job.
+
+    Where the store's own is an import path, the one that the job file names counts too.
+    """
     return click.option(
         "--executor",
         callback=_read_executor,
-        help="Where it goes on: an import path has to be given again, here or by the job's FILE.",
+        help="Its executor: an import path has to be given again, here or by the job's FILE.",
     )(verb)
 
 
 def _read_executor(
     context: click.Context, _: click.Parameter, value: str | None
 ) -> ExecutorChoice | None:
-    return choose_executor(context.meta.get(_WORD, ""), value)
+    chosen = choose_executor(context.meta.get(_WORD, ""), value)
+    return chosen and chosen._replace(is_fallback=value is None)
 
 
 def choose_executor(word: str, given: str | None) -> ExecutorChoice | None:

@@ -10,11 +10,17 @@ __all__ = ["KeptOptions", "split_secrets"]
 
 _VARIABLES = "env_vars"  # of Ray's runtime_env
 _SECRET = re.compile(
-    r"secret|token|passw|passphrase|credential|connection_string|customerkey"
-    r"|(?:access|account|api|auth|private|client)_?keys?|^key$",
+    r"secret|token|pass_?w|pass_?phrase|^pwd$|credential|^creds?$|^auth|^cookie|^headers$|^sas"
+    r"|conn(?:ection)?_?str|customer_?key|key_content|^p?key$"
+    r"|(?:access|account|api|auth|encryption|master|private|shared)_?keys?",
     re.IGNORECASE,
 )
-_WITH_LOGIN = re.compile(r"//[^/@\s]*:[^/@\s]*@")  # http://user:password@host
+# http://user:password@host, https://token@host, ?sig=…, a key itself.
+_SECRET_VALUE = re.compile(
+    r"//[^/@\s]*:[^/@\s]*@|https?://[^/@\s]+@|[?&](?:sig|x-amz-signature)=|PRIVATE KEY",
+    re.IGNORECASE,
+)
+_PASSWORD = re.compile(r"pass_?w|^secret$", re.IGNORECASE)
 
 
 class KeptOptions(NamedTuple):
@@ -35,8 +41,20 @@ def split_secrets(options: Mapping[str, Any], prefix: str = "") -> KeptOptions:
         elif isinstance(value, Mapping):
             kept[key], below = split_secrets(value, f"{name}.")
             left_out += below
-        elif _WITH_LOGIN.search(str(value)):
+        elif _is_secret(value):
             left_out.append(name)
         else:
             kept[key] = value
+    if "username" in kept and any(map(_PASSWORD.search, options)):
+        del kept["username"]  # half a pair would be taken for all of it
+        left_out.append(f"{prefix}username")
     return KeptOptions(kept, left_out)
+
+
+def _is_secret(value: object) -> bool:
+    """Whether a value says by itself that it is secret, or has in it what is."""
+    if isinstance(value, Mapping):
+        return bool(split_secrets(value).left_out)
+    if isinstance(value, list):
+        return any(map(_is_secret, value))
+    return bool(_SECRET_VALUE.search(str(value)))

@@ -18,6 +18,7 @@ class ExecutorChoice(NamedTuple):
 
     name: str
     options: Mapping[str, Any] = {}  # in the executor's own words
+    is_fallback: bool = False  # counts only where the store names one that it cannot give
 
 
 class Setting(msgspec.Struct, frozen=True):

@@ -107,7 +107,8 @@ TOOL_VARIABLES = {
         "Seconds for which results that cannot be written are tried again. Without it: 60."
     ),
     RESULTS_OPTIONS: (
-        "Options of results that are in no folder, as JSON, where no job file says them."
+        "Options of results that are in no folder, as JSON. What a job file that is given "
+        "says counts more; what is remembered of one counts less."
     ),
     RUNNER: "Set by umpteen for its runners, replacing what was there.",
     RAY_ADDRESS: (

@@ -19,7 +19,7 @@ from umpteen.errors import ErrorCode, InputError, StoreError, find_nearest, say_
 from umpteen.job.secrets import split_secrets
 from umpteen.model.variables import DATA_HOME, RESULTS_OPTIONS
 from umpteen.store.address import is_remote, open_store, parse_address, read_options
-from umpteen.store.base import Store
+from umpteen.store.base import Options, Store
 from umpteen.store.layout import JOB
 from umpteen.system.whole_files import replace_file
 
@@ -87,7 +87,7 @@ def register(
         entry.update(options=kept, left_out=left_out)
     try:
         os.makedirs(_folder(), exist_ok=True)
-        replace_file(path, json.dumps(entry))
+        replace_file(path, json.dumps(entry), mode=0o600)
     except OSError:
         return
 
@@ -131,7 +131,16 @@ def find_options(address: str) -> dict[str, Any]:
     if given := _given_options.get(address):
         return given
     known = _read_entry(_path(address))
-    return {**(known.options if known else {}), **read_options()}
+    return _merge(known.options if known else {}, read_options())
+
+
+def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> Options:
+    """Options of two places, where tables in them are joined as well."""
+    merged = {**below, **above}
+    for key in below.keys() & above.keys():
+        if isinstance(below[key], Mapping) and isinstance(above[key], Mapping):
+            merged[key] = _merge(below[key], above[key])
+    return merged
 
 
 def open_job_store(address: str, patience_s: float | None = None) -> Store:
@@ -148,7 +157,7 @@ def hinting_at_options(address: str) -> Iterator[None]:
         known = _read_entry(_path(parse_address(address)))
         _, there = split_secrets(find_options(address))
         lacking = [name for name in known.left_out if name not in there] if known else []
-        if lacking and not error.transient:
+        if lacking and not (error.transient or error.damaged):
             error.hint = (
                 f"the job has {' and '.join(lacking)} in `options` of its results, which is kept "
                 f"nowhere: give its file in place of its name, or {RESULTS_OPTIONS}"

@@ -160,6 +160,7 @@ def plan_to_dict(plan: Plan) -> PlanJson:
         "settings": {
             key: {"value": getattr(settings, key), "source": source}
             for key, source in settings.sources.items()
+            if key != "results_options"  # may have secrets
         },
     }
 

@@ -258,6 +258,7 @@ class PlainView(View):
         self, status: JobStatus, news: News, seconds: float, *, is_interrupted: bool
     ) -> None:
         """What was skipped or cancelled, and the closing lines."""
+        self._write(render_failures(self._job, news.failures))
         self._write(render_unrun(news.unrun.list_groups()))
         self._write(self._closing.build(status, seconds, is_interrupted=is_interrupted).render())
 
@@ -291,8 +292,12 @@ class JsonView(View):
             self._next_s = time.monotonic() + _JSON_S
             self._emit("progress", status_to_dict(status))
 
-    def show_end(self, status: JobStatus, _: News, seconds: float, *, is_interrupted: bool) -> None:
-        """The closing event."""
+    def show_end(
+        self, status: JobStatus, news: News, seconds: float, *, is_interrupted: bool
+    ) -> None:
+        """What failed since, and the closing event."""
+        for failure in news.failures:
+            self._emit("failed", failure_to_dict(failure))
         self._emit(
             "ended", status_to_dict(status), wall_s=round(seconds, 3), interrupted=is_interrupted
         )

@@ -108,7 +108,7 @@ def _say_waiting(why: Why, last: Attempt | None) -> str:
         reason = f": {last.record.reason}" if last and last.record.reason else ""
         return f"{why.name} was skipped{reason}; what it is after has changed since."
     if not why.batch:
-        return f"{why.name} has not run: it was never handed in."
+        return f"{why.name} has not run: it was never submitted."
     if not why.is_alive:
         return f"{why.name} has not come to an end, and nobody is at it any more."
     if last and last.record.retry:

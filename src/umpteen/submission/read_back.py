@@ -64,6 +64,8 @@ def read_back_settings(
     """
     given = read_settings(history)
     before = given.get("executor", DEFAULT)
+    if executor and executor.is_fallback and not tell_unloaded(find_short_name(before)):
+        executor = None
     if executor is None:
         _refuse_strange(history, before)
         _refuse_unloaded(before)
@@ -75,6 +77,8 @@ def read_back_settings(
     if runs_here(before) and not runs_here(name):
         given["slots"] = 0  # those were this machine's
     sources = dict.fromkeys(DEFAULTS, "the run before")
+    if executor:
+        sources.update(executor="the command line", executor_options="the command line")
     given.update(address=history.store.address, deadline_s=None, sources=sources)
     given["results_options"] = find_options(history.store.address)
     if runs_here(given.get("executor", DEFAULT)):
@@ -103,7 +107,7 @@ def refuse_left_out(history: History, settings: Settings) -> None:
     """Raises SettingsError where an option is needed that the store has not, as it is secret."""
     if left_out := list_left_out(history, settings.executor_options):
         raise SettingsError(
-            f"the job was handed in with {' and '.join(left_out)}, which the store does not keep",
+            f"the job was submitted with {' and '.join(left_out)}, which the store does not keep",
             "umpteen collect FILE, with the job's file, has it again",
         )
 

@@ -31,11 +31,18 @@ def written_whole(path: str, *, makes_folder: bool = True) -> Iterator[str]:
         raise
 
 
-def replace_file(path: str, content: str) -> None:
-    """Write a text file whole, in a folder that is there; raises OSError."""
+def replace_file(path: str, content: str, mode: int = 0o666) -> None:
+    """Write a text file whole, in a folder that is there; raises OSError.
+
+    mode: its permissions, before the umask takes some away.
+    """
+
+    def create(name: str, flags: int) -> int:
+        return os.open(name, flags, mode)
+
     with (
         written_whole(path, makes_folder=False) as temporary,
-        open(temporary, "x", encoding="utf-8") as file,
+        open(temporary, "x", encoding="utf-8", opener=create) as file,
     ):
         file.write(content)
 

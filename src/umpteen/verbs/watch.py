@@ -145,7 +145,7 @@ def _has_behind(handle: JobHandle) -> bool:
 def _submit_rest(handle: JobHandle) -> bool:
     """Submit what is left, as the store has it now; whether anything is."""
     history = handle.history
-    with submission_lock(history.store) as lock:
+    with submission_lock(history.store, handle.on_progress) as lock:
         history.refresh()
         job = read_back_job(history, handle.settings, handle.source_digest)
         submitted = submit_again(

@@ -35,6 +35,11 @@ except SettingsError as error:
     print(error.hint)
 """
 VERBS = ["collect", "retry", "cancel"]
+# A file whose executor cannot be reached here, of a job that was run on this machine.
+ELSEWHERE = """name: here
+executor: {dask: {scheduler_address: "tcp://127.0.0.1:1"}}
+tasks: [{command: "until test -e go; do sleep 0.1; done; test -e done"}]
+"""
 
 
 class Lab:
@@ -135,3 +140,15 @@ def test_python_program_goes_on_with_its_own_job(umpteen: Umpteen) -> None:
     assert done.returncode == 0, done.stderr
     assert f"--executor {PATH}" in done.stdout
     assert lab.mark.exists()
+
+
+def test_retry_and_cancel_of_a_file_leave_the_job_where_it_ran(umpteen: Umpteen) -> None:
+    umpteen.write("here.yaml", ELSEWHERE)
+    assert umpteen("run", "here.yaml", "--executor", "local", "--detach").returncode == 0
+    wait_until(lambda: list(umpteen.store("here").glob(".umpteen/running/*/*.json")))
+    assert umpteen("cancel", "here.yaml").returncode == 0
+    umpteen.write("go", "")
+    umpteen.write("done", "")
+    shown = json.loads(umpteen("retry", "here.yaml", "--dry-run", "--json").stdout)["settings"]
+    assert shown["executor"] == {"value": "local", "source": "the run before"}
+    assert umpteen("retry", "here.yaml").returncode == 0

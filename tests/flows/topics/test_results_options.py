@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.support.command import Umpteen
 from tests.support.s3 import S3
+from umpteen.model.variables import RESULTS_OPTIONS
 
 VERBS = [
     ("status", "job"),
@@ -23,7 +25,7 @@ VERBS = [
 ]
 
 
-def write_job(umpteen: Umpteen, s3: S3, options: dict[str, str]) -> None:
+def write_job(umpteen: Umpteen, s3: S3, options: dict[str, Any]) -> None:
     results = {"s3_url": s3.address, "options": options}
     job = {"name": "job", "results": results, "tasks": [{"command": "echo out; exit 3"}]}
     umpteen.write("job.json", json.dumps(job))
@@ -45,6 +47,25 @@ def test_verbs_find_options_of_the_job_file_again(umpteen: Umpteen, s3: S3) -> N
     assert umpteen("logs", s3.address, "0", env=env).stdout == "out\n"
     assert json.loads(umpteen("ls", "--json", env=env).stdout)[0]["counts"]["failed"] == 1
     assert umpteen("rm", "job", "--yes", env=env).returncode == 0
+
+
+def test_options_of_results_are_not_printed(umpteen: Umpteen, s3: S3) -> None:
+    write_job(umpteen, s3, {"endpoint_url": s3.endpoint, "key": s3.key, "secret": s3.secret})
+    assert umpteen("run", "job.json").returncode == 1
+    for verb in ("run", "retry"):
+        shown = umpteen(verb, "job.json", "--dry-run", "--json")
+        assert shown.returncode == 0
+        assert "results_options" not in json.loads(shown.stdout)["settings"]
+
+
+def test_tables_of_options_are_joined_with_those_of_the_environment(
+    umpteen: Umpteen, s3: S3
+) -> None:
+    keys = {"aws_access_key_id": s3.key, "aws_secret_access_key": s3.secret}
+    write_job(umpteen, s3, {"client_kwargs": {"endpoint_url": s3.endpoint, **keys}})
+    assert umpteen("run", "job.json").returncode == 1
+    env = {RESULTS_OPTIONS: json.dumps({"client_kwargs": keys})}
+    assert umpteen("logs", "job", "0", env=env).stdout == "out\n"
 
 
 def test_what_is_secret_is_asked_for_by_its_name(umpteen: Umpteen, s3: S3) -> None:
