@@ -62,6 +62,7 @@ def test_hints_are_commands_that_work(umpteen: Umpteen, job: str) -> None:
     said = [before, umpteen("status", "--", job).stdout]
     said += [umpteen("why", "--", job, task).stdout for task in (*TASKS[:2], "-behind", "-slow")]
     said.append(umpteen("retry", "--detach", "--", job, "-1").stderr)
+    umpteen("collect", "--", job)  # rm speaks otherwise of what still runs
     said.append(umpteen("rm", "--", job).stderr)
 
     typed = find_typed(*said)

@@ -198,7 +198,7 @@ def test_ls_shows_a_damaged_store_as_a_row_and_all_others(umpteen: Umpteen) -> N
     assert shown.returncode == 3
     assert "sound" in shown.stdout
     (row,) = [line for line in shown.stdout.splitlines() if line.startswith("job ")]
-    assert f"damaged: {store.path(handed_key(1))} is damaged" in row
+    assert f"  {store.path(handed_key(1))} is damaged" in row
     rows = {row["name"]: row for row in json.loads(umpteen("ls", "--json").stdout)}
     assert rows["sound"]["state"] == "succeeded"
     assert rows["job"]["state"] == "damaged"
