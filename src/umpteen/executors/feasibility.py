@@ -17,7 +17,11 @@ def refuse_impossible(executor: Executor, tasks: Iterable[tuple[int, Task]], slo
 
     tasks: with their indices. slots: of a batch. Raises BackendError where there is nobody to ask.
     """
-    needing = sorted((index, task.name, task.options) for index, task in tasks if task.options)
+    needing = sorted(
+        (index, task.name, options)
+        for index, task in tasks
+        if (options := task.options) and (options.cpus or options.gpus or options.memory)
+    )
     lack = executor.lacks([read_needs(options) for _, _, options in needing], slots)
     if lack is not None:
         index, name, _ = needing[lack.number]

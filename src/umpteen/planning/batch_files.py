@@ -217,9 +217,12 @@ class _Links:
         numbers: dict[int, int] = {}
         after: list[int] = []
         waits: set[str] = set()
+        here = indices if isinstance(indices, range) else frozenset(indices)
         for index in indices:
             behind = self.graph.behind[self.position[index]]
-            if behind < FREE and not self._is_over(before := self.indices[link(behind)]):
+            if behind < FREE and (before := self.indices[link(behind)]) in here:
+                after.append(link(before))
+            elif behind < FREE and not self._is_over(before):
                 after.append(link(before))
                 waits.add(self._find_batch(before))
             elif behind != FREE and self._build(behind)[0]:
