@@ -102,7 +102,7 @@ def _build_batch(
     attempts: Mapping[int, Past],
     now_s: float,
 ) -> BatchFile:
-    tasks = list(map(plan.by_index, indices))
+    tasks = plan.list_tasks(indices)
     names = [task.name for task in tasks]
     if not any(names):
         names = list(map(str, indices))
@@ -150,7 +150,7 @@ def _build_batch(
 
 
 def _build_runs(
-    tasks: list[Task], names: list[str], prefix: str
+    tasks: Sequence[Task], names: list[str], prefix: str
 ) -> tuple[list[EncodedRun], dict[str, TaskExtra]]:
     """(a batch's `runs`, what some of them have beside that, by position)."""
     commands = [task.command for task in tasks if isinstance(task.command, str)]

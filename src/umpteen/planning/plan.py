@@ -95,6 +95,12 @@ class Plan(msgspec.Struct):
         """The task of that index."""
         return self.tasks[index if self.positions is None else self.positions[index]]
 
+    def list_tasks(self, indices: Sequence[int]) -> Sequence[Task]:
+        """The tasks of these indices; of a range of a new job at the cost of a copy."""
+        if self.positions is None and isinstance(indices, range) and indices.step == 1:
+            return self.tasks[indices.start : indices.stop]
+        return list(map(self.by_index, indices))
+
     def list_needed(self) -> list[int]:
         """Tasks that are done, and that what runs is after; those alone that must leave files."""
         graph = self.graph

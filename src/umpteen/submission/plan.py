@@ -98,7 +98,8 @@ def refuse_what_is_too_wide(plan: Plan, executor: Executor) -> None:
 
 def read_tried(plan: Plan, history: History) -> Mapping[int, Tried]:
     """The attempts of each task that runs again."""
-    before = [index for index in plan.to_run if index < plan.before]
+    known = plan.before
+    before = [index for index in plan.to_run if index < known] if known else []
     return history.read_records(before) if before else {}
 
 
