@@ -28,6 +28,7 @@ __all__ = ["OutputFolders", "Outputs", "explain_unkept", "is_left"]
 
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 _MOST_KNOWN = 10_000  # folders that are remembered, so that each is looked at only once
+_TRIES = 20  # to make a folder that others may remove while it is empty
 
 
 class OutputFolders:
@@ -143,14 +144,23 @@ class OutputFolders:
     def renew_slot_results(self, slot: int) -> None:
         """Have it empty; that it is as old as can be shows at a glance that it still is."""
         folder = f"{self._scratch}/{slot}"
+        for left in reversed(range(_TRIES)):
+            try:
+                self._make_slot_results(folder)
+                break
+            except FileNotFoundError:  # a runner that ended has just removed the folder above
+                if not left:
+                    raise
+        os.utime(folder, (0, 0))
+        self._results[slot] = folder
+
+    def _make_slot_results(self, folder: str) -> None:
         with contextlib.suppress(FileExistsError):
             try:
                 os.mkdir(folder)
             except FileNotFoundError:
                 self._make_above(self.store.address, self._scratch)
                 os.mkdir(folder)
-        os.utime(folder, (0, 0))
-        self._results[slot] = folder
 
 
 class _EarlierStarts:
