@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import io
+import json
 import os
+import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from umpteen.errors import InputError
-from umpteen.formats import read_job
+from umpteen.formats import read_executor, read_job, read_names
 from umpteen.formats.flags import JobFlags, TaskFlags
 from umpteen.formats.sources import choose_job_name
+from umpteen.job.settings import ExecutorChoice
 from umpteen.job.spec import Task
 
 
@@ -304,3 +307,17 @@ def test_reading_many_tasks_mixed_keeps_their_order() -> None:
     job = read_job([write("a.yaml", "\n".join(["tasks:", *entries]))])
     assert [task.command for task in job.tasks] == [f"echo {i}" for i in range(12_000)]
     assert [task.timeout_s for task in job.tasks[:4]] == [5.0, None, None, 5.0]
+
+
+def test_what_is_kept_of_a_file_that_names_a_job_is_not_its_tasks(tmp_path: Path) -> None:
+    file = tmp_path / "job.json"
+    tasks = [f"python train.py --seed {number}" for number in range(100_000)]
+    file.write_text(json.dumps({"name": "job", "executor": "dask", "tasks": tasks}))
+    del tasks
+    tracemalloc.start()
+    try:
+        assert read_names(str(file)).name == "job"
+        assert read_executor(str(file)) == ExecutorChoice("dask")
+        assert tracemalloc.get_traced_memory()[0] < file.stat().st_size
+    finally:
+        tracemalloc.stop()

@@ -229,8 +229,8 @@ def _read_settings(document: Document, head: _JobEntry) -> dict[str, Setting]:
         if found.get("results_options"):  # numbers as numbers
             found["results_options"] = dict(document.free("results")["options"])
     if head.executor is not None:
-        name, options, _ = parse_executor(document.free("executor"))
-        found.update(executor=name, executor_options=options)
+        chosen = parse_executor(document.free("executor"))
+        found.update(executor=chosen.name, executor_options=chosen.options)
     if head.deadline is not None:
         found["deadline_s"] = parse_duration_field("deadline", head.deadline)
     if head.grace is not None:

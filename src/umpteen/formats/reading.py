@@ -124,7 +124,7 @@ def read_names(file: str, name: str | None = None) -> NamedJob:
 
     name: what the job is called in place of what the file says. Raises InputError.
     """
-    parsed = _read_again(file)
+    parsed = _read_head(file)
     chosen = check_job_name(name) if name is not None else _choose_name(parsed, None, file)
     given = parsed.settings.get("address")
     address = str(given.value) if given else str(DEFAULTS["address"])
@@ -134,25 +134,27 @@ def read_names(file: str, name: str | None = None) -> NamedJob:
 
 def read_executor(file: str) -> ExecutorChoice | None:
     """The executor that a job file or run file names. Raises InputError."""
-    given = _read_again(file).settings
+    given = _read_head(file).settings
     if "executor" not in given:
         return None
     options = given.get("executor_options")
     return ExecutorChoice(str(given["executor"].value), options.value if options else {})
 
 
-def _read_again(file: str) -> ParsedFile:
-    """A file that a verb asks twice: for its job, and for its executor."""
+def _read_head(file: str) -> ParsedFile:
+    """What a file says of the job as a whole: a verb asks for its name, and for its executor."""
     try:
         found = os.stat(file)
     except OSError:
-        return _read_source(Inputs(None).open(file))  # which says why
-    return _read_unchanged(file, (found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size))
+        return _read_head_once(file, ())  # which says why
+    return _read_head_once(file, (found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size))
 
 
 @functools.lru_cache(maxsize=1)
-def _read_unchanged(file: str, _: tuple[int, ...]) -> ParsedFile:
-    return _read_source(Inputs(None).open(file))
+def _read_head_once(file: str, _version: tuple[int, ...]) -> ParsedFile:
+    """Without its tasks, which may be a million: it is kept as long as the job is watched."""
+    parsed = _read_source(Inputs(None).open(file))
+    return ParsedFile(Source(parsed.source.name, b""), parsed.name, parsed.settings)
 
 
 def _open_inputs(stdin: BinaryIO | None, given: list[Any]) -> Inputs:
