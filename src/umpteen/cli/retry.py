@@ -20,7 +20,7 @@ from umpteen.cli.options import (
     watch_options,
 )
 from umpteen.model.command import write_verb
-from umpteen.query.liveness import read_status
+from umpteen.query.job_view import JobView
 from umpteen.report.printing import say
 from umpteen.report.signals import Waiting, stop_signals
 from umpteen.report.views import show_idle, show_leave, show_plan
@@ -73,15 +73,15 @@ def retry_command(
             detach=options["detach"],
             on_progress=tell,
         )
-        if handle.is_idle:
+        if handle.is_idle or options["detach"]:
+            with JobView(handle.history) as view:
+                status = view.read_status()
+            if not handle.is_idle:
+                return show_leave(handle, status, name, quiet=quiet, as_json=as_json)
             is_chosen = bool(tasks) or options["where"] is not None
-            status = read_status(handle.history)
             return show_idle(
                 handle, status, name, is_chosen=is_chosen, quiet=quiet, as_json=as_json
             )
-        if options["detach"]:
-            status = read_status(handle.history)
-            return show_leave(handle, status, name, quiet=quiet, as_json=as_json)
         code = watch_to_end(handle, stop, began_s, quiet=quiet, as_json=as_json, job=name)
     is_told = bool(tasks) and not (quiet or as_json)
     if is_told and (blocked := find_blocked(handle, name, tasks)):

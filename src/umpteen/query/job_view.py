@@ -19,7 +19,7 @@ from umpteen.query.status import JobStatus, build_status
 from umpteen.store.base import Store
 
 # What only some looks need is loaded by the methods that take them: `status` is asked for again
-# and again, by people and by scripts, and begins in half the time without the rest.
+# and again, by people and by scripts, and begins sooner without the rest.
 if TYPE_CHECKING:
     from umpteen.job.spec import Task
     from umpteen.model.record import Record
