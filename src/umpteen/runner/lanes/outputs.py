@@ -28,7 +28,7 @@ __all__ = ["OutputFolders", "Outputs", "explain_unkept", "is_left"]
 
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 _MOST_KNOWN = 10_000  # folders that are remembered, so that each is looked at only once
-_TRIES = 20  # to make a folder that others may remove while it is empty
+_TRIES = 1000  # to make a folder that others may remove while it is empty: a few suffice, mostly
 
 
 class OutputFolders:
