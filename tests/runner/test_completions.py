@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,16 @@ def test_completions_leave_what_the_runner_ended_to_the_next_start(bench: Runner
     bench.completions.take([bench.end((0, 0), "waiting", reason="interrupted")])
     assert bench.batches.open[0].left == 2
     assert not bench.batches.did_fail
+
+
+def test_completions_leave_what_fails_once_it_was_asked_to_stop_to_the_next_start(
+    bench: RunnerBench,
+) -> None:
+    bench.stops.add(signal.SIGTERM)
+    bench.completions.take([bench.end((0, 0)), bench.end((0, 1), "failed", signal=15)])
+    assert list_states(bench) == [(0, "succeeded"), (1, "waiting")]
+    assert read_last_start(bench.store, "1").records[1].reason == "interrupted"
+    assert bench.batches.open[0].left == 1
 
 
 def test_completions_have_a_failure_tried_again_by_its_rules(strict_bench: RunnerBench) -> None:

@@ -40,6 +40,7 @@ from umpteen.store.layout import batch_key, records_key
 from umpteen.store.records import Start, list_starts, read_start
 from umpteen.system.host import read_machine
 from umpteen.system.resources import Capacity
+from umpteen.system.stop_signals import Stops
 
 __all__ = ["RunnerBench", "end_batch", "open_batch", "put_runs", "read_end", "read_last_start"]
 
@@ -121,9 +122,10 @@ class RunnerBench:
         self.uploads = Uploads(self.opener, self.lease, self.lanes, self.heartbeat, 60.0)
         self.cancellation = Cancellation(self.batches, self.uploads, self.lanes)
         self.echoed: list[bytes] = []
+        self.stops = Stops()
         self.completions = Completions(
             self.batches, self.uploads, self.cancellation, self.recorder, self.lanes.kills,
-            lambda _, __, record: self.echoed.append(record),
+            self.stops, lambda _, __, record: self.echoed.append(record),
         )  # fmt: skip
         folder = DirectoryStore(self.lease.spool)
         self.loader = BatchLoader(self.opener, batches, folder, self.lanes, 60.0)

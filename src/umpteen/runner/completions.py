@@ -17,7 +17,7 @@ from typing import Callable, Optional
 from umpteen.model.batch import BatchView
 from umpteen.model.reasons import Reason
 from umpteen.model.record import RecordLine
-from umpteen.model.states import TaskState
+from umpteen.model.states import NUMBER_OF, TaskState
 from umpteen.runner.active_batches import FAILURES, ActiveBatches
 from umpteen.runner.cancellation import Cancellation
 from umpteen.runner.lanes.protocol import (
@@ -36,6 +36,7 @@ from umpteen.store.layout import spool_folder
 from umpteen.store.records import build_line
 from umpteen.system.plain_files import open_below
 from umpteen.system.resources import OutOfMemoryWatch
+from umpteen.system.stop_signals import Stops
 
 __all__ = ["Completions", "Echo", "echo_outputs"]
 
@@ -44,6 +45,7 @@ Echo = Optional[Callable[[BatchView, int, bytes], None]]
 
 # How one ends that the kernel killed: itself, or below a shell that says so.
 _KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
+_FAILED, _WAITING = NUMBER_OF[TaskState.FAILED.value], NUMBER_OF[TaskState.WAITING.value]
 
 
 class Completions:
@@ -56,11 +58,13 @@ class Completions:
         cancellation: Cancellation,
         recorder: Recorder,
         kills: OutOfMemoryWatch,
+        stops: Stops,
         echo: Echo,
     ) -> None:
         self._batches, self._uploads, self._cancellation = batches, uploads, cancellation
         self._recorder = recorder
         self._kills = kills  # what the kernel killed for want of memory
+        self._stops = stops
         self._echo = echo
 
     def take(self, messages: Iterable[Message]) -> None:
@@ -89,6 +93,8 @@ class Completions:
         key = ended.key
         if self._cancellation.take_late(key):
             return ()
+        if self._stops.count and ended.state == _FAILED:
+            ended = _interrupt(ended)
         active = self._batches.open[key[0]]
         if self._echo:
             self._echo(active.view, key[1], ended.record)
@@ -139,6 +145,17 @@ class Completions:
             self._batches.try_again(result.key, record, again)
         line = build_line(record)[:-1]
         return result._replace(record=line, is_retried=record.get("retry", False))
+
+
+def _interrupt(ended: AttemptEnded) -> AttemptEnded:
+    """An attempt that failed once its runner was asked to stop: another start runs the task.
+
+    A scheduler such as Slurm sends its signal to tasks and runner at once, and the task may die of
+    it before the runner can have it ended.
+    """
+    record: RecordLine = json.loads(ended.record)
+    record["state"], record["reason"] = TaskState.WAITING.value, Reason.INTERRUPTED.value
+    return ended._replace(state=_WAITING, record=build_line(record)[:-1])
 
 
 def echo_outputs(spool: str, view: BatchView, position: int, line: bytes) -> None:

@@ -88,7 +88,9 @@ def build_parts(
     uploads = Uploads(opener, lease, lanes, heartbeat, patience_s)
     cancellation = Cancellation(batches, uploads, lanes)
     echo = functools.partial(echo_outputs, lease.spool) if options.echo else None
-    completions = Completions(batches, uploads, cancellation, recorder, lanes.kills, echo)
+    completions = Completions(
+        batches, uploads, cancellation, recorder, lanes.kills, signals.stops, echo
+    )
     batch_loader = BatchLoader(opener, work.batches, folder, lanes, patience_s)
     dispatcher = Dispatcher(
         work.batches, batch_loader, batches, completions, cancellation, uploads, lanes
