@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Self
 
+import msgspec
+
 from umpteen.executors.registry import ExecutorRegistry, runs_here
 from umpteen.history.history import History
 from umpteen.model.states import IS_FINAL, STATES
 from umpteen.query.find import find_names, find_task, open_history
 from umpteen.query.job_names import find_job, shorten_job
-from umpteen.query.liveness import Liveness, read_status
+from umpteen.query.liveness import Liveness, explain_waiting, read_status
 from umpteen.query.status import JobStatus, build_status
 from umpteen.store.base import Store
 
@@ -153,7 +155,11 @@ class JobView:
         from umpteen.query.why import build_why
 
         index, _ = self.find_task(task)
-        return build_why(self.history, index, Liveness(self._executors).list_living(self.history))
+        why = build_why(self.history, index, Liveness(self._executors).list_living(self.history))
+        if not why.is_alive or why.runner:
+            return why
+        queue = explain_waiting(self.history, {why.batch}, self._executors)
+        return msgspec.structs.replace(why, queue=queue)
 
     # --- what did not succeed -----------------------------------------------------------
 

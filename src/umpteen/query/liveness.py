@@ -18,7 +18,7 @@ from umpteen.history.settings import read_settings
 from umpteen.query.status import JobStatus, build_status, list_living
 from umpteen.query.trust import tell_unasked
 
-__all__ = ["UNKNOWN_S", "Liveness", "list_handles", "read_status"]
+__all__ = ["UNKNOWN_S", "Liveness", "explain_waiting", "list_handles", "read_status"]
 
 
 UNKNOWN_S = 60.0  # by when what does not change is taken to be dead
@@ -39,13 +39,13 @@ def read_status(history: History, executors: ExecutorRegistry | None = None) -> 
         trouble = status.trouble or liveness.reason
         return msgspec.structs.replace(status, state="unknown", trouble=trouble)
     if living and not status.running:
-        waiting = _explain(history, living, liveness.executors)
+        waiting = explain_waiting(history, living, liveness.executors)
         return msgspec.structs.replace(status, trouble=waiting or status.trouble)
     return status
 
 
-def _explain(history: History, living: set[str], executors: ExecutorRegistry) -> str:
-    """Why nothing runs, where an executor knows."""
+def explain_waiting(history: History, living: set[str], executors: ExecutorRegistry) -> str:
+    """Why nothing of these batches runs, where an executor knows."""
     options = dict(read_settings(history).get("executor_options") or {})
     options.pop("worker_timeout", None)  # which is for those to keep who wait
     batches = map(history.batches.__getitem__, living)

@@ -95,6 +95,8 @@ class Why(msgspec.Struct, frozen=True):
     code: list[str] = []
     # Of what was synced after that, where it is not the same.
     code_since: list[str] = []
+    # What its batch waits for, as its executor says.
+    queue: str = ""
 
 
 def build_why(history: History, index: int, living: set[str]) -> Why:

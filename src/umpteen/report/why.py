@@ -53,6 +53,8 @@ def render_why(why: Why, job: str = "", width: int = 0) -> list[str]:
         who = f"runner {why.runner} on {why.host}" if why.runner else "no runner yet"
         alive = "" if why.is_alive or not why.runner else ", which has ended"
         lines.append(f"  batch     {why.batch}, {who}{alive}")
+    if why.queue:
+        lines.append(f"  queue     {why.queue}")
     if why.death and why.state in ("waiting", "running"):
         lines.append(f"  trouble   {why.death}")
     return lines
