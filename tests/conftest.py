@@ -21,6 +21,8 @@ from tests.support.ray import RayCluster
 from tests.support.s3 import PROGRAMS, S3, S3Server
 from tests.support.sfs import Sfs, SfsServer
 from tests.support.sftp import Sftp, SftpServer
+from tests.support.slurm import PROGRAMS as SLURM_PROGRAMS
+from tests.support.slurm import SlurmCluster
 
 settings.register_profile("any machine", deadline=None)  # a busy one is slow, not wrong
 settings.load_profile("any machine")
@@ -103,6 +105,31 @@ def ray_cluster() -> Iterator[RayCluster]:
         yield cluster
     finally:
         cluster.stop()
+
+
+@pytest.fixture(scope="module")
+def slurm_cluster() -> Iterator[SlurmCluster]:
+    """A Slurm cluster for all tests of a file; ask for `slurm`, which is skipped without one."""
+    cluster = SlurmCluster()
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+@pytest.fixture
+def slurm(
+    need: Callable[[str], str], request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[SlurmCluster]:
+    """A real Slurm that commands lead to: two nodes, each with four CPUs, and no jobs."""
+    for program in SLURM_PROGRAMS:
+        need(program)
+    cluster: SlurmCluster = request.getfixturevalue("slurm_cluster")
+    for name, value in cluster.environment.items():
+        monkeypatch.setenv(name, value)
+    yield cluster
+    cluster.end_jobs()
 
 
 @pytest.fixture(scope="session")

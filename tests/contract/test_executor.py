@@ -30,13 +30,14 @@ from umpteen.submission.settings import resolve_settings
 from umpteen.verbs.run import plan_run
 
 # The name that a user gives; options of those that need some are below.
-EXECUTORS = ["local", "dask", "ray"]
+EXECUTORS = ["local", "dask", "ray", "slurm"]
 
 # Handles of a place that does not answer here.
 FOREIGN = {
     "local": "another-machine/boot/" + "0" * 12,
     "dask": "tcp://127.0.0.1:1 000000000000/1",
     "ray": "127.0.0.1:1 000000000000/1",
+    "slurm": "another-cluster/1/0/000000000000",
 }
 
 Open = Callable[[], Executor]
@@ -60,6 +61,8 @@ def open_one(request: pytest.FixtureRequest) -> Iterator[Open]:
         options["scheduler_address"] = request.getfixturevalue("dask_cluster").address
     if request.param == "ray":
         options["address"] = request.getfixturevalue("ray_cluster").address
+    if request.param == "slurm":
+        request.getfixturevalue("slurm")
 
     def open_one() -> Executor:
         opened.append(open_executor(request.param, options))

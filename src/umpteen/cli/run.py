@@ -58,7 +58,7 @@ Examples:
 )
 @click.option("--results", metavar="ADDRESS", help="Where outputs go; {name} is the job's name.")
 @click.option("--slots", "--nprocs", type=WholeNumber(min=1), help="Tasks at once.")
-@click.option("--executor", help="Where tasks run: local, dask or ray, or an import path.")
+@click.option("--executor", help="Where tasks run: local, dask, ray, slurm, or an import path.")
 @click.option("--batch-size", type=WholeNumber(min=1), help="Tasks that a cluster gets at once.")
 @click.option("--scheduler-address", metavar="ADDRESS", help="Of a cluster: tcp://HOST:8786.")
 @click.option("--timeout", callback=read_duration, help="Of one task: 90, 15m, 2h.")

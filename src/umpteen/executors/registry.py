@@ -40,8 +40,9 @@ _OURS = {
     "multiprocessing": _LOCAL,
     "dask": "umpteen.executors.dask.executor:DaskExecutor",
     "ray": "umpteen.executors.ray.executor:RayExecutor",
+    "slurm": "umpteen.executors.slurm.executor:SlurmExecutor",
 }
-_LATER = ("slurm", "ssh", "pool", "saturn")
+_LATER = ("ssh", "pool", "saturn")
 _SHORT_NAME = re.compile(r"[\w-]+")
 _PATH_SIGN = re.compile(r"[.:]")
 
@@ -135,7 +136,7 @@ def _find_class(name: str) -> type[Executor]:
     if name in _LATER:
         raise SettingsError(
             f"the executor {name!r} is not supported yet by this version",
-            "use 'local', 'dask' or 'ray'",
+            "use 'local', 'dask', 'ray' or 'slurm'",
         )
     path = _OURS.get(name, name)
     module, colon, attribute = path.partition(":")

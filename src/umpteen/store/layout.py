@@ -36,6 +36,8 @@ __all__ = [
     "handed_key",
     "handles_key",
     "live_folder",
+    "log_key",
+    "logs_folder",
     "options_key",
     "parse_live_key",
     "parse_numbers",
@@ -43,9 +45,11 @@ __all__ = [
     "parse_running_key",
     "records_folder",
     "records_key",
+    "runner_key",
     "running_folder",
     "running_key",
     "scratch_folder",
+    "script_key",
     "spool_folder",
     "synced_key",
     "tasks_key",
@@ -187,6 +191,26 @@ def parse_live_key(name: str) -> LiveKey | None:
     """The attempt that a folder is of; None for other names."""
     match = _LIVE_NAME.fullmatch(name)
     return LiveKey(int(match[1]), int(match[2]), int(match[3]), match[4]) if match else None
+
+
+def runner_key(digest: str) -> str:
+    """The runner as one zip file, for machines that have only `python3`."""
+    return f".umpteen/runner/{digest}.zip"
+
+
+def logs_folder(mark: str) -> str:
+    """What Slurm was given for a submission, and what its runners said. mark: of that."""
+    return f".umpteen/slurm/{mark}"
+
+
+def script_key(mark: str, number: int) -> str:
+    """The script of one array."""
+    return f"{logs_folder(mark)}/{number}.sh"
+
+
+def log_key(mark: str, batch: str) -> str:
+    """What the runner of a batch said."""
+    return f"{logs_folder(mark)}/{batch}.log"
 
 
 def synced_key(digest: str) -> str:

@@ -90,7 +90,7 @@ FILES = {
         "results: sfpt://lab/{name}\ntasks: [{command: a}]",
         ["sfpt://", "'sftp'"],
     ),
-    "executor of later": ("job.yaml", "executor: slurm\ntasks: [{command: a}]", ["'slurm'", "yet"]),
+    "executor of later": ("job.yaml", "executor: ssh\ntasks: [{command: a}]", ["'ssh'", "yet"]),
     "unknown executor": ("job.yaml", "executor: locla\ntasks: [{command: a}]", ["'local'"]),
     "unknown option of local": (
         "job.yaml",

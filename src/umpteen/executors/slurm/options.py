@@ -1,0 +1,107 @@
+"""What a user says of Slurm, as options of sbatch: any of them, but those that are ours to set."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from umpteen.errors import SettingsError, nearest_hint
+from umpteen.units import read_duration_s
+
+__all__ = ["GPU_OPTIONS", "MEMORY_OPTIONS", "parse_options", "parse_time"]
+
+MEMORY_OPTIONS = ("mem", "mem-per-cpu", "mem-per-gpu")
+GPU_OPTIONS = ("gpus", "gpus-per-node", "gpus-per-socket", "gpus-per-task", "gres", "tres-per-task")
+
+# Of Slurm 20.02 to 25.05. A release that does not know one says so.
+_VALUES = frozenset(
+    "account acctg-freq batch bb bbf begin chdir cluster-constraint comment constraint container "
+    "container-id core-spec cores-per-socket cpu-freq cpus-per-gpu cpus-per-task deadline "
+    "delay-boot dependency distribution exclude export export-file extra extra-node-info gid "
+    "gpu-bind gpu-freq gpus gpus-per-node gpus-per-socket gpus-per-task gres gres-flags hint "
+    "job-name kill-on-invalid-dep licenses mail-type mail-user mcs-label mem mem-bind mem-per-cpu "
+    "mem-per-gpu mincpus network nodefile nodelist partition power prefer priority profile qos "
+    "reservation resv-ports segment signal sockets-per-node switches thread-spec threads-per-core "
+    "time time-min tmp tres-bind tres-per-task uid wait-all-nodes wckey".split()
+)
+_FLAGS = frozenset(
+    "contiguous hold ignore-pbs no-requeue overcommit oversubscribe reboot requeue spread-job "
+    "stepmgr use-min-nodes".split()
+)
+_EITHER = frozenset("exclusive get-user-env nice no-kill propagate".split())
+_ONE_NODE = "each batch runs on one node, and its tasks get what they ask for by cpus and slots"
+_KEPT = "what a task prints is kept with its results"
+_OURS = {
+    **dict.fromkeys(
+        ("nodes", "ntasks", "ntasks-per-core", "ntasks-per-gpu", "ntasks-per-node",
+         "ntasks-per-socket"), _ONE_NODE,
+    ),
+    **dict.fromkeys(("output", "error", "input", "open-mode"), _KEPT),
+    "array": "the batches of the job become an array",
+    "clusters": "submit from a machine of that cluster",
+    "wrap": "write commands as tasks of the job",
+    **dict.fromkeys(("wait", "parsable", "test-only", "quiet", "verbose"), "leave it out"),
+}  # fmt: skip
+_TIMES = ("time", "time-min")
+_TIME = re.compile(r"\d+(:\d+){0,2}|\d+-\d+(:\d+){0,2}|infinite|unlimited", re.IGNORECASE)
+_MEMORY = re.compile(r"\d+[KMGT]?B?", re.IGNORECASE)
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]")
+
+
+def parse_options(given: Mapping[str, Any]) -> dict[str, str]:
+    """By the long name of each option what it is set to; empty where it takes no value.
+
+    `cpus_per_task` is `cpus-per-task`; what is false or null is left out. Raises SettingsError.
+    """
+    found: dict[str, str] = {}
+    for key, value in given.items():
+        name = str(key).replace("_", "-")
+        if reason := _OURS.get(name):
+            raise SettingsError(f"the executor 'slurm' sets {key!r} itself", reason)
+        if name not in _VALUES | _FLAGS | _EITHER:
+            hint = nearest_hint(name, _VALUES | _FLAGS | _EITHER)
+            raise SettingsError(f"the executor 'slurm' has no option {key!r}", hint)
+        if value is None or value is False:
+            continue
+        found[name] = _parse_value(name, value)
+    return found
+
+
+def _parse_value(name: str, value: Any) -> str:
+    if value is True:
+        if name in _VALUES:
+            raise SettingsError(f"{name!r} of the executor 'slurm' needs a value")
+        return ""
+    if name in _FLAGS:
+        raise SettingsError(f"{name!r} of the executor 'slurm' is true or false, not {value!r}")
+    parts = value if isinstance(value, list | tuple) else [value]
+    if not all(isinstance(part, str | int | float) for part in parts):
+        raise SettingsError(f"{name!r} of the executor 'slurm' must be text or a number: {value!r}")
+    text = ",".join(map(str, parts)).strip()
+    if not text or _UNPRINTABLE.search(text):
+        raise SettingsError(f"{name!r} of the executor 'slurm' must be one line of text: {value!r}")
+    if name in _TIMES:
+        return parse_time(text, name)
+    if name in MEMORY_OPTIONS and not _MEMORY.fullmatch(text):
+        raise SettingsError(
+            f"{text!r} of {name!r} is no memory that Slurm knows", "write 500M or 4G"
+        )
+    return text
+
+
+def parse_time(text: str, name: str = "time") -> str:
+    """A time limit as Slurm writes it, which takes a bare number for minutes; `2h` is one, too.
+
+    Raises SettingsError.
+    """
+    if _TIME.fullmatch(text):
+        return text
+    seconds = None if text.isdecimal() else read_duration_s(text)
+    if seconds is None:
+        raise SettingsError(
+            f"{text!r} of {name!r} is no time that Slurm knows",
+            "write 90 (minutes), 90s, 15m, 2h, 10:00 (ten minutes), 2:00:00 or 1-12:00:00",
+        )
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02}"

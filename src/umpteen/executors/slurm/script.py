@@ -1,0 +1,160 @@
+"""What sbatch is given: its options, and the script that runs one batch on a node. Pure.
+
+The options stand in the head of the script for people, and on the command line, where variables
+such as SBATCH_PARTITION do not win over them.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from umpteen._version import __version__
+from umpteen.executors.slurm.arrays import ArrayJob
+from umpteen.executors.slurm.options import GPU_OPTIONS, MEMORY_OPTIONS
+from umpteen.model.command import RUNNER_VARIABLE
+from umpteen.model.ranges import format_ranges
+
+__all__ = [
+    "NO_PYTHON",
+    "UNSEEN",
+    "ScriptPlaces",
+    "build_elements",
+    "build_job_name",
+    "build_sbatch",
+    "build_sbatch_options",
+    "build_script",
+]
+
+UNSEEN, NO_PYTHON = 66, 69  # exit codes of the script: it sees no results, it finds no Python
+_WARNING_S = 30  # before the time limit, for tasks to be ended kindly and outcomes recorded
+_ODD = re.compile(r"[^\w.+-]")
+
+# Nothing of the folder that it is in comes before the standard library.
+_PROGRAM = """\
+import sys
+if sys.version_info < (3, 9):
+    sys.stderr.write("error: this Python is older than 3.9: %s\\n" % sys.executable)
+    sys.exit(3)
+sys.path[:] = list(filter(None, sys.path)) + [sys.argv.pop(1)]
+from umpteen.runner.main import main
+sys.exit(main())"""
+
+_SCRIPT = """\
+#!/bin/bash
+# Written by umpteen {version}: {count}, one to each element of the array.
+{head}
+
+trap '' USR1  # until the runner takes it, which is asked by it to look for a cancel mark
+results={address}
+runner={runner}
+{batch}
+[ -r "$runner" ] && exec >>"$results"/{logs}/"$batch.log" 2>&1 || exit {unseen}
+command -v python3 >/dev/null || {{ echo "error: there is no python3"; exit {no_python}; }}
+
+token=$(od -An -N6 -tx1 /dev/urandom | tr -d ' \\n')
+export {variable}="$token"
+exec python3 -S -E -c {program} "$runner" "$results" "$batch" \\
+  --token="$token" --store={store} --slots={slots} --cpus={cpus} --take-over
+"""
+
+
+class ScriptPlaces(NamedTuple):
+    """Where a script finds what it needs, and writes what the runner says."""
+
+    address: str  # of the store
+    store: str  # the word that it is known by
+    runner: str  # path of the zip file
+    logs: str  # key of the folder
+
+
+def build_job_name(name: str, mark: str, number: int) -> str:
+    """Slurm's name of an array, by which it is known to be ours: nobody else's has its mark."""
+    return f"{_ODD.sub('_', name)}-{mark}-{number}"
+
+
+def build_sbatch_options(
+    array: ArrayJob, given: Mapping[str, str], slots: int, name: str, dependencies: Sequence[str]
+) -> dict[str, str]:
+    """The options of sbatch for an array. given: by the user; name: Slurm's."""
+    wanted = {"signal": f"B:TERM@{_WARNING_S}", **given}
+    if not {"requeue", "no-requeue"} & given.keys():
+        wanted["requeue"] = ""
+    if array.needs.memory:
+        wanted = {key: value for key, value in wanted.items() if key not in MEMORY_OPTIONS}
+        wanted["mem"] = f"{-(-slots * array.needs.memory // (1 << 20))}M"
+    if array.needs.gpus and not given.keys() & set(GPU_OPTIONS):
+        wanted["gres"] = f"gpu:{slots * array.needs.gpus}"
+    if dependencies:
+        own = f"afterany:{':'.join(dependencies)}"
+        wanted["dependency"] = f"{given['dependency']},{own}" if "dependency" in given else own
+    last = len(array.batches) - 1
+    return {
+        **wanted,
+        "job-name": name,
+        "array": f"0-{last}" if last else "0",
+        "nodes": "1",
+        "ntasks": "1",
+        "cpus-per-task": str(count_cpus(array, given, slots)),
+        "output": "/dev/null",
+    }
+
+
+def count_cpus(array: ArrayJob, given: Mapping[str, str], slots: int) -> int:
+    """The cores of an element: enough for its tasks, or more where the user says so."""
+    said = given.get("cpus-per-task", "")
+    return max(slots * max(1, array.needs.cpus), int(said) if said.isdecimal() else 1)
+
+
+def build_sbatch(options: Mapping[str, str]) -> list[str]:
+    """The command line that takes the script from stdin."""
+    return ["sbatch", "--parsable", *map(_join, options.items())]
+
+
+def build_script(
+    array: ArrayJob, options: Mapping[str, str], places: ScriptPlaces, slots: int
+) -> str:
+    """The script of an array."""
+    count = len(array.batches)
+    return _SCRIPT.format(
+        version=__version__,
+        count=f"{count:,} {'batches' if count > 1 else 'batch'} of a job",
+        head="\n".join(f"#SBATCH {_quote(_join(each))}" for each in options.items()),
+        address=shlex.quote(places.address),
+        runner=shlex.quote(places.runner),
+        batch=_build_choice(array.batches),
+        logs=shlex.quote(places.logs),
+        unseen=UNSEEN,
+        no_python=NO_PYTHON,
+        variable=RUNNER_VARIABLE,
+        program=shlex.quote(_PROGRAM),
+        store=shlex.quote(places.store),
+        slots=slots,
+        cpus=options["cpus-per-task"],
+    )
+
+
+def _join(option: tuple[str, str]) -> str:
+    name, value = option
+    return f"--{name}={value}" if value else f"--{name}"
+
+
+def _quote(text: str) -> str:
+    """For a line that sbatch reads: nothing in it is a line's end, as options have none."""
+    return text if re.fullmatch(r"[\w@%+=:,./\[\]-]+", text) else shlex.quote(text)
+
+
+def _build_choice(batches: Sequence[str]) -> str:
+    """The line that finds the batch of an element."""
+    numbers = [int(batch) for batch in batches]
+    first = numbers[0]
+    if numbers == list(range(first, first + len(numbers))):
+        return f"batch=$(({first} + SLURM_ARRAY_TASK_ID))"
+    return f"batches=({' '.join(batches)})\nbatch=${{batches[$SLURM_ARRAY_TASK_ID]}}"
+
+
+def build_elements(job: int, indices: Sequence[int]) -> str:
+    """Some elements of an array, as scancel takes them."""
+    return f"{job}_[{format_ranges(sorted(indices))}]"

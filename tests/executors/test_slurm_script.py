@@ -1,0 +1,141 @@
+"""The script that runs a batch on a node, by a real bash."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from umpteen._version import __version__
+from umpteen.executors.slurm.arrays import ArrayJob, ArrayNeeds
+from umpteen.executors.slurm.script import (
+    UNSEEN,
+    ScriptPlaces,
+    build_elements,
+    build_job_name,
+    build_sbatch,
+    build_sbatch_options,
+    build_script,
+)
+
+MEGABYTE = 1 << 20
+# Stands for python3: says what it was called with.
+PROGRAM = f"""#!{sys.executable} -S
+import os, sys
+words = [*sys.argv[1:], os.environ["UMPTEEN_RUNNER"]]
+sys.stdout.buffer.write(b"\\0".join(map(os.fsencode, words)))
+"""
+
+
+def make_options(array: ArrayJob, slots: int = 1, **given: str) -> dict[str, str]:
+    named = {name.replace("_", "-"): value for name, value in given.items()}
+    return build_sbatch_options(array, named, slots, "job-ab-0", [])
+
+
+def run_script(folder: Path, address: str, batches: tuple[str, ...], index: int) -> list[str]:
+    """What the runner is called with on the node."""
+    programs = folder / "bin"
+    programs.mkdir(exist_ok=True)
+    (programs / "python3").write_text(PROGRAM)
+    (programs / "python3").chmod(0o755)
+    logs = Path(address) / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    runner = Path(address) / "runner.zip"
+    runner.touch()
+    array = ArrayJob(batches, ArrayNeeds())
+    places = ScriptPlaces(address, "ab12", str(runner), "logs")
+    script = build_script(array, make_options(array), places, 1)
+    environment = {"PATH": f"{programs}:{os.environ['PATH']}", "SLURM_ARRAY_TASK_ID": str(index)}
+    done = subprocess.run(
+        ["bash"], input=script.encode(), env=environment, capture_output=True, check=True
+    )
+    assert (done.stdout, done.stderr) == (b"", b"")
+    log = (logs / f"{batches[index]}.log").read_bytes()
+    (logs / f"{batches[index]}.log").unlink()
+    return os.fsdecode(log).split("\0")
+
+
+@given(
+    name=st.text(
+        st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=40
+    )
+)
+def test_script_quotes_whatever_the_results_folder_is_called(
+    tmp_path_factory: pytest.TempPathFactory, name: str
+) -> None:
+    folder = tmp_path_factory.mktemp("script")
+    address = str(folder / f"x{name}")
+    words = run_script(folder, address, ("5", "9"), 1)
+    assert words[4:7] == [f"{address}/runner.zip", address, "9"]
+
+
+def test_script_runs_the_batch_of_its_element(tmp_path: Path, hostile_path: Path) -> None:
+    words = run_script(tmp_path, str(hostile_path), ("7", "8", "9"), 2)
+    assert words[:4] == ["-S", "-E", "-c", words[3]]
+    assert words[6] == "9"
+    token = words[-1]
+    assert re.fullmatch("[0-9a-f]{12}", token)
+    assert words[7:-1] == [
+        f"--token={token}", "--store=ab12", "--slots=1", "--cpus=1", "--take-over",
+    ]  # fmt: skip
+
+
+def test_script_that_sees_no_results_has_an_exit_code_of_its_own(tmp_path: Path) -> None:
+    array = ArrayJob(("1",), ArrayNeeds())
+    places = ScriptPlaces(str(tmp_path), "ab12", f"{tmp_path}/none.zip", "logs")
+    script = build_script(array, make_options(array), places, 1)
+    environment = {**os.environ, "SLURM_ARRAY_TASK_ID": "0"}
+    done = subprocess.run(["bash"], input=script.encode(), env=environment, check=False)
+    assert done.returncode == UNSEEN
+    (tmp_path / "none.zip").touch()  # and no folder for logs
+    done = subprocess.run(
+        ["bash"], input=script.encode(), env=environment, stderr=subprocess.PIPE, check=False
+    )
+    assert done.returncode == UNSEEN
+
+
+def test_script_says_in_its_head_what_it_is() -> None:
+    array = ArrayJob(("1", "2"), ArrayNeeds())
+    options = make_options(array, partition="main", comment="a 'b'; $(id)")
+    head, _, _ = build_script(array, options, ScriptPlaces("/r", "ab", "/z", "l"), 1).partition(
+        "\n\n"
+    )
+    assert f"umpteen {__version__}: 2 batches" in head
+    assert "#SBATCH --partition=main\n" in head
+    assert all(line.startswith("#") for line in head.splitlines())
+    assert set(build_sbatch(options)[2:]) >= {"--comment=a 'b'; $(id)", "--array=0-1"}
+
+
+def test_tasks_needs_become_requests_for_all_slots() -> None:
+    array = ArrayJob(("1",), ArrayNeeds(cpus=2, memory=3 * MEGABYTE + 1, gpus=1))
+    options = make_options(array, slots=4, mem_per_cpu="1G")
+    wanted = {"cpus-per-task": "8", "mem": "13M", "gres": "gpu:4", "array": "0", "requeue": ""}
+    assert wanted.items() <= options.items()
+    assert "mem-per-cpu" not in options
+
+
+def test_what_the_user_says_of_gpus_cpus_and_signals_stands() -> None:
+    array = ArrayJob(("1",), ArrayNeeds(cpus=2, gpus=1))
+    options = make_options(array, gres="gpu:a100:2", cpus_per_task="6", signal="B:TERM@120")
+    assert (options["gres"], options["cpus-per-task"]) == ("gpu:a100:2", "6")
+    assert options["signal"] == "B:TERM@120"
+
+
+def test_dependencies_come_behind_the_users_own() -> None:
+    array = ArrayJob(("1",), ArrayNeeds())
+    options = build_sbatch_options(array, {"dependency": "afterok:5"}, 1, "j", ["12_3", "13"])
+    assert options["dependency"] == "afterok:5,afterany:12_3:13"
+
+
+def test_name_of_an_array_has_its_mark() -> None:
+    assert build_job_name("we ird|$(id)", "ab12", 3) == "we_ird___id_-ab12-3"
+
+
+def test_elements_are_named_as_scancel_takes_them() -> None:
+    assert build_elements(12, [4, 0, 1, 2]) == "12_[0-2,4]"
