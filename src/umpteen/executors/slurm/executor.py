@@ -24,7 +24,6 @@ from umpteen.executors.base import (
 from umpteen.executors.slurm.answers import NodeKind, find_reason, read_state, say_reason
 from umpteen.executors.slurm.arrays import ArrayJob, Element, build_arrays
 from umpteen.executors.slurm.cluster import Cluster, Handle, QueueAnswer, find_cluster, parse_handle
-from umpteen.executors.slurm.options import parse_options
 from umpteen.executors.slurm.runs import SlurmRuns
 from umpteen.executors.slurm.script import (
     ScriptPlaces,
@@ -33,6 +32,7 @@ from umpteen.executors.slurm.script import (
     build_script,
 )
 from umpteen.executors.zipapp import build_zipapp
+from umpteen.job.slurm_options import parse_options
 from umpteen.store.address import is_remote, open_store
 from umpteen.store.layout import logs_folder, runner_key, script_key
 

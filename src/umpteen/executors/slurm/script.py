@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from umpteen._version import __version__
 from umpteen.executors.slurm.arrays import ArrayJob
-from umpteen.executors.slurm.options import GPU_OPTIONS, MEMORY_OPTIONS
+from umpteen.job.slurm_options import GPU_OPTIONS, MEMORY_OPTIONS
 from umpteen.model.command import RUNNER_VARIABLE
 from umpteen.model.ranges import format_ranges
 

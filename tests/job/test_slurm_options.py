@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from umpteen.errors import SettingsError
-from umpteen.executors.slurm.options import parse_options
+from umpteen.job.slurm_options import parse_options
 
 
 def test_options_are_those_of_sbatch_with_either_spelling() -> None:
