@@ -7,6 +7,7 @@ from __future__ import annotations
 
 __all__ = [
     "ATTEMPT",
+    "CONFIG_HOME",
     "CUDA_DEVICES",
     "DATA_HOME",
     "GPUS",
@@ -60,6 +61,7 @@ RAY_ADDRESS = "RAY_ADDRESS"
 SATURN_BASE_URL = "SATURN_BASE_URL"
 SATURN_TOKEN = "SATURN_TOKEN"  # noqa: S105 -- its name
 DATA_HOME = "XDG_DATA_HOME"
+CONFIG_HOME = "XDG_CONFIG_HOME"
 SUDO_UID = "SUDO_UID"
 PATH = "PATH"
 
@@ -118,8 +120,12 @@ TOOL_VARIABLES = {
     SATURN_BASE_URL: "Where Saturn Cloud is, for results at `sfs://`; set there by itself.",
     SATURN_TOKEN: "Your token for the same.",
     DATA_HOME: (
-        "The folder of the registry that `umpteen ls` reads is `umpteen/jobs` in it. "
-        "Without it: `~/.local/share`."
+        "The folder of the registry that `umpteen ls` reads is `umpteen/jobs` in it, and that of "
+        "bundles, where no machine is configured, `umpteen/bundles`. Without it: `~/.local/share`."
+    ),
+    CONFIG_HOME: (
+        "The file with the [machines](../bundles.md#machines) is `umpteen/config.toml` in it. "
+        "Without it: `~/.config`."
     ),
     SUDO_UID: "Set by `sudo`: folders of who called it count as root's own.",
     PATH: "Where a command's program is looked for, unless the task's `env` has its own.",

@@ -17,10 +17,11 @@ from typing import Any, NamedTuple
 
 from umpteen.errors import ErrorCode, InputError, StoreError, find_nearest, say_nearest
 from umpteen.job.secrets import split_secrets
-from umpteen.model.variables import DATA_HOME, RESULTS_OPTIONS
+from umpteen.model.variables import RESULTS_OPTIONS
 from umpteen.store.address import is_remote, open_store, parse_address, read_options
 from umpteen.store.base import Options, Store
 from umpteen.store.layout import JOB
+from umpteen.system.user_folders import data_folder
 from umpteen.system.whole_files import replace_file
 
 __all__ = [
@@ -63,10 +64,7 @@ class RegisteredJob(NamedTuple):
 
 
 def _folder() -> str:
-    """Where jobs are remembered; a place that cannot be, where this user has no home."""
-    given = os.environ.get(DATA_HOME, "")
-    base = given if os.path.isabs(given) else os.path.expanduser("~/.local/share")
-    return os.path.join(base if os.path.isabs(base) else os.devnull, "umpteen", "jobs")
+    return os.path.join(data_folder(), "jobs")
 
 
 def register(

@@ -1,0 +1,1 @@
+"""The machines of a user, read from the files that describe them."""
