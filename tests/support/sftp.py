@@ -52,10 +52,10 @@ class Sftp:
 
 
 class SftpServer:
-    """The running server; a context manager."""
+    """The running server; a context manager. settings: further lines of its sshd_config."""
 
-    def __init__(self, folder: Path, program: str) -> None:
-        self.folder, self.program = folder, program
+    def __init__(self, folder: Path, program: str, settings: str = "") -> None:
+        self.folder, self.program, self.settings = folder, program, settings
         self.port = find_port()
         self.user = getpass.getuser()
 
@@ -70,7 +70,7 @@ class SftpServer:
             with (self.folder / "known_hosts").open("a") as file:
                 file.write(f"[127.0.0.1]:{port} {host_key}")
         config = self.folder / "sshd_config"
-        config.write_text(_CONFIG.format(port=self.port, folder=self.folder))
+        config.write_text(_CONFIG.format(port=self.port, folder=self.folder) + self.settings)
         if os.geteuid() == 0:
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
         command = [self.program, "-D", "-e", "-f", str(config)]

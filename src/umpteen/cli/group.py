@@ -54,10 +54,12 @@ VERBS = {
     "split": ("batches", "Split a batch file into chunks, one a machine."),
     "summarize-batch": ("batches", "Show what became of the runs of a batch file."),
     "batch": ("batches", "Run one batch file on this machine."),
+    "config": ("machines", "Describe the machines that work goes to."),
     "completion": ("shell", "Print what makes a shell complete verbs, flags and names."),
 }
 # What other tools call them.
 _MEANT = {
+    "configure": "umpteen config describes machines",
     "delete": "umpteen rm removes a job",
     "help": "umpteen --help",
     "kill": "umpteen cancel ends a job",

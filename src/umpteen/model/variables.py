@@ -10,6 +10,7 @@ __all__ = [
     "CONFIG_HOME",
     "CUDA_DEVICES",
     "DATA_HOME",
+    "EDITOR",
     "GPUS",
     "JOB",
     "LEASES",
@@ -34,6 +35,7 @@ __all__ = [
     "TASK_INDEX",
     "TASK_VARIABLES",
     "TOOL_VARIABLES",
+    "VISUAL",
     "WORKER_THREADS",
 ]
 
@@ -62,6 +64,8 @@ SATURN_BASE_URL = "SATURN_BASE_URL"
 SATURN_TOKEN = "SATURN_TOKEN"  # noqa: S105 -- its name
 DATA_HOME = "XDG_DATA_HOME"
 CONFIG_HOME = "XDG_CONFIG_HOME"
+VISUAL = "VISUAL"
+EDITOR = "EDITOR"
 SUDO_UID = "SUDO_UID"
 PATH = "PATH"
 
@@ -127,6 +131,8 @@ TOOL_VARIABLES = {
         "The file with the [machines](../bundles.md#machines) is `umpteen/config.toml` in it. "
         "Without it: `~/.config`."
     ),
+    VISUAL: "The editor that `umpteen config` opens.",
+    EDITOR: "The same, where VISUAL says nothing; then git's `core.editor`, nano, vi.",
     SUDO_UID: "Set by `sudo`: folders of who called it count as root's own.",
     PATH: "Where a command's program is looked for, unless the task's `env` has its own.",
     WORKER_THREADS: (
