@@ -20,7 +20,7 @@ from tests.support.proxy import FaultProxy
 from tests.support.ray import RayCluster
 from tests.support.s3 import PROGRAMS, S3, S3Server
 from tests.support.sfs import Sfs, SfsServer
-from tests.support.sftp import Sftp, SftpServer
+from tests.support.sftp import Sftp, SftpServer, Ssh
 from tests.support.slurm import PROGRAMS as SLURM_PROGRAMS
 from tests.support.slurm import SlurmCluster
 
@@ -171,6 +171,15 @@ def sftp(need: Callable[[str], str], request: pytest.FixtureRequest, tmp_path: P
     need("ssh-keygen")
     server: SftpServer = request.getfixturevalue("sftp_server")
     return Sftp(server.port, server.user, tmp_path, server.folder)
+
+
+@pytest.fixture
+def ssh(sftp: Sftp, monkeypatch: pytest.MonkeyPatch) -> Ssh:
+    """An empty folder on a real SSH server, which the host alias `there` leads to."""
+    ssh = Ssh(sftp)
+    for name, value in ssh.environment.items():
+        monkeypatch.setenv(name, value)
+    return ssh
 
 
 @pytest.fixture(scope="session")

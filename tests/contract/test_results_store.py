@@ -16,7 +16,7 @@ import pytest
 
 from tests.support.s3 import S3
 from tests.support.sfs import Sfs, SfsServer
-from tests.support.sftp import Sftp
+from tests.support.sftp import Sftp, Ssh
 from umpteen.errors import StoreError
 from umpteen.store.address import open_store
 from umpteen.store.base import Store
@@ -46,6 +46,11 @@ def open_sftp(request: pytest.FixtureRequest) -> OpenStore:
     return functools.partial(open_store, sftp.address, sftp.options)
 
 
+def open_ssh(request: pytest.FixtureRequest) -> OpenStore:
+    ssh: Ssh = request.getfixturevalue("ssh")
+    return functools.partial(open_store, ssh.address, {})
+
+
 def open_sfs(request: pytest.FixtureRequest) -> OpenStore:
     sfs: Sfs = request.getfixturevalue("sfs")
     return functools.partial(open_store, sfs.address, {})
@@ -56,6 +61,7 @@ KINDS = {
     "memory": open_memory,
     "s3": open_s3,
     "sftp": open_sftp,
+    "ssh": open_ssh,
     "sfs": open_sfs,
 }
 
@@ -84,7 +90,7 @@ def store(opening: OpenStore) -> Iterator[Store]:
 @pytest.fixture
 def has_folders(kind: str) -> bool:
     """Whether a folder is something of its own there."""
-    return kind in {"directory", "sftp"}
+    return kind in {"directory", "sftp", "ssh"}
 
 
 def create_at_once(opening: OpenStore, barrier: Barrier, number: int, winners: Path) -> None:

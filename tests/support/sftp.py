@@ -12,7 +12,7 @@ from typing import Any, Self
 from tests.support.server import find_port, is_open, start_server, stop_server
 from tests.support.wait import wait_until
 
-__all__ = ["Sftp", "SftpServer"]
+__all__ = ["Sftp", "SftpServer", "Ssh"]
 
 _CONFIG = """Port {port}
 ListenAddress 127.0.0.1
@@ -25,6 +25,14 @@ PasswordAuthentication no
 PermitRootLogin prohibit-password
 MaxStartups 100
 Subsystem sftp internal-sftp
+"""
+_CLIENT = """Host there
+HostName 127.0.0.1
+Port {server.port}
+User {server.user}
+IdentityFile {server.folder}/user_key
+IdentitiesOnly yes
+UserKnownHostsFile {server.folder}/known_hosts
 """
 
 
@@ -51,6 +59,24 @@ class Sftp:
         }
 
 
+@dataclass(frozen=True)
+class Ssh:
+    """An empty folder on the same server, for OpenSSH with a config of the tests' own."""
+
+    sftp: Sftp
+    host: str = "there"  # an alias
+
+    @property
+    def address(self) -> str:
+        """The address of a store in the folder."""
+        return f"ssh://{self.host}{self.sftp.folder}/job"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What has ssh use that config."""
+        return {"UMPTEEN_SSH": f"ssh -F {self.sftp.keys}/config"}
+
+
 class SftpServer:
     """The running server; a context manager. settings: further lines of its sshd_config."""
 
@@ -69,6 +95,7 @@ class SftpServer:
         for port in (self.port, "*"):  # also through a proxy on another port
             with (self.folder / "known_hosts").open("a") as file:
                 file.write(f"[127.0.0.1]:{port} {host_key}")
+        (self.folder / "config").write_text(_CLIENT.format(server=self))
         config = self.folder / "sshd_config"
         config.write_text(_CONFIG.format(port=self.port, folder=self.folder) + self.settings)
         if os.geteuid() == 0:

@@ -36,8 +36,8 @@ OPTIONS_VARIABLE = RESULTS_OPTIONS
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*)://")
 # Two spellings of one place must not be two jobs.
-_SPELLINGS = {"s3a": "s3", "ssh": "sftp", "gcs": "gs", "abfss": "abfs", "az": "abfs"}
-_USUAL = ("abfs", "file", "gs", "memory", "s3", "sfs", "sftp")
+_SPELLINGS = {"s3a": "s3", "gcs": "gs", "abfss": "abfs", "az": "abfs"}
+_USUAL = ("abfs", "file", "gs", "memory", "s3", "sfs", "sftp", "ssh")
 # Schemes of fsspec that only read, or that stand for something else.
 _NEVER = frozenset(
     "asynclocal asyncwrapper async_wrapper blockcache cached dask data dir filecache generic gist "

@@ -18,6 +18,7 @@ _PACKAGES = {
     "gs": (("fsspec", "gcsfs"), "gs"),
     "abfs": (("fsspec", "adlfs"), "abfs"),
     "sfs": (("fsspec", "saturnfs"), "saturn"),
+    "ssh": ((), ""),
 }
 _OTHER = (("fsspec",), "")
 
@@ -37,6 +38,10 @@ def open_backend(address: str, options: Options) -> Backend:
         from umpteen.store.backends.sftp import SftpBackend
 
         return SftpBackend(address, options)
+    if scheme == "ssh":
+        from umpteen.store.backends.ssh import SshBackend
+
+        return SshBackend(address, options)
     from umpteen.store.backends.fsspec import FsspecBackend
 
     return FsspecBackend(address, options)

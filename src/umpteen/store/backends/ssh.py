@@ -1,0 +1,174 @@
+"""Results in a folder of a host behind ssh, by the user's own OpenSSH: only python3 is there."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Sequence
+from typing import Any, Callable
+
+from umpteen.errors import SettingsError
+from umpteen.store.backends.base import Backend, Body, Entry, retried
+from umpteen.store.backends.faults import Fault, WrongOptionsError, judge_network
+from umpteen.store.backends.loop import gather
+from umpteen.store.base import Options
+from umpteen.store.layout import JOB
+from umpteen.system.host_agent import PART_BYTES
+from umpteen.system.openssh import Answer, HostConnection, HostError, connect, parse_destination
+from umpteen.system.whole_files import written_whole
+
+__all__ = ["SshBackend"]
+
+_LOOK_THERE = "look there, or choose another folder"
+
+
+class SshBackend(Backend):
+    """A folder of a host. Paths are absolute; `/~/` at the start is its home.
+
+    options: `key`, the path of a private key.
+    """
+
+    is_exclusive = True
+
+    def __init__(self, address: str, options: Options) -> None:
+        super().__init__()
+        host, _, path = address.partition("://")[2].partition("/")
+        destination = parse_destination(host)
+        if destination is None:
+            raise SettingsError(
+                "the ssh:// address of the results names no host", "write ssh://user@host/folder"
+            )
+        self._destination = destination
+        self._path_there = path if path.startswith("~/") else f"/{path}"
+        unknown = sorted(set(options) - {"key"})
+        self._wrong = ValueError(f"unexpected option '{unknown[0]}'") if unknown else None
+        self._key = str(options.get("key") or "")
+
+    async def send(self, key: str, body: Body, *, mark: str) -> bool:
+        """One attempt to put a file; with a mark, False where there is one."""
+        connection = await self._connect()
+        path = _find_path(connection, self._path_there, key)
+        temporary = f"{path}.{os.urandom(4).hex()}.new"
+        is_first, is_private = True, key == JOB
+        with body.open() as source:
+            while (part := source.read(PART_BYTES)) or is_first:
+                await _ask(
+                    connection, "write_part", part, path=temporary, is_first=is_first,
+                    is_private=is_private,
+                )  # fmt: skip
+                is_first = False
+        named = await _ask(connection, "give_name", path=temporary, target=path, is_new=mark != "")
+        return named.found is True
+
+    @retried
+    async def get(self, key: str, offset: int, size: int) -> bytes | None:
+        """At most `size` bytes (-1: all) from `offset` on; offset -n: the last n bytes."""
+        try:
+            if offset < 0:
+                offset = max(0, (await self._call("measure", key)).found + offset)
+            content = b""
+            while True:
+                wanted = PART_BYTES if size < 0 else min(size - len(content), PART_BYTES)
+                given = {"offset": offset + len(content), "size": wanted}
+                part = (await self._call("read", key, **given)).content
+                content += part
+                if len(part) < wanted or len(content) == size:
+                    return content
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    @retried
+    async def download(self, key: str, path: str) -> bool:
+        """Copy a file to this machine, put whole; False if there is no such file."""
+        missing = (FileNotFoundError, NotADirectoryError)
+        with contextlib.suppress(*missing), written_whole(path) as temporary:
+            with open(temporary, "xb") as target:
+                while True:
+                    given = {"offset": target.tell(), "size": PART_BYTES}
+                    part = (await self._call("read", key, **given)).content
+                    target.write(part)
+                    if len(part) < PART_BYTES:
+                        break
+            return True
+        return False
+
+    @retried
+    async def entries(self, folder: str) -> Sequence[Entry]:
+        """What is in a folder; nothing if there is no such folder."""
+        try:
+            found = (await self._call("list_folder", folder)).found
+        except (FileNotFoundError, NotADirectoryError):
+            return ()
+        return [
+            Entry(str(name), int(size), bool(is_folder))
+            for name, size, is_folder in found
+            if "/" not in name and name not in {".", ".."}
+        ]
+
+    @retried
+    async def walk(self, folder: str) -> Sequence[tuple[str, int]]:
+        """Every file below a folder: its path relative to that, and its bytes."""
+        found = (await self._call("walk", folder)).found
+        return [(str(path), int(size)) for path, size in found]
+
+    @retried
+    async def remove(self, key: str) -> None:
+        """Remove a file, if it is there."""
+        await self._call("remove", key)
+
+    async def remove_empty(self, is_ours: Callable[[str], bool]) -> None:
+        """Remove the folders that are empty, the deepest first. No link is followed."""
+        levels = [[""]]
+        while levels[-1]:
+            listed = await gather(self.entries, ((folder,) for folder in levels[-1]))
+            below = [
+                f"{folder}/{entry.name}".strip("/")
+                for folder, entries in zip(levels[-1], listed)
+                for entry in entries
+                if entry.is_folder
+            ]
+            levels.append([path for path in below if is_ours(path)])
+        for level in reversed(levels):
+            await gather(self._remove_folder, ((folder,) for folder in level))
+
+    @retried
+    async def _remove_folder(self, folder: str) -> None:
+        await self._call("remove_folder", folder)
+
+    @retried
+    async def move(self, source: str, target: str) -> None:
+        """Rename it; nothing if it is not there."""
+        connection = await self._connect()
+        path = _find_path(connection, self._path_there, target)
+        await self._call("move", source, target=path)
+
+    def judge(self, error: Exception) -> Fault:
+        """What an error of the host, or of the connection to it, means."""
+        if isinstance(error, HostError):
+            return Fault(error.reason, error.hint, is_transient=error.is_transient)
+        if isinstance(error, OSError) and (passing := judge_network(error)):
+            return passing
+        if isinstance(error, OSError):
+            return Fault(f"{self._destination} says {error.strerror!r}", _LOOK_THERE)
+        return Fault(f"{self._destination} answers what cannot be: {type(error).__name__}")
+
+    async def _connect(self) -> HostConnection:
+        if self._wrong:
+            raise WrongOptionsError("ssh", self._wrong)
+        loop = asyncio.get_running_loop()  # which others wait in
+        return await loop.run_in_executor(None, connect, self._destination, self._key)
+
+    async def _call(self, call: str, key: str, **given: Any) -> Answer:
+        connection = await self._connect()
+        path = _find_path(connection, self._path_there, key)
+        return await _ask(connection, call, path=path, **given)
+
+
+def _find_path(connection: HostConnection, folder: str, key: str) -> str:
+    top = f"{connection.home}/{folder[2:]}" if folder.startswith("~/") else folder
+    return f"{top.rstrip('/')}/{key}".rstrip("/") or "/"
+
+
+async def _ask(connection: HostConnection, call: str, body: bytes = b"", **given: Any) -> Answer:
+    return await asyncio.wrap_future(connection.ask(call, body, **given))

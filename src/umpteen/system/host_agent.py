@@ -1,0 +1,198 @@
+"""What runs on a host behind ssh: it does there what it is asked for over its stdin and stdout.
+
+Its text is sent to `python3` at each connection, so that a host needs nothing of ours; so it
+imports nothing of ours, and runs with Python 3.6. A message is a line of JSON, and behind it as
+many bytes as its `size` says. `HostConnection` is the other side.
+"""
+
+import json
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+SIGN = "umpteen-agent"  # what its first line begins with; a login shell may print before it
+PART_BYTES = 4 << 20  # of a file in one answer, at most
+_AT_ONCE = 16
+
+
+def write_part(body, path, is_first, is_private):
+    """Put bytes at the end of a file, which its first part makes."""
+    flags = os.O_WRONLY | (os.O_CREAT | os.O_EXCL if is_first else os.O_APPEND)
+    if is_first:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+    file = os.open(path, flags, 0o600 if is_private else 0o666)
+    with os.fdopen(file, "wb") as target:
+        target.write(body)
+
+
+def give_name(body, path, target, is_new):
+    """Give a file that is whole its name; false where it is to be new, and is not."""
+    del body
+    if not is_new:
+        os.replace(path, target)
+        return True
+    try:
+        os.link(path, target)
+    except FileExistsError:
+        return False
+    finally:
+        os.unlink(path)
+    return True
+
+
+def measure(body, path):
+    """The bytes of a file."""
+    del body
+    return os.stat(path).st_size
+
+
+def read(body, path, offset, size):
+    """At most so many bytes from there on."""
+    del body
+    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    with os.fdopen(file, "rb") as source:
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            raise IsADirectoryError(21, "Is no file", path)
+        source.seek(offset)
+        return source.read(min(size, PART_BYTES))
+
+
+def list_folder(body, path):
+    """Name, bytes, and whether it is a folder, of each that is in a folder."""
+    del body
+    with os.scandir(path) as entries:
+        return [_describe(entry) for entry in entries]
+
+
+def _describe(entry):
+    try:
+        found = entry.stat(follow_symlinks=False)
+    except FileNotFoundError:  # removed meanwhile
+        return [entry.name, 0, False]
+    is_folder = stat.S_ISDIR(found.st_mode)
+    return [entry.name, 0 if is_folder else found.st_size, is_folder]
+
+
+def walk(body, path):
+    """Path and bytes of each file below a folder."""
+    found, folders = [], [""]
+    while folders:
+        above = folders.pop()
+        try:
+            listed = list_folder(body, os.path.join(path, above))
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        for name, size, is_folder in listed:
+            below = above + name
+            if is_folder:
+                folders.append(below + "/")
+            else:
+                found.append([below, size])
+    return found
+
+
+def remove(body, path):
+    """Remove a file, if it is there."""
+    del body
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+
+
+def remove_folder(body, path):
+    """Remove a folder, if it is there and empty."""
+    del body
+    try:
+        os.rmdir(path)
+    except OSError:
+        pass
+
+
+def move(body, path, target):
+    """Rename it; nothing if it is not there."""
+    del body
+    if os.path.lexists(path):
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        os.replace(path, target)
+
+
+def run(body, words, environment, limit_s):
+    """Run a command to its end; what it said, and its exit code. 124: it took too long."""
+    process = subprocess.Popen(
+        words,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=dict(os.environ, **environment),
+        start_new_session=True,
+    )
+    try:
+        out, said = process.communicate(body, timeout=limit_s)
+        code = process.returncode
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        out, said = process.communicate()
+        code = 124
+    return {"code": code, "out": out.decode("utf-8", "replace"),
+            "said": said.decode("utf-8", "replace")}  # fmt: skip
+
+
+def find_program(body, name):
+    """The path of a program; null where there is none."""
+    del body
+    return shutil.which(name)
+
+
+CALLS = {
+    call.__name__: call
+    for call in (
+        write_part, give_name, measure, read, list_folder, walk, remove, remove_folder, move, run,
+        find_program,
+    )
+}  # fmt: skip
+
+
+def answer(request, body, lock):
+    """Do what a message asks for, and send what came of it."""
+    content = b""
+    try:
+        found = CALLS[request["call"]](body, **request["given"])
+        told = {"found": None if isinstance(found, bytes) else found}
+        content = found if isinstance(found, bytes) else b""
+    except OSError as error:
+        told = {"errno": error.errno or 5, "reason": os.strerror(error.errno or 5)}
+    except Exception as error:
+        told = {"errno": 22, "reason": "%s: %s" % (type(error).__name__, error)}
+    told.update(id=request["id"], size=len(content))
+    with lock:
+        send(told, content)
+
+
+def send(told, content=b""):
+    """A line of JSON and what is behind it."""
+    out = sys.stdout.buffer
+    out.write(json.dumps(told).encode() + b"\n" + content)
+    out.flush()
+
+
+def main():
+    """Answer until there is nobody who asks."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    source, lock = sys.stdin.buffer, threading.Lock()
+    sys.stdout.buffer.write(("\n%s " % SIGN).encode())
+    send({"home": os.path.expanduser("~"), "version": list(sys.version_info[:2])})
+    pool = ThreadPoolExecutor(_AT_ONCE)
+    for line in source:
+        request = json.loads(line.decode())
+        pool.submit(answer, request, source.read(request["size"]), lock)
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

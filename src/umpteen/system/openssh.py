@@ -1,0 +1,364 @@
+"""A host behind ssh, by the user's own OpenSSH: its keys, jump hosts and config are what counts.
+
+All that a process asks of a host goes over one connection, to an agent whose text is sent there.
+Several processes share one login, so that a second factor is asked for once: OpenSSH's own
+ControlMaster, for ten minutes. UMPTEEN_SSH says how ssh is called: `ssh -F other_config`.
+Standard library alone.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import itertools
+import json
+import os
+import pkgutil
+import re
+import shlex
+import subprocess
+import tempfile
+import threading
+from collections.abc import Mapping, Sequence
+from typing import IO, Any, NamedTuple, Optional
+
+from umpteen.system.host_agent import PART_BYTES, SIGN
+
+__all__ = ["Answer", "Destination", "HostConnection", "HostError", "connect", "parse_destination"]
+
+SSH = "UMPTEEN_SSH"
+_CONNECT_S, _ALIVE_S = 15, 15  # where the user's config says nothing
+_LOGIN_S = 120.0  # for a second factor
+_HELLO_S = 60.0  # that a login shell takes on a busy machine
+_PERSIST_S = 600
+_SAID_BYTES = 8000
+_BANNER_BYTES = 1 << 20
+_BODY_BYTES = 2 * PART_BYTES
+_DESTINATION = re.compile(
+    r"(?:(?P<user>[^@\s/]+)@)?(?P<host>\[[0-9A-Fa-f:.%]+\]|[^@:\s/\[\]]+)(?::(?P<port>\d+))?"
+)
+_AGENT = (
+    "exec bash -lc 'exec python3 -c "
+    '"import sys; r = sys.stdin.buffer; exec(r.read(int(r.readline())))"\''
+)
+
+# What ssh says, what it means, what helps, and whether it may pass.
+_SAYINGS = (
+    (r"REMOTE HOST IDENTIFICATION HAS CHANGED", "its host key has changed",
+     "if that is as it should be, ssh-keygen -R {host}; else somebody may listen", False),
+    (r"Host key verification failed|No \w+ host key is known", "its host key is not known here",
+     "accept it once: ssh {host}", False),
+    (r"Permission denied|Too many authentication failures|Authentication failed",
+     "it refused the login", "ssh {host} must work: check user, keys and ~/.ssh/config", False),
+    (r"Could not resolve hostname", "no such host is known",
+     "check its name: ssh {host}", True),
+    (r"Bad configuration option|terminating, \d+ bad|Bad owner or permissions|no argument after",
+     "ssh does not take its configuration", "check ~/.ssh/config: ssh {host}", False),
+    (r"Connection refused", "it refused the connection", "check the network, and ssh {host}", True),
+    (r"timed out|Connection (reset|closed)|closed by|No route to host|unreachable|Broken pipe"
+     r"|kex_exchange_identification|Session open refused|lost connection",
+     "it does not answer", "check the network, and ssh {host}", True),
+    (r"python3: (command )?not found|exec: python3|python3: No such file", "it has no python3",
+     "have python3, 3.6 or newer, on the PATH of a login shell there", False),
+    (r"bash: (command )?not found|bash: No such file", "it has no bash",
+     "have bash there", False),
+)  # fmt: skip
+
+
+class HostError(Exception):
+    """A host cannot be reached, or the connection to it was lost."""
+
+    def __init__(self, reason: str, hint: str | None = None, *, is_transient: bool = False) -> None:
+        super().__init__(reason)
+        self.reason, self.hint, self.is_transient = reason, hint, is_transient
+
+
+class Destination(NamedTuple):
+    """Where ssh is to go, as the user wrote it; what is empty the config says."""
+
+    host: str
+    user: str = ""
+    port: str = ""
+
+    def __str__(self) -> str:
+        return (f"{self.user}@" if self.user else "") + self.name
+
+    @property
+    def name(self) -> str:
+        """Without who logs in."""
+        return self.host + (f":{self.port}" if self.port else "")
+
+    def arguments(self) -> list[str]:
+        """For the command line of ssh, at its end."""
+        port = ["-p", self.port] if self.port else []
+        user = ["-l", self.user] if self.user else []
+        return [*port, *user, "--", self.host.strip("[]")]
+
+
+def parse_destination(text: str) -> Destination | None:
+    """`[user@]host[:port]`; None where it is none, as with what ssh would take for an option."""
+    found = _DESTINATION.fullmatch(text)
+    if not found or found["host"].startswith("-") or (found["user"] or "").startswith("-"):
+        return None
+    return Destination(found["host"], found["user"] or "", found["port"] or "")
+
+
+class Answer(NamedTuple):
+    """What the agent found: a value, or bytes."""
+
+    found: Any
+    content: bytes
+
+
+class HostConnection:
+    """A login, and an agent there. May be used by several threads."""
+
+    def __init__(self, destination: Destination, key: str = "") -> None:
+        """Log in. key: path of a private key. Raises HostError."""
+        self.destination = destination
+        self._said: IO[bytes] = tempfile.TemporaryFile()
+        self._numbers = itertools.count(1)
+        self._lock = threading.Lock()
+        self._waiting: dict[int, concurrent.futures.Future[Answer]] = {}
+        self._lost: HostError | None = None
+        command = build_command(destination, key)
+        self._log_in(command)
+        self._process = self._start([*command, "-T", *destination.arguments(), _AGENT])
+        text = pkgutil.get_data("umpteen.system", "host_agent.py") or b""
+        self._send(b"%d\n" % len(text) + text)
+        self.home = self._read_hello()
+        threading.Thread(target=self._read_answers, name="umpteen-ssh", daemon=True).start()
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether nothing can be asked through it any more."""
+        return self._lost is not None
+
+    def ask(self, call: str, body: bytes = b"", **given: Any) -> concurrent.futures.Future[Answer]:
+        """Have the agent make a call of its own, by name.
+
+        Its answer, when it comes; OSError where the call failed there, HostError where the
+        connection was lost.
+        """
+        answer: concurrent.futures.Future[Answer] = concurrent.futures.Future()
+        with self._lock:
+            if self._lost:
+                raise self._lost
+            number = next(self._numbers)
+            self._waiting[number] = answer
+            request = {"id": number, "call": call, "given": given, "size": len(body)}
+            try:
+                self._send(json.dumps(request).encode() + b"\n" + body)
+            except OSError:
+                del self._waiting[number]
+                raise self._note_loss() from None
+        return answer
+
+    def run(
+        self, words: Sequence[str], given: bytes, environment: Mapping[str, str], limit_s: float
+    ) -> tuple[int, str, str]:
+        """A command there, to its end: exit code, stdout, stderr. Raises OSError, HostError."""
+        asked = self.ask(
+            "run", given, words=list(words), environment=dict(environment), limit_s=limit_s
+        )
+        try:
+            found = asked.result(limit_s + _HELLO_S).found
+        except concurrent.futures.TimeoutError:
+            raise HostError(f"{self.destination} does not answer", is_transient=True) from None
+        return int(found["code"]), str(found["out"]), str(found["said"])
+
+    def close(self) -> None:
+        """Have the agent end. The login stays for a while, for whoever comes next."""
+        with contextlib.suppress(OSError):
+            self._pipe(self._process.stdin).close()
+
+    # --- the login --------------------------------------------------------------------------
+
+    def _log_in(self, command: Sequence[str]) -> None:
+        """With what ssh may ask for at the terminal; once, where processes share it."""
+        target = self.destination.arguments()
+        if self._call([*command, "-O", "check", *target], _CONNECT_S) == 0:
+            return
+        code = self._call([*command, "-T", *target, "exit 0"], _LOGIN_S)
+        if code:
+            raise self._explain(code)
+
+    def _call(self, command: Sequence[str], limit_s: float) -> int:
+        self._said.seek(0)
+        self._said.truncate()
+        try:
+            return subprocess.run(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self._said,
+                timeout=limit_s, check=False,
+            ).returncode  # fmt: skip
+        except FileNotFoundError:
+            raise HostError(f"there is no {command[0]} here", "install OpenSSH") from None
+        except subprocess.TimeoutExpired:
+            raise self._explain(124) from None
+
+    def _start(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
+        """In a session of its own, as Ctrl-C is for us."""
+        return subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said,
+            start_new_session=True,
+        )  # fmt: skip
+
+    def _explain(self, code: int) -> HostError:
+        self._said.seek(0)
+        said = self._said.read(_SAID_BYTES).decode(errors="replace")
+        return explain_failure(str(self.destination), code, said)
+
+    # --- messages -----------------------------------------------------------------------------
+
+    def _send(self, content: bytes) -> None:
+        pipe = self._pipe(self._process.stdin)
+        pipe.write(content)
+        pipe.flush()
+
+    def _pipe(self, pipe: Optional[IO[bytes]]) -> IO[bytes]:  # noqa: UP045 -- Python 3.9
+        assert pipe is not None
+        return pipe
+
+    def _read_hello(self) -> str:
+        """The home folder there, from the agent's first line, behind what a login shell prints."""
+        timer = threading.Timer(_HELLO_S, self._process.kill)
+        timer.start()
+        try:
+            source, read = self._pipe(self._process.stdout), 0
+            while line := source.readline(_BANNER_BYTES):
+                read += len(line)
+                if line.startswith(SIGN.encode()):
+                    return str(json.loads(line[len(SIGN) :])["home"])
+                if read > _BANNER_BYTES:
+                    break
+        except (ValueError, KeyError, TypeError):
+            pass
+        finally:
+            timer.cancel()
+        self._process.kill()
+        raise self._explain(self._process.wait())
+
+    def _read_answers(self) -> None:
+        source = self._pipe(self._process.stdout)
+        try:
+            while line := source.readline(_BODY_BYTES * 64):
+                told = json.loads(line)
+                size = int(told["size"])
+                if not 0 <= size <= _BODY_BYTES:
+                    break
+                content = source.read(size)
+                if len(content) < size:
+                    break
+                self._take(told, content)
+        except (ValueError, KeyError, TypeError, OSError):
+            pass
+        self._process.kill()
+        self._process.wait()
+        with self._lock:
+            lost = self._note_loss()
+            waiting, self._waiting = self._waiting, {}
+        for answer in waiting.values():
+            if answer.set_running_or_notify_cancel():
+                answer.set_exception(lost)
+
+    def _take(self, told: Mapping[str, Any], content: bytes) -> None:
+        with self._lock:
+            answer = self._waiting.pop(int(told["id"]), None)
+        if answer is None or not answer.set_running_or_notify_cancel():
+            return
+        if "errno" in told:
+            answer.set_exception(OSError(int(told["errno"]), str(told.get("reason"))))
+        else:
+            answer.set_result(Answer(told.get("found"), content))
+
+    def _note_loss(self) -> HostError:
+        if self._lost is None:
+            self._lost = HostError(
+                f"the connection to {self.destination} was lost",
+                "check the network, then run the same command again",
+                is_transient=True,
+            )
+        return self._lost
+
+
+def build_command(destination: Destination, key: str = "") -> list[str]:
+    """How ssh is called: as the user's config has it, and where it is silent, as we need it.
+
+    Raises HostError where ssh is not there, or does not take the config.
+    """
+    words = shlex.split(os.environ.get(SSH) or "ssh")
+    command = [*words, *(["-i", os.path.expanduser(key)] if key else [])]
+    said = _read_config([*command, "-G", *destination.arguments()], str(destination))
+    if said.get("connecttimeout", "none") in ("none", "0"):
+        command += ["-o", f"ConnectTimeout={_CONNECT_S}"]
+    if said.get("serveraliveinterval", "0") == "0":
+        command += ["-o", f"ServerAliveInterval={_ALIVE_S}"]
+    if said.get("controlpath", "none") == "none" and (folder := _find_sockets()):
+        command += ["-o", "ControlMaster=auto", "-o", f"ControlPath={folder}/%C"]
+        command += ["-o", f"ControlPersist={_PERSIST_S}"]
+    return command
+
+
+def _read_config(command: Sequence[str], host: str) -> dict[str, str]:
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_CONNECT_S, check=False
+        )
+    except FileNotFoundError:
+        raise HostError(f"there is no {command[0]} here", "install OpenSSH") from None
+    except subprocess.TimeoutExpired:
+        return {}
+    if done.returncode:
+        raise explain_failure(host, done.returncode, done.stderr.decode(errors="replace"))
+    lines = done.stdout.decode(errors="replace").splitlines()
+    return {key: value for key, _, value in (line.partition(" ") for line in lines)}
+
+
+def _find_sockets() -> str:
+    """A folder of this user's alone for the sockets of logins; empty where none can be made."""
+    # A short path, as that of a socket has at most about a hundred bytes.
+    folder = os.path.join(tempfile.gettempdir(), f"umpteen-ssh-{os.getuid()}")
+    try:
+        os.makedirs(folder, 0o700, exist_ok=True)
+        found = os.lstat(folder)
+    except OSError:
+        return ""
+    is_ours = found.st_uid == os.getuid() and (found.st_mode & 0o170777) == 0o040700
+    return folder if is_ours else ""
+
+
+def explain_failure(host: str, code: int, said: str) -> HostError:
+    """What it means that ssh ended so. said: on its stderr."""
+    for pattern, reason, hint, is_transient in _SAYINGS:
+        if re.search(pattern, said):
+            return HostError(
+                f"cannot reach {host}: {reason}", hint.format(host=host), is_transient=is_transient
+            )
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    last = lines[-1] if lines else f"ssh ended with {code}"
+    return HostError(f"cannot reach {host}: {last}", f"ssh {host} must work")
+
+
+_connections: dict[Destination, HostConnection] = {}
+_connecting = threading.Lock()
+
+
+def connect(destination: Destination, key: str = "") -> HostConnection:
+    """The connection of this process to a host; a new one where there is none, or it was lost.
+
+    Raises HostError.
+    """
+    with _connecting:
+        found = _connections.get(destination)
+        if found is None or found.is_lost:
+            found = _connections[destination] = HostConnection(destination, key)
+        return found
+
+
+def _forget_connections() -> None:
+    global _connecting
+    _connecting = threading.Lock()
+    _connections.clear()
+
+
+os.register_at_fork(after_in_child=_forget_connections)
