@@ -95,7 +95,7 @@ def prepare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., st
         plan, _ = plan_run(job)
         for number, index in enumerate(plan.to_run, 1):
             plan.to_run = [index]
-            for new, content in build_batches(plan, store.address, number, {}, 0.0):
+            for new, content in build_batches(plan, store.address, os.getcwd(), number, {}, 0.0):
                 store.create(batch_key(new.handed.batch), content)
         return store.address
 

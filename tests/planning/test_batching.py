@@ -55,7 +55,7 @@ def name_batches(plan: Plan, found: BatchSizes) -> list[list[str]]:
 
 
 def read_waits(plan: Plan, found: BatchSizes) -> dict[str, list[str]]:
-    built = build_batches(plan, "/store", 1, {}, 0.0, found)
+    built = build_batches(plan, "/store", "/here", 1, {}, 0.0, found)
     return {new.handed.batch: json.loads(content)["umpteen"]["waits"] for new, content in built}
 
 

@@ -247,7 +247,8 @@ def test_plan_equal_source_is_not_compared_task_by_task(store: DirectoryStore) -
 def decode(plan: Plan, first: int = 1, **more: Any) -> list[dict[str, Any]]:
     attempts, now_s = more.get("attempts", {}), more.get("now_s", 0.0)
     return [
-        json.loads(content) for _, content in build_batches(plan, "/store", first, attempts, now_s)
+        json.loads(content)
+        for _, content in build_batches(plan, "/store", "/here", first, attempts, now_s)
     ]
 
 

@@ -10,6 +10,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from umpteen.system.openssh import SSH
+
 __all__ = ["Umpteen"]
 
 SOURCE = Path(__file__).parents[2] / "src"
@@ -140,7 +142,7 @@ class Umpteen:
         inherited = {
             key: value
             for key, value in os.environ.items()
-            if not key.startswith(("UMPTEEN_", "SATURN_", "XDG_", "PYTHON"))
+            if not key.startswith(("UMPTEEN_", "SATURN_", "XDG_", "PYTHON")) or key == SSH
         }
         return inherited | {
             "HOME": str(self.home),

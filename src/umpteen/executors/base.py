@@ -23,6 +23,7 @@ __all__ = [
     "Executor",
     "Lack",
     "OnProgress",
+    "Site",
     "SubmitRequest",
     "TaskNeeds",
     "ignore_progress",
@@ -95,6 +96,13 @@ class SubmitRequest(NamedTuple):
         return [order.batch for order in self.orders]
 
 
+class Site(NamedTuple):
+    """How the machines that batches run on know what a user names."""
+
+    results: str  # the address of the store
+    is_here: bool = True  # whether their folders may be those of this machine
+
+
 class TaskNeeds(NamedTuple):
     """What one task needs of the machine that it runs on; 0 where it does not say."""
 
@@ -130,6 +138,15 @@ class Executor(abc.ABC):
 
     def check(self) -> None:  # noqa: B027 -- some need no options
         """Raises SettingsError where the options do not say where batches are to run."""
+
+    def complete(self, address: str) -> Mapping[str, Any]:
+        """The options, with what the address of the results says of where batches are to run."""
+        del address
+        return self.options
+
+    def find_site(self, address: str) -> Site:
+        """What batches are told. address: of the store. Raises BackendError."""
+        return Site(address)
 
     @abc.abstractmethod
     def submit(

@@ -1,7 +1,11 @@
-"""Runs the commands of a backend, with a limit of time; one that finds it busy is run again."""
+"""Runs the commands of a backend, with a limit of time; one that finds it busy is run again.
+
+Here, or on a host behind ssh.
+"""
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 import time
@@ -9,13 +13,17 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from umpteen.errors import BackendError
+from umpteen.system.openssh import Destination, HostError, connect
 
-__all__ = ["Answer", "Commands", "refuse"]
+__all__ = ["Answer", "Commands", "Variables", "refuse"]
 
 _LIMIT_S = 60.0
 _PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # before each further try
 _SAID_LINES = 10
-_TIMED_OUT = 124  # as of the program `timeout`
+_TIMED_OUT, _LOST = 124, 255  # as of the programs `timeout` and `ssh`
+
+# Variables that a command finds in its environment, or (None) does not.
+Variables = Mapping[str, str | None]
 
 
 class Answer(NamedTuple):
@@ -24,38 +32,42 @@ class Answer(NamedTuple):
     code: int
     out: str
     said: str  # on stderr
+    is_lost: bool = False  # nobody knows whether it ran, or runs
 
 
 class Commands:
     """Those of one backend.
 
     is_transient: whether what a command said means that it may be answered later. hint: what to
-    do where there is no such command.
+    do where there is no such command. host: where they are run; None: here.
     """
 
-    def __init__(self, is_transient: Callable[[str], bool], hint: str) -> None:
-        self._is_transient, self._hint = is_transient, hint
+    def __init__(
+        self, is_transient: Callable[[str], bool], hint: str, host: Destination | None = None
+    ) -> None:
+        self._is_transient, self._hint, self._host = is_transient, hint, host
 
     def run(
         self,
         command: Sequence[str],
         *,
         given: str = "",
-        environment: Mapping[str, str] | None = None,
+        environment: Variables | None = None,
         is_patient: bool = True,
         is_undone: Callable[[], bool] = lambda: True,
     ) -> Answer:
         """Run it to its end, whatever its exit code; again where the backend is busy.
 
-        given: on its stdin. is_patient: whether it is tried again at all. is_undone: asked after
-        each try that was not answered, which may have done its work all the same; then it is not
-        made again. Raises BackendError where there is no such command, and
-        a transient one where the backend stays busy.
+        given: on its stdin. environment: what it finds beside what there is. is_patient: whether
+        it is tried again at all. is_undone: asked after each try that was not answered, which may
+        have done its work all the same; then it is not made again.
+        Raises BackendError where there is no such command, a transient one where the backend
+        stays busy.
         """
         pauses = list(_PAUSES_S) if is_patient else []
         while True:
-            answer = self._run_once(command, given, environment)
-            if answer.code == 0 or not self._is_transient(answer.said):
+            answer = self._run_once(command, given.encode(), environment or {})
+            if answer.code == 0 or not (answer.is_lost or self._is_transient(answer.said)):
                 return answer
             is_last = not pauses
             time.sleep(0 if is_last else pauses.pop(0))
@@ -64,28 +76,47 @@ class Commands:
             if is_last:
                 raise refuse(command, answer, transient=True)
 
-    def _run_once(
-        self, command: Sequence[str], given: str, environment: Mapping[str, str] | None
-    ) -> Answer:
+    def _run_once(self, command: Sequence[str], given: bytes, variables: Variables) -> Answer:
+        where = f"on {self._host}" if self._host else "here"
         try:
-            done = subprocess.run(
-                command,
-                input=given.encode(),
-                env=environment,
-                capture_output=True,
-                timeout=_LIMIT_S,
-                check=False,
-            )
+            if self._host:
+                return _run_there(self._host, command, given, variables)
+            return _run_here(command, given, variables)
         except FileNotFoundError as error:
-            raise BackendError(f"there is no {command[0]} here", self._hint) from error
+            raise BackendError(f"there is no {command[0]} {where}", self._hint) from error
         except OSError as error:
-            raise BackendError(f"cannot start {command[0]}: {error.strerror}") from error
-        except subprocess.TimeoutExpired:
-            return Answer(_TIMED_OUT, "", f"{command[0]} timed out after {_LIMIT_S:g} s")
-        return Answer(
-            done.returncode, done.stdout.decode(errors="replace"),
-            done.stderr.decode(errors="replace"),
+            reason = f"cannot start {command[0]} {where}: {error.strerror}"
+            raise BackendError(reason) from error
+
+
+def _run_here(command: Sequence[str], given: bytes, variables: Variables) -> Answer:
+    both = {**os.environ, **variables}
+    environment = {name: value for name, value in both.items() if value is not None}
+    try:
+        done = subprocess.run(
+            command, input=given, env=environment, capture_output=True, timeout=_LIMIT_S,
+            check=False,
         )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return _say_late(command)
+    out, said = (part.decode(errors="replace") for part in (done.stdout, done.stderr))
+    return Answer(done.returncode, out, said)
+
+
+def _run_there(
+    host: Destination, command: Sequence[str], given: bytes, variables: Variables
+) -> Answer:
+    try:
+        answer = Answer(*connect(host).run(command, given, variables, _LIMIT_S))
+    except HostError as error:
+        if error.is_transient:
+            return Answer(_LOST, "", error.reason, is_lost=True)
+        raise BackendError(error.reason, error.hint) from error
+    return _say_late(command) if answer.code == _TIMED_OUT else answer
+
+
+def _say_late(command: Sequence[str]) -> Answer:
+    return Answer(_TIMED_OUT, "", f"{command[0]} timed out after {_LIMIT_S:g} s", is_lost=True)
 
 
 def refuse(

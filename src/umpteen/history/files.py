@@ -93,11 +93,15 @@ class TaskLine(Task, frozen=True, omit_defaults=True):
 
 
 class BatchNames(msgspec.Struct):
-    """Of a batch's tasks, in the order of its ranges: names, and addresses of outputs."""
+    """Of a batch's tasks, in the order of its ranges: names, and addresses of outputs.
+
+    top: the address of the store, as those who run the batch know it.
+    """
 
     indices: list[range]
     names: list[str]
     outputs: list[str]
+    top: str
 
 
 # --- submissions -------------------------------------------------------------------------
@@ -289,7 +293,7 @@ def parse_batch_names(content: bytes, below: int) -> BatchNames:
         raise FormError(problem.message)
     if any("\0" in output for output in outputs):
         raise FormError("the place of outputs has the character NUL")
-    return BatchNames(indices, names, outputs)
+    return BatchNames(indices, names, outputs, file.remote_output_path)
 
 
 class _OwnPart(msgspec.Struct):
@@ -306,6 +310,7 @@ class _BatchFile(msgspec.Struct):
 
     umpteen: _OwnPart
     runs: list[_RunPart]
+    remote_output_path: str = ""
 
 
 # --- decoding -------------------------------------------------------------------------------

@@ -95,7 +95,10 @@ class BatchNamesCache:
         for part in file.indices:
             if index in part:
                 position += index - part.start
-                return file.names[position], file.outputs[position]
+                output = file.outputs[position]
+                if file.top and output.startswith(f"{file.top}/"):
+                    output = self.files.store.address + output[len(file.top) :]
+                return file.names[position], output
             position += len(part)
         raise damaged(self.files.store.path(batch_key(batch)), f"it has no task {index}")
 

@@ -66,6 +66,7 @@ class EncodedRun(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 def build_batches(
     plan: Plan,
     address: str,
+    folder: str,
     first: int,
     attempts: Mapping[int, Past],
     now_s: float,
@@ -73,8 +74,9 @@ def build_batches(
 ) -> Iterator[tuple[NewBatch, bytearray]]:
     """The new batches, numbered from `first`, each with the content of its file.
 
-    A content is good until the next is asked for. attempts: of tasks that ran before. cut: what
-    each batch takes, where these are not for this machine.
+    A content is good until the next is asked for. address: of the store, and folder: that the
+    job was submitted from, as those who run it know them. attempts: of tasks that ran before.
+    cut: what each batch takes, where these are not for this machine.
     """
     order, sizes, _ = cut or cut_evenly(plan.to_run, LOCAL_BATCH_CAP)
     ends = list(itertools.accumulate(sizes))
@@ -82,7 +84,7 @@ def build_batches(
     encoded = bytearray()  # new memory for each would cost as much as the encoding
     for number, (end, size) in enumerate(zip(ends, sizes, strict=True), first):
         indices = order[end - size : end]
-        content = _build_batch(plan, address, str(number), indices, attempts, now_s)
+        content = _build_batch(plan, (address, folder), str(number), indices, attempts, now_s)
         own = content["umpteen"]
         if links:
             own["graph"] = True
@@ -96,12 +98,13 @@ def build_batches(
 
 def _build_batch(
     plan: Plan,
-    address: str,
+    places: tuple[str, str],
     batch: str,
     indices: Sequence[int],
     attempts: Mapping[int, Past],
     now_s: float,
 ) -> BatchFile:
+    address, folder = places
     tasks = plan.list_tasks(indices)
     names = [task.name for task in tasks]
     if not any(names):
@@ -123,7 +126,7 @@ def _build_batch(
         "common": common,
         "status_file": settings.status_file,
         "grace_s": settings.grace_s,
-        "cwd": settings.submitted_from,
+        "cwd": folder,
     }
     if attempts:
         own["attempts"] = {

@@ -65,6 +65,7 @@ def resolve_settings(job: Job, folder: str) -> Job:
     resolved = msgspec.structs.replace(
         settings, address=address, slots=slots, sources={**settings.sources, "slots": source},
         submitted_from=folder, executor=find_short_name(settings.executor),
+        executor_options=dict(executor.complete(address)),
     )  # fmt: skip
     return msgspec.structs.replace(job, settings=resolved)
 

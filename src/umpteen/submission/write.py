@@ -73,10 +73,12 @@ def submit_plan(
     unfinished = map(history.unfinished, lost)  # of its others some may be gone from the job
     needs = [_list_needs(plan, indices) for indices in unfinished]
     made = [NewBatch(handed, (), needed) for handed, needed in zip(again, needs, strict=True)]
+    site, now_s = executor.find_site(store.address), time.time()
+    folder = plan.job.settings.submitted_from if site.is_here else ""
     mark = os.urandom(6).hex()
     files = OwnFiles(store, mark)
     with _tasks_put_beside(files, number, plan):
-        for new, content in build_batches(plan, store.address, first, past, time.time(), sizes):
+        for new, content in build_batches(plan, site.results, folder, first, past, now_s, sizes):
             _create(store, batch_key(new.handed.batch), content)
             made.append(new)
     lock.check()

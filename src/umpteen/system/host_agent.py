@@ -1,26 +1,31 @@
 """What runs on a host behind ssh: it does there what it is asked for over its stdin and stdout.
 
 Its text is sent to `python3` at each connection, so that a host needs nothing of ours; so it
-imports nothing of ours, and runs with Python 3.6. A message is a line of JSON, and behind it as
+imports nothing of ours. A message is a line of JSON, and behind it as
 many bytes as its `size` says. `HostConnection` is the other side.
 """
 
+from __future__ import annotations
+
+import contextlib
 import json
 import os
-import shutil
 import signal
 import stat
 import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+__all__ = ["PART_BYTES", "SIGN"]
 
 SIGN = "umpteen-agent"  # what its first line begins with; a login shell may print before it
 PART_BYTES = 4 << 20  # of a file in one answer, at most
 _AT_ONCE = 16
 
 
-def write_part(body, path, is_first, is_private):
+def write_part(body: bytes, path: str, is_first: bool, is_private: bool) -> None:
     """Put bytes at the end of a file, which its first part makes."""
     flags = os.O_WRONLY | (os.O_CREAT | os.O_EXCL if is_first else os.O_APPEND)
     if is_first:
@@ -30,7 +35,7 @@ def write_part(body, path, is_first, is_private):
         target.write(body)
 
 
-def give_name(body, path, target, is_new):
+def give_name(body: bytes, path: str, target: str, is_new: bool) -> bool:
     """Give a file that is whole its name; false where it is to be new, and is not."""
     del body
     if not is_new:
@@ -45,13 +50,13 @@ def give_name(body, path, target, is_new):
     return True
 
 
-def measure(body, path):
+def measure(body: bytes, path: str) -> int:
     """The bytes of a file."""
     del body
     return os.stat(path).st_size
 
 
-def read(body, path, offset, size):
+def read(body: bytes, path: str, offset: int, size: int) -> bytes:
     """At most so many bytes from there on."""
     del body
     file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
@@ -62,25 +67,26 @@ def read(body, path, offset, size):
         return source.read(min(size, PART_BYTES))
 
 
-def list_folder(body, path):
+def list_folder(body: bytes, path: str) -> list[tuple[str, int, bool]]:
     """Name, bytes, and whether it is a folder, of each that is in a folder."""
     del body
     with os.scandir(path) as entries:
         return [_describe(entry) for entry in entries]
 
 
-def _describe(entry):
+def _describe(entry: os.DirEntry[str]) -> tuple[str, int, bool]:
     try:
         found = entry.stat(follow_symlinks=False)
     except FileNotFoundError:  # removed meanwhile
-        return [entry.name, 0, False]
+        return entry.name, 0, False
     is_folder = stat.S_ISDIR(found.st_mode)
-    return [entry.name, 0 if is_folder else found.st_size, is_folder]
+    return entry.name, 0 if is_folder else found.st_size, is_folder
 
 
-def walk(body, path):
+def walk(body: bytes, path: str) -> list[tuple[str, int]]:
     """Path and bytes of each file below a folder."""
-    found, folders = [], [""]
+    found: list[tuple[str, int]] = []
+    folders = [""]
     while folders:
         above = folders.pop()
         try:
@@ -92,29 +98,25 @@ def walk(body, path):
             if is_folder:
                 folders.append(below + "/")
             else:
-                found.append([below, size])
+                found.append((below, size))
     return found
 
 
-def remove(body, path):
+def remove(body: bytes, path: str) -> None:
     """Remove a file, if it is there."""
     del body
-    try:
+    with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
-    except FileNotFoundError:
-        pass
 
 
-def remove_folder(body, path):
+def remove_folder(body: bytes, path: str) -> None:
     """Remove a folder, if it is there and empty."""
     del body
-    try:
+    with contextlib.suppress(OSError):
         os.rmdir(path)
-    except OSError:
-        pass
 
 
-def move(body, path, target):
+def move(body: bytes, path: str, target: str) -> None:
     """Rename it; nothing if it is not there."""
     del body
     if os.path.lexists(path):
@@ -122,14 +124,17 @@ def move(body, path, target):
         os.replace(path, target)
 
 
-def run(body, words, environment, limit_s):
+def run(
+    body: bytes, words: list[str], environment: dict[str, str | None], limit_s: float
+) -> dict[str, Any]:
     """Run a command to its end; what it said, and its exit code. 124: it took too long."""
+    both = dict(os.environ, **environment)
     process = subprocess.Popen(
         words,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env=dict(os.environ, **environment),
+        env={name: value for name, value in both.items() if value is not None},
         start_new_session=True,
     )
     try:
@@ -143,49 +148,42 @@ def run(body, words, environment, limit_s):
             "said": said.decode("utf-8", "replace")}  # fmt: skip
 
 
-def find_program(body, name):
-    """The path of a program; null where there is none."""
-    del body
-    return shutil.which(name)
-
-
 CALLS = {
     call.__name__: call
     for call in (
         write_part, give_name, measure, read, list_folder, walk, remove, remove_folder, move, run,
-        find_program,
     )
 }  # fmt: skip
 
 
-def answer(request, body, lock):
+def answer(request: dict[str, Any], body: bytes, lock: threading.Lock) -> None:
     """Do what a message asks for, and send what came of it."""
     content = b""
     try:
         found = CALLS[request["call"]](body, **request["given"])
-        told = {"found": None if isinstance(found, bytes) else found}
+        told: dict[str, Any] = {"found": None if isinstance(found, bytes) else found}
         content = found if isinstance(found, bytes) else b""
     except OSError as error:
         told = {"errno": error.errno or 5, "reason": os.strerror(error.errno or 5)}
     except Exception as error:
-        told = {"errno": 22, "reason": "%s: %s" % (type(error).__name__, error)}
+        told = {"errno": 22, "reason": f"{type(error).__name__}: {error}"}
     told.update(id=request["id"], size=len(content))
     with lock:
         send(told, content)
 
 
-def send(told, content=b""):
+def send(told: dict[str, Any], content: bytes = b"") -> None:
     """A line of JSON and what is behind it."""
     out = sys.stdout.buffer
     out.write(json.dumps(told).encode() + b"\n" + content)
     out.flush()
 
 
-def main():
+def main() -> None:
     """Answer until there is nobody who asks."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     source, lock = sys.stdin.buffer, threading.Lock()
-    sys.stdout.buffer.write(("\n%s " % SIGN).encode())
+    sys.stdout.buffer.write(f"\n{SIGN} ".encode())
     send({"home": os.path.expanduser("~"), "version": list(sys.version_info[:2])})
     pool = ThreadPoolExecutor(_AT_ONCE)
     for line in source:

@@ -24,7 +24,15 @@ from typing import IO, Any, NamedTuple, Optional
 
 from umpteen.system.host_agent import PART_BYTES, SIGN
 
-__all__ = ["Answer", "Destination", "HostConnection", "HostError", "connect", "parse_destination"]
+__all__ = [
+    "SSH",
+    "Answer",
+    "Destination",
+    "HostConnection",
+    "HostError",
+    "connect",
+    "parse_destination",
+]
 
 SSH = "UMPTEEN_SSH"
 _CONNECT_S, _ALIVE_S = 15, 15  # where the user's config says nothing
@@ -55,8 +63,7 @@ _SAYINGS = (
     (r"Bad configuration option|terminating, \d+ bad|Bad owner or permissions|no argument after",
      "ssh does not take its configuration", "check ~/.ssh/config: ssh {host}", False),
     (r"Connection refused", "it refused the connection", "check the network, and ssh {host}", True),
-    (r"timed out|Connection (reset|closed)|closed by|No route to host|unreachable|Broken pipe"
-     r"|kex_exchange_identification|Session open refused|lost connection",
+    (r"timed out|Connection (reset|closed)|closed by|No route to host|unreachable|Broken pipe|kex_",
      "it does not answer", "check the network, and ssh {host}", True),
     (r"python3: (command )?not found|exec: python3|python3: No such file", "it has no python3",
      "have python3, 3.6 or newer, on the PATH of a login shell there", False),
@@ -116,7 +123,7 @@ class HostConnection:
     def __init__(self, destination: Destination, key: str = "") -> None:
         """Log in. key: path of a private key. Raises HostError."""
         self.destination = destination
-        self._said: IO[bytes] = tempfile.TemporaryFile()
+        self._said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 -- as long as we
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
         self._waiting: dict[int, concurrent.futures.Future[Answer]] = {}
@@ -155,9 +162,16 @@ class HostConnection:
         return answer
 
     def run(
-        self, words: Sequence[str], given: bytes, environment: Mapping[str, str], limit_s: float
+        self,
+        words: Sequence[str],
+        given: bytes,
+        environment: Mapping[str, Optional[str]],  # noqa: UP045 -- Python 3.9
+        limit_s: float,
     ) -> tuple[int, str, str]:
-        """A command there, to its end: exit code, stdout, stderr. Raises OSError, HostError."""
+        """A command there, to its end: exit code, stdout, stderr. Raises OSError, HostError.
+
+        environment: what it finds beside what a login has there; None: it does not find that.
+        """
         asked = self.ask(
             "run", given, words=list(words), environment=dict(environment), limit_s=limit_s
         )

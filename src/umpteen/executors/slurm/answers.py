@@ -47,7 +47,6 @@ _TRANSIENT = re.compile(
     re.IGNORECASE,
 )
 _REASONS = {
-    "None": "Slurm has not looked at it yet",
     "Resources": "no node is free that has what it asks for",
     "Priority": "jobs of higher priority are before it",
     "Dependency": "what it is after has not ended",
@@ -195,9 +194,9 @@ def find_reason(lines: Iterable[QueueLine]) -> str:
         state = read_state(line.state)
         if state == BatchState.RUNNING:
             return ""
-        if state == BatchState.QUEUED:
+        if state == BatchState.QUEUED and line.reason != "None":  # as of what was just submitted
             # Elements behind others say no more than that these are before them.
-            weight = len(line.indices) if line.reason not in ("Priority", "None") else 0
+            weight = len(line.indices) if line.reason != "Priority" else 0
             counts[line.reason] = counts.get(line.reason, 0) + weight
     return max(counts, key=lambda reason: counts[reason], default="")
 

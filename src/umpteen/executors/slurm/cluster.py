@@ -1,4 +1,4 @@
-"""Asks the Slurm cluster that this machine's commands lead to.
+"""Asks the Slurm cluster that the commands of this machine, or of a host behind ssh, lead to.
 
 All handles are asked after by one squeue, whose answer is kept for a while that grows with the
 time since something was submitted: a tenth of that, so that a long job costs few questions.
@@ -27,6 +27,7 @@ from umpteen.executors.slurm.answers import (
     parse_queue,
 )
 from umpteen.executors.slurm.script import build_elements, build_sbatch
+from umpteen.system.openssh import Destination, parse_destination
 
 __all__ = ["Cluster", "Handle", "QueueAnswer", "find_cluster", "parse_handle"]
 
@@ -34,13 +35,13 @@ _LEAST_S, _MOST_S, _SHARE = 0.2, 30.0, 0.1  # for how long an answer of squeue i
 _ALL_INDICES = {"SLURM_BITSTR_LEN": "0"}  # else a long list of indices is cut
 _HINT = "umpteen uses Slurm's own commands: run it on a machine that has them"
 # What would have sbatch wait for the end of the job, or submit it elsewhere.
-_LEFT_OUT = ("SBATCH_WAIT", "SBATCH_CLUSTERS", "SLURM_CLUSTERS")
+_LEFT_OUT = dict.fromkeys(("SBATCH_WAIT", "SBATCH_CLUSTERS", "SLURM_CLUSTERS"))
 
 
 class Handle(NamedTuple):
     """Where a batch is."""
 
-    cluster: str
+    cluster: str  # its name, and behind an @ the host where its commands are
     job: int
     element: int  # its index in the array
     mark: str  # of the submission
@@ -53,6 +54,9 @@ def parse_handle(text: str) -> Handle | None:
     """What `str` made of a handle; None of what is none."""
     parts = text.rsplit("/", 3)
     if len(parts) != 4 or not (parts[1].isdecimal() and parts[2].isdecimal()):
+        return None
+    host = parts[0].partition("@")[2]
+    if host and parse_destination(host) is None:
         return None
     return Handle(parts[0], int(parts[1]), int(parts[2]), parts[3])
 
@@ -70,10 +74,11 @@ class QueueAnswer:
 
 
 class Cluster:
-    """The cluster of this machine's commands, with what it answered."""
+    """The cluster that commands lead to, with what it answered. host: as of `Commands`."""
 
-    def __init__(self) -> None:
-        self._commands = Commands(is_transient, _HINT)
+    def __init__(self, host: Destination | None = None) -> None:
+        self.host = host
+        self._commands = Commands(is_transient, _HINT, host)
         self._lock = threading.RLock()  # a job is looked at in threads
         self._config: Config | None = None
         self._queue: QueueAnswer | None = None
@@ -88,6 +93,11 @@ class Cluster:
                 answer = self._run(command, is_patient=is_patient)
                 self._config = parse_config(answer.out)
             return self._config
+
+    def read_name(self, *, is_patient: bool = True) -> str:
+        """As handles have it. Raises BackendError."""
+        name = self.read_config(is_patient=is_patient).cluster
+        return f"{name}@{self.host}" if self.host else name
 
     def list_nodes(self, partition: str) -> list[NodeKind]:
         """The nodes of a partition, or of the default one. Raises BackendError."""
@@ -108,9 +118,8 @@ class Cluster:
     def _ask_queue(self, jobs: frozenset[int]) -> QueueAnswer | None:
         numbers = ",".join(map(str, sorted(jobs)))
         command = ["squeue", "-h", "--states=all", f"--jobs={numbers}", "-O", QUEUE_FIELDS]
-        environment = os.environ | _ALL_INDICES
         try:
-            answer = self._commands.run(command, environment=environment, is_patient=False)
+            answer = self._commands.run(command, environment=_ALL_INDICES, is_patient=False)
         except BackendError:
             return None
         if answer.code and "Invalid job id" not in answer.said:  # as it says of a single old one
@@ -135,7 +144,7 @@ class Cluster:
         A call that was not answered may have submitted it: it is looked for by its name.
         """
         command = build_sbatch(options)
-        own = {key: value for key, value in os.environ.items() if key not in _LEFT_OUT}
+        variables = {**_LEFT_OUT, **environment}
         found: list[int] = []
 
         def is_missing() -> bool:
@@ -144,7 +153,7 @@ class Cluster:
             return not found
 
         answer = self._commands.run(
-            command, given=script, environment={**own, **environment}, is_undone=is_missing
+            command, given=script, environment=variables, is_undone=is_missing
         )
         job = found[0] if found else parse_job_id(answer.out)
         if job is None:
@@ -168,9 +177,10 @@ class Cluster:
         return answer
 
 
-_clusters: dict[str, Cluster] = {}
+_clusters: dict[tuple[Destination | None, str], Cluster] = {}
 
 
-def find_cluster() -> Cluster:
+def find_cluster(host: Destination | None = None) -> Cluster:
     """That of this process: a job is looked at again and again, by executors of its own each."""
-    return _clusters.setdefault(os.environ.get("SLURM_CONF", ""), Cluster())
+    config = os.environ.get("SLURM_CONF", "")
+    return _clusters.setdefault((host, config), Cluster(host))

@@ -7,7 +7,7 @@ runner, as one zip file, and the scripts are put into the results folder, which 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from umpteen.errors import BackendError, SettingsError
@@ -17,13 +17,21 @@ from umpteen.executors.base import (
     Executor,
     Lack,
     OnProgress,
+    Site,
     SubmitRequest,
     TaskNeeds,
     ignore_progress,
 )
-from umpteen.executors.slurm.answers import NodeKind, find_reason, read_state, say_reason
+from umpteen.executors.slurm.answers import (
+    NodeKind,
+    QueueLine,
+    find_reason,
+    read_state,
+    say_reason,
+)
 from umpteen.executors.slurm.arrays import ArrayJob, Element, build_arrays
 from umpteen.executors.slurm.cluster import Cluster, Handle, QueueAnswer, find_cluster, parse_handle
+from umpteen.executors.slurm.own_options import OWN_OPTIONS, parse_own
 from umpteen.executors.slurm.runs import SlurmRuns
 from umpteen.executors.slurm.script import (
     ScriptPlaces,
@@ -35,8 +43,11 @@ from umpteen.executors.zipapp import build_zipapp
 from umpteen.job.slurm_options import parse_options
 from umpteen.store.address import is_remote, open_store
 from umpteen.store.layout import logs_folder, runner_key, script_key
+from umpteen.system.openssh import HostError, connect, parse_destination
 
 __all__ = ["SlurmExecutor"]
+
+_BEHIND_SSH = "ssh://"
 
 
 class SlurmExecutor(Executor):
@@ -50,18 +61,35 @@ class SlurmExecutor(Executor):
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         super().__init__(options)
-        self.given = parse_options(options)
+        self.own = parse_own(options)
+        self.given = parse_options({k: v for k, v in options.items() if k not in OWN_OPTIONS})
+
+    @property
+    def cluster(self) -> Cluster:
+        """That of the commands of its host."""
+        return find_cluster(self.own.host)
+
+    def complete(self, address: str) -> Mapping[str, Any]:
+        """Slurm's commands are where the results are, unless the options say otherwise."""
+        if is_remote(address) and not address.startswith(_BEHIND_SSH):
+            raise SettingsError(
+                "the executor 'slurm' needs its results in a folder that all nodes see",
+                "write --results /shared/{name}, or --results ssh://HOST/shared/{name}",
+            )
+        host = address.removeprefix(_BEHIND_SSH).partition("/")[0]
+        if host == address.partition("/")[0] or self.own.host:
+            return self.options
+        return {**self.options, "host": host}
+
+    def find_site(self, address: str) -> Site:
+        """On nodes the results are a folder."""
+        return Site(_find_folder(address), is_here=self.own.host is None)
 
     def submit(
         self, request: SubmitRequest, on_progress: OnProgress = ignore_progress
     ) -> dict[str, str]:
         """One call of sbatch for each array; where one is refused, none of the others runs."""
-        if is_remote(request.address):
-            raise SettingsError(
-                "the executor 'slurm' needs its results in a folder that all nodes see",
-                "write --results /shared/{name}",
-            )
-        cluster = find_cluster()
+        cluster = self.cluster
         config = cluster.read_config()
         places = _put_runner(request)
         arrays = build_arrays(request.orders, config.array_size)
@@ -77,7 +105,7 @@ class SlurmExecutor(Executor):
             cluster.cancel({job: range(len(arrays[n].batches)) for n, job in enumerate(jobs)})
             raise
         handles = {
-            batch: Handle(config.cluster, job, index, request.mark)
+            batch: Handle(cluster.read_name(), job, index, request.mark)
             for job, array in zip(jobs, arrays, strict=True)
             for index, batch in enumerate(array.batches)
         }
@@ -97,7 +125,7 @@ class SlurmExecutor(Executor):
         name = self.given.get("job-name") or os.path.basename(request.address)
         name = build_job_name(name, request.mark, number)
         options = build_sbatch_options(array, self.given, slots, name, after)
-        script = build_script(array, options, places, slots)
+        script = build_script(array, options, places, slots, self.own.setup)
         key = script_key(request.mark, number)
         open_store(request.address).replace(key, script.encode())
         return cluster.submit(options, script, request.environment)
@@ -105,24 +133,25 @@ class SlurmExecutor(Executor):
     def poll(self, handles: Sequence[str]) -> dict[str, BatchState]:
         """What one squeue says of all; what it no longer knows has ended."""
         found = dict.fromkeys(handles, BatchState.UNKNOWN)
-        known, queue = _look(handles)
-        if queue is not None:
-            for handle in known:
-                line = queue.find(handle)
+        for cluster, known in _group_by_cluster(handles):
+            queue = _read_queue(cluster, known)
+            for handle in known if queue else ():
+                line = queue.find(handle) if queue else None
                 found[str(handle)] = read_state(line.state) if line else BatchState.ENDED
         return found
 
     def wake(self, handles: Sequence[str]) -> None:
         """Send the runners of these the signal by which they look at the mark now."""
-        _signal(find_cluster(), handles)
+        for cluster, known in _group_by_cluster(handles):
+            _signal(cluster, known)
 
     def cancel(self, handles: Sequence[str]) -> None:
         """Take out of the queue what waits, and have runners look at the mark now."""
-        cluster = find_cluster()
-        known, queue = _look(handles)
-        waiting = [h for h in known if _is_in(queue, h, BatchState.QUEUED)]
-        cluster.cancel(_group_by_job(waiting), "--state=PENDING")
-        _signal(cluster, handles)
+        for cluster, known in _group_by_cluster(handles):
+            queue = _read_queue(cluster, known)
+            waiting = [h for h in known if _is_in(queue, h, BatchState.QUEUED)]
+            cluster.cancel(_group_by_job(waiting), "--state=PENDING")
+            _signal(cluster, known)
 
     def count_workers(self, slots: int, cpus: int = 1) -> int:
         """How many batches the nodes of its partition have room for."""
@@ -131,7 +160,7 @@ class SlurmExecutor(Executor):
 
     def _list_nodes(self) -> list[NodeKind]:
         said = os.environ.get("SBATCH_PARTITION", "")  # which sbatch itself would take
-        return find_cluster().list_nodes(self.given.get("partition", said))
+        return self.cluster.list_nodes(self.given.get("partition", said))
 
     def lacks(self, tasks: Sequence[TaskNeeds], slots: int) -> Lack | None:
         """By the largest nodes of its partition, as all slots of a batch are on one."""
@@ -157,12 +186,13 @@ class SlurmExecutor(Executor):
 
     def why_waiting(self, handles: Sequence[str]) -> str:
         """The scheduler's reason for what waits."""
-        known, queue = _look(handles)
-        if not handles:
-            return ""
-        if queue is None:
-            return "Slurm does not answer"
-        reason = find_reason(line for handle in known if (line := queue.find(handle)))
+        lines: list[QueueLine] = []
+        for cluster, known in _group_by_cluster(handles):
+            queue = _read_queue(cluster, known)
+            if queue is None:
+                return "Slurm does not answer"
+            lines += [line for handle in known if (line := queue.find(handle))]
+        reason = find_reason(lines)
         return f"waiting in Slurm's queue: {say_reason(reason)}" if reason else ""
 
 
@@ -173,18 +203,30 @@ def _hint_lack(flag: str, most: int, unit: str = "") -> str:
 def _put_runner(request: SubmitRequest) -> ScriptPlaces:
     """Have the runner, and the folder for what it says, in the results folder."""
     packed = build_zipapp()
-    store = open_store(request.address)
     key = runner_key(packed.digest)
-    store.create(key, packed.content)
-    return ScriptPlaces(
-        request.address, request.store.id, store.path(key), logs_folder(request.mark)
-    )
+    open_store(request.address).create(key, packed.content)
+    folder = _find_folder(request.address)
+    return ScriptPlaces(folder, request.store.id, f"{folder}/{key}", logs_folder(request.mark))
+
+
+def _find_folder(address: str) -> str:
+    """The results as nodes see them. Raises BackendError."""
+    if not address.startswith(_BEHIND_SSH):
+        return address
+    host, _, path = address.removeprefix(_BEHIND_SSH).partition("/")
+    destination = parse_destination(host)
+    if not path.startswith("~/") or destination is None:
+        return f"/{path}"
+    try:
+        return f"{connect(destination).home}/{path[2:]}"
+    except HostError as error:
+        raise BackendError(error.reason, error.hint, transient=error.is_transient) from error
 
 
 def _find_living(cluster: Cluster, earlier: Mapping[str, str]) -> dict[str, str]:
     """Batches of former submissions that have not ended, each as sbatch names its element."""
     handles = {batch: handle for batch, text in earlier.items() if (handle := parse_handle(text))}
-    queue = cluster.read_queue(frozenset(h.job for h in handles.values())) if handles else None
+    queue = _read_queue(cluster, list(handles.values())) if handles else None
     return {
         batch: f"{handle.job}_{handle.element}"
         for batch, handle in handles.items()
@@ -197,18 +239,25 @@ def _name_element(element: Element, jobs: Sequence[int]) -> str:
     return str(job) if element.position is None else f"{job}_{element.position}"
 
 
-def _look(handles: Sequence[str]) -> tuple[list[Handle], QueueAnswer | None]:
-    """Those that are of this cluster, and what its queue says; None: it does not answer."""
-    cluster = find_cluster()
-    parsed = [handle for text in handles if (handle := parse_handle(text))]
+def _group_by_cluster(handles: Sequence[str]) -> Iterator[tuple[Cluster, list[Handle]]]:
+    """Those that are handles, with the cluster that knows them."""
+    hosts: dict[str, list[Handle]] = {}
+    for text in handles:
+        if handle := parse_handle(text):
+            hosts.setdefault(handle.cluster.partition("@")[2], []).append(handle)
+    for host, found in hosts.items():
+        yield find_cluster(parse_destination(host)), found
+
+
+def _read_queue(cluster: Cluster, handles: Sequence[Handle]) -> QueueAnswer | None:
+    """What the queue says of these; None where it does not answer, or is another cluster's."""
     try:
-        name = cluster.read_config(is_patient=False).cluster if parsed else ""
+        name = cluster.read_name(is_patient=False)
     except BackendError:
-        return [], None
-    known = [handle for handle in parsed if handle.cluster == name]
-    if not known:
-        return [], None
-    return known, cluster.read_queue(frozenset(handle.job for handle in known))
+        return None
+    if any(handle.cluster != name for handle in handles):
+        return None
+    return cluster.read_queue(frozenset(handle.job for handle in handles))
 
 
 def _is_in(queue: QueueAnswer | None, handle: Handle, state: BatchState) -> bool:
@@ -226,7 +275,7 @@ def _group_by_job(handles: Sequence[Handle]) -> dict[int, list[int]]:
     return jobs
 
 
-def _signal(cluster: Cluster, handles: Sequence[str]) -> None:
-    known, queue = _look(handles)
-    running = [handle for handle in known if _is_in(queue, handle, BatchState.RUNNING)]
+def _signal(cluster: Cluster, handles: Sequence[Handle]) -> None:
+    queue = _read_queue(cluster, handles)
+    running = [handle for handle in handles if _is_in(queue, handle, BatchState.RUNNING)]
     cluster.cancel(_group_by_job(running), "--batch", "--signal=USR1", "--state=RUNNING")

@@ -52,7 +52,7 @@ results={address}
 runner={runner}
 {batch}
 [ -r "$runner" ] && exec >>"$results"/{logs}/"$batch.log" 2>&1 || exit {unseen}
-command -v python3 >/dev/null || {{ echo "error: there is no python3"; exit {no_python}; }}
+{setup}command -v python3 >/dev/null || {{ echo "error: there is no python3"; exit {no_python}; }}
 
 token=$(od -An -N6 -tx1 /dev/urandom | tr -d ' \\n')
 export {variable}="$token"
@@ -114,9 +114,13 @@ def build_sbatch(options: Mapping[str, str]) -> list[str]:
 
 
 def build_script(
-    array: ArrayJob, options: Mapping[str, str], places: ScriptPlaces, slots: int
+    array: ArrayJob,
+    options: Mapping[str, str],
+    places: ScriptPlaces,
+    slots: int,
+    setup: Sequence[str] = (),
 ) -> str:
-    """The script of an array."""
+    """The script of an array. setup: lines of the user's, which come before the runner."""
     count = len(array.batches)
     return _SCRIPT.format(
         version=__version__,
@@ -126,6 +130,7 @@ def build_script(
         runner=shlex.quote(places.runner),
         batch=_build_choice(array.batches),
         logs=shlex.quote(places.logs),
+        setup="".join(f"{line}\n" for line in setup),
         unseen=UNSEEN,
         no_python=NO_PYTHON,
         variable=RUNNER_VARIABLE,

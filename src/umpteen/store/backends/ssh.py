@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 from collections.abc import Sequence
 from typing import Any, Callable
@@ -81,17 +80,17 @@ class SshBackend(Backend):
     @retried
     async def download(self, key: str, path: str) -> bool:
         """Copy a file to this machine, put whole; False if there is no such file."""
-        missing = (FileNotFoundError, NotADirectoryError)
-        with contextlib.suppress(*missing), written_whole(path) as temporary:
-            with open(temporary, "xb") as target:
-                while True:
-                    given = {"offset": target.tell(), "size": PART_BYTES}
-                    part = (await self._call("read", key, **given)).content
-                    target.write(part)
-                    if len(part) < PART_BYTES:
-                        break
-            return True
-        return False
+        part = await self.get(key, 0, PART_BYTES)
+        if part is None:
+            return False
+        size = 0
+        with written_whole(path) as temporary:
+            _append(temporary, part)
+            while len(part) == PART_BYTES:
+                size += len(part)
+                part = await self.get(key, size, PART_BYTES) or b""
+                _append(temporary, part)
+        return True
 
     @retried
     async def entries(self, folder: str) -> Sequence[Entry]:
@@ -163,6 +162,11 @@ class SshBackend(Backend):
         connection = await self._connect()
         path = _find_path(connection, self._path_there, key)
         return await _ask(connection, call, path=path, **given)
+
+
+def _append(path: str, content: bytes) -> None:
+    with open(path, "ab") as file:
+        file.write(content)
 
 
 def _find_path(connection: HostConnection, folder: str, key: str) -> str:

@@ -1,0 +1,84 @@
+"""Jobs submitted from a machine without Slurm, through OpenSSH, to one that has it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.command import Umpteen
+from tests.support.sftp import SftpServer, Ssh
+from tests.support.slurm import SlurmCluster
+from tests.support.wait import wait_until
+
+
+@pytest.fixture
+def front(
+    ssh: Ssh, slurm: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Ssh]:
+    """The machine with Slurm's commands; those of this one find no cluster."""
+    program = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
+    assert program is not None
+    for name in slurm.environment:
+        monkeypatch.delenv(name)
+    (tmp_path / "keys").mkdir()
+    with SftpServer(tmp_path / "keys", program, slurm.environment) as server:
+        there = Ssh(dataclasses.replace(ssh.sftp, port=server.port, keys=server.folder))
+        monkeypatch.setenv("UMPTEEN_SSH", there.environment["UMPTEEN_SSH"])
+        yield there
+
+
+def write_job(umpteen: Umpteen, front: Ssh, *tasks: str, **settings: Any) -> None:
+    content = {
+        "executor": "slurm",
+        "results": front.address,
+        "tasks": [{"command": task} for task in tasks],
+        **settings,
+    }
+    umpteen.write("job.json", json.dumps(content))
+
+
+def states(umpteen: Umpteen) -> Counter[str]:
+    counts = json.loads(umpteen("status", "job", "--json").stdout)["counts"]
+    return Counter({state: count for state, count in counts.items() if count})
+
+
+def test_job_runs_there_and_its_results_come_home(umpteen: Umpteen, front: Ssh) -> None:
+    write_job(umpteen, front, "echo $SLURM_JOB_PARTITION; echo a > $RESULTS_DIR/a.csv", "exit 3")
+    done = umpteen("run", "job.json")
+    assert done.returncode == 1, done.stderr
+    assert (front.sftp.folder / "job/0/stdout").read_text() == "main\n"
+    assert states(umpteen) == {"succeeded": 1, "failed": 1}
+    assert umpteen("logs", "job", "0").stdout == "main\n"
+    assert umpteen("results", "job", "home", "--include", "*.csv").returncode == 0
+    assert (umpteen.folder / "home/0/results/a.csv").read_text() == "a\n"
+    again = umpteen("results", "job", "home")
+    assert "1 of them was there" in again.stderr or "were there" in again.stderr, again.stderr
+    assert umpteen("retry", "job").returncode == 1
+
+
+def test_folders_are_synced_and_lines_of_setup_run_first(umpteen: Umpteen, front: Ssh) -> None:
+    (umpteen.folder / "code").mkdir()
+    (umpteen.folder / "code/say.sh").write_text('echo "said $GREETING"\n')
+    options = {"slurm": {"setup": ['GREETING="it\'s"', "export GREETING"]}}
+    write_job(umpteen, front, "sh say.sh", executor=options, file_syncs=[{"src": "code"}])
+    done = umpteen("run", "job.json")
+    assert done.returncode == 0, done.stderr
+    assert umpteen("logs", "job", "0").stdout == "said it's\n"
+
+
+def test_job_goes_on_while_the_laptop_sleeps_and_is_cancelled(umpteen: Umpteen, front: Ssh) -> None:
+    folder = umpteen.folder
+    write_job(umpteen, front, f"touch {folder}/begun; sleep 600")
+    assert umpteen("run", "job.json", "--detach").returncode == 0
+    wait_until((folder / "begun").exists)
+    assert "1 running" in umpteen("status", "job").stdout
+    assert umpteen("cancel", "job").returncode == 0
+    assert states(umpteen) == {"cancelled": 1}
