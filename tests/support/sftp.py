@@ -5,7 +5,6 @@ from __future__ import annotations
 import getpass
 import os
 import subprocess
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -26,7 +25,6 @@ PasswordAuthentication no
 PermitRootLogin prohibit-password
 MaxStartups 100
 Subsystem sftp internal-sftp
-{environment}
 """
 _CLIENT = """Host there
 HostName 127.0.0.1
@@ -80,20 +78,10 @@ class Ssh:
 
 
 class SftpServer:
-<<<<<<< HEAD
     """The running server; a context manager. settings: further lines of its sshd_config."""
 
     def __init__(self, folder: Path, program: str, settings: str = "") -> None:
         self.folder, self.program, self.settings = folder, program, settings
-=======
-    """The running server; a context manager. environment: what who logs in finds there."""
-
-    def __init__(
-        self, folder: Path, program: str, environment: Mapping[str, str] | None = None
-    ) -> None:
-        self.folder, self.program = folder, program
-        self.environment = environment or {}
->>>>>>> 4e83e3b (Submit to Slurm on the host where the results are, through ssh)
         self.port = find_port()
         self.user = getpass.getuser()
 
@@ -109,13 +97,7 @@ class SftpServer:
                 file.write(f"[127.0.0.1]:{port} {host_key}")
         (self.folder / "config").write_text(_CLIENT.format(server=self))
         config = self.folder / "sshd_config"
-<<<<<<< HEAD
         config.write_text(_CONFIG.format(port=self.port, folder=self.folder) + self.settings)
-=======
-        said = " ".join(f"{name}={value}" for name, value in self.environment.items())
-        said = f"SetEnv {said}" if said else ""
-        config.write_text(_CONFIG.format(port=self.port, folder=self.folder, environment=said))
->>>>>>> 4e83e3b (Submit to Slurm on the host where the results are, through ssh)
         if os.geteuid() == 0:
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
         command = [self.program, "-D", "-e", "-f", str(config)]

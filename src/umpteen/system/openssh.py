@@ -66,7 +66,7 @@ _SAYINGS = (
     (r"timed out|Connection (reset|closed)|closed by|No route to host|unreachable|Broken pipe|kex_",
      "it does not answer", "check the network, and ssh {host}", True),
     (r"python3: (command )?not found|exec: python3|python3: No such file", "it has no python3",
-     "have python3, 3.6 or newer, on the PATH of a login shell there", False),
+     "have python3, 3.9 or newer, on the PATH of a login shell there", False),
     (r"bash: (command )?not found|bash: No such file", "it has no bash",
      "have bash there", False),
 )  # fmt: skip
@@ -195,7 +195,8 @@ class HostConnection:
             return
         code = self._call([*command, "-T", *target, "exit 0"], _LOGIN_S)
         if code:
-            raise self._explain(code)
+            with self._said:
+                raise self._explain(code)
 
     def _call(self, command: Sequence[str], limit_s: float) -> int:
         self._said.seek(0)
@@ -250,7 +251,9 @@ class HostConnection:
         finally:
             timer.cancel()
         self._process.kill()
-        raise self._explain(self._process.wait())
+        failure = self._explain(self._process.wait())
+        self._end()
+        raise failure
 
     def _read_answers(self) -> None:
         source = self._pipe(self._process.stdout)
@@ -266,11 +269,10 @@ class HostConnection:
                 self._take(told, content)
         except (ValueError, KeyError, TypeError, OSError):
             pass
-        self._process.kill()
-        self._process.wait()
         with self._lock:
             lost = self._note_loss()
             waiting, self._waiting = self._waiting, {}
+            self._end()
         for answer in waiting.values():
             if answer.set_running_or_notify_cancel():
                 answer.set_exception(lost)
@@ -284,6 +286,13 @@ class HostConnection:
             answer.set_exception(OSError(int(told["errno"]), str(told.get("reason"))))
         else:
             answer.set_result(Answer(told.get("found"), content))
+
+    def _end(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        for file in (self._process.stdin, self._process.stdout, self._said):
+            with contextlib.suppress(OSError):  # what could not be sent any more
+                self._pipe(file).close()
 
     def _note_loss(self) -> HostError:
         if self._lost is None:

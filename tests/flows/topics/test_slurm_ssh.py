@@ -29,7 +29,8 @@ def front(
     for name in slurm.environment:
         monkeypatch.delenv(name)
     (tmp_path / "keys").mkdir()
-    with SftpServer(tmp_path / "keys", program, slurm.environment) as server:
+    variables = " ".join(f"{name}={value}" for name, value in slurm.environment.items())
+    with SftpServer(tmp_path / "keys", program, f"SetEnv {variables}\n") as server:
         there = Ssh(dataclasses.replace(ssh.sftp, port=server.port, keys=server.folder))
         monkeypatch.setenv("UMPTEEN_SSH", there.environment["UMPTEEN_SSH"])
         yield there

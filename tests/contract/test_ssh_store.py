@@ -1,0 +1,133 @@
+"""Results behind OpenSSH: its login, and what happens when it fails or is lost."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.contract.test_store_faults import use_everything
+from tests.support.command import Umpteen
+from tests.support.proxy import FaultProxy
+from tests.support.sftp import Ssh
+from umpteen.errors import SettingsError, StoreError
+from umpteen.store.address import open_store
+from umpteen.system.openssh import SSH
+
+
+def use_config(ssh: Ssh, monkeypatch: pytest.MonkeyPatch, folder: Path, **changes: str) -> None:
+    """Have ssh use the tests' config with other values for some keywords."""
+    lines = (ssh.sftp.keys / "config").read_text().splitlines()
+    kept = [line for line in lines if line.partition(" ")[0] not in changes]
+    added = [f"{keyword} {value}" for keyword, value in changes.items()]
+    config = folder / "ssh_config"
+    config.write_text("\n".join([*kept, *added]) + "\n")
+    monkeypatch.setenv(SSH, f"ssh -F {config}")
+
+
+def count_logins(ssh: Ssh) -> int:
+    return (ssh.sftp.keys / "sshd.out").read_text().count("Accepted publickey")
+
+
+def test_connection_that_was_lost_is_made_again(
+    ssh: Ssh, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with FaultProxy(ssh.sftp.port) as proxy:
+        use_config(ssh, monkeypatch, tmp_path, Port=str(proxy.port))
+        store = open_store(ssh.address.replace("there", f"there:{proxy.port}"), {})
+        assert store.read("a") is None
+        proxy.reset = 0.005
+        use_everything(store, tmp_path)
+        store.close()
+
+
+def test_processes_share_one_login(ssh: Ssh, umpteen: Umpteen) -> None:
+    before = count_logins(ssh)
+    for number in range(3):
+        done = umpteen("run", f"echo {number}", "--name", "job", "--results", ssh.address)
+        assert done.returncode == 0, done.stderr
+    assert count_logins(ssh) <= before + 1  # none, where a test before has just logged in
+
+
+def test_login_that_is_refused_is_named(
+    ssh: Ssh, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    key = tmp_path / "other"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+    use_config(ssh, monkeypatch, tmp_path, IdentityFile=str(key), ControlPath="none")
+    store = open_store(ssh.address.replace("there", "nobody@there"), {})
+    with pytest.raises(StoreError, match="refused the login") as caught:
+        store.read("a")
+    assert "ssh nobody@there must work" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("known", "needle"),
+    [("", "host key is not known here"), ("other", "host key has changed")],
+)
+def test_host_key_that_is_not_right_is_refused(
+    ssh: Ssh, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, known: str, needle: str
+) -> None:
+    lines = ""
+    if known:
+        key = tmp_path / "host"
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+        lines = f"[127.0.0.1]:{ssh.sftp.port} {(tmp_path / 'host.pub').read_text()}"
+    (tmp_path / "known_hosts").write_text(lines)
+    changes = {"UserKnownHostsFile": str(tmp_path / "known_hosts"), "StrictHostKeyChecking": "yes"}
+    use_config(ssh, monkeypatch, tmp_path, ControlPath=str(tmp_path / "%C"), **changes)
+    store = open_store(ssh.address.replace("there", f"there:{ssh.sftp.port}"), {})
+    with pytest.raises(StoreError, match=needle):
+        store.read("a")
+
+
+def test_host_without_python_is_named(
+    ssh: Ssh, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "bin").mkdir()
+    for name in ("bash", "sh"):
+        (tmp_path / "bin" / name).symlink_to(f"/bin/{name}")
+    (tmp_path / ".bash_profile").write_text(f"PATH={tmp_path}/bin\n")
+    # As of a login shell there whose profile leaves nothing on the PATH.
+    key = (ssh.sftp.keys / "user_key.pub").read_text()
+    own = ssh.sftp.keys / "authorized_keys"
+    before = own.read_bytes()
+    own.write_text(f'command="HOME={tmp_path} eval \\"$SSH_ORIGINAL_COMMAND\\"" {key}')
+    try:
+        use_config(ssh, monkeypatch, tmp_path, ControlPath=str(tmp_path / "%C"))
+        store = open_store(ssh.address.replace("there", f"{ssh.sftp.user}@there"), {})
+        with pytest.raises(StoreError, match="it has no python3"):
+            store.read("a")
+    finally:
+        own.write_bytes(before)
+
+
+def test_place_that_may_not_be_written_is_named(ssh: Ssh) -> None:
+    (ssh.sftp.folder / "file").write_text("no folder")
+    store = open_store(f"ssh://there{ssh.sftp.folder}/file/job", {})
+    with pytest.raises(StoreError, match="there says 'Not a directory'"):
+        store.replace("a", b"x")
+
+
+def test_host_that_cannot_be_one_is_refused() -> None:
+    with pytest.raises(SettingsError, match="names no host"):
+        open_store("ssh://-oProxyCommand=touch/a", {})
+
+
+def test_option_that_is_not_known_is_named(ssh: Ssh) -> None:
+    with pytest.raises(SettingsError, match="there is no option 'port'"):
+        open_store(ssh.address, {"port": 22}).read("a")
+
+
+@pytest.mark.usefixtures("ssh")
+def test_home_of_the_host_is_found() -> None:
+    name = f".umpteen-test-{os.getpid()}"
+    store = open_store(f"ssh://there/~/{name}", {})
+    try:
+        store.replace("a", b"x")
+        assert (Path.home() / name / "a").read_bytes() == b"x"
+    finally:
+        store.delete("a")
+        (Path.home() / name).rmdir()
