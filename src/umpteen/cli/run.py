@@ -34,6 +34,7 @@ from umpteen.submission.settings import resolve_settings
 from umpteen.verbs.run import choose_where, plan_run, submit
 
 if TYPE_CHECKING:
+    from umpteen.config.machines import Machine
     from umpteen.query.expression import Where
 
 __all__ = ["run_command"]
@@ -59,6 +60,7 @@ Examples:
 @click.option("--results", metavar="ADDRESS", help="Where outputs go; {name} is the job's name.")
 @click.option("--slots", "--nprocs", type=WholeNumber(min=1), help="Tasks at once.")
 @click.option("--executor", help="Where tasks run: local, dask, ray, slurm, or an import path.")
+@click.option("--machine", metavar="NAME", help="Of umpteen config: run in its Slurm.")
 @click.option("--batch-size", type=WholeNumber(min=1), help="Tasks that a cluster gets at once.")
 @click.option("--scheduler-address", metavar="ADDRESS", help="Of a cluster: tcp://HOST:8786.")
 @click.option("--timeout", callback=read_duration, help="Of one task: 90, 15m, 2h.")
@@ -92,6 +94,7 @@ def run_command(
     name: str | None,
     prefix: str | None,
     tables: tuple[str, ...],
+    machine: str | None,
     rerun: str,
     only: Where | None,
     verify: bool,
@@ -112,7 +115,8 @@ def run_command(
     """
     began_s = time.monotonic()
     refuse_loose("--only", only, job)
-    read = _read(job, tables, flags, _choose_name(name, prefix), is_detached=detach)
+    place = _find_machine(machine) if machine else None
+    read = _read(job, tables, flags, _choose_name(name, prefix), place, is_detached=detach)
     chosen = None if only is None else choose_where(only, read)
     if dry_run:
         plan, _ = plan_run(read, rerun, only=chosen, is_verified=verify)
@@ -133,6 +137,7 @@ def _read(
     tables: tuple[str, ...],
     flags: dict[str, Any],
     name: str | None,
+    machine: Machine | None,
     *,
     is_detached: bool,
 ) -> Job:
@@ -140,11 +145,22 @@ def _read(
         key = arguments[arguments.index(loose) - 1]
         message = f"a value stands beside its name without blanks, not {key!r} {loose!r}"
         raise SettingsError(message, "write rate=0.1,0.9")
-    _check_folder(flags["cwd"])
+    if machine is None or machine.is_local:
+        _check_folder(flags["cwd"])
     given = build_flags(**flags)
     job = read_job(arguments, tables=tables, flags=given, name=name, stdin=sys.stdin.buffer)
+    if machine:
+        from umpteen.submission.machine import place_on  # few runs name one
+
+        job = place_on(job, machine)
     job = resolve_settings(job, working_folder())
     return detach_job(job) if is_detached else job
+
+
+def _find_machine(name: str) -> Machine:
+    from umpteen.config.reading import read_config
+
+    return read_config().find(name)
 
 
 def _choose_name(name: str | None, prefix: str | None) -> str | None:

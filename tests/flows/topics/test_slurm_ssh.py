@@ -83,3 +83,31 @@ def test_job_goes_on_while_the_laptop_sleeps_and_is_cancelled(umpteen: Umpteen, 
     assert "1 running" in umpteen("status", "job").stdout
     assert umpteen("cancel", "job").returncode == 0
     assert states(umpteen) == {"cancelled": 1}
+
+
+def test_machine_of_the_config_is_one_flag(umpteen: Umpteen, front: Ssh) -> None:
+    key = front.sftp.keys / "user_key"
+    lines = [
+        "[machines.lab]",
+        'host = "there"',
+        f'path = "{front.sftp.folder}"',
+        f'key_path = "{key}"',
+        """env_command = "export SAID='by the lab'" """,
+        "[machines.lab.slurm]",
+        'comment = "from the lab"',
+        'time = "10m"',
+    ]
+    config = umpteen.home / ".config/umpteen/config.toml"
+    config.parent.mkdir(parents=True)
+    config.write_text("\n".join(lines) + "\n")
+    umpteen.write("job.json", json.dumps({"tasks": [{"command": "echo $SAID"}]}))
+    done = umpteen("run", "job.json", "--machine", "lab")
+    assert done.returncode == 0, done.stderr
+    assert (front.sftp.folder / "results/job/0/stdout").read_text() == "by the lab\n"
+    assert umpteen("logs", "job", "0").stdout == "by the lab\n"
+    script = next((front.sftp.folder / "results/job/.umpteen/slurm").glob("*/0.sh")).read_text()
+    assert "#SBATCH --time=10:00" in script
+    assert "from the lab" in script
+    nearest = umpteen("run", "job.json", "--machine", "lap")
+    assert nearest.returncode == 2
+    assert "did you mean 'lab'?" in nearest.stderr
