@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import signal
@@ -180,6 +181,23 @@ def ssh(sftp: Sftp, monkeypatch: pytest.MonkeyPatch) -> Ssh:
     for name, value in ssh.environment.items():
         monkeypatch.setenv(name, value)
     return ssh
+
+
+@pytest.fixture
+def front(
+    ssh: Ssh, slurm: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Ssh]:
+    """The machine with Slurm's commands; those of this one find no cluster."""
+    program = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
+    assert program is not None
+    for name in slurm.environment:
+        monkeypatch.delenv(name)
+    (tmp_path / "keys").mkdir()
+    variables = " ".join(f"{name}={value}" for name, value in slurm.environment.items())
+    with SftpServer(tmp_path / "keys", program, f"SetEnv {variables}\n") as server:
+        there = Ssh(dataclasses.replace(ssh.sftp, port=server.port, keys=server.folder))
+        monkeypatch.setenv("UMPTEEN_SSH", there.environment["UMPTEEN_SSH"])
+        yield there
 
 
 @pytest.fixture(scope="session")

@@ -12,13 +12,14 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 from tests.docs.pages import ROOT, read_blocks
 from tests.support.command import Umpteen
+from tests.support.sftp import Ssh
 
 PAGES = [
     ROOT / "README.md",
@@ -38,10 +39,33 @@ _SLOTS = re.compile(r"\d+ at a time")
 @pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
 def test_examples_of_a_page_run_as_shown(page: Path, umpteen: Umpteen) -> None:
     shutil.copytree(ROOT / "examples", umpteen.folder / "examples")
+    _run_page(page, umpteen)
+
+
+@pytest.mark.usefixtures("slurm")
+def test_page_for_those_who_loop_around_sbatch(umpteen: Umpteen) -> None:
+    _run_page(ROOT / "docs" / "from-sbatch.md", umpteen)
+
+
+def test_page_for_laptops(umpteen: Umpteen, front: Ssh) -> None:
+    folder = umpteen.folder / "there"
+    config = front.sftp.keys / "config"
+    config.write_text(config.read_text().replace("Host there", "Host lab"))
+    (umpteen.folder / "code").mkdir()
+    (umpteen.home / ".config").mkdir()
+    (umpteen.home / ".config/umpteen").symlink_to(umpteen.folder)
+    _run_page(ROOT / "docs" / "laptop.md", umpteen, {"/scratch/me": str(folder)})
+
+
+def _run_page(page: Path, umpteen: Umpteen, places: Mapping[str, str] | None = None) -> None:
+    """places: what stands in files on the page, and what stands for it here."""
     _put_command(umpteen)
     for block in read_blocks(page):
         if "." in block.label:
-            (umpteen.folder / block.label).write_text(block.text, encoding="utf-8")
+            text = block.text
+            for there, here in (places or {}).items():
+                text = text.replace(there, here)
+            (umpteen.folder / block.label).write_text(text, encoding="utf-8")
         if block.language == "console":
             for command, code, shown in _read_steps(block.text):
                 _run(umpteen, command, code, shown)

@@ -12,6 +12,7 @@ from umpteen.system.openssh import (
     SSH,
     Destination,
     HostError,
+    Login,
     build_command,
     explain_failure,
     parse_destination,
@@ -92,10 +93,13 @@ class TestBuildCommand:
         write_config(tmp_path, monkeypatch, said)
         assert "-o" not in build_command(Destination("h"))
 
-    def test_key_is_given(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_options_of_the_results_count_more(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         write_config(tmp_path, monkeypatch)
-        command = build_command(Destination("h"), "/keys/a")
+        command = build_command(Destination("h"), Login("/keys/a", 2.4, 9))
         assert command[command.index("-i") + 1] == "/keys/a"
+        assert {"ConnectTimeout=2", "ServerAliveInterval=3"} <= set(command)
 
     def test_config_that_is_wrong_is_an_error(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -150,7 +150,7 @@ def _read(
     given = build_flags(**flags)
     job = read_job(arguments, tables=tables, flags=given, name=name, stdin=sys.stdin.buffer)
     if machine:
-        from umpteen.submission.machine import place_on  # few runs name one
+        from umpteen.submission.placement import place_on  # few runs name one
 
         job = place_on(job, machine)
     job = resolve_settings(job, working_folder())

@@ -15,14 +15,32 @@ import stat
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypedDict
 
 __all__ = ["PART_BYTES", "SIGN"]
 
 SIGN = "umpteen-agent"  # what its first line begins with; a login shell may print before it
 PART_BYTES = 4 << 20  # of a file in one answer, at most
 _AT_ONCE = 16
+
+
+class Request(TypedDict):
+    """What is asked for: a call of CALLS, with its arguments; behind it so many bytes."""
+
+    id: int
+    call: str
+    given: Mapping[str, Any]
+    size: int
+
+
+class Ran(TypedDict):
+    """How a command ended, and what it printed."""
+
+    code: int
+    out: str
+    said: str
 
 
 def write_part(body: bytes, path: str, is_first: bool, is_private: bool) -> None:
@@ -124,9 +142,7 @@ def move(body: bytes, path: str, target: str) -> None:
         os.replace(path, target)
 
 
-def run(
-    body: bytes, words: list[str], environment: dict[str, str | None], limit_s: float
-) -> dict[str, Any]:
+def run(body: bytes, words: list[str], environment: dict[str, str | None], limit_s: float) -> Ran:
     """Run a command to its end; what it said, and its exit code. 124: it took too long."""
     both = dict(os.environ, **environment)
     process = subprocess.Popen(
@@ -156,7 +172,7 @@ CALLS = {
 }  # fmt: skip
 
 
-def answer(request: dict[str, Any], body: bytes, lock: threading.Lock) -> None:
+def answer(request: Request, body: bytes, lock: threading.Lock) -> None:
     """Do what a message asks for, and send what came of it."""
     content = b""
     try:
@@ -172,7 +188,7 @@ def answer(request: dict[str, Any], body: bytes, lock: threading.Lock) -> None:
         send(told, content)
 
 
-def send(told: dict[str, Any], content: bytes = b"") -> None:
+def send(told: Mapping[str, Any], content: bytes = b"") -> None:
     """A line of JSON and what is behind it."""
     out = sys.stdout.buffer
     out.write(json.dumps(told).encode() + b"\n" + content)

@@ -30,12 +30,13 @@ __all__ = [
     "Destination",
     "HostConnection",
     "HostError",
+    "Login",
     "connect",
     "parse_destination",
 ]
 
 SSH = "UMPTEEN_SSH"
-_CONNECT_S, _ALIVE_S = 15, 15  # where the user's config says nothing
+_CONNECT_S, _SILENT_S, _ALIVES = 15, 45, 3  # where the user's config says nothing
 _LOGIN_S = 120.0  # for a second factor
 _HELLO_S = 60.0  # that a login shell takes on a busy machine
 _PERSIST_S = 600
@@ -110,6 +111,17 @@ def parse_destination(text: str) -> Destination | None:
     return Destination(found["host"], found["user"] or "", found["port"] or "")
 
 
+class Login(NamedTuple):
+    """What the results' options say of a login; what is empty the user's config says."""
+
+    identity_file: str = ""  # path of a private key
+    connect_s: float = 0
+    silent_s: float = 0  # without an answer, and the connection is lost
+
+
+_ANY_LOGIN = Login()
+
+
 class Answer(NamedTuple):
     """What the agent found: a value, or bytes."""
 
@@ -120,15 +132,15 @@ class Answer(NamedTuple):
 class HostConnection:
     """A login, and an agent there. May be used by several threads."""
 
-    def __init__(self, destination: Destination, key: str = "") -> None:
-        """Log in. key: path of a private key. Raises HostError."""
+    def __init__(self, destination: Destination, login: Login = _ANY_LOGIN) -> None:
+        """Log in. Raises HostError."""
         self.destination = destination
         self._said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 -- as long as we
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
         self._waiting: dict[int, concurrent.futures.Future[Answer]] = {}
         self._lost: HostError | None = None
-        command = build_command(destination, key)
+        command = build_command(destination, login)
         self._log_in(command)
         self._process = self._start([*command, "-T", *destination.arguments(), _AGENT])
         text = pkgutil.get_data("umpteen.system", "host_agent.py") or b""
@@ -304,22 +316,29 @@ class HostConnection:
         return self._lost
 
 
-def build_command(destination: Destination, key: str = "") -> list[str]:
+def build_command(destination: Destination, login: Login = _ANY_LOGIN) -> list[str]:
     """How ssh is called: as the user's config has it, and where it is silent, as we need it.
 
     Raises HostError where ssh is not there, or does not take the config.
     """
-    words = shlex.split(os.environ.get(SSH) or "ssh")
-    command = [*words, *(["-i", os.path.expanduser(key)] if key else [])]
+    command = shlex.split(os.environ.get(SSH) or "ssh")
+    if login.identity_file:
+        command += ["-i", os.path.expanduser(login.identity_file)]
     said = _read_config([*command, "-G", *destination.arguments()], str(destination))
-    if said.get("connecttimeout", "none") in ("none", "0"):
-        command += ["-o", f"ConnectTimeout={_CONNECT_S}"]
-    if said.get("serveraliveinterval", "0") == "0":
-        command += ["-o", f"ServerAliveInterval={_ALIVE_S}"]
+    if login.connect_s or said.get("connecttimeout", "none") in ("none", "0"):
+        command += ["-o", f"ConnectTimeout={_in_seconds(login.connect_s or _CONNECT_S)}"]
+    if login.silent_s or said.get("serveraliveinterval", "0") == "0":
+        alive_s = (login.silent_s or _SILENT_S) / _ALIVES
+        command += ["-o", f"ServerAliveInterval={_in_seconds(alive_s)}"]
+        command += ["-o", f"ServerAliveCountMax={_ALIVES}"]
     if said.get("controlpath", "none") == "none" and (folder := _find_sockets()):
         command += ["-o", "ControlMaster=auto", "-o", f"ControlPath={folder}/%C"]
         command += ["-o", f"ControlPersist={_PERSIST_S}"]
     return command
+
+
+def _in_seconds(seconds: float) -> int:
+    return max(1, round(seconds))
 
 
 def _read_config(command: Sequence[str], host: str) -> dict[str, str]:
@@ -366,7 +385,7 @@ _connections: dict[Destination, HostConnection] = {}
 _connecting = threading.Lock()
 
 
-def connect(destination: Destination, key: str = "") -> HostConnection:
+def connect(destination: Destination, login: Login = _ANY_LOGIN) -> HostConnection:
     """The connection of this process to a host; a new one where there is none, or it was lost.
 
     Raises HostError.
@@ -374,7 +393,7 @@ def connect(destination: Destination, key: str = "") -> HostConnection:
     with _connecting:
         found = _connections.get(destination)
         if found is None or found.is_lost:
-            found = _connections[destination] = HostConnection(destination, key)
+            found = _connections[destination] = HostConnection(destination, login)
         return found
 
 

@@ -2,38 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import os
-import shutil
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.support.command import Umpteen
-from tests.support.sftp import SftpServer, Ssh
-from tests.support.slurm import SlurmCluster
+from tests.support.sftp import Ssh
 from tests.support.wait import wait_until
-
-
-@pytest.fixture
-def front(
-    ssh: Ssh, slurm: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Ssh]:
-    """The machine with Slurm's commands; those of this one find no cluster."""
-    program = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
-    assert program is not None
-    for name in slurm.environment:
-        monkeypatch.delenv(name)
-    (tmp_path / "keys").mkdir()
-    variables = " ".join(f"{name}={value}" for name, value in slurm.environment.items())
-    with SftpServer(tmp_path / "keys", program, f"SetEnv {variables}\n") as server:
-        there = Ssh(dataclasses.replace(ssh.sftp, port=server.port, keys=server.folder))
-        monkeypatch.setenv("UMPTEEN_SSH", there.environment["UMPTEEN_SSH"])
-        yield there
 
 
 def write_job(umpteen: Umpteen, front: Ssh, *tasks: str, **settings: Any) -> None:

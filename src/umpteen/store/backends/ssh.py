@@ -9,12 +9,19 @@ from typing import Any, Callable
 
 from umpteen.errors import SettingsError
 from umpteen.store.backends.base import Backend, Body, Entry, retried
-from umpteen.store.backends.faults import Fault, WrongOptionsError, judge_network
+from umpteen.store.backends.faults import Fault, WrongOptionsError, judge_network, read_number
 from umpteen.store.backends.loop import gather
 from umpteen.store.base import Options
 from umpteen.store.layout import JOB
 from umpteen.system.host_agent import PART_BYTES
-from umpteen.system.openssh import Answer, HostConnection, HostError, connect, parse_destination
+from umpteen.system.openssh import (
+    Answer,
+    HostConnection,
+    HostError,
+    Login,
+    connect,
+    parse_destination,
+)
 from umpteen.system.whole_files import written_whole
 
 __all__ = ["SshBackend"]
@@ -25,7 +32,7 @@ _LOOK_THERE = "look there, or choose another folder"
 class SshBackend(Backend):
     """A folder of a host. Paths are absolute; `/~/` at the start is its home.
 
-    options: `key`, the path of a private key.
+    options: `identity_file`, the path of a private key, and the two of every scheme.
     """
 
     is_exclusive = True
@@ -40,9 +47,14 @@ class SshBackend(Backend):
             )
         self._destination = destination
         self._path_there = path if path.startswith("~/") else f"/{path}"
-        unknown = sorted(set(options) - {"key"})
-        self._wrong = ValueError(f"unexpected option '{unknown[0]}'") if unknown else None
-        self._key = str(options.get("key") or "")
+        options = dict(options)
+        self._login = Login(
+            str(options.pop("identity_file", "")),
+            read_number(options, "connect_timeout", 0),
+            read_number(options, "read_timeout", 0),
+        )
+        unknown = next(iter(options), None)
+        self._wrong = ValueError(f"unexpected option '{unknown}'") if unknown else None
 
     async def send(self, key: str, body: Body, *, mark: str) -> bool:
         """One attempt to put a file; with a mark, False where there is one."""
@@ -156,7 +168,7 @@ class SshBackend(Backend):
         if self._wrong:
             raise WrongOptionsError("ssh", self._wrong)
         loop = asyncio.get_running_loop()  # which others wait in
-        return await loop.run_in_executor(None, connect, self._destination, self._key)
+        return await loop.run_in_executor(None, connect, self._destination, self._login)
 
     async def _call(self, call: str, key: str, **given: Any) -> Answer:
         connection = await self._connect()

@@ -50,7 +50,7 @@ def place_on(job: Job, machine: Machine) -> Job:
 def _with_results(settings: Settings, machine: Machine, source: str) -> Settings:
     folder = f"{machine.folder}/results/{{name}}"
     address = f"ssh://{machine.target}{folder}" if machine.target else folder
-    key = {"key": machine.key_path} if machine.target and machine.key_path else {}
+    key = {"identity_file": machine.key_path} if machine.target and machine.key_path else {}
     return msgspec.structs.replace(
         settings, address=address, results_options=key,
         sources={**settings.sources, "address": source},
