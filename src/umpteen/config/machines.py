@@ -13,7 +13,7 @@ __all__ = ["DEFAULT", "FIELDS", "LOCAL", "Config", "Machine"]
 LOCAL = "local"
 DEFAULT = "default"  # the source of what no file says
 
-# The texts of a machine, in the order in which they are shown.
+# The texts of a machine, in the order in which they are shown: all but the last are one line.
 FIELDS = ("path", "host", "user", "key_path", "account", "env_command")
 
 

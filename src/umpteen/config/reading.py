@@ -9,6 +9,8 @@ import os
 import re
 from collections.abc import Mapping
 
+import msgspec
+
 from umpteen.config.machines import DEFAULT, FIELDS, LOCAL, Config, Machine
 from umpteen.config.milex import read_milex
 from umpteen.config.toml import read_toml
@@ -16,9 +18,9 @@ from umpteen.errors import InputError
 from umpteen.job.settings import Setting
 from umpteen.system.user_folders import config_folder, data_folder
 
-__all__ = ["config_path", "milex_path", "read_config"]
+__all__ = ["choose_machine", "config_path", "milex_path", "read_config"]
 
-_BAD_TARGET = re.compile(r"^-|[\s\x00-\x1f\x7f]")
+_BAD_TARGET = re.compile(r"^-|\s")
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -44,32 +46,45 @@ def read_config() -> Config:
     return Config({name: _build_machine(name, values) for name, values in found.items()})
 
 
+def choose_machine(config: Config, name: str | None, given: Mapping[str, str]) -> Machine:
+    """The machine of that name, else the host that is given, else this machine.
+
+    given: by field what the command line says, which counts more than files. Raises InputError
+    where it cannot be, and SettingsError where there is no machine of that name.
+    """
+    is_unnamed = name is None and "host" in given
+    known = Machine(given["host"]) if is_unnamed else config.find(name or LOCAL)
+    sources = {**known.sources, **dict.fromkeys(given, "the command line")}
+    return _check(msgspec.structs.replace(known, **given, sources=sources))
+
+
 def _build_machine(name: str, values: Mapping[str, Setting]) -> Machine:
     texts = {field: values[field].value for field in FIELDS if field in values}
-    for field in ("host", "user"):
-        if _BAD_TARGET.search(texts.get(field, "")):
-            raise _refuse(values, field, f"{texts[field]!r} is nothing that ssh connects to")
-    if name == LOCAL and texts.get("host"):
-        hint = "name the other machine differently"
-        raise _refuse(values, "host", f"{LOCAL!r} is this machine, and has no host", hint)
-    for field in ("path", "account", "key_path"):
-        if _CONTROLS.search(texts.get(field, "")):
-            raise _refuse(values, field, f"{field!r} must be one line of text")
-    if path := texts.get("path", ""):
-        texts["path"] = os.path.expanduser(path) if not texts.get("host") else path
-        if not os.path.isabs(texts["path"]):
-            hint = "begin it with '/'"
-            raise _refuse(values, "path", f"the path {path!r} is not absolute", hint)
     slurm = {
         key.removeprefix("slurm."): setting.value
         for key, setting in values.items()
         if key.startswith("slurm.")
     }
     sources = {key: setting.source for key, setting in values.items()}
-    return Machine(name, **texts, slurm=slurm, sources=sources)
+    return _check(Machine(name, **texts, slurm=slurm, sources=sources))
 
 
-def _refuse(
-    values: Mapping[str, Setting], field: str, message: str, hint: str | None = None
-) -> InputError:
-    return InputError(message, hint, file=values[field].source, field=field)
+def _check(machine: Machine) -> Machine:
+    """The machine, its path whole; raises InputError where it cannot be."""
+    for field in FIELDS[:-1]:
+        if _CONTROLS.search(getattr(machine, field)):
+            raise _refuse(machine, field, f"{field!r} must be one line of text")
+    for field in ("host", "user"):
+        if _BAD_TARGET.search(value := getattr(machine, field)):
+            raise _refuse(machine, field, f"{value!r} is nothing that ssh connects to")
+    if machine.name == LOCAL and machine.host:
+        hint = "name the other machine differently"
+        raise _refuse(machine, "host", f"{LOCAL!r} is this machine, and has no host", hint)
+    path = os.path.expanduser(machine.path) if machine.is_local else machine.path
+    if path and not os.path.isabs(path):
+        raise _refuse(machine, "path", f"the path {path!r} is not absolute", "begin it with '/'")
+    return msgspec.structs.replace(machine, path=path)
+
+
+def _refuse(machine: Machine, field: str, message: str, hint: str | None = None) -> InputError:
+    return InputError(message, hint, file=machine.sources[field], field=field)

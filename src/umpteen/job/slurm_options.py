@@ -1,15 +1,29 @@
-"""What a user says of Slurm, as options of sbatch: any of them, but those that are ours to set."""
+"""What a user says of Slurm, as options of sbatch.
+
+For a job of umpteen any of them but those that are ours to set; for a script of his own these, too.
+"""
 
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
 from umpteen.errors import SettingsError, nearest_hint
 from umpteen.units import read_duration_s
 
-__all__ = ["GPU_OPTIONS", "MEMORY_OPTIONS", "parse_options", "parse_time"]
+__all__ = [
+    "GPU_OPTIONS",
+    "MEMORY_OPTIONS",
+    "build_directive",
+    "find_option",
+    "join_option",
+    "parse_options",
+    "parse_script_options",
+    "parse_time",
+    "takes_value",
+]
 
 MEMORY_OPTIONS = ("mem", "mem-per-cpu", "mem-per-gpu")
 GPU_OPTIONS = ("gpus", "gpus-per-node", "gpus-per-socket", "gpus-per-task", "gres", "tres-per-task")
@@ -47,6 +61,10 @@ _TIMES = ("time", "time-min")
 _TIME = re.compile(r"\d+(:\d+){0,2}|\d+-\d+(:\d+){0,2}|infinite|unlimited", re.IGNORECASE)
 _MEMORY = re.compile(r"\d+[KMGT]?B?", re.IGNORECASE)
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]")
+# They change how sbatch itself behaves, and say nothing of the job.
+_OF_THE_CALL = frozenset("clusters parsable quiet test-only verbose wait wrap".split())
+_OF_A_SCRIPT = _VALUES | (_OURS.keys() - _OF_THE_CALL)
+_EXECUTOR = "the executor 'slurm'"
 
 
 def parse_options(given: Mapping[str, Any]) -> dict[str, str]:
@@ -58,29 +76,69 @@ def parse_options(given: Mapping[str, Any]) -> dict[str, str]:
     for key, value in given.items():
         name = str(key).replace("_", "-")
         if reason := _OURS.get(name):
-            raise SettingsError(f"the executor 'slurm' sets {key!r} itself", reason)
-        if name not in _VALUES | _FLAGS | _EITHER:
-            hint = nearest_hint(name, _VALUES | _FLAGS | _EITHER)
-            raise SettingsError(f"the executor 'slurm' has no option {key!r}", hint)
-        if value is None or value is False:
-            continue
-        found[name] = _parse_value(name, value)
+            raise SettingsError(f"{_EXECUTOR} sets {key!r} itself", reason)
+        _check_name(name, key, _VALUES, _EXECUTOR)
+        if value is not None and value is not False:
+            found[name] = _parse_value(name, value, _VALUES, _EXECUTOR)
     return found
 
 
-def _parse_value(name: str, value: Any) -> str:
+def parse_script_options(given: Mapping[str, Any]) -> dict[str, str]:
+    """The same of a script of the user's own, in which all options are his. Raises SettingsError.
+
+    `tasks` is what milex-scheduler calls `ntasks`.
+    """
+    found: dict[str, str] = {}
+    for key, value in given.items():
+        name = find_option(str(key)) or str(key).replace("_", "-")
+        _check_name(name, key, _OF_A_SCRIPT, "sbatch")
+        if value is not None and value is not False:
+            found[name] = _parse_value(name, value, _OF_A_SCRIPT, "sbatch")
+    return found
+
+
+def find_option(word: str) -> str | None:
+    """The option of a script that a word names, with `-` or with `_`; None where it is none."""
+    name = "ntasks" if word == "tasks" else word.replace("_", "-")
+    return name if name in _OF_A_SCRIPT | _FLAGS | _EITHER else None
+
+
+def takes_value(name: str) -> bool:
+    """Whether an option has to be followed by a value."""
+    return name in _OF_A_SCRIPT
+
+
+def join_option(name: str, value: str) -> str:
+    """As sbatch is given it: `--time=10:00`, or `--hold` where it takes no value."""
+    return f"--{name}={value}" if value else f"--{name}"
+
+
+def build_directive(name: str, value: str) -> str:
+    """The line of a script that says it: nothing in it is a line's end, as options have none."""
+    text = join_option(name, value)
+    is_plain = re.fullmatch(r"[\w@%+=:,./\[\]-]+", text)
+    return f"#SBATCH {text if is_plain else shlex.quote(text)}"
+
+
+def _check_name(name: str, key: object, values: frozenset[str], whose: str) -> None:
+    valid = values | _FLAGS | _EITHER
+    if name not in valid:
+        raise SettingsError(f"{whose} has no option {key!r}", nearest_hint(name, valid))
+
+
+def _parse_value(name: str, value: Any, values: frozenset[str], whose: str) -> str:
     if value is True:
-        if name in _VALUES:
-            raise SettingsError(f"{name!r} of the executor 'slurm' needs a value")
+        if name in values:
+            raise SettingsError(f"{name!r} of {whose} needs a value")
         return ""
     if name in _FLAGS:
-        raise SettingsError(f"{name!r} of the executor 'slurm' is true or false, not {value!r}")
+        raise SettingsError(f"{name!r} of {whose} is true or false, not {value!r}")
     parts = value if isinstance(value, list | tuple) else [value]
     if not all(isinstance(part, str | int | float) for part in parts):
-        raise SettingsError(f"{name!r} of the executor 'slurm' must be text or a number: {value!r}")
+        raise SettingsError(f"{name!r} of {whose} must be text or a number: {value!r}")
     text = ",".join(map(str, parts)).strip()
     if not text or _UNPRINTABLE.search(text):
-        raise SettingsError(f"{name!r} of the executor 'slurm' must be one line of text: {value!r}")
+        raise SettingsError(f"{name!r} of {whose} must be one line of text: {value!r}")
     if name in _TIMES:
         return parse_time(text, name)
     if name in MEMORY_OPTIONS and not _MEMORY.fullmatch(text):

@@ -13,7 +13,12 @@ from typing import NamedTuple
 
 from umpteen._version import __version__
 from umpteen.executors.slurm.arrays import ArrayJob
-from umpteen.job.slurm_options import GPU_OPTIONS, MEMORY_OPTIONS
+from umpteen.job.slurm_options import (
+    GPU_OPTIONS,
+    MEMORY_OPTIONS,
+    build_directive,
+    join_option,
+)
 from umpteen.model.command import RUNNER_VARIABLE
 from umpteen.model.ranges import format_ranges
 
@@ -110,7 +115,7 @@ def count_cpus(array: ArrayJob, given: Mapping[str, str], slots: int) -> int:
 
 def build_sbatch(options: Mapping[str, str]) -> list[str]:
     """The command line that takes the script from stdin."""
-    return ["sbatch", "--parsable", *map(_join, options.items())]
+    return ["sbatch", "--parsable", *(join_option(*each) for each in options.items())]
 
 
 def build_script(
@@ -125,7 +130,7 @@ def build_script(
     return _SCRIPT.format(
         version=__version__,
         count=f"{count:,} {'batches' if count > 1 else 'batch'} of a job",
-        head="\n".join(f"#SBATCH {_quote(_join(each))}" for each in options.items()),
+        head="\n".join(build_directive(*each) for each in options.items()),
         address=shlex.quote(places.address),
         runner=shlex.quote(places.runner),
         batch=_build_choice(array.batches),
@@ -139,16 +144,6 @@ def build_script(
         slots=slots,
         cpus=options["cpus-per-task"],
     )
-
-
-def _join(option: tuple[str, str]) -> str:
-    name, value = option
-    return f"--{name}={value}" if value else f"--{name}"
-
-
-def _quote(text: str) -> str:
-    """For a line that sbatch reads: nothing in it is a line's end, as options have none."""
-    return text if re.fullmatch(r"[\w@%+=:,./\[\]-]+", text) else shlex.quote(text)
 
 
 def _build_choice(batches: Sequence[str]) -> str:
