@@ -54,6 +54,8 @@ VERBS = {
     "split": ("batches", "Split a batch file into chunks, one a machine."),
     "summarize-batch": ("batches", "Show what became of the runs of a batch file."),
     "batch": ("batches", "Run one batch file on this machine."),
+    "schedule": ("bundles", "Put a program, and what it needs of Slurm, into a bundle."),
+    "initialize": ("bundles", "Make a bundle with no jobs yet."),
     "config": ("machines", "Describe the machines that work goes to."),
     "completion": ("shell", "Print what makes a shell complete verbs, flags and names."),
 }
@@ -64,6 +66,10 @@ _MEANT = {
     "help": "umpteen --help",
     "kill": "umpteen cancel ends a job",
     "list": "umpteen ls lists jobs",
+    "milex-configuration": "umpteen config describes machines",
+    "milex-initialize": "umpteen initialize makes a bundle",
+    "milex-schedule": "umpteen schedule puts a program into a bundle",
+    "milex-submit": "umpteen submit submits a bundle",
     "ps": "umpteen ls lists jobs",
     "remove": "umpteen rm removes a job",
     "rerun": "umpteen retry runs again what did not succeed",
@@ -150,7 +156,7 @@ def program(ctx: click.Context, /, **_: bool) -> None:
 def run_program(arguments: Sequence[str]) -> int:
     """Run the verb; the exit code. Nothing raised by it gets past here."""
     arguments = list(arguments)
-    is_debug = "--debug" in arguments
+    is_debug = "--debug" in _list_own(arguments)
     if is_debug:
         arguments.remove("--debug")
     never_mind_stderr()
@@ -170,6 +176,14 @@ def run_program(arguments: Sequence[str]) -> int:
     except Exception as error:
         return _show_error(_explain(error), arguments, is_debug=is_debug)
     return returned if isinstance(returned, int) else 0
+
+
+def _list_own(arguments: Sequence[str]) -> Sequence[str]:
+    """The words among which `--debug` is ours: not among those of another program."""
+    verb = next((place for place, word in enumerate(arguments) if word[:1] != "-"), 0)
+    if arguments[verb : verb + 1] == ["schedule"]:
+        return arguments[:verb]
+    return arguments[: arguments.index("--")] if "--" in arguments else arguments
 
 
 def _explain(error: Exception) -> UmpteenError:
