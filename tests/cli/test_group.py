@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import click
 import pytest
@@ -45,6 +46,12 @@ def test_verb_that_is_none_is_not_loaded() -> None:
         (["delete"], "there is no verb 'delete'\n\nhint: umpteen rm removes a job"),
         (["run", "--wait"], "there is no flag --wait\n\nhint: umpteen run watches to the end"),
         (["run", "--solts", "3"], "there is no flag --solts\n\nhint: did you mean"),
+        (["schedule", "--tmie=1"], "there is no flag --tmie\n\nhint: did you mean '--time'"),
+        (["schedule", "--lr=1", "app"], "there is no flag --lr\n\nhint: flags of the program"),
+        (["schedule", "--time"], "--time needs a value"),
+        (["schedule", "--time=soon", "--", "ls"], "'soon' of 'time' is no time that Slurm knows"),
+        (["schedule", "--job-name=a/b", "--", "ls"], "'a/b' cannot be a job's name"),
+        (["schedule", " "], "nothing to schedule"),
         (["run", "--slots", "x"], "--slots: 'x' is no whole number of at least 1"),
         (["run", "--timeout", "soon"], "--timeout: "),
         (["completion"], "Missing argument "),
@@ -109,3 +116,25 @@ def test_interrupt_ends_with_130(
 
     monkeypatch.setattr(program, "main", interrupt)
     assert run_program(["ls"]) == 130
+
+
+@pytest.mark.parametrize(
+    ("arguments", "is_ours"),
+    [
+        (["--debug", "schedule", "ls"], True),
+        (["schedule", "--name=b", "nothing-here", "--debug"], False),
+        (["schedule", "--", "--debug"], False),
+        (["run", "nothing-here.yaml", "--slots=x", "--debug"], True),
+    ],
+)
+def test_debug_among_the_words_of_a_program_is_the_programs(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    arguments: list[str],
+    is_ours: bool,
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    run_program(arguments)
+    assert ("Traceback" in capsys.readouterr().err) == is_ours

@@ -112,7 +112,11 @@ def test_local_path_may_begin_with_the_home(home: Path) -> None:
         ("[machine.big]\n", ": unknown key 'machine'", "'machines'"),
         ("[machines]\nbig = 3\n", ", line 2: 'machines.big' must be a table, not 3", ""),
         ("[machines.big]\npath = 3\n", ", line 2: 'machines.big.path' must be text, not 3", ""),
-        ("[machines.big]\npath = 'x'\n", ": the path 'x' is not absolute", "begin it with '/'"),
+        (
+            "[machines.big]\npath = 'x'\n",
+            ": machine 'big': the path 'x' is not absolute",
+            "begin it with '/'",
+        ),
         (
             "[machines.big.slurm]\npartytion = 'x'\n",
             ", line 2: the executor 'slurm' has no option 'partytion'",

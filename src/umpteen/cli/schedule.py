@@ -17,8 +17,14 @@ from umpteen.bundles.folder import Added, BundleFolder
 from umpteen.cli.machine_options import machine_options, pick_machine_fields
 from umpteen.config.machines import Machine
 from umpteen.config.reading import choose_machine, read_config
-from umpteen.errors import EXIT_SUCCEEDED, SettingsError
-from umpteen.job.slurm_options import find_option, parse_script_options, takes_value
+from umpteen.errors import EXIT_SUCCEEDED, SettingsError, find_nearest, say_nearest
+from umpteen.job.slurm_options import (
+    find_option,
+    list_options,
+    parse_script_options,
+    takes_value,
+)
+from umpteen.job.spec import check_job_name
 from umpteen.report.printing import say
 
 __all__ = ["schedule_command"]
@@ -87,8 +93,11 @@ class _Words:
 
     def _take_program(self, word: str) -> None:
         if not self.before and word.startswith("-"):
-            message = f"there is no flag {word.partition('=')[0]}"
-            raise SettingsError(message, "the program stands before its own flags")
+            flag = word.partition("=")[0]
+            names = {name.lstrip("-") for name in self._flags} | list_options()
+            near = [f"--{name}" for name in find_nearest(flag.lstrip("-"), sorted(names))]
+            hint = "flags of the program stand behind it"
+            raise SettingsError(f"there is no flag {flag}", say_nearest(near) if near else hint)
         self.before.append(word)
 
     def _next(self, name: str) -> str:
@@ -123,12 +132,12 @@ Examples:
     metavar="LINE...",
     help="Lines of shell that run before it.",
 )
-@click.option("--time", help="Of Slurm, as are all others of sbatch, by their long names.")
-@click.option("--tasks", "--ntasks", help="Of Slurm.")
-@click.option("--cpus-per-task", "--cpus_per_task", help="Of Slurm.")
-@click.option("--gres", help="Of Slurm.")
-@click.option("--mem", help="Of Slurm.")
-@click.option("--array", help="Of Slurm.")
+@click.option("--time", help="Its limit; any other option of sbatch goes by its long name, too.")
+@click.option("--tasks", "--ntasks", help="How many tasks of Slurm.")
+@click.option("--cpus-per-task", "--cpus_per_task", help="Cores of each.")
+@click.option("--gres", help="Such as gpu:1.")
+@click.option("--mem", help="Memory: 16G.")
+@click.option("--array", help="Its indices: 0-9%2.")
 @click.option("--submit", is_flag=True, help="Submit the bundle, too.")
 @machine_options
 @click.option("--json", "as_json", is_flag=True, help="As a JSON object.")
@@ -160,11 +169,12 @@ def schedule_command(
     config = read_config()
     chosen = choose_machine(config, machine, pick_machine_fields(flags))
     given = {key: flags[key] for key in _SLURM if flags[key] is not None}
-    program = _name_command(words) if is_command else words[0]
+    program = os.path.basename(_find_program(words) if is_command else words[0])
+    own_name = check_job_name(job_name or program)
     job = BundleJob(
-        name=job_name or program,
-        script=_write_command(words) if is_command else program,
-        arguments={} if is_command else ask_arguments(program, words[1:]),
+        name=own_name,
+        script=_write_command(words) if is_command else words[0],
+        arguments={} if is_command else ask_arguments(words[0], words[1:]),
         dependencies=dependencies,
         pre_commands=pre_commands,
         slurm=parse_script_options({**given, **options}),
@@ -181,9 +191,9 @@ def schedule_command(
     return _submit(added.bundle, chosen, as_json=as_json) if submit else EXIT_SUCCEEDED
 
 
-def _name_command(words: Sequence[str]) -> str:
-    """The program that it begins with."""
-    return os.path.basename(" ".join(words).split()[0])
+def _find_program(words: Sequence[str]) -> str:
+    """What a command begins with."""
+    return " ".join(words).split()[0]
 
 
 def _write_command(words: Sequence[str]) -> str:

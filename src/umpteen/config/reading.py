@@ -87,4 +87,5 @@ def _check(machine: Machine) -> Machine:
 
 
 def _refuse(machine: Machine, field: str, message: str, hint: str | None = None) -> InputError:
-    return InputError(message, hint, file=machine.sources[field], field=field)
+    said, place = f"machine {machine.name!r}: {message}", f"machines.{machine.name}.{field}"
+    return InputError(said, hint, file=machine.sources[field], field=place)

@@ -19,6 +19,7 @@ __all__ = [
     "build_directive",
     "find_option",
     "join_option",
+    "list_options",
     "parse_options",
     "parse_script_options",
     "parse_time",
@@ -100,7 +101,12 @@ def parse_script_options(given: Mapping[str, Any]) -> dict[str, str]:
 def find_option(word: str) -> str | None:
     """The option of a script that a word names, with `-` or with `_`; None where it is none."""
     name = "ntasks" if word == "tasks" else word.replace("_", "-")
-    return name if name in _OF_A_SCRIPT | _FLAGS | _EITHER else None
+    return name if name in list_options() else None
+
+
+def list_options() -> frozenset[str]:
+    """Those of a script."""
+    return _OF_A_SCRIPT | _FLAGS | _EITHER
 
 
 def takes_value(name: str) -> bool:

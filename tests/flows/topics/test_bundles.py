@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ import pytest
 
 from tests.support.command import Umpteen
 from tests.support.milex import write_app
+from umpteen.bundles.bundle_file import parse_jobs
+from umpteen.bundles.script import build_script
+from umpteen.config.machines import Machine
 
 Schedule = Callable[..., dict[str, Any]]
 
@@ -89,7 +93,7 @@ def test_line_02_flags_behind_two_dashes_are_the_apps(schedule: Schedule) -> Non
 def test_line_02_flag_before_the_app_that_is_not_ours_is_refused(umpteen: Umpteen) -> None:
     done = umpteen("schedule", "--lr", "0.5", "app")
     assert done.returncode == 2
-    assert "there is no flag --lr\n\nhint: the program stands before its own flags" in done.stderr
+    assert "there is no flag --lr\n\nhint: flags of the program stand behind it" in done.stderr
 
 
 @pytest.mark.parametrize("flag", ["--bundle", "--name"])
@@ -169,6 +173,18 @@ def test_line_19_jobs_of_one_name_are_numbered(schedule: Schedule) -> None:
     told = [schedule("app", "--name=b", "--append") for _ in range(3)]
     assert [each["job"] for each in told] == ["app", "app_001", "app_002"]
     assert read(told[2])["app_002"]["name"] == "app_002"
+
+
+def test_line_21_values_arrive_unchanged_in_the_app(umpteen: Umpteen, schedule: Schedule) -> None:
+    text, words = 'it\'s a "b"; $HOME `id` * \\', ["$x y", "'q'"]
+    told = schedule("app", "--text", text, "--mode", "two words", "--words", *words)
+    job = parse_jobs(read(told), told["path"])["app"]
+    script = build_script(job, Machine("local", path=str(umpteen.folder)), told["timestamp"])
+    done = subprocess.run(["bash"], input=script, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == {
+        "argv": ["--lr=0.1", "--mode=two words", f"--text={text}", "--words", *words],
+        "milex": str(umpteen.folder),
+    }
 
 
 def test_line_25_lines_that_run_before_are_kept_in_order(schedule: Schedule) -> None:
