@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import graphlib
 import heapq
 import json
 import random
@@ -56,7 +57,9 @@ def name_batches(plan: Plan, found: BatchSizes) -> list[list[str]]:
 
 def read_waits(plan: Plan, found: BatchSizes) -> dict[str, list[str]]:
     built = build_batches(plan, "/store", "/here", 1, {}, 0.0, found)
-    return {new.handed.batch: json.loads(content)["umpteen"]["waits"] for new, content in built}
+    return {
+        new.handed.batch: json.loads(content)["umpteen"].get("waits", []) for new, content in built
+    }
 
 
 def run_on(workers: int, batches: Sequence[Sequence[float]]) -> float:
@@ -187,3 +190,90 @@ def test_cut_batches_wait_for_earlier_ones_alone(tasks: list[Task], workers: int
     place = {index: place for place, index in enumerate(found.order)}
     for index in found.order:
         assert all(place[before] < place[index] for before in plan.graph.before(index))
+
+
+# --- batches that are asked for one by one --------------------------------------------------------
+
+
+def needing(cpus: int | None, name: str = "", *before: str, **more: Any) -> Task:
+    names = [(each, "succeeded") for each in before]
+    return Task("x", name, options=TaskOptions(after=names, cpus=cpus, **more))
+
+
+def cut_by_needs(plan: Plan, workers: int = 4, **more: Any) -> BatchSizes:
+    return cut_for_engine(plan, workers, more.get("most", 2000), {}, 0.3, by_needs=True)
+
+
+def list_needs(plan: Plan, found: BatchSizes) -> list[set[Any]]:
+    return [
+        {plan.by_index(index).options.asked_for for index in batch}  # type: ignore[union-attr]
+        for batch in list_batches(found)
+    ]
+
+
+def test_cut_by_needs_has_no_batch_of_tasks_that_need_different_things() -> None:
+    plan = make_plan(*[needing(cpus) for cpus in (1, 16, None, 2) * 50])
+    found = cut_by_needs(plan)
+    assert sorted(found.order) == list(range(200))
+    assert all(len(needs) == 1 for needs in list_needs(plan, found))
+    assert {0, 2} <= set(list_batches(found)[0])  # no cores, and one core, are the same
+
+
+def test_cut_by_needs_of_memory_and_gpus() -> None:
+    tasks = [needing(1), needing(1, memory=5), needing(1, gpus=1), needing(1, memory=5)]
+    assert list_batches(cut_by_needs(make_plan(*tasks, batch_size=9))) == [[0], [1, 3], [2]]
+
+
+def test_cut_by_needs_of_tasks_that_need_the_same_is_as_without() -> None:
+    for plan in (plain(1000), make_plan(*[needing(2)] * 1000, batch_size=7)):
+        assert cut_by_needs(plan) == cut(plan)
+
+
+def test_cut_by_needs_keeps_the_size_that_is_asked_for() -> None:
+    plan = make_plan(*[needing(cpus) for cpus in (1, 16) * 5], batch_size=2)
+    assert cut_by_needs(plan).sizes == [2, 2, 1, 2, 2, 1]
+
+
+def test_cut_by_needs_divides_a_chain_where_its_needs_change() -> None:
+    chain = [needing(1, "a"), needing(1, "b", "a"), needing(16, "c", "b"), needing(1, "d", "c")]
+    plan = make_plan(*chain)
+    found = cut_by_needs(plan)
+    assert name_batches(plan, found) == [["a", "b"], ["c"], ["d"]]
+    assert read_waits(plan, found) == {"1": [], "2": ["1"], "3": ["2"]}
+
+
+def test_cut_by_needs_behind_a_barrier_of_several_needs() -> None:
+    first = [needing(1 + n % 2, f"a{n}") for n in range(4)]
+    last = [needing(cpus, f"b{cpus}", "a*") for cpus in (1, 2, 4)]
+    plan = make_plan(*first, *last)
+    found = cut_by_needs(plan)
+    assert all(len(needs) == 1 for needs in list_needs(plan, found))
+    refuse_loops(read_waits(plan, found))
+
+
+def test_cut_by_needs_of_more_groups_than_batches_may_be_comes_to_an_end() -> None:
+    plan = make_plan(*[needing(1 + n % 30) for n in range(300)], *[needing(1)] * 6000)
+    found = cut_by_needs(plan, most=30)
+    assert len(found.sizes) <= 32
+    assert sum(found.sizes) == 6300
+
+
+def refuse_loops(waits: dict[str, list[str]]) -> None:
+    tuple(graphlib.TopologicalSorter(waits).static_order())
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data(), st.integers(1, 60), st.integers(1, 6), st.integers(0, 5))
+def test_cut_by_needs_of_any_job_has_no_loop_of_batches(
+    data: st.DataObject, count: int, workers: int, size: int
+) -> None:
+    tasks = []
+    for number in range(count):
+        before = data.draw(st.sets(st.integers(0, number - 1), max_size=3)) if number else set()
+        cpus = data.draw(st.sampled_from([None, 1, 2, 16]))
+        tasks.append(needing(cpus, f"t{number}", *(f"t{each}" for each in sorted(before))))
+    plan = make_plan(*tasks, batch_size=size)
+    found = cut_by_needs(plan, workers)
+    assert sorted(found.order) == list(range(count))
+    assert all(len(needs) == 1 for needs in list_needs(plan, found))
+    refuse_loops(read_waits(plan, found))

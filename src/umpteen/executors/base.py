@@ -17,6 +17,7 @@ from umpteen.executors.own_runs import OwnRuns
 from umpteen.store.identity import Identity
 
 __all__ = [
+    "NO_NEEDS",
     "Abilities",
     "BatchRequest",
     "BatchState",
@@ -62,6 +63,7 @@ class Abilities(NamedTuple):
     is_engine: bool  # runs batches on workers of its own, several at once
     batches_most: int  # of one submission; 0: no limit
     start_up_s: float  # what one batch costs before its first task
+    asks_by_batch: bool = False  # asks for each batch what one of its tasks needs the most of
 
 
 class BatchRequest(NamedTuple):
@@ -109,6 +111,9 @@ class TaskNeeds(NamedTuple):
     cpus: int = 0
     gpus: int = 0
     memory: int = 0  # bytes
+
+
+NO_NEEDS = TaskNeeds()
 
 
 class Lack(NamedTuple):
@@ -176,13 +181,13 @@ class Executor(abc.ABC):
         """Have no batch of these start any more, and wake the runners of those that have."""
         self.wake(handles)
 
-    def count_workers(self, slots: int, cpus: int = 1) -> int:
+    def count_workers(self, slots: int, needs: TaskNeeds = NO_NEEDS) -> int:
         """How many batches of so many slots (0: one slot of a worker), with tasks that need so
-        many cores, may run at once; 0: unknown.
+        much, may run at once; 0: unknown.
 
         Raises BackendError where there is nobody to ask, before anything is submitted.
         """
-        del slots, cpus
+        del slots, needs
         return 0
 
     def lacks(self, tasks: Sequence[TaskNeeds], slots: int) -> Lack | None:

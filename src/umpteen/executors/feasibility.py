@@ -9,7 +9,7 @@ from umpteen.executors.base import Executor, TaskNeeds
 from umpteen.job.spec import Task, TaskOptions
 from umpteen.model.states import SLOTS_MOST
 
-__all__ = ["count_cpus", "read_needs", "refuse_impossible", "refuse_too_many_slots"]
+__all__ = ["read_needs", "refuse_impossible", "refuse_too_many_slots"]
 
 
 def refuse_impossible(executor: Executor, tasks: Iterable[tuple[int, Task]], slots: int) -> None:
@@ -34,11 +34,6 @@ def refuse_impossible(executor: Executor, tasks: Iterable[tuple[int, Task]], slo
 def read_needs(options: TaskOptions) -> TaskNeeds:
     """What a task with these options needs of a machine."""
     return TaskNeeds(options.cpus or 0, options.gpus, options.memory or 0)
-
-
-def count_cpus(task: Task) -> int:
-    """How many cores a task needs."""
-    return (task.options.cpus or 1) if task.options is not None else 1
 
 
 def refuse_too_many_slots(slots: int) -> None:

@@ -6,6 +6,7 @@ Formats build these from files and flags; nothing here reads a file.
 from __future__ import annotations
 
 import re
+from collections.abc import Hashable
 
 import msgspec
 
@@ -54,6 +55,11 @@ class TaskOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     priority: int = 0
     # The number of the entry that it was made from, where canaries are asked for; else 0.
     template: int = 0
+
+    @property
+    def asked_for(self) -> Hashable:
+        """What a place is asked for to run the task; equal for those that may share a batch."""
+        return (self.cpus or 1, self.memory or 0, self.gpus)
 
     @property
     def concern_runner(self) -> bool:

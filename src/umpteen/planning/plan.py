@@ -6,7 +6,7 @@ Of a History it asks what that has read by now; what else stands in files comes 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -19,6 +19,7 @@ from umpteen.planning.additions import Additions, list_loose
 from umpteen.planning.choosing import Chooser, Chosen
 from umpteen.planning.known import KnownTasks
 from umpteen.planning.matching import Change, MatchedTasks, match_tasks
+from umpteen.planning.needs import number_needs
 
 __all__ = ["EarlierTasks", "Plan", "build_plan", "build_settings"]
 
@@ -155,9 +156,16 @@ def build_plan(
         behind, left = additions.name_behind()
         undone = additions.undone
     renewed = changed.union(update.index for update in matched.updates)
+    positions = _list_positions(matched)
+
+    def is_mixed(indices: Sequence[int]) -> bool:
+        found = indices if positions is None else map(positions.__getitem__, indices)
+        return number_needs([matched.tasks[position] for position in found]) is not None
+
     again, closed, to_run = _keep_lost_batches(
-        job, history, living, to_run, renewed, is_movable=graph is None
-    )
+        job, history, living, to_run, renewed,
+        is_movable=graph is None, is_mixed=is_mixed,
+    )  # fmt: skip
     return Plan(
         job=job,
         added=matched.added,
@@ -179,7 +187,7 @@ def build_plan(
         earlier=EarlierTasks(history.states, history.batch_of, list(history.batches)),
         tasks=matched.tasks,
         indices=indices,
-        positions=_list_positions(matched),
+        positions=positions,
         graph=graph,
     )
 
@@ -224,12 +232,14 @@ def _keep_lost_batches(
     renewed: set[int],
     *,
     is_movable: bool,
+    is_mixed: Callable[[Sequence[int]], bool],
 ) -> tuple[list[str], list[str], Sequence[int]]:
     """(batches that go in again, batches to close, what is left to put into new ones).
 
     A lost batch goes in again as it is if all its unfinished tasks are wanted and unchanged,
     with the same settings; else it is closed. Not where tasks wait for tasks of other batches
-    (`is_movable`), as those may have got new numbers.
+    (`is_movable`), as those may have got new numbers, and not where another executor is to get
+    it, which may want tasks apart that need different things (`is_mixed`).
     """
     again: list[str] = []
     closed: list[str] = []
@@ -244,6 +254,8 @@ def _keep_lost_batches(
         same = batch.settings == build_settings(job) and not job.settings.deadline_s
         is_current = renewed.isdisjoint(unfinished) and history.stale.isdisjoint(unfinished)
         is_current = is_current and not _is_spoilt(history, batch)
+        is_of_other = batch.executor != job.settings.executor
+        is_current = is_current and not (is_of_other and is_mixed(unfinished))
         if is_movable and same and is_current and wanted.issuperset(unfinished):
             again.append(name)
             wanted.difference_update(unfinished)

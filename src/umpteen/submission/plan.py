@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from umpteen.errors import BackendError
-from umpteen.executors.base import Executor
-from umpteen.executors.feasibility import count_cpus, refuse_impossible
+from umpteen.executors.base import NO_NEEDS, Executor, TaskNeeds
+from umpteen.executors.feasibility import read_needs, refuse_impossible
 from umpteen.history.history import History
 from umpteen.job.spec import Job, Task
 from umpteen.model.record import Record, RecordLine
@@ -134,15 +134,19 @@ def choose_sizes(plan: Plan, executor: Executor, tried: Mapping[int, Tried]) -> 
     abilities = executor.abilities
     if not abilities.is_engine:
         return None
-    workers = executor.count_workers(plan.job.settings.slots, _find_narrowest(plan.job.tasks))
+    workers = executor.count_workers(plan.job.settings.slots, _find_least(plan.job.tasks))
     newest = {index: records[-1][1] for index, records in tried.items() if records}
     seconds = {i: record.seconds for i, record in newest.items() if record.exit_code is not None}
     most, start_up_s = abilities.batches_most, abilities.start_up_s
-    return cut_for_engine(plan, workers, most, seconds, start_up_s)._replace(workers=workers)
+    found = cut_for_engine(
+        plan, workers, most, seconds, start_up_s, by_needs=abilities.asks_by_batch
+    )
+    return found._replace(workers=workers)
 
 
-def _find_narrowest(tasks: Sequence[Task]) -> int:
-    """The least number of cores that one of the tasks needs."""
-    if any(task.options is None for task in tasks):
-        return 1
-    return min(map(count_cpus, tasks))
+def _find_least(tasks: Sequence[Task]) -> TaskNeeds:
+    """The least of each that one of the tasks needs."""
+    if not tasks or any(task.options is None for task in tasks):
+        return NO_NEEDS
+    needs = [read_needs(task.options) for task in tasks if task.options is not None]
+    return TaskNeeds(*map(min, zip(*needs, strict=True)))

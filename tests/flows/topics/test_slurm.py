@@ -137,6 +137,19 @@ def test_tasks_that_need_the_same_are_one_array_and_their_needs_are_asked_for(
     assert (umpteen.store() / "3/stdout").read_text().endswith("2\n")
 
 
+def test_only_tasks_that_need_much_are_in_batches_that_ask_for_much(
+    umpteen: Umpteen, slurm: SlurmCluster
+) -> None:
+    before = len(list_arrays(slurm))
+    tasks = [{"command": "echo $SLURM_CPUS_PER_TASK", "cpus": 1 + n % 2} for n in range(8)]
+    write_job(umpteen, *tasks, batch_size=4)
+    done = umpteen("run", "job.json")
+    assert done.returncode == 0, done.stderr
+    assert sorted(cpus for _, cpus, _ in list_arrays(slurm)[before:]) == ["1", "2"]
+    said = [(umpteen.store() / str(n) / "stdout").read_text() for n in range(8)]
+    assert said == ["1\n", "2\n"] * 4
+
+
 def test_dependencies_are_kept_and_are_slurms_own(umpteen: Umpteen, slurm: SlurmCluster) -> None:
     first = {"name": "a", "command": f"{WAIT}; touch a"}
     # As many as the cluster has cores, or one batch would have all of it.

@@ -17,7 +17,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from umpteen.errors import BackendError, SettingsError
-from umpteen.executors.base import BatchState, OnProgress, SubmitRequest, ignore_progress
+from umpteen.executors.base import (
+    NO_NEEDS,
+    BatchState,
+    OnProgress,
+    SubmitRequest,
+    TaskNeeds,
+    ignore_progress,
+)
 from umpteen.executors.dask.answers import Answers, Future, find_future, withdraw
 from umpteen.executors.dask.cluster import (
     ClusterSpec,
@@ -149,9 +156,9 @@ class DaskExecutor(EngineExecutor):
                 withdraw(client, list(map(build_key, some)))
                 _wake(client, some)
 
-    def count_workers(self, slots: int, cpus: int = 1) -> int:
+    def count_workers(self, slots: int, needs: TaskNeeds = NO_NEEDS) -> int:
         """Threads of the workers that are there, or workers where one batch takes a whole one."""
-        return count_places(self._list_threads(), slots, cpus)
+        return count_places(self._list_threads(), slots, needs.cpus)
 
     def count_cores(self, slots: int) -> int:
         """The threads of the widest worker, or the cores of its machine where it has all of it."""

@@ -18,10 +18,12 @@ from typing import Any
 
 from umpteen.errors import BackendError, SettingsError
 from umpteen.executors.base import (
+    NO_NEEDS,
     BatchRequest,
     BatchState,
     OnProgress,
     SubmitRequest,
+    TaskNeeds,
     ignore_progress,
 )
 from umpteen.executors.engine import EngineExecutor, Handle, group_by_place, parse_handle
@@ -127,11 +129,11 @@ class RayExecutor(EngineExecutor):
         """Let no more of these begin, and have runners look at the mark now."""
         _tell_owners("cancel", handles)
 
-    def count_workers(self, slots: int, cpus: int = 1) -> int:
+    def count_workers(self, slots: int, needs: TaskNeeds = NO_NEEDS) -> int:
         """How often what a batch takes is there, machine by machine."""
         nodes = self._connect().ask("list_nodes")
-        needs = build_needs(self.options, slots, BatchRequest("", cpus=cpus))
-        self.workers = count_room(nodes, needs)
+        order = BatchRequest("", cpus=max(1, needs.cpus))
+        self.workers = count_room(nodes, build_needs(self.options, slots, order))
         return self.workers
 
     def count_cores(self, slots: int) -> int:

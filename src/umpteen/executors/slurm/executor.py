@@ -12,6 +12,7 @@ from typing import Any
 
 from umpteen.errors import BackendError, SettingsError
 from umpteen.executors.base import (
+    NO_NEEDS,
     Abilities,
     BatchState,
     Executor,
@@ -31,6 +32,7 @@ from umpteen.executors.slurm.answers import (
 )
 from umpteen.executors.slurm.arrays import ArrayJob, Element, build_arrays
 from umpteen.executors.slurm.cluster import Cluster, Handle, QueueAnswer, find_cluster, parse_handle
+from umpteen.executors.slurm.nodes import ANY_NODE, count_room, find_lack
 from umpteen.executors.slurm.own_options import OWN_OPTIONS, parse_own
 from umpteen.executors.slurm.runs import SlurmRuns
 from umpteen.executors.slurm.script import (
@@ -40,7 +42,7 @@ from umpteen.executors.slurm.script import (
     build_script,
 )
 from umpteen.executors.zipapp import build_zipapp
-from umpteen.job.slurm_options import parse_options
+from umpteen.job.slurm_options import GPU_OPTIONS, parse_options
 from umpteen.store.address import is_remote, open_store
 from umpteen.store.layout import logs_folder, runner_key, script_key
 from umpteen.system.openssh import HostError, connect, parse_destination
@@ -56,7 +58,7 @@ class SlurmExecutor(Executor):
     name = "slurm"
     abilities = Abilities(
         dependencies=True, capabilities=False, reconnect=True, is_engine=True,
-        batches_most=10_000, start_up_s=1.0,
+        batches_most=10_000, start_up_s=1.0, asks_by_batch=True,
     )  # fmt: skip
 
     def __init__(self, options: Mapping[str, Any]) -> None:
@@ -153,10 +155,15 @@ class SlurmExecutor(Executor):
             cluster.cancel(_group_by_job(waiting), "--state=PENDING")
             _signal(cluster, known)
 
-    def count_workers(self, slots: int, cpus: int = 1) -> int:
+    def count_workers(self, slots: int, needs: TaskNeeds = NO_NEEDS) -> int:
         """How many batches the nodes of its partition have room for."""
-        wanted = max(1, slots) * max(1, cpus)
-        return sum(kind.number * (kind.cpus // wanted) for kind in self._list_nodes())
+        wanted = self._count_wanted(needs, max(1, slots))
+        return sum(kind.number * count_room(kind, wanted) for kind in self._list_nodes())
+
+    def _count_wanted(self, needs: TaskNeeds, slots: int) -> TaskNeeds:
+        """What a batch asks for."""
+        gpus = 0 if self.given.keys() & set(GPU_OPTIONS) else needs.gpus
+        return TaskNeeds(slots * max(1, needs.cpus), slots * gpus, slots * needs.memory)
 
     def _list_nodes(self) -> list[NodeKind]:
         said = os.environ.get("SBATCH_PARTITION", "")  # which sbatch itself would take
@@ -165,24 +172,10 @@ class SlurmExecutor(Executor):
     def lacks(self, tasks: Sequence[TaskNeeds], slots: int) -> Lack | None:
         """By the largest nodes of its partition, as all slots of a batch are on one."""
         slots = max(1, slots)
-        if max((needs.cpus for needs in tasks), default=0) <= 1 and slots == 1:
-            tasks = [needs._replace(cpus=0) for needs in tasks]
-        nodes = self._list_nodes() if any(map(any, tasks)) else []
-        if not nodes:
+        wanted = [self._count_wanted(needs, slots) for needs in tasks]
+        if all(each == ANY_NODE for each in wanted):
             return None
-        most_cpus, most_memory = (
-            max(getattr(n, what) for n in nodes) for what in ("cpus", "memory")
-        )
-        for number, needs in enumerate(tasks):
-            cpus, memory = slots * needs.cpus, slots * needs.memory
-            if cpus > most_cpus:
-                limit = f"a node of slurm has at most {most_cpus}"
-                return Lack(number, cpus, "cpus", limit, _hint_lack("--cpus", most_cpus // slots))
-            if memory > most_memory:
-                limit = f"a node of slurm has at most {most_memory >> 20}"
-                hint = _hint_lack("--memory", (most_memory >> 20) // slots, "M")
-                return Lack(number, -(-memory >> 20), "MB of memory", limit, hint)
-        return None
+        return find_lack(wanted, self._list_nodes(), slots)
 
     def why_waiting(self, handles: Sequence[str]) -> str:
         """The scheduler's reason for what waits."""
@@ -194,10 +187,6 @@ class SlurmExecutor(Executor):
             lines += [line for handle in known if (line := queue.find(handle))]
         reason = find_reason(lines)
         return f"waiting in Slurm's queue: {say_reason(reason)}" if reason else ""
-
-
-def _hint_lack(flag: str, most: int, unit: str = "") -> str:
-    return f"name a partition with larger nodes, or write {flag} {most}{unit} or fewer slots"
 
 
 def _put_runner(request: SubmitRequest) -> ScriptPlaces:
