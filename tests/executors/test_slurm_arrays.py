@@ -56,6 +56,13 @@ def test_batches_after_many_different_ones_are_one_array_after_all_of_these() ->
     assert (len(second.batches), second.after) == (30, (Element(0),))
 
 
+def test_batches_with_other_options_are_other_arrays() -> None:
+    said = [{"time": "5"}, {"time": "9"}, {"time": "5"}, {}]
+    orders = [BatchRequest(str(n), options=options) for n, options in enumerate(said, 1)]
+    found = [(array.batches, dict(array.needs.options)) for array in build_arrays(orders, SIZE)]
+    assert found == [(("1", "3"), {"time": "5"}), (("2",), {"time": "9"}), (("4",), {})]
+
+
 def test_batches_of_former_submissions_are_named() -> None:
     (array,) = build_arrays(make(("8", ["3", "2"])), SIZE)
     assert array.earlier == ("2", "3")

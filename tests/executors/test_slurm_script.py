@@ -127,6 +127,14 @@ def test_what_the_user_says_of_gpus_cpus_and_signals_stands() -> None:
     assert options["signal"] == "B:TERM@120"
 
 
+def test_what_a_task_says_is_laid_over_what_holds_for_all() -> None:
+    own = (("mem-per-cpu", "2G"), ("time", "5:00"), ("gres", "gpu:a100:1"))
+    array = ArrayJob(("1",), ArrayNeeds(memory=MEGABYTE, gpus=3, options=own))
+    options = make_options(array, mem="1G", time="90:00", partition="main")
+    assert dict([*own, ("partition", "main")]).items() <= options.items()
+    assert "mem" not in options
+
+
 def test_dependencies_come_behind_the_users_own() -> None:
     array = ArrayJob(("1",), ArrayNeeds())
     options = build_sbatch_options(array, {"dependency": "afterok:5"}, 1, "j", ["12_3", "13"])

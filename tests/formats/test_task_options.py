@@ -55,6 +55,7 @@ FULL = TaskOptions(
     expect=["results/model.pt"],
     output_limit=100,
     priority=-1,
+    slurm={"gres": "gpu:a100:1", "cpus-per-task": "4", "exclusive": ""},
 )
 FULL_KEYS = {
     "after": "prep",
@@ -65,6 +66,7 @@ FULL_KEYS = {
     "priority": -1,
     "expect": "results/model.pt",
     "output_limit": 100,
+    "slurm": {"gres": "gpu:a100:1", "cpus_per_task": 4, "exclusive": True, "hold": False},
 }
 
 
@@ -74,7 +76,7 @@ def test_terms_every_key_is_read_from_json(read: Read) -> None:
 
 
 def test_terms_every_key_is_read_from_yaml(read: Read) -> None:
-    lines = "\n".join(f"  {key}: {value}" for key, value in FULL_KEYS.items())
+    lines = "\n".join(f"  {key}: {json.dumps(value)}" for key, value in FULL_KEYS.items())
     text = f"tasks:\n- {{name: prep, command: a}}\n- command: b\n{lines}\n"
     assert read(text).tasks[1].options == FULL
 
@@ -93,6 +95,31 @@ def test_terms_of_the_job_serve_tasks_without_their_own(
     assert job.tasks[1].options == alone.tasks[0].options != TaskOptions()
 
 
+def test_terms_of_slurm_are_laid_over_those_of_the_job_one_by_one(read: Read) -> None:
+    job = read(
+        "slurm: {partition: main, mem: 4G, time: 2h}\n"
+        "tasks: [{command: a, slurm: {time: 1h, mem-per-cpu: 1G}}, {command: b, slurm: {}}]\n"
+    )
+    slurm = [task.options and task.options.slurm for task in job.tasks]
+    assert slurm == [
+        {"partition": "main", "time": "60:00", "mem-per-cpu": "1G"},
+        {"partition": "main", "mem": "4G", "time": "120:00"},
+    ]
+
+
+def test_terms_of_slurm_in_a_run_file_are_laid_over_those_of_the_tasks_file(
+    read: Read, tmp_path: Path
+) -> None:
+    (tmp_path / "tasks.yaml").write_text("slurm: {time: 1h, account: a}\ntasks: [true]\n")
+    job = read("slurm: {account: b}\n", "run.yaml", "tasks.yaml")
+    assert job.tasks[0].options == TaskOptions(slurm={"time": "60:00", "account": "b"})
+
+
+def test_terms_of_slurm_that_are_misspelt_are_answered_with_the_nearest(read: Read) -> None:
+    error = refuse(read, "slurm: {partytion: main}\ntasks: [true]\n")
+    assert (error.line, error.field, error.hint) == (1, "slurm", "did you mean 'partition'?")
+
+
 def test_terms_after_of_the_job_is_undone_by_an_empty_list(read: Read) -> None:
     job = read("after: prep\nretries: 2\ntasks: [{name: prep, command: a, after: []}, b]\n")
     twice = [Retry(["failed"], times=2)]
@@ -102,7 +129,7 @@ def test_terms_after_of_the_job_is_undone_by_an_empty_list(read: Read) -> None:
 
 @pytest.mark.parametrize(
     "line", ["retries: 0", "retries: []", "after: []", "expect: []", "gpus: 0",
-             "priority: 0", "output_limit: 0", "tags: a"],
+             "priority: 0", "output_limit: 0", "slurm: {}", "slurm: {hold: false}", "tags: a"],
 )  # fmt: skip
 def test_terms_that_say_nothing_are_none(read: Read, line: str) -> None:
     assert read_terms(read, line) is None
@@ -410,6 +437,10 @@ def test_size_of_any_whole_number_is_exact(
         ("expect: ['']", "task 't': 'expect' has an empty path"),
         ("expect: [[a]]", "task 't': the values of 'expect' must be text or a number, not a list"),
         ("expect: {a: b}", "'expect' must be a text or a list of texts, not a mapping in task 't'"),
+        ("slurm: 2h", "'slurm' must be a mapping of options to values, not '2h' in task 't'"),
+        ("slurm: {tme: 2h}", "task 't': the executor 'slurm' has no option 'tme'"),
+        ("slurm: {time: soon}", "task 't': 'soon' of 'time' is no time that Slurm knows"),
+        ("slurm: {array: 1-3}", "task 't': the executor 'slurm' sets 'array' itself"),
         ("needs: a", "'needs' is not supported yet by this version in task 't'"),
     ],
 )  # fmt: skip

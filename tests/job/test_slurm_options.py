@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from umpteen.errors import SettingsError
-from umpteen.job.slurm_options import parse_options
+from umpteen.job.slurm_options import lay_over, parse_options
 
 
 def test_options_are_those_of_sbatch_with_either_spelling() -> None:
@@ -19,6 +19,26 @@ def test_options_are_those_of_sbatch_with_either_spelling() -> None:
         "partition": "main", "cpus-per-task": "4", "mail-type": "END,FAIL", "exclusive": "",
         "nice": "100", "mem": "4G",
     }  # fmt: skip
+
+
+def test_flag_may_be_written_as_text() -> None:
+    assert parse_options({"hold": "true", "requeue": "false"}) == {"hold": ""}
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ({"time": "5"}, {"mem": "1G", "no-requeue": "", "gres": "gpu:1", "time": "5"}),
+        ({"mem-per-cpu": "2G"}, {"no-requeue": "", "gres": "gpu:1", "mem-per-cpu": "2G"}),
+        ({"gpus": "a:2", "requeue": ""}, {"mem": "1G", "gpus": "a:2", "requeue": ""}),
+    ],
+)
+def test_options_laid_over_others_leave_none_that_says_otherwise(
+    more: dict[str, str], expected: dict[str, str]
+) -> None:
+    given = {"mem": "1G", "no-requeue": "", "gres": "gpu:1"}
+    assert lay_over(given, more) == expected
+    assert lay_over(given, {}) == given
 
 
 @pytest.mark.parametrize(

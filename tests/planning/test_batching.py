@@ -224,6 +224,15 @@ def test_cut_by_needs_of_memory_and_gpus() -> None:
     assert list_batches(cut_by_needs(make_plan(*tasks, batch_size=9))) == [[0], [1, 3], [2]]
 
 
+def test_cut_by_what_tasks_say_to_slurm_which_each_batch_has() -> None:
+    said = [{"time": "5", "mem": "1G"}, None, {"mem": "1G", "time": "5"}, {"time": "9"}]
+    plan = make_plan(*[needing(1, slurm=each) for each in said], batch_size=9)
+    found = cut_by_needs(plan)
+    assert list_batches(found) == [[0, 2], [1], [3]]
+    built = [new.slurm for new, _ in build_batches(plan, "/store", "/here", 1, {}, 0.0, found)]
+    assert built == [{"time": "5", "mem": "1G"}, {}, {"time": "9"}]
+
+
 def test_cut_by_needs_of_tasks_that_need_the_same_is_as_without() -> None:
     for plan in (plain(1000), make_plan(*[needing(2)] * 1000, batch_size=7)):
         assert cut_by_needs(plan) == cut(plan)

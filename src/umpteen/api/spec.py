@@ -58,6 +58,7 @@ class Task:
     output_limit: str | int | None = None
     priority: int | None = None
     shell: bool | None = None
+    slurm: Mapping[str, Any] | None = None
 
 
 @_with_known_keywords

@@ -75,6 +75,7 @@ class BatchRequest(NamedTuple):
     gpus: int = 0
     cpus: int = 0
     memory: int = 0  # bytes
+    options: Mapping[str, str] = {}  # what its tasks say to Slurm
 
 
 class SubmitRequest(NamedTuple):
@@ -111,6 +112,7 @@ class TaskNeeds(NamedTuple):
     cpus: int = 0
     gpus: int = 0
     memory: int = 0  # bytes
+    options: Mapping[str, str] = {}  # what it says to Slurm
 
 
 NO_NEEDS = TaskNeeds()

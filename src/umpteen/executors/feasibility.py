@@ -33,7 +33,7 @@ def refuse_impossible(executor: Executor, tasks: Iterable[tuple[int, Task]], slo
 
 def read_needs(options: TaskOptions) -> TaskNeeds:
     """What a task with these options needs of a machine."""
-    return TaskNeeds(options.cpus or 0, options.gpus, options.memory or 0)
+    return TaskNeeds(options.cpus or 0, options.gpus, options.memory or 0, options.slurm or {})
 
 
 def refuse_too_many_slots(slots: int) -> None:

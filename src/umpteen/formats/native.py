@@ -101,6 +101,7 @@ VALUE_WORDS = {
     "runs": "a list of runs",
     "shell": "true or false",
     "slots": "a whole number of at least 1",
+    "slurm": "a mapping of options to values",
     "tags": "a text or a list of texts",
     "tasks": "a list of tasks",
     "timeout": "a duration such as 90, 15m or 2h",

@@ -280,13 +280,14 @@ def _choose_name(parsed: ParsedFile, run: ParsedFile | None, argument: str) -> s
 
 
 def _join_defaults(parsed: ParsedFile, run: ParsedFile | None) -> TaskDefaults:
-    """The run file's defaults over those of the tasks file; variables one by one."""
+    """The run file's defaults over those of the tasks file; mappings value by value."""
     if run is None:
         return parsed.defaults
     joined: dict[str, Any] = msgspec.structs.asdict(parsed.defaults)
     for key, value in msgspec.structs.asdict(run.defaults).items():
         if value is not None:
-            joined[key] = {**(joined[key] or {}), **value} if key == "env" else value
+            is_merged = key in ("env", "slurm")
+            joined[key] = {**(joined[key] or {}), **value} if is_merged else value
     return TaskDefaults(**joined)
 
 

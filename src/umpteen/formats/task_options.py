@@ -12,9 +12,11 @@ from typing import Annotated, Any, TypedDict, cast
 
 import msgspec
 
-from umpteen.errors import InputError, nearest_hint
+from umpteen.errors import InputError, SettingsError, nearest_hint
 from umpteen.formats.placeholders import TextTemplate
 from umpteen.formats.values import value_text
+from umpteen.job.slurm_options import lay_over
+from umpteen.job.slurm_options import parse_options as parse_slurm_options
 from umpteen.job.spec import Retry, TaskOptions
 from umpteen.model.dependencies import OUTCOMES
 from umpteen.units import (
@@ -32,6 +34,7 @@ __all__ = [
     "TaskOptionsTemplate",
     "build_after_options",
     "build_options",
+    "merge_options",
     "parse_after",
     "parse_options",
     "parse_retries",
@@ -71,6 +74,7 @@ class TaskOptionsEntry(msgspec.Struct, forbid_unknown_fields=True, kw_only=True,
     priority: Annotated[int, msgspec.Meta(ge=-_MOST, le=_MOST)] | None = None
     expect: str | list[Any] | None = None
     output_limit: _Size = None
+    slurm: dict[str, Any] | None = None
 
 
 class GivenOptions(TypedDict, total=False):
@@ -85,6 +89,7 @@ class GivenOptions(TypedDict, total=False):
     output_limit: int | None
     priority: int
     template: int
+    slurm: dict[str, str]
 
 
 class _Rule(msgspec.Struct):
@@ -107,11 +112,21 @@ def parse_options(entry: TaskOptionsEntry) -> GivenOptions:
     return cast("GivenOptions", given)
 
 
+def merge_options(common: GivenOptions, own: GivenOptions) -> GivenOptions:
+    """Those of a task over those of all tasks; options of Slurm one by one."""
+    merged: GivenOptions = {**common, **own}
+    if "slurm" in own:
+        merged["slurm"] = lay_over(common.get("slurm", {}), own["slurm"])
+    return merged
+
+
 def build_options(given: GivenOptions) -> TaskOptions | None:
     """The options of a task; None where they are all the defaults."""
     if not given:
         return None
     options = TaskOptions(**given)
+    if options.slurm is not None and not options.slurm:
+        options = msgspec.structs.replace(options, slurm=None)
     return None if options == _NONE else options
 
 
@@ -209,6 +224,14 @@ def _parse_output_limit(given: str | float) -> int | None:
     if size is None:
         raise refuse_value("output_limit", SIZE_WORDS, given)
     return size or None
+
+
+def _parse_slurm(given: Mapping[str, Any]) -> dict[str, str]:
+    """Options of sbatch, as the executor takes them."""
+    try:
+        return parse_slurm_options(given)
+    except SettingsError as error:
+        raise InputError(error.message, error.hint, field="slurm") from None
 
 
 # --- retries ------------------------------------------------------------------------------
@@ -324,4 +347,5 @@ _PARSERS: dict[str, Callable[[Any], Any]] = {
     "priority": int,
     "expect": _parse_expect,
     "output_limit": _parse_output_limit,
+    "slurm": _parse_slurm,
 }

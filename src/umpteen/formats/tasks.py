@@ -24,6 +24,7 @@ from umpteen.formats.task_options import (
     TaskOptionsTemplate,
     build_after_options,
     build_options,
+    merge_options,
     parse_options,
 )
 from umpteen.formats.values import ReadTable, Table, value_text
@@ -253,8 +254,7 @@ def _build_entry(entry: Entry, common: CommonOptions, index: int) -> list[Task]:
     if table is None and entry.name is not None:
         refuse_placeholder_in_name(entry.name)
     options: GivenOptions = {
-        **common.options,
-        **parse_options(entry),
+        **merge_options(common.options, parse_options(entry)),
         **common.flags.list_options(),
     }
     if common.is_template_kept and table is not None:

@@ -19,6 +19,7 @@ __all__ = [
     "build_directive",
     "find_option",
     "join_option",
+    "lay_over",
     "list_options",
     "parse_options",
     "parse_script_options",
@@ -28,6 +29,7 @@ __all__ = [
 
 MEMORY_OPTIONS = ("mem", "mem-per-cpu", "mem-per-gpu")
 GPU_OPTIONS = ("gpus", "gpus-per-node", "gpus-per-socket", "gpus-per-task", "gres", "tres-per-task")
+_ALIKE = MEMORY_OPTIONS, GPU_OPTIONS, ("requeue", "no-requeue")  # sbatch takes one of each
 
 # Of Slurm 20.02 to 25.05. A release that does not know one says so.
 _VALUES = frozenset(
@@ -58,6 +60,7 @@ _OURS = {
     "wrap": "write commands as tasks of the job",
     **dict.fromkeys(("wait", "parsable", "test-only", "quiet", "verbose"), "leave it out"),
 }  # fmt: skip
+_TRUTH = {"true": True, "false": False}  # as files say it where all values are text
 _TIMES = ("time", "time-min")
 _TIME = re.compile(r"\d+(:\d+){0,2}|\d+-\d+(:\d+){0,2}|infinite|unlimited", re.IGNORECASE)
 _MEMORY = re.compile(r"\d+[KMGT]?B?", re.IGNORECASE)
@@ -79,8 +82,9 @@ def parse_options(given: Mapping[str, Any]) -> dict[str, str]:
         if reason := _OURS.get(name):
             raise SettingsError(f"{_EXECUTOR} sets {key!r} itself", reason)
         _check_name(name, key, _VALUES, _EXECUTOR)
-        if value is not None and value is not False:
-            found[name] = _parse_value(name, value, _VALUES, _EXECUTOR)
+        said = _read_truth(name, value)
+        if said is not None and said is not False:
+            found[name] = _parse_value(name, said, _VALUES, _EXECUTOR)
     return found
 
 
@@ -124,6 +128,19 @@ def build_directive(name: str, value: str) -> str:
     text = join_option(name, value)
     is_plain = re.fullmatch(r"[\w@%+=:,./\[\]-]+", text)
     return f"#SBATCH {text if is_plain else shlex.quote(text)}"
+
+
+def lay_over(given: Mapping[str, str], more: Mapping[str, str]) -> dict[str, str]:
+    """More options over those given, of which none stays that says otherwise by another name."""
+    replaced = {name for names in _ALIKE if not more.keys().isdisjoint(names) for name in names}
+    return {**{name: v for name, v in given.items() if name not in replaced}, **more}
+
+
+def _read_truth(name: str, value: Any) -> Any:
+    """A truth value where a file has it as text, since all its values are."""
+    return (
+        _TRUTH.get(value, value) if isinstance(value, str) and name in _FLAGS | _EITHER else value
+    )
 
 
 def _check_name(name: str, key: object, values: frozenset[str], whose: str) -> None:

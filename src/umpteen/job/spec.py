@@ -55,11 +55,14 @@ class TaskOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     priority: int = 0
     # The number of the entry that it was made from, where canaries are asked for; else 0.
     template: int = 0
+    # Options of sbatch, for Slurm alone; by long names, empty where one takes no value.
+    slurm: dict[str, str] | None = None
 
     @property
     def asked_for(self) -> Hashable:
         """What a place is asked for to run the task; equal for those that may share a batch."""
-        return (self.cpus or 1, self.memory or 0, self.gpus)
+        slurm = tuple(sorted(self.slurm.items())) if self.slurm else ()
+        return (self.cpus or 1, self.memory or 0, self.gpus, slurm)
 
     @property
     def concern_runner(self) -> bool:

@@ -26,7 +26,15 @@ from umpteen.model.states import FORMAT_VERSION, IS_FINAL, STATES
 from umpteen.planning.batching import BatchSizes, cut_evenly
 from umpteen.planning.plan import Plan
 
-__all__ = ["LOCAL_BATCH_CAP", "NEEDS", "NewBatch", "Past", "build_batches", "build_task_lines"]
+__all__ = [
+    "LOCAL_BATCH_CAP",
+    "NEEDS",
+    "NewBatch",
+    "Past",
+    "build_batches",
+    "build_task_lines",
+    "read_slurm",
+]
 
 LOCAL_BATCH_CAP = 5000
 NEEDS = "gpus", "cpus", "memory"
@@ -46,13 +54,14 @@ class Past(msgspec.Struct, frozen=True, array_like=True):
 
 
 class NewBatch(NamedTuple):
-    """A batch that is made: what the submission says of it, the batches that it waits for, and the
-    most that one of its tasks needs: of NEEDS, in that order.
+    """A batch that is made: what the submission says of it, the batches that it waits for, the
+    most that one of its tasks needs (of NEEDS, in that order), and what its tasks say to Slurm.
     """
 
     handed: HandedBatch
     waits: Sequence[str]
     needs: Sequence[int]
+    slurm: Mapping[str, str] = {}
 
 
 class EncodedRun(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
@@ -93,7 +102,14 @@ def build_batches(
         told: list[Mapping[str, Any]] = [own["common"], *own["extras"].values()]
         needs = [max(extra.get(need, 0) for extra in told) for need in NEEDS]
         handed = HandedBatch(str(number), own["indices"])
-        yield NewBatch(handed, own.get("waits", ()), needs), encoded
+        slurm = read_slurm(plan, indices)
+        yield NewBatch(handed, own.get("waits", ()), needs, slurm), encoded
+
+
+def read_slurm(plan: Plan, indices: Sequence[int]) -> Mapping[str, str]:
+    """What the tasks of a batch say to Slurm: all the same, where it is for Slurm."""
+    options = plan.by_index(indices[0]).options
+    return (options.slurm if options else None) or {}
 
 
 def _build_batch(

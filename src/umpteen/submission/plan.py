@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -145,8 +146,9 @@ def choose_sizes(plan: Plan, executor: Executor, tried: Mapping[int, Tried]) -> 
 
 
 def _find_least(tasks: Sequence[Task]) -> TaskNeeds:
-    """The least of each that one of the tasks needs."""
+    """The least of each that one of the tasks needs, and what the first says to Slurm."""
     if not tasks or any(task.options is None for task in tasks):
         return NO_NEEDS
     needs = [read_needs(task.options) for task in tasks if task.options is not None]
-    return TaskNeeds(*map(min, zip(*needs, strict=True)))
+    cpus, gpus, memory = (min(map(operator.itemgetter(n), needs)) for n in range(3))
+    return TaskNeeds(cpus, gpus, memory, needs[0].options)

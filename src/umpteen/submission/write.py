@@ -28,7 +28,14 @@ from umpteen.executors.base import (
 from umpteen.history.files import HandedBatch, Submission
 from umpteen.history.history import History
 from umpteen.model.ranges import format_ranges
-from umpteen.planning.batch_files import NEEDS, NewBatch, Past, build_batches, build_task_lines
+from umpteen.planning.batch_files import (
+    NEEDS,
+    NewBatch,
+    Past,
+    build_batches,
+    build_task_lines,
+    read_slurm,
+)
 from umpteen.planning.batching import BatchSizes
 from umpteen.planning.plan import Plan, build_settings
 from umpteen.store.address import OPTIONS_VARIABLE, is_remote, read_options
@@ -71,8 +78,10 @@ def submit_plan(
     again = [HandedBatch(name, _ranges(history, name)) for name in plan.again]
     lost = [history.batches[name] for name in plan.again]
     unfinished = map(history.unfinished, lost)  # of its others some may be gone from the job
-    needs = [_list_needs(plan, indices) for indices in unfinished]
-    made = [NewBatch(handed, (), needed) for handed, needed in zip(again, needs, strict=True)]
+    made = [
+        NewBatch(handed, (), _list_needs(plan, indices), read_slurm(plan, indices))
+        for handed, indices in zip(again, unfinished, strict=True)
+    ]
     site, now_s = executor.find_site(store.address), time.time()
     folder = plan.job.settings.submitted_from if site.is_here else ""
     mark = os.urandom(6).hex()
@@ -113,7 +122,10 @@ def _build_request(
     earlier = {batch: handle for batch, handle in earlier.items() if handle}
     requests = [
         BatchRequest(
-            new.handed.batch, [b for b in new.waits if b in own or b in earlier], *new.needs
+            new.handed.batch,
+            [b for b in new.waits if b in own or b in earlier],
+            **dict(zip(NEEDS, new.needs, strict=True)),
+            options=new.slurm,
         )
         for new in made
     ]

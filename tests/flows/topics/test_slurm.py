@@ -150,6 +150,35 @@ def test_only_tasks_that_need_much_are_in_batches_that_ask_for_much(
     assert said == ["1\n", "2\n"] * 4
 
 
+def test_task_says_what_only_slurm_is_to_know(umpteen: Umpteen, slurm: SlurmCluster) -> None:
+    for_all = {"partition": "main", "time": "10:00", "comment": "all"}
+    own = {"time": "7:00", "comment": "own"}
+    write_job(umpteen, "true", {"command": "true", "slurm": own}, "true", options=for_all)
+    done = umpteen("run", "job.json", "--batch-size", "9")
+    assert done.returncode == 0, done.stderr
+    asked = ("squeue", "-hr", "--states=all", "--sort=-i", "-O", "TimeLimit:|,Comment:|")
+    newest = slurm.ask(*asked).stdout.split()[:2]
+    assert sorted(newest) == ["10:00|all|", "7:00|own|"]
+    own["time"] = "8:00"  # what is done is not run again for that
+    write_job(umpteen, "true", {"command": "true", "slurm": own}, "true", options=for_all)
+    assert umpteen("run", "job.json").returncode == 0
+    assert len(list_records(umpteen.store())) == 3
+    write_job(umpteen, {"command": "echo here", "slurm": own})
+    job = json.loads((umpteen.folder / "job.json").read_text())
+    umpteen.write("job.json", json.dumps({**job, "executor": "local"}))
+    assert umpteen("run", "job.json").returncode == 0  # others are not told
+    assert (umpteen.store() / "0/stdout").read_text() == "here\n"
+
+
+def test_misspelt_option_of_a_task_is_named_with_its_line(umpteen: Umpteen) -> None:
+    umpteen.write("job.yaml", "executor: local\ntasks:\n- command: a\n  slurm: {tyme: 5}\n")
+    refused = umpteen("run", "job.yaml")
+    assert refused.returncode == 2
+    said = "job.yaml, line 4: task 0: the executor 'slurm' has no option 'tyme'"
+    assert said in refused.stderr
+    assert "did you mean 'time'?" in refused.stderr
+
+
 def test_dependencies_are_kept_and_are_slurms_own(umpteen: Umpteen, slurm: SlurmCluster) -> None:
     first = {"name": "a", "command": f"{WAIT}; touch a"}
     # As many as the cluster has cores, or one batch would have all of it.

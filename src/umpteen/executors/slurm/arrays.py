@@ -21,11 +21,12 @@ _ELEMENTS_MOST = 20  # that are named one by one; beyond that the whole array is
 
 
 class ArrayNeeds(NamedTuple):
-    """The most that one task of a batch needs; 0 where none says."""
+    """The most that one task of a batch needs, 0 where none says; and what it says to Slurm."""
 
     cpus: int = 0
     memory: int = 0  # bytes
     gpus: int = 0
+    options: tuple[tuple[str, str], ...] = ()
 
 
 class Element(NamedTuple):
@@ -84,7 +85,9 @@ def _list_levels(orders: Sequence[BatchRequest]) -> Iterator[list[BatchRequest]]
 def _group(level: Sequence[BatchRequest]) -> Mapping[ArrayNeeds, list[BatchRequest]]:
     groups: dict[ArrayNeeds, list[BatchRequest]] = {}
     for order in level:
-        groups.setdefault(ArrayNeeds(order.cpus, order.memory, order.gpus), []).append(order)
+        options = tuple(sorted(order.options.items()))
+        needs = ArrayNeeds(order.cpus, order.memory, order.gpus, options)
+        groups.setdefault(needs, []).append(order)
     return groups
 
 

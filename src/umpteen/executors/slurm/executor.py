@@ -23,16 +23,17 @@ from umpteen.executors.base import (
     TaskNeeds,
     ignore_progress,
 )
-from umpteen.executors.slurm.answers import (
-    NodeKind,
-    QueueLine,
-    find_reason,
-    read_state,
-    say_reason,
-)
+from umpteen.executors.slurm.answers import QueueLine, find_reason, read_state, say_reason
 from umpteen.executors.slurm.arrays import ArrayJob, Element, build_arrays
 from umpteen.executors.slurm.cluster import Cluster, Handle, QueueAnswer, find_cluster, parse_handle
-from umpteen.executors.slurm.nodes import ANY_NODE, count_room, find_lack
+from umpteen.executors.slurm.nodes import (
+    ANY_NODE,
+    Amounts,
+    count_room,
+    count_wanted,
+    find_lack,
+    find_most,
+)
 from umpteen.executors.slurm.own_options import OWN_OPTIONS, parse_own
 from umpteen.executors.slurm.runs import SlurmRuns
 from umpteen.executors.slurm.script import (
@@ -42,7 +43,7 @@ from umpteen.executors.slurm.script import (
     build_script,
 )
 from umpteen.executors.zipapp import build_zipapp
-from umpteen.job.slurm_options import GPU_OPTIONS, parse_options
+from umpteen.job.slurm_options import parse_options
 from umpteen.store.address import is_remote, open_store
 from umpteen.store.layout import logs_folder, runner_key, script_key
 from umpteen.system.openssh import HostError, connect, parse_destination
@@ -124,7 +125,8 @@ class SlurmExecutor(Executor):
         after: Sequence[str],
     ) -> int:
         slots = max(1, request.slots)
-        name = self.given.get("job-name") or os.path.basename(request.address)
+        named = dict(array.needs.options).get("job-name") or self.given.get("job-name")
+        name = named or os.path.basename(request.address)
         name = build_job_name(name, request.mark, number)
         options = build_sbatch_options(array, self.given, slots, name, after)
         script = build_script(array, options, places, slots, self.own.setup)
@@ -157,25 +159,29 @@ class SlurmExecutor(Executor):
 
     def count_workers(self, slots: int, needs: TaskNeeds = NO_NEEDS) -> int:
         """How many batches the nodes of its partition have room for."""
-        wanted = self._count_wanted(needs, max(1, slots))
-        return sum(kind.number * count_room(kind, wanted) for kind in self._list_nodes())
+        wanted = count_wanted(needs, self.given, max(1, slots))
+        nodes = self.cluster.list_nodes(self._find_partition(needs))
+        return sum(kind.number * count_room(kind, wanted) for kind in nodes)
 
-    def _count_wanted(self, needs: TaskNeeds, slots: int) -> TaskNeeds:
-        """What a batch asks for."""
-        gpus = 0 if self.given.keys() & set(GPU_OPTIONS) else needs.gpus
-        return TaskNeeds(slots * max(1, needs.cpus), slots * gpus, slots * needs.memory)
-
-    def _list_nodes(self) -> list[NodeKind]:
+    def _find_partition(self, needs: TaskNeeds) -> str:
         said = os.environ.get("SBATCH_PARTITION", "")  # which sbatch itself would take
-        return self.cluster.list_nodes(self.given.get("partition", said))
+        return needs.options.get("partition") or self.given.get("partition", said)
 
     def lacks(self, tasks: Sequence[TaskNeeds], slots: int) -> Lack | None:
-        """By the largest nodes of its partition, as all slots of a batch are on one."""
+        """By the largest nodes of each one's partition, as all slots of a batch are on one."""
         slots = max(1, slots)
-        wanted = [self._count_wanted(needs, slots) for needs in tasks]
-        if all(each == ANY_NODE for each in wanted):
-            return None
-        return find_lack(wanted, self._list_nodes(), slots)
+        most: dict[str, Amounts | None] = {}
+        for number, needs in enumerate(tasks):
+            wanted = count_wanted(needs, self.given, slots)
+            if wanted == ANY_NODE:
+                continue
+            partition = self._find_partition(needs)
+            if partition not in most:
+                most[partition] = find_most(self.cluster.list_nodes(partition))
+            has = most[partition]
+            if has and (lack := find_lack(number, wanted, has, slots)):
+                return lack
+        return None
 
     def why_waiting(self, handles: Sequence[str]) -> str:
         """The scheduler's reason for what waits."""

@@ -18,6 +18,7 @@ from umpteen.job.slurm_options import (
     MEMORY_OPTIONS,
     build_directive,
     join_option,
+    lay_over,
 )
 from umpteen.model.command import RUNNER_VARIABLE
 from umpteen.model.ranges import format_ranges
@@ -83,18 +84,20 @@ def build_job_name(name: str, mark: str, number: int) -> str:
 def build_sbatch_options(
     array: ArrayJob, given: Mapping[str, str], slots: int, name: str, dependencies: Sequence[str]
 ) -> dict[str, str]:
-    """The options of sbatch for an array. given: by the user; name: Slurm's."""
+    """The options of sbatch for an array. given: for all arrays; name: Slurm's."""
+    own = dict(array.needs.options)
+    given = lay_over(given, own)
     wanted = {"signal": f"B:TERM@{_WARNING_S}", **given}
     if not {"requeue", "no-requeue"} & given.keys():
         wanted["requeue"] = ""
-    if array.needs.memory:
+    if array.needs.memory and own.keys().isdisjoint(MEMORY_OPTIONS):
         wanted = {key: value for key, value in wanted.items() if key not in MEMORY_OPTIONS}
         wanted["mem"] = f"{-(-slots * array.needs.memory // (1 << 20))}M"
     if array.needs.gpus and not given.keys() & set(GPU_OPTIONS):
         wanted["gres"] = f"gpu:{slots * array.needs.gpus}"
     if dependencies:
-        own = f"afterany:{':'.join(dependencies)}"
-        wanted["dependency"] = f"{given['dependency']},{own}" if "dependency" in given else own
+        after = f"afterany:{':'.join(dependencies)}"
+        wanted["dependency"] = f"{given['dependency']},{after}" if "dependency" in given else after
     last = len(array.batches) - 1
     return {
         **wanted,
