@@ -950,9 +950,10 @@ def test_split_of_a_chunk_into_its_own_folder_is_refused(umpteen: Umpteen) -> No
     expect_refusal(done, "c/0.json", "would be replaced")
 
 
-def test_split_leaves_out_no_chunk_by_a_rule_of_its_folder(umpteen: Umpteen) -> None:
+@pytest.mark.parametrize("rule", ["*", "0.json"])
+def test_split_leaves_out_no_chunk_by_a_rule_of_its_folder(umpteen: Umpteen, rule: str) -> None:
     write_batch(umpteen, "true")
-    umpteen.write("c/.gitignore", "*\n")
+    umpteen.write("c/.gitignore", f"{rule}\n")
     done = umpteen("split", write_recipe(umpteen), "batch.json", "c")
     expect_refusal(done, "c: a .gitignore", "leaves out chunks")
 

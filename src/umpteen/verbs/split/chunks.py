@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from umpteen.errors import InputError
 from umpteen.formats.saturn_batch import Run, encode_chunk
@@ -90,12 +90,12 @@ def _list_chunks(folder: str) -> list[str]:
     return [name for name in os.listdir(folder) if _CHUNK.fullmatch(name)]
 
 
-def check_complete(folder: str, files: int, chunks: int) -> None:
+def check_complete(folder: str, left_out: Iterable[str]) -> None:
     """Raises InputError where rules in the folder leave out what the machines need.
 
-    files: how many of its files are sent.
+    left_out: the paths in it that they leave out.
     """
-    if files < chunks:
+    if any(map(_CHUNK.fullmatch, left_out)):
         hint = "remove it, or choose another folder with --local-commands-directory"
         raise InputError(
             "a .gitignore or .umpteenignore there leaves out chunks", hint, file=folder

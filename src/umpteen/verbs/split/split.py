@@ -150,7 +150,7 @@ def _make(decided: _Decided, on_progress: Progress) -> tuple[int, list[Sent]]:
         chunks = write_chunks(made, decided.runs, decided.size, decided.top, decided.nprocs)
         commands = decided.commands._replace(instead=list_instead(folder, made))
         packed = archives.measure(commands)
-        check_complete(folder, packed.files, chunks)
+        check_complete(folder, packed.left_out)
         sent.append(archives.send(store, commands, packed))
         write_recipe(made, _complete_recipe(decided, chunks, sent))
         put_in_place(folder, made)
