@@ -1,8 +1,8 @@
 """Which tasks succeeded before what they are after did, and so used an older result of it.
 
-Told by submissions (hand-ins), never by clocks. Within one submission a task begins when what it
-is after has ended, also where an earlier submission ran that. What a later submission ran again
-came after it. So a task is behind if the submission that made its batch is the earlier one. Pure:
+The numbers of submissions (hand-ins) tell that, never clocks. Within one submission a task begins
+when what it is after has ended, also where an earlier submission ran that. What a later submission
+ran again is newer. So a task is behind if the submission that made its batch is earlier. Pure:
 touches no file.
 """
 
@@ -32,11 +32,11 @@ def find_behind(
     restored: Collection[int] = (),
     loose: Loose | None = None,
 ) -> dict[int, int]:
-    """The positions of tasks that are behind, each with that of one that it is after.
+    """The positions of tasks that are behind, each with the position of one that it is after.
 
-    Those behind one that is behind itself are among them. living: numbers of batches that
-    somebody is at. runs: positions of tasks that run again. restored: indices of tasks that come
-    back into the job as they were. loose: knows what tasks did not wait for when they ran.
+    A task is behind, too, if it is after one that is. living: numbers of batches that somebody
+    runs. runs: positions of tasks that run again. restored: indices of tasks that come back into
+    the job as they were. loose: knows what tasks did not wait for when they ran.
     """
     newest = _NewestEnds(graph, indices, history, living, runs, frozenset(restored))
     found = newest.behind
@@ -55,10 +55,10 @@ def find_behind(
 
 
 class Loose:
-    """Tells which task one is after now that it was not after, and so may not have waited for.
+    """Finds a task that another is after now and was not before, and so may not have waited for.
 
-    former: by index, what tasks were after that are after something else now. What an earlier
-    hand-in had run was there all the same.
+    former: by index, what a task was after before, where that has changed. A task that an earlier
+    hand-in ran was finished in any case.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class Loose:
 
 
 class _NewestEnds:
-    """The newest end of what each task is after. behind: what is found so far."""
+    """Finds the newest end among the tasks that a task is after. behind: what is found so far."""
 
     def __init__(
         self,
@@ -134,7 +134,9 @@ class _NewestEnds:
         return self._of_barriers[number]
 
     def _date(self, position: int, outcome: str) -> int:
-        """The hand-in of a task's end, or of the one to come, if it is what is asked of it."""
+        """The number of the hand-in in which a task came, or will come, to the end that is asked of
+        it; 0 for none.
+        """
         if position in self.runs or position in self.behind:
             # Whether it fails is not known before, and what is after a success is left alone.
             return 0 if outcome == "failed" else _LATER

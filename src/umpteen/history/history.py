@@ -150,7 +150,9 @@ class History:
             self.stale.difference_update(part)
 
     def overrule(self, index: int, state: int) -> None:
-        """Have a task count for what it left, not for what is recorded. state: 0 for gone."""
+        """Set the state of a task by what it left, in place of what is recorded. state: 0 where
+        that is gone.
+        """
         self.states[index] = state
         if not state:
             self.batch_of[index] = -1  # free to be submitted

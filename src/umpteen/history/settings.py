@@ -23,8 +23,8 @@ def read_settings(history: History) -> dict[str, Any]:
 
 
 def list_left_out(history: History, options: Mapping[str, Any]) -> list[str]:
-    """Names of what the executor was given that is not in the store, if these are its options
-    as the store has them.
+    """Names of options that the executor was given and the store does not keep; none where
+    `options` are others than the store has.
     """
     newest = _find_newest(history)
     if newest is None or not newest.left_out:

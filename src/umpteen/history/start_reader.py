@@ -52,7 +52,7 @@ class NewLines(NamedTuple):
 
 
 class ClosingLine(NamedTuple):
-    """All that a start came to, of which nothing was read before."""
+    """The closing line of a start that had not been read before: it says all that came of it."""
 
     batch: BatchHistory
     start: StartHistory
@@ -126,7 +126,9 @@ class StartReader:
 
 
 def parse_record_lines(content: bytes) -> Sequence[CountedLine]:
-    """What counts of lines of records; what has no form is passed over, as runners do."""
+    """The parts of records that are counted; a line without the right form is ignored, as runners
+    do.
+    """
     try:
         lines: list[CountedLine] = _LINES.decode_lines(content)
         return lines

@@ -1,6 +1,6 @@
-"""What runs beside the tasks that were chosen: what these need, and what is behind.
+"""Adds tasks to those that were chosen: the tasks that these need, and the tasks that are behind.
 
-A task is behind if it succeeded before what it is after did. Pure: touches no file.
+A task is behind if it succeeded before a task that it is after did. Pure: touches no file.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["Additions", "list_loose"]
 
 
 class Additions:
-    """Finds them. Tasks are known by their positions here, not by their indices."""
+    """Finds the tasks to add. Here a task is given by its position in the job, not by its index."""
 
     def __init__(
         self,
@@ -32,8 +32,8 @@ class Additions:
         *,
         follow: bool,
     ) -> None:
-        """graph: with what waits for canaries; meant: without. follow: whether what is behind
-        a task that was asked for is asked for, too.
+        """graph: the dependencies with those on canaries. meant: the dependencies that the job
+        itself asks for. follow: whether what is behind a chosen task runs with it.
         """
         self.matched, self.graph, self.meant = matched, graph, meant
         self.chooser, self.only, self.follow = chooser, only, follow
@@ -48,9 +48,10 @@ class Additions:
     def complete(
         self, to_run: Sequence[int], why: dict[str, int], *, is_partial: bool
     ) -> Sequence[int]:
-        """The tasks that were chosen and these, in order; why: to be filled in.
+        """The indices of all tasks that run, in order: those that were chosen and those to add.
 
-        is_partial: whether some of what the others are after may not have been chosen.
+        why: gets how many were added for which reason. is_partial: whether tasks that the chosen
+        ones are after may have been left out.
         """
         indices, order = self.matched.indices, self.graph.order
         may_be_behind = SUCCEEDED in self.chooser.history.states
@@ -71,7 +72,9 @@ class Additions:
         return array("I", (indices[position] for position in order if position in wanted))
 
     def _find(self, wanted: set[int], meant: Graph, *, is_partial: bool) -> None:
-        """Both go on from each other: what is behind needs others, and has others behind it."""
+        """Find what is behind and what is needed, in turns, until nothing new is found: a task that
+        is behind needs others, and a needed task has others behind it.
+        """
         matched, chooser = self.matched, self.chooser
         loose = Loose(meant, matched.tasks, matched.indices, chooser.history, list_loose(matched))
         while True:
@@ -103,7 +106,7 @@ class Additions:
         self.undone = sum(map(self._is_chosen, found))
 
     def _reach(self, meant: Graph, runs: set[int]) -> set[int]:
-        """All that are after what was asked for or runs, where that is not everything."""
+        """All tasks that are after one that was chosen or runs; none where all were chosen."""
         if self.only is None:
             return set()
         positions = range(len(self.matched.tasks))
@@ -119,7 +122,9 @@ class Additions:
         return self._is_chosen(position) or (self.follow and position in reached)
 
     def _list_needed(self, runs: set[int], behind: Collection[int] = ()) -> set[int]:
-        """What these are after that has not ended, or is behind itself, and is not of them."""
+        """The tasks that these are after and that must run first: they have not come to an end, or
+        are behind themselves.
+        """
         needed: set[int] = set()
         stale = behind if "behind" in self.chooser.wanted else ()
         seen = {FREE}  # barriers, each of which may have ten thousand tasks behind it
@@ -137,7 +142,7 @@ class Additions:
         return needed
 
     def name_behind(self) -> tuple[dict[int, int], dict[int, int]]:
-        """`behind` and `left` by index."""
+        """`behind` and `left`, with indices in place of positions."""
         indices = self.matched.indices
         behind, left = (
             {indices[one]: indices[other] for one, other in pairs.items()}
@@ -147,7 +152,7 @@ class Additions:
 
 
 def list_loose(matched: MatchedTasks) -> dict[int, frozenset[str]]:
-    """By index, what tasks were after that are after something else now."""
+    """By index, what a task was after before, where it is after something more now."""
     changed = [(u.index, _names_after(u.before), _names_after(u.now)) for u in matched.updates]
     return {index: before for index, before, now in changed if not now <= before}
 

@@ -1,7 +1,7 @@
 """Makes batch files and task lines of a plan. Pure: touches no file.
 
-A batch file has the keys of `sc`, so that the original runs it too, and all that is ours
-under one more, `umpteen`.
+A batch file has the keys of `sc`, so that `sc batch` can run it, too. All that is umpteen's own is
+under one more key, `umpteen`.
 """
 
 from __future__ import annotations
@@ -42,10 +42,11 @@ _LINES_AT_ONCE = 1000  # little enough that the encoder's memory is used again
 
 
 class Past(msgspec.Struct, frozen=True, array_like=True):
-    """What a batch says of a task that ran before: the number of its newest attempt, the runner
-    of that, and the records of attempts after which another was still to follow.
+    """What a batch file says of a task that ran before.
 
-    attempt: 0 where it may have run, and nothing was recorded.
+    attempt: the number of its newest attempt; 0 where it may have run, and nothing was recorded.
+    token: the runner of that attempt. tries: the records of attempts after which a retry was still
+    to follow.
     """
 
     attempt: int
@@ -54,8 +55,10 @@ class Past(msgspec.Struct, frozen=True, array_like=True):
 
 
 class NewBatch(NamedTuple):
-    """A batch that is made: what the submission says of it, the batches that it waits for, the
-    most that one of its tasks needs (of NEEDS, in that order), and what its tasks say to Slurm.
+    """A batch that is made.
+
+    handed: what the submission says of it. waits: the batches that it waits for. needs: the most
+    that one of its tasks needs, of each of NEEDS in that order. slurm: what its tasks say to Slurm.
     """
 
     handed: HandedBatch
@@ -65,7 +68,9 @@ class NewBatch(NamedTuple):
 
 
 class EncodedRun(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """A `RunEntry` that is made and encoded in half the time; a test holds them alike."""
+    """The same as a `RunEntry`, made and encoded in half the time; a test checks that they are
+    alike.
+    """
 
     cmd: str
     remote_output_path: str
@@ -83,9 +88,9 @@ def build_batches(
 ) -> Iterator[tuple[NewBatch, bytearray]]:
     """The new batches, numbered from `first`, each with the content of its file.
 
-    A content is good until the next is asked for. address: of the store, and folder: that the
-    job was submitted from, as those who run it know them. attempts: of tasks that ran before.
-    cut: what each batch takes, where these are not for this machine.
+    The content of one is overwritten when the next is asked for. address: of the store, and
+    folder: that the job was submitted from, as those who run it know them. attempts: of tasks that
+    ran before. cut: which tasks go into which batch, where the batches are for an engine.
     """
     order, sizes, _ = cut or cut_evenly(plan.to_run, LOCAL_BATCH_CAP)
     ends = list(itertools.accumulate(sizes))
@@ -171,7 +176,7 @@ def _build_batch(
 def _build_runs(
     tasks: Sequence[Task], names: list[str], prefix: str
 ) -> tuple[list[EncodedRun], dict[str, TaskExtra]]:
-    """(a batch's `runs`, what some of them have beside that, by position)."""
+    """(the `runs` of a batch, what some of them have beside that by position)."""
     commands = [task.command for task in tasks if isinstance(task.command, str)]
     more = [
         t.env
@@ -232,7 +237,9 @@ class _Links:
     def describe(
         self, indices: Sequence[int], batch: str
     ) -> tuple[list[int], list[BarrierEntry], list[str]]:
-        """`after` as in Graph but by index, `barriers`, and the batches that are waited for."""
+        """(`after`, `barriers`, the batches that are waited for) of these tasks: as in Graph, but
+        with indices.
+        """
         numbers: dict[int, int] = {}
         after: list[int] = []
         waits: set[str] = set()
@@ -256,7 +263,7 @@ class _Links:
         )
 
     def _build(self, number: int) -> tuple[dict[str, str], set[str]]:
-        """A barrier without what is met already, empty where nothing is left; its batches."""
+        """(what is still to come of a barrier, empty for nothing; the batches of those tasks)."""
         if number in self.made:
             return self.made[number]
         barrier = self.graph.barriers[number] if number >= 0 else Barrier([link(number)], [], [])

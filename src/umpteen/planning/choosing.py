@@ -49,7 +49,7 @@ def takes_behind(rerun: str) -> bool:
 
 
 class Choice(NamedTuple):
-    """Which tasks run by themselves, and what is left alone."""
+    """Which of the tasks that were asked for run, and how many are left alone."""
 
     # Indices, in the order of the job.
     to_run: Sequence[int]
@@ -124,7 +124,9 @@ class Chooser:
         return self._judge(index) in ("new", "unfinished", "gone", "changed")
 
     def _have_all_succeeded(self, indices: Sequence[int]) -> bool:
-        """Of nearly all jobs that are run again, and found without a look at each task."""
+        """Whether all tasks are done and stay so; told without a look at each, as most jobs that
+        are submitted again are like that.
+        """
         states = self.history.states
         return (
             "succeeded" not in self.wanted
@@ -157,7 +159,7 @@ class Chooser:
 
 
 def find_other_code(history: History, synced: Sequence[Sequence[Any]]) -> frozenset[int]:
-    """Numbers of the batches that had other folders synced than these, by their digests."""
+    """The numbers of batches that ran with other synced folders than these, by their digests."""
     now = sorted(digest for digest, *_ in synced)
     return frozenset(
         batch.number

@@ -24,7 +24,7 @@ class KnownTasks(NamedTuple):
 
 
 def read_known(job: Job, history: History, rerun: str = "default") -> KnownTasks:
-    """rerun: as of `build_plan`. Raises StoreError."""
+    """What the files of a job say of its tasks. rerun: as of `build_plan`. Raises StoreError."""
     tasks: list[Task] | None = []
     if history.count:
         tasks = None if _is_same(job, history) else history.read_tasks()

@@ -1,6 +1,6 @@
-"""Which task is which: tasks as they are given and as they were submitted in, their indices out.
+"""Finds each task of a job among the tasks that were submitted before.
 
-A task is known again by its name; one without a name by its content. Pure: knows no store.
+A task with a name is found by its name, one without by its content. Pure: knows no store.
 """
 
 from __future__ import annotations
@@ -45,9 +45,10 @@ class MatchedTasks(NamedTuple):
 def match_tasks(
     given: list[Task], recorded: Sequence[Task] | None, dropped: Collection[int]
 ) -> MatchedTasks:
-    """recorded: the tasks as submitted, by index; None where they are sure to be the same.
+    """Give each task of a job its name and its index.
 
-    dropped: the indices of those that the job does not have any more.
+    recorded: the tasks as submitted, by index; None where they are sure to be the same. dropped:
+    the indices of those that the job does not have any more.
     """
     if recorded is None:
         return MatchedTasks(given, range(len(given)), [], [], [], [], is_plain=True)
@@ -81,7 +82,9 @@ def match_tasks(
 
 
 def _identity(task: Task) -> Any:
-    """What makes a success stand: the command, the declared environment and the directory."""
+    """What has to be the same for a success to stand: the command, the declared environment and the
+    directory.
+    """
     if isinstance(task.command, str) and not task.env and task.cwd is None:
         return task.command
     env = tuple(sorted((task.env or {}).items()))

@@ -1,6 +1,6 @@
 """Decides what is to run: a job and what is known of it in, a Plan out. Pure: touches no file.
 
-Of a History it asks what that has read by now; what else stands in files comes as KnownTasks.
+From a History it takes what that has read already; what else is in files comes as KnownTasks.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["EarlierTasks", "Plan", "build_plan", "build_settings"]
 
 
 class EarlierTasks(NamedTuple):
-    """Where the tasks stand that were submitted before, as far as others wait for them."""
+    """State and batch of each task that was submitted before, for the tasks that wait for it."""
 
     # By index: the number of its state in STATES, and that of its batch.
     states: Sequence[int]
@@ -97,13 +97,15 @@ class Plan(msgspec.Struct):
         return self.tasks[index if self.positions is None else self.positions[index]]
 
     def list_tasks(self, indices: Sequence[int]) -> Sequence[Task]:
-        """The tasks of these indices; of a range of a new job at the cost of a copy."""
+        """The tasks of these indices; quickly for a range of a new job."""
         if self.positions is None and isinstance(indices, range) and indices.step == 1:
             return self.tasks[indices.start : indices.stop]
         return list(map(self.by_index, indices))
 
     def list_needed(self) -> list[int]:
-        """Tasks that are done, and that what runs is after; those alone that must leave files."""
+        """The tasks that do not run, and that a task that runs is after; none where no task must
+        leave files.
+        """
         graph = self.graph
         if graph is None or not any(t.options and t.options.expect for t in self.job.tasks):
             return []

@@ -61,5 +61,5 @@ def read_attempts(
 
 
 def _list_lost(history: History, batch: str, key: RecordsKey) -> Sequence[RunningTask]:
-    """What ran when the runner of a start wrote that last."""
+    """The tasks that ran when the runner of a start last wrote what runs."""
     return parse_running(history.store.read(running_key(batch, key)), history.count).tasks

@@ -55,7 +55,7 @@ class BlockerSearch:
     def find_newer(self, index: int, living: set[str]) -> tuple[int, bool]:
         """A task that this one is after and that came to its end since this one succeeded.
 
-        (its index, -1 where there is none; whether it is itself behind such a one).
+        (its index, -1 where there is none; whether that task is behind itself).
         """
         history = self._history
         if (
@@ -69,7 +69,7 @@ class BlockerSearch:
         return (self._indices[other] if other >= 0 else -1), other in behind
 
     def is_canary(self, index: int, behind: int) -> bool:
-        """Whether a task waits for this one only as this one goes first of its template.
+        """Whether a task waits for this one only because canaries go first.
 
         behind: the index of the task that waits.
         """

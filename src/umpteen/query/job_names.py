@@ -15,10 +15,10 @@ __all__ = ["find_job", "is_job_file", "shorten_job", "shorten_path"]
 
 
 def find_job(word: str, name: str | None = None) -> str:
-    """What stands for a job that is given by its name, its address, or a job file or run file.
+    """The job that a word means: its name, its address, or a job file or run file.
 
-    A file means the job at the address where it would run from here, and no other.
-    name: of the job, where it is not the one that the file says. Raises InputError.
+    A file means the job at the address where it would run from here, and no other. name: of the
+    job, where it is not the one that the file says. Raises InputError.
     """
     if name is None and not is_job_file(word):
         return word

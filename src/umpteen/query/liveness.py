@@ -59,7 +59,8 @@ def explain_waiting(history: History, living: set[str], executors: ExecutorRegis
 def list_handles(
     history: History, batches: Iterable[BatchHistory], given: str = ""
 ) -> dict[str, list[str]]:
-    """What may be asked after, by the executor to be asked: theirs, and the runners' own.
+    """The handles to ask about, by executor: the executor's own for each batch, and the leases of
+    runners.
 
     given: the executor that the caller names himself, as of `tell_unloaded`.
     """

@@ -1,8 +1,8 @@
 """Which jobs there are: one small file per address in the user's data folder.
 
-Written whenever a verb opens a store; a help for finding jobs by name. Of jobs in no folder it
-alone tells which this user submitted from here, and what their stores are opened with: options of
-the results, which a job file says, are needed before anything in the store can be read.
+Written whenever a verb opens a store, to find jobs by name. For a job that is in no folder nothing
+else tells whether this user submitted it from here, and what its store is opened with: such options
+stand in a job file, and are needed before anything in the store can be read.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ def open_job_store(address: str, patience_s: float | None = None) -> Store:
 
 @contextlib.contextmanager
 def hinting_at_options(address: str) -> Iterator[None]:
-    """Has the error of a store that cannot be read name the options that are kept nowhere."""
+    """Adds to the error of a store that cannot be read which of its options are kept nowhere."""
     try:
         yield
     except StoreError as error:
@@ -182,7 +182,7 @@ def list_names() -> list[str]:
 def list_entries(name: str | None = None) -> list[RegisteredJob]:
     """Every job that is still where it was seen, the newest first; others are forgotten.
 
-    name: of those that are looked for, where that is not all; of no other a disk is asked.
+    name: only jobs of that name, so that no other disk is asked.
     """
     beside = [entry for entry in _list_beside() if name in (None, entry.name)]
     entries = {entry.address: entry for entry in beside}

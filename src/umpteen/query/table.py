@@ -83,7 +83,9 @@ def read_table(
 
 
 def _type_parameters(given: Sequence[Mapping[str, str]]) -> list[Mapping[str, Cell]]:
-    """With numbers for what is a number in all tasks that have it: a column has one type."""
+    """The parameters, as numbers where all tasks that have one have a number: a column has one
+    type.
+    """
     texts: dict[str, set[str]] = {}
     for parameters in given:
         for name, text in parameters.items():

@@ -29,9 +29,10 @@ def tell_unasked(history: History, batch: BatchHistory, given: str = "") -> str:
 
 
 def find_stranger(history: History, hand_in: int | None = None) -> str:
-    """What of a hand-in (of any, where none is given) somebody else may have written; else empty.
+    """Which file of a hand-in (of any, where none is given) somebody else may have written; empty
+    for none.
 
-    In a folder each file tells whose it is. Elsewhere a job is this user's who handed it in from
+    In a folder the owner of each file tells. Elsewhere a job is this user's who submitted it from
     this machine.
     """
     if is_remote(history.store.address):

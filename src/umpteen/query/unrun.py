@@ -118,7 +118,9 @@ def _read_name(history: History, batch: str, record: Record) -> str:
 
 
 def _find_cause(record: Record) -> UnrunCause:
-    """Alike for all but the first of a chain of tasks that were skipped one after another."""
+    """Why a task never ran: the same for a whole chain of tasks that were skipped one after
+    another, but for the first.
+    """
     if record.state == "skipped" and (found := _read_after(record.reason)):
         after, end = found
         return UnrunCause("" if end == "skipped" else after, end, "")
@@ -134,5 +136,5 @@ def _read_after(reason: str) -> tuple[str, str] | None:
 
 
 def _find_kind(cause: UnrunCause) -> UnrunCause:
-    """The same for all that differ in the name of what they were after alone."""
+    """A reason without the name of the task that it was after, so that such ones are one kind."""
     return cause if cause.after is None else cause._replace(after="")

@@ -1,7 +1,7 @@
 """Whether what tasks left is still there, and what became of them where it is not as recorded.
 
-A job's history in, the exit codes by records and status files together out: a task is done where
-both say so. Writes nothing, and reads of records no more than what is in doubt.
+A job's history in, exit codes out, by records and status files together: a task is done where both
+say so. Writes nothing, and reads only those records that are in doubt.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def _is_doubtful(state: int, left: Left) -> bool:
 def _find_lefts(
     history: History, indices: Sequence[int], places: Sequence[str], options: Options | None
 ) -> list[Left]:
-    """By the name that status files have in the batch that has the task."""
+    """What each task left, its status file having the name that the batch of the task gives it."""
     names = [
         str(batch.settings.get("status_file", STATUS_CODE)) for batch in history.batches.values()
     ]
@@ -104,9 +104,9 @@ def verify(
 ) -> list[int]:
     """Have each task count for what is in its folder, where that is not what is recorded.
 
-    living: batches that somebody is at, whose tasks are left alone until they have ended. tasks:
-    all of the job's, where these were read before. The indices of those that were done and are not.
-    Raises StoreError and SettingsError.
+    living: batches that somebody runs, whose tasks are left alone until they have ended. tasks: all
+    of the job's, where these were read before. Returns the indices of tasks that were done and are
+    not. Raises StoreError and SettingsError.
     """
     tasks = history.read_tasks() if tasks is None else tasks
     at = history.numbers_of(living)
@@ -131,9 +131,9 @@ def verify(
 def forget_missing(
     history: History, find: Callable[[int], Task], indices: Iterable[int]
 ) -> list[int]:
-    """Have those of some tasks that are done count for gone which did not leave all they should.
+    """Have tasks count as gone that are done and did not leave all that they should; their indices.
 
-    find: gives a task by its index. Their indices. Raises StoreError and SettingsError.
+    find: gives a task by its index. Raises StoreError and SettingsError.
     """
     missing = [
         index

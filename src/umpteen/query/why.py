@@ -162,7 +162,9 @@ def _describe(
 
 
 def _list_code_since(history: History, batch: BatchHistory | None) -> list[str]:
-    """As the newest batch had it; else what is in the store, and no batch was made with."""
+    """The digests of newer code than a batch had: that of the newest batch, else what was synced
+    since for no batch.
+    """
     own = list_code(batch) if batch else []
     if not own:
         return []

@@ -100,10 +100,9 @@ def pack(
     keeps_links: bool = False,
     on_progress: Progress | None = None,
 ) -> Iterator[bytes]:
-    """The parts of the archive of what `measure` gave that digest, with the same arguments.
+    """The parts of the archive of a folder. digest: what `measure` gave with the same arguments.
 
-    Raises InputError, as the last, where the folder has changed since: the parts are of no use
-    then.
+    Raises InputError at the end where the folder has changed since: then the parts are of no use.
     """
     tar = _Tar(_open_source(source, name, exclude, instead, keeps_links), on_progress)
     compressor = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP)

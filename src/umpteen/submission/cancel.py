@@ -39,9 +39,10 @@ def _newest(history: History) -> int:
 
 
 def record_marked(history: History, living: set[str]) -> bool:
-    """Record as cancelled what the mark names one by one, in batches that nobody is at.
+    """Record tasks as cancelled that the mark names one by one, in batches that nobody runs;
+    whether there were any.
 
-    Before these are closed, and their tasks get other numbers. Whether there was anything. The
+    To be done before these batches are closed, as their tasks go into other batches then. The
     caller holds the submission lock.
     """
     names = list(history.batches)
@@ -80,7 +81,7 @@ def put_cancel_mark(history: History, chosen: Sequence[int] | None) -> None:
 
 
 def record_cancelled(history: History, batches: set[str], chosen: set[int]) -> None:
-    """As a runner would, in a start of its own of each batch that none is at.
+    """Record tasks as cancelled as a runner would, in a new start of each batch that nobody runs.
 
     The caller holds the submission lock. Raises StoreError.
     """

@@ -1,4 +1,4 @@
-"""The place of a job: made before the first submission, removed again where that fails."""
+"""Makes the store of a job before its first submission, and removes it where that fails."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ _UNSTORED = ("sources", "results_options")
 
 @contextlib.contextmanager
 def job_created(history: History, job: Job) -> Iterator[None]:
-    """Has the job in its store, and known to this user; a new one goes where the caller fails."""
+    """Puts the job into its store and the registry, and removes a new one again where the caller
+    fails.
+    """
     store, is_new = history.store, not history.job
     with store.patient():
         create_job(store, job)

@@ -38,7 +38,7 @@ _WHOLE = ("default", "all", "code", "rest", "left")  # choices of --rerun that l
 
 
 class Scope(NamedTuple):
-    """Which tasks of a job are to have their turn."""
+    """Which tasks of a job are to run."""
 
     rerun: str = "default"  # one of planning's choices: what is to run again
     only: Chosen | None = None  # the tasks that are asked for; None for all
@@ -56,7 +56,7 @@ class Scope(NamedTuple):
         return self.only is None and self.rerun in _WHOLE
 
     def narrow(self, plan: Plan, history: History) -> Scope:
-        """For what a batch leaves, to be submitted after it: no task that the plan left out."""
+        """The scope for what a batch leaves undone: without the tasks that this plan left out."""
         rerun = "rest" if self.takes_behind else "left"
         return Scope(rerun, None if self.is_whole else _only_of(plan, history), self.follow)
 
@@ -77,7 +77,8 @@ def preview(job: Job, history: History, scope: Scope) -> Plan:
 
 
 def plan_submission(job: Job, history: History, living: set[str], scope: Scope) -> Plan:
-    """As `build_plan`; a task that others need, and whose outputs are gone, runs again with them.
+    """As `build_plan`, but a task whose outputs are gone runs again where another that runs needs
+    them.
 
     living: the batches that somebody runs.
     """
@@ -124,7 +125,9 @@ def _list_begun(history: History, indices: set[int]) -> Iterator[int]:
 
 
 def list_open_tries(records: Tried) -> list[RecordLine]:
-    """The attempts since the task last came to an end, so that none of its retries comes twice."""
+    """The attempts since the task last came to an end: they are counted, so that no retry comes
+    twice.
+    """
     final = [place for place, (_, record) in enumerate(records, 1) if record.is_final]
     since = records[final[-1] if final else 0 :]
     return [record.to_dict() for _, record in since if record.retry]

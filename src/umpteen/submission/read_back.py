@@ -104,7 +104,9 @@ def _find_folder(store: Store, before: str) -> str:
 
 
 def refuse_left_out(history: History, settings: Settings) -> None:
-    """Raises SettingsError where an option is needed that the store has not, as it is secret."""
+    """Raises SettingsError where the job needs an option that its store does not keep, as it is
+    secret.
+    """
     if left_out := list_left_out(history, settings.executor_options):
         raise SettingsError(
             f"the job was submitted with {' and '.join(left_out)}, which the store does not keep",
@@ -122,7 +124,7 @@ def _refuse_strange(history: History, executor: str) -> None:
 
 
 def _refuse_unloaded(executor: str) -> None:
-    """Raises SettingsError where the executor is one that nobody may have from a store."""
+    """Raises SettingsError where the executor is one that may not be taken from a store."""
     if unloaded := tell_unloaded(find_short_name(executor)):
         hint = f"give the job's file in place of its name, or --executor {executor}"
         raise SettingsError(unloaded, hint)

@@ -36,7 +36,8 @@ def open_executor_of(settings: Settings) -> Executor:
 
 
 def open_liveness(settings: Settings) -> Liveness:
-    """Asks which batches live; of executors by import path that of the settings alone.
+    """What tells which batches live. Of executors that are import paths it asks only the one in the
+    settings.
 
     That one the caller gave himself: `read_back_settings` takes none from a store.
     """

@@ -17,10 +17,11 @@ __all__ = ["measure_syncs", "put_syncs"]
 
 
 def put_syncs(store: Store, job: Job, *, is_far: bool) -> Job:
-    """The job, once the folders that it syncs are in the store; what is there is not sent again.
+    """Put the folders that a job syncs into its store, but for those that are there; the job with
+    their digests.
 
-    is_far: whether its tasks may run where the folders are not. Raises InputError for what
-    cannot be packed.
+    is_far: whether its tasks may run where the folders are not. Raises InputError for what cannot
+    be packed.
     """
     syncs = _measure_syncs(store, job)
     if not syncs:

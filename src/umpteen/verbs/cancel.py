@@ -142,7 +142,7 @@ def _wake_runners(handle: JobHandle, living: set[str], *, is_whole: bool) -> Non
 def watch_ending(handle: JobHandle) -> Iterator[JobStatus]:
     """Until what was cancelled is recorded; what nobody runs is recorded by this process.
 
-    What waits is recorded when its turn would have been, so it is not waited for for long.
+    A waiting task is recorded only when it would have started, so these are waited for briefly.
     """
     left: Sequence[int] = handle.ending or ()
     began_s = time.monotonic()

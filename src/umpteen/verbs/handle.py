@@ -59,7 +59,7 @@ class JobHandle:
 
     @property
     def summary(self) -> PlanSummary:
-        """What was submitted; what was left alone at first is left alone."""
+        """What was submitted last; what is left alone is counted as at first."""
         first = self._first.summary
         return self._submitted.summary._replace(
             left_failed=first.left_failed, left_behind=first.left_behind

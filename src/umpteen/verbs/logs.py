@@ -80,7 +80,9 @@ def open_log(job: JobView, task: str) -> TaskLog:
 
 
 def read_chunks(log: TaskLog, file: str, number: int | None = None) -> Iterator[bytes]:
-    """What an attempt wrote: the newest, else that number. Raises InputError where it is not."""
+    """What an attempt wrote: the one of that number, else the newest. Raises InputError where there
+    is none.
+    """
     token, record = choose_attempt(log.task.name, log.attempts, number, is_running=log.is_running)
     outputs = log.job.find_outputs(log.task, token, record)
     found = _read_from(outputs, file, 0)

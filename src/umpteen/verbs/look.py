@@ -21,10 +21,11 @@ _Found = tuple[JobStatus, set[str]]
 
 
 def look(handle: JobHandle, before: JobStatus) -> Generator[JobStatus, None, _Found | None]:
-    """How the job stands, and which batches somebody runs; meanwhile `before`, and what is wrong.
+    """How the job stands, and which batches somebody runs. Until that is known it yields `before`,
+    with what is wrong.
 
     A runner of our own decides itself when to give up on the store: None where it has. Raises
-    StoreError where the store does not answer for too long, and there is none.
+    StoreError where the store does not answer for too long, and there is no such runner.
     """
     began_s = time.monotonic()
     looking = _begin(handle)

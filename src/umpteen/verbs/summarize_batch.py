@@ -1,8 +1,8 @@
 """What became of the runs of a batch file, by what is in the store.
 
-By their own `status_code`, as every tool leaves it, beside the records of the job that has their
-place: done is what both call so, and where others have put another code there since, it counts.
-Writes nothing.
+It reads the `status_code` of each run, which every tool leaves, and the records of the job that has
+the same place. A run is done where both say so; a code that others have written since counts before
+the record. Writes nothing.
 """
 
 from __future__ import annotations
@@ -139,7 +139,9 @@ def _read_records(
 def _part(
     runs: Sequence[Run], places: Sequence[str], tasks: Sequence[Task], index_of: Mapping[str, int]
 ) -> tuple[list[int], list[int]]:
-    """The positions of runs that the job has as they are, and of those that it does not have."""
+    """The positions of runs that the job has with the same command, and of runs that it does not
+    have.
+    """
     known: list[int] = []
     unknown: list[int] = []
     for position, (run, place) in enumerate(zip(runs, places, strict=True)):

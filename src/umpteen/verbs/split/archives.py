@@ -47,7 +47,9 @@ class Sent(NamedTuple):
 
 
 def place_archive(sync: Sync, recipe: Recipe, base: str) -> Archive:
-    """By the rules of `sc`: what has no place of its own goes to the path it has here."""
+    """Where a folder goes, by the rules of `sc`: without a place of its own to the same path as
+    here.
+    """
     dest = os.path.normpath(sync.dest or sync.src)
     if not dest.startswith(("/", "~/")):
         above = recipe.get_text("working_directory") or WORKING_DIRECTORY
@@ -115,10 +117,10 @@ class Archives:
 
 
 def _write_note(packed: Packed, ends: bytes) -> bytes:
-    """What is kept beside an archive: its digest, and how it ends, which no other one does.
+    """What is kept beside an archive: its digest, and its last bytes.
 
-    The last bytes of a gzip file are a checksum and the length of what is in it, so that one
-    that another tool has put there since is told from ours by a read of them.
+    The last bytes of a gzip file are a checksum and a length. So a short read tells whether another
+    tool has put another archive there since.
     """
     return f"{packed.digest} {ends.hex()}".encode()
 

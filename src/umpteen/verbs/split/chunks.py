@@ -41,7 +41,9 @@ def check_folder(folder: str, batch: str) -> None:
 
 @contextlib.contextmanager
 def temporary_folder(folder: str) -> Iterator[str]:
-    """A folder in it for what is not complete yet, gone afterwards; those of the killed go now."""
+    """A temporary folder in this one, removed at the end; those that killed processes left are
+    removed first.
+    """
     for name in os.listdir(folder):
         if name.startswith(_TEMPORARY):
             shutil.rmtree(f"{folder}/{name}", ignore_errors=True)
@@ -68,7 +70,9 @@ def write_recipe(folder: str, content: str) -> None:
 
 
 def list_instead(folder: str, made: str) -> dict[str, str | None]:
-    """What the folder will hold once what was made is in place: other files, or none (None)."""
+    """What changes in the folder when `made` is put in place: by name the new file, or None where
+    there will be none.
+    """
     old = dict.fromkeys([os.path.basename(made), *_list_chunks(folder)])
     return {**old, **{name: f"{made}/{name}" for name in os.listdir(made)}}
 

@@ -36,7 +36,9 @@ class SplitRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def choose_nprocs(request: SplitRequest, batch: BatchFile) -> int:
-    """How many runs at once on one machine: the batch file counts. Raises InputError."""
+    """How many runs at once on one machine: as the batch file says, else the flag. Raises
+    InputError.
+    """
     nprocs = batch.nprocs or request.nprocs
     if nprocs is None:
         hint = "give it in the file, or --nprocs: how many runs at once on one machine"
@@ -77,7 +79,7 @@ def choose_base(request: SplitRequest, recipe: Recipe, top: str) -> str:
 
 
 def choose_runs(request: SplitRequest, runs: list[Run], found: SortedRuns | None) -> list[Run]:
-    """Those that are not skipped; where some may be, first what has not come to an end."""
+    """The runs that are not skipped; where some may be skipped, the unfinished ones come first."""
     if found:
         failed = [] if request.skip_failures else found.failed
         completed = [] if request.skip_completed else found.completed
