@@ -20,7 +20,15 @@ from tests.planning.conftest import (
 )
 from umpteen.job.spec import Retry, Task, TaskOptions
 from umpteen.model.dependencies import link
-from umpteen.planning.batch_files import LOCAL_BATCH_CAP, Past, build_task_lines
+from umpteen.model.states import FORMAT_VERSION
+from umpteen.planning.batch_files import (
+    LOCAL_BATCH_CAP,
+    NEEDS,
+    Past,
+    build_batches,
+    build_task_lines,
+)
+from umpteen.planning.batching import BatchSizes
 from umpteen.store.directory import DirectoryStore
 
 # --- batches ----------------------------------------------------------------------------------
@@ -47,6 +55,78 @@ def test_batch_has_the_keys_of_sc_and_ours_beside(store: DirectoryStore) -> None
     assert batch["umpteen"]["names"] == ["x/y", "1"]
 
 
+def test_batch_says_of_a_plain_job_no_more_than_it_must(store: DirectoryStore) -> None:
+    given: dict[str, Any] = {"status_file": "code", "grace_s": 3.0, "submitted_from": "/from"}
+    (batch,) = decode(build_plan(make_job("a", **given), read(store), set()))
+    assert (batch["nprocs"], batch["runs"]) == (1, [{"cmd": "a", "remote_output_path": "/store/0"}])
+    assert batch["umpteen"] == {
+        "version": FORMAT_VERSION, "job": "job", "batch": "1", "indices": "0", "names": ["0"],
+        "extras": {}, "common": {}, "status_file": "code", "grace_s": 3.0, "cwd": "/from",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"live": True}, {"live": True}),
+        ({"synced": [("0a", "/there", "")]}, {"synced": [["0a", "/there", ""]]}),
+        ({"deadline_s": 60.0}, {"deadline_s": 160.0}),
+        ({"max_failures": 2}, {"max_failures": 2, "fail_fast": False}),
+        ({"fail_fast": True}, {}),
+    ],
+)
+def test_batch_says_what_is_asked_of_the_job_as_a_whole(
+    store: DirectoryStore, given: dict[str, Any], said: dict[str, Any]
+) -> None:
+    (plain,) = decode(build_plan(make_job("a"), read(store), set()))
+    (batch,) = decode(build_plan(make_job("a", **given), read(store), set()), now_s=100.0)
+    assert batch["umpteen"] == {**plain["umpteen"], **said}
+
+
+@pytest.mark.parametrize(
+    ("named", "names"),
+    [(["", ""], ["0", "1"]), (["x", ""], ["x", "1"]), (["x", "y"], ["x", "y"])],
+)
+def test_batch_names_a_task_by_its_index_where_it_has_no_name(
+    store: DirectoryStore, named: list[str], names: list[str]
+) -> None:
+    job = make_job(*(Task("a", name) for name in named))
+    (batch,) = decode(build_plan(job, read(store), set()))
+    assert batch["umpteen"]["names"] == names
+    assert [run["remote_output_path"] for run in batch["runs"]] == [f"/store/{n}" for n in names]
+
+
+def test_batches_have_the_tasks_and_sizes_that_are_given(store: DirectoryStore) -> None:
+    plan = build_plan(make_job("a", "b", "c"), read(store), set())
+    sizes = BatchSizes([2, 0, 1], [1, 2])
+    contents = [json.loads(content) for _, content in build_batches(plan, "/s", 4, {}, 0.0, sizes)]
+    assert [content["umpteen"]["indices"] for content in contents] == ["2", "0-1"]
+    assert [[run["cmd"] for run in content["runs"]] for content in contents] == [["c"], ["a", "b"]]
+
+
+def test_batch_is_told_of_with_the_most_that_a_task_of_it_needs(store: DirectoryStore) -> None:
+    terms = [TaskOptions(gpus=2, cpus=1, memory=3), TaskOptions(cpus=5), None, TaskOptions(gpus=1)]
+    job = make_job(*(Task("x", f"t{n}", options=each) for n, each in enumerate(terms)))
+    plan = build_plan(job, read(store), set())
+    sizes = BatchSizes(range(4), [2, 1, 1])
+    made = [new for new, _ in build_batches(plan, "/store", 1, {}, 0.0, sizes)]
+    assert [(new.handed.batch, new.handed.indices) for new in made] == [
+        ("1", "0-1"), ("2", "2"), ("3", "3")
+    ]  # fmt: skip
+    assert [dict(zip(NEEDS, new.needs, strict=True)) for new in made] == [
+        {"gpus": 2, "cpus": 5, "memory": 3},
+        {"gpus": 0, "cpus": 0, "memory": 0},
+        {"gpus": 1, "cpus": 0, "memory": 0},
+    ]
+    assert {tuple(new.waits) for new in made} == {()}
+
+
+def test_batch_is_told_of_with_what_all_its_tasks_need(store: DirectoryStore) -> None:
+    job = make_job(*(Task("x", f"t{n}", options=TaskOptions(cpus=4)) for n in range(2)))
+    ((new, _),) = build_batches(build_plan(job, read(store), set()), "/store", 1, {}, 0.0)
+    assert new.needs == [0, 4, 0]
+
+
 def test_batch_command_without_shell_is_quoted_for_others(store: DirectoryStore) -> None:
     plan = build_plan(make_job(Task(["echo", "a b", "$x"])), read(store), set())
     (batch,) = decode(plan)
@@ -60,6 +140,22 @@ def test_batch_has_the_attempts_made_before_and_the_deadline(store: DirectorySto
     (batch,) = decode(plan, attempts={1: Past(4, "token")}, now_s=1000.0)
     assert batch["umpteen"]["attempts"] == {"0": [4, "token", []]}
     assert batch["umpteen"]["deadline_s"] == 1060
+
+
+def test_batch_has_attempts_of_those_of_its_tasks_that_ran(store: DirectoryStore) -> None:
+    plan = build_plan(make_job("a", "b", "c"), read(store), set())
+    past = {1: Past(2, "token", [{"task": 1, "attempt": 1}]), 7: Past(0, "")}  # type: ignore[typeddict-item]
+    (batch,) = decode(plan, attempts=past)
+    tried = [2, "token", [{"task": 1, "attempt": 1}]]
+    assert batch["umpteen"]["attempts"] == {"1": tried}
+
+
+def test_task_lines_of_a_large_job_come_in_parts(store: DirectoryStore) -> None:
+    job = make_job(*(f"echo {n}" for n in range(2500)))
+    parts = list(build_task_lines(build_plan(job, read(store), set())))
+    lines = [json.loads(line) for part in parts for line in part.splitlines()]
+    assert [line["command"] for line in lines] == [f"echo {n}" for n in range(2500)]
+    assert max(len(part.splitlines()) for part in parts) == 1000
 
 
 def test_task_lines_say_what_was_added_changed_and_dropped(store: DirectoryStore) -> None:
@@ -116,6 +212,18 @@ def test_batch_has_tasks_in_an_order_that_will_do(store: DirectoryStore) -> None
     (batch,) = own_part(plan)
     assert names_of(plan) == batch["names"] == ["first", "last", "other"]
     assert (batch["indices"], batch["after"]) == ("1,0,2", [-1, link(1), -1])
+
+
+@pytest.mark.parametrize(
+    ("others", "priority", "is_said"), [(["a"], 1, True), (["a"], 0, False), ([], 1, False)]
+)
+def test_batch_of_tasks_that_wait_says_that_some_go_first(
+    store: DirectoryStore, others: list[str], priority: int, *, is_said: bool
+) -> None:
+    options = TaskOptions(priority=priority)
+    job = make_job("x", Task("x", "a", options=options), after("b", *others))
+    (batch,) = own_part(build_plan(job, read(store), set()))
+    assert batch.get("priorities") == (True if is_said else None)
 
 
 def test_batches_name_those_they_wait_for(store: DirectoryStore) -> None:
@@ -207,6 +315,32 @@ def test_batch_has_terms_that_a_runner_needs_and_no_others(store: DirectoryStore
         "expect": ["m"], "output_limit": 9,
     }}  # fmt: skip
     assert batch["common"] == {}
+
+
+@pytest.mark.parametrize(
+    ("task", "extra"),
+    [
+        (Task("x", env={"A": "1"}), {"env": {"A": "1"}}),
+        (Task("x", cwd="/there"), {"cwd": "/there"}),
+        (Task("x", timeout_s=5.0), {"timeout_s": 5.0}),
+        (Task("x", options=TaskOptions(cpus=2)), {"cpus": 2}),
+        (Task("x", options=TaskOptions(priority=2, template=1)), None),
+        (Task("x", output="/own"), None),
+        (Task("x", results_dir="/own"), None),
+        (Task(["x"]), {"argv": ["x"]}),
+    ],
+)
+def test_batch_has_of_a_task_what_it_says(
+    store: DirectoryStore, task: Task, extra: dict[str, Any] | None
+) -> None:
+    (batch,) = decode(build_plan(make_job(task, "y"), read(store), set()))
+    assert batch["umpteen"]["extras"] == ({} if extra is None else {"0": extra})
+    assert batch["umpteen"]["common"] == {}
+
+
+def test_batch_of_one_task_has_nothing_in_common(store: DirectoryStore) -> None:
+    (batch,) = own_part(build_plan(make_job(Task("x", timeout_s=5.0)), read(store), set()))
+    assert (batch["common"], batch["extras"]) == ({}, {"0": {"timeout_s": 5.0}})
 
 
 def test_batch_says_once_what_all_its_tasks_have(store: DirectoryStore) -> None:
