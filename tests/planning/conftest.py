@@ -95,7 +95,8 @@ def only(*names: str) -> Chosen:
 def decode(plan: Plan, first: int = 1, **more: Any) -> list[dict[str, Any]]:
     attempts, now_s = more.get("attempts", {}), more.get("now_s", 0.0)
     return [
-        json.loads(content) for _, content in build_batches(plan, "/store", "/here", first, attempts, now_s)
+        json.loads(content)
+        for _, content in build_batches(plan, "/store", "/here", first, attempts, now_s)
     ]
 
 

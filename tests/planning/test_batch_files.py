@@ -61,7 +61,7 @@ def test_batch_says_of_a_plain_job_no_more_than_it_must(store: DirectoryStore) -
     assert (batch["nprocs"], batch["runs"]) == (1, [{"cmd": "a", "remote_output_path": "/store/0"}])
     assert batch["umpteen"] == {
         "version": FORMAT_VERSION, "job": "job", "batch": "1", "indices": "0", "names": ["0"],
-        "extras": {}, "common": {}, "status_file": "code", "grace_s": 3.0, "cwd": "/from",
+        "extras": {}, "common": {}, "status_file": "code", "grace_s": 3.0, "cwd": "/here",
     }  # fmt: skip
 
 
@@ -99,7 +99,9 @@ def test_batch_names_a_task_by_its_index_where_it_has_no_name(
 def test_batches_have_the_tasks_and_sizes_that_are_given(store: DirectoryStore) -> None:
     plan = build_plan(make_job("a", "b", "c"), read(store), set())
     sizes = BatchSizes([2, 0, 1], [1, 2])
-    contents = [json.loads(content) for _, content in build_batches(plan, "/s", 4, {}, 0.0, sizes)]
+    contents = [
+        json.loads(content) for _, content in build_batches(plan, "/s", "/here", 4, {}, 0.0, sizes)
+    ]
     assert [content["umpteen"]["indices"] for content in contents] == ["2", "0-1"]
     assert [[run["cmd"] for run in content["runs"]] for content in contents] == [["c"], ["a", "b"]]
 
@@ -109,7 +111,7 @@ def test_batch_is_told_of_with_the_most_that_a_task_of_it_needs(store: Directory
     job = make_job(*(Task("x", f"t{n}", options=each) for n, each in enumerate(terms)))
     plan = build_plan(job, read(store), set())
     sizes = BatchSizes(range(4), [2, 1, 1])
-    made = [new for new, _ in build_batches(plan, "/store", 1, {}, 0.0, sizes)]
+    made = [new for new, _ in build_batches(plan, "/store", "/here", 1, {}, 0.0, sizes)]
     assert [(new.handed.batch, new.handed.indices) for new in made] == [
         ("1", "0-1"), ("2", "2"), ("3", "3")
     ]  # fmt: skip
@@ -123,7 +125,7 @@ def test_batch_is_told_of_with_the_most_that_a_task_of_it_needs(store: Directory
 
 def test_batch_is_told_of_with_what_all_its_tasks_need(store: DirectoryStore) -> None:
     job = make_job(*(Task("x", f"t{n}", options=TaskOptions(cpus=4)) for n in range(2)))
-    ((new, _),) = build_batches(build_plan(job, read(store), set()), "/store", 1, {}, 0.0)
+    ((new, _),) = build_batches(build_plan(job, read(store), set()), "/store", "/here", 1, {}, 0.0)
     assert new.needs == [0, 4, 0]
 
 

@@ -244,13 +244,14 @@ def test_lost_batch_is_given_to_the_executor_as_it_is(store: MeddledStore) -> No
     tasks = [Task(f"echo {n}", options=each) for n, each in enumerate(terms)]
     job = make(store.address, *tasks)
     lines = [json.loads(msgspec.json.encode(task)) for task in tasks]
-    put_hand_in(store, 1, lines, {"4": "0-1,3", "5": "2", "6": "4"}, settings=build_settings(job))
+    handed = {"executor": job.settings.executor, "settings": build_settings(job)}
+    put_hand_in(store, 1, lines, {"4": "0-1,3", "5": "2", "6": "4"}, **handed)
     for batch in "456":
         store.create(batch_key(batch), b"as it was")
     plan, history = prepare(job, store)
     assert write(plan, history) == ["4", "5", "6"]
-    handed = read_json(store, handed_key(2))
-    indices = {batch["batch"]: batch["indices"] for batch in handed["batches"]}
+    again = read_json(store, handed_key(2))
+    indices = {batch["batch"]: batch["indices"] for batch in again["batches"]}
     assert indices == {"4": "0-1,3", "5": "2", "6": "4"}
     assert (store.read(batch_key("4")), store.read(tasks_key(2))) == (b"as it was", None)
     (request,) = KeepingExecutor.asked
