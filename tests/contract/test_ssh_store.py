@@ -14,6 +14,7 @@ from tests.support.proxy import FaultProxy
 from tests.support.sftp import Ssh
 from umpteen.errors import SettingsError, StoreError
 from umpteen.store.address import open_store
+from umpteen.system import openssh
 from umpteen.system.openssh import SSH
 
 
@@ -99,6 +100,23 @@ def test_host_without_python_is_named(
         use_config(ssh, monkeypatch, tmp_path, ControlPath=str(tmp_path / "%C"))
         store = open_store(ssh.address.replace("there", f"{ssh.sftp.user}@there"), {})
         with pytest.raises(StoreError, match="it has no python3"):
+            store.read("a")
+    finally:
+        own.write_bytes(before)
+
+
+def test_host_whose_shell_says_nothing_is_given_up(
+    ssh: Ssh, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(openssh, "_HELLO_S", 0.2)
+    own = ssh.sftp.keys / "authorized_keys"
+    before = own.read_bytes()
+    key = (ssh.sftp.keys / "user_key.pub").read_text()
+    own.write_text(f'command="[ \\"$SSH_ORIGINAL_COMMAND\\" = \'exit 0\' ] || sleep 600" {key}')
+    try:
+        use_config(ssh, monkeypatch, tmp_path, ControlPath=str(tmp_path / "%C"))
+        store = open_store(ssh.address.replace("there", f"there:{ssh.sftp.port}"), {}, 0.0)
+        with pytest.raises(StoreError, match="does not answer"):
             store.read("a")
     finally:
         own.write_bytes(before)

@@ -190,7 +190,7 @@ class HostConnection:
         try:
             found = asked.result(limit_s + _HELLO_S).found
         except concurrent.futures.TimeoutError:
-            raise HostError(f"{self.destination} does not answer", is_transient=True) from None
+            raise _say_silent(self.destination) from None
         return int(found["code"]), str(found["out"]), str(found["said"])
 
     def close(self) -> None:
@@ -248,7 +248,13 @@ class HostConnection:
 
     def _read_hello(self) -> str:
         """The home folder there, from the agent's first line, behind what a login shell prints."""
-        timer = threading.Timer(_HELLO_S, self._process.kill)
+        late = threading.Event()
+
+        def give_up() -> None:
+            late.set()
+            self._process.kill()
+
+        timer = threading.Timer(_HELLO_S, give_up)
         timer.start()
         try:
             source, read = self._pipe(self._process.stdout), 0
@@ -265,7 +271,8 @@ class HostConnection:
         self._process.kill()
         failure = self._explain(self._process.wait())
         self._end()
-        raise failure
+        # A login that other processes made may be dead, which ssh itself finds out in a while.
+        raise _say_silent(self.destination) if late.is_set() else failure
 
     def _read_answers(self) -> None:
         source = self._pipe(self._process.stdout)
@@ -314,6 +321,13 @@ class HostConnection:
                 is_transient=True,
             )
         return self._lost
+
+
+def _say_silent(destination: Destination) -> HostError:
+    return HostError(
+        f"{destination} does not answer", f"check the network, and ssh {destination}",
+        is_transient=True,
+    )  # fmt: skip
 
 
 def build_command(destination: Destination, login: Login = _ANY_LOGIN) -> list[str]:
