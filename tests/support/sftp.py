@@ -76,6 +76,11 @@ class Ssh:
         """What has ssh use that config."""
         return {"UMPTEEN_SSH": f"ssh -F {self.sftp.keys}/config"}
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """What a store is opened with: nothing, as the config says all."""
+        return {}
+
 
 class SftpServer:
     """The running server; a context manager. settings: further lines of its sshd_config."""

@@ -372,8 +372,8 @@ def _read_config(command: Sequence[str], host: str) -> dict[str, str]:
 
 def _find_sockets() -> str:
     """A folder of this user's alone for the sockets of logins; empty where none can be made."""
-    # A short path, as that of a socket has at most about a hundred bytes.
-    folder = os.path.join(tempfile.gettempdir(), f"umpteen-ssh-{os.getuid()}")
+    # Not below TMPDIR, which may be long: the path of a socket has at most about a hundred bytes.
+    folder = f"/tmp/umpteen-ssh-{os.getuid()}"
     try:
         os.makedirs(folder, 0o700, exist_ok=True)
         found = os.lstat(folder)

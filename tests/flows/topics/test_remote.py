@@ -22,7 +22,7 @@ from tests.support.command import Umpteen
 from tests.support.processes import find_runners, list_processes
 from tests.support.proxy import Answer, FaultProxy, Request, refusal
 from tests.support.s3 import S3
-from tests.support.sftp import Sftp
+from tests.support.sftp import Sftp, Ssh
 from tests.support.wait import wait_until
 from tests.sweeps.far import run_far_point
 from tests.sweeps.plain import TARGETS, Point
@@ -83,10 +83,10 @@ class Place:
         return Counter(r.task for start in starts for r in start.records if r.succeeded)
 
 
-@pytest.fixture(params=["s3", "sftp"])
+@pytest.fixture(params=["s3", "sftp", "ssh"])
 def place(request: pytest.FixtureRequest, umpteen: Umpteen) -> Place:
     """Each kind of store that is no folder."""
-    found: S3 | Sftp = request.getfixturevalue(request.param)
+    found: S3 | Sftp | Ssh = request.getfixturevalue(request.param)
     return Place(umpteen, found.address, found.options)
 
 
