@@ -276,7 +276,7 @@ class Overtaken(DirectoryStore):
 def test_hand_in_that_loses_leaves_what_another_wrote(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: int, is_left: bool
 ) -> None:
-    monkeypatch.setattr(locks, "_RENEW_S", 10.0)  # a renewal would take the lock back meanwhile
+    monkeypatch.setattr(locks, "_RENEW_S", 600.0)  # a renewal would take the lock back meanwhile
     plain = DirectoryStore(str(tmp_path / "store"))
     plan, _ = plan_job(plain, "a")
     if is_left:  # by one that was killed before it handed in

@@ -13,9 +13,9 @@ from tests.support.command import Umpteen
 from tests.support.proxy import FaultProxy
 from tests.support.sftp import Ssh
 from umpteen.errors import SettingsError, StoreError
+from umpteen.model.variables import SSH
 from umpteen.store.address import open_store
 from umpteen.system import openssh
-from umpteen.system.openssh import SSH
 
 
 def use_config(ssh: Ssh, monkeypatch: pytest.MonkeyPatch, folder: Path, **changes: str) -> None:

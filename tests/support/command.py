@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from umpteen.system.openssh import SSH
+from umpteen.model.variables import SSH
 
 __all__ = ["Umpteen"]
 
@@ -54,7 +54,7 @@ class Umpteen:
         cwd: Path | None = None,
         env: dict[str, str] | None = None,
         stdin: str = "",
-        timeout_s: float = 60,
+        timeout_s: float = 180,
     ) -> subprocess.CompletedProcess[str]:
         """Run it, whatever its exit code; `env` is added to the environment."""
         return subprocess.run(

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from umpteen.model.variables import SSH
 from umpteen.system.openssh import (
-    SSH,
     Destination,
     HostError,
     Login,

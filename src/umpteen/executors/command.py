@@ -6,6 +6,7 @@ Here, or on a host behind ssh.
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import subprocess
 import time
@@ -20,6 +21,7 @@ __all__ = ["Answer", "Commands", "Variables", "refuse"]
 _LIMIT_S = 60.0
 _PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # before each further try
 _SAID_LINES = 10
+_PREFIX = re.compile(r"^[\w-]+: (error|fatal): ")  # of Slurm's commands
 _TIMED_OUT, _LOST = 124, 255  # as of the programs `timeout` and `ssh`
 
 # Variables that a command finds in its environment, or (None) does not.
@@ -124,8 +126,7 @@ def refuse(
 ) -> BackendError:
     """The error to raise where a command did not do it: in its own words."""
     lines = [line.strip() for line in answer.said.splitlines() if line.strip()]
-    prefix = f"{command[0]}: error: "
-    words = "; ".join(line.removeprefix(prefix) for line in lines[-_SAID_LINES:])
+    words = "; ".join(_PREFIX.sub("", line) for line in lines[-_SAID_LINES:])
     return BackendError(
         f"{command[0]}: {words or f'exit code {answer.code}'}",
         hint,

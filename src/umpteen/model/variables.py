@@ -27,7 +27,10 @@ __all__ = [
     "SATURN_RANK",
     "SATURN_RESULTS_DIR",
     "SATURN_TOKEN",
+    "SBATCH_PARTITION",
     "SLOT",
+    "SLURM_CONF",
+    "SSH",
     "STORE_PATIENCE_S",
     "SUDO_UID",
     "SYNCED",
@@ -67,6 +70,9 @@ CONFIG_HOME = "XDG_CONFIG_HOME"
 VISUAL = "VISUAL"
 EDITOR = "EDITOR"
 SUDO_UID = "SUDO_UID"
+SSH = "UMPTEEN_SSH"
+SLURM_CONF = "SLURM_CONF"
+SBATCH_PARTITION = "SBATCH_PARTITION"
 PATH = "PATH"
 
 # What a task finds beside what the runner inherited.
@@ -133,6 +139,12 @@ TOOL_VARIABLES = {
     ),
     VISUAL: "The editor that `umpteen config` opens.",
     EDITOR: "The same, where VISUAL says nothing; then git's `core.editor`, nano, vi.",
+    SSH: "How ssh is called, as words of shell: `ssh -F other_config`. Without it: `ssh`.",
+    SLURM_CONF: "Slurm's own: which cluster its commands speak to.",
+    SBATCH_PARTITION: (
+        "Slurm's own: the partition where the options name none, whose nodes say how large batches "
+        "may be. So it is with the other variables of sbatch, which sbatch itself reads."
+    ),
     SUDO_UID: "Set by `sudo`: folders of who called it count as root's own.",
     PATH: "Where a command's program is looked for, unless the task's `env` has its own.",
     WORKER_THREADS: (

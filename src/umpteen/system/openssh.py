@@ -22,10 +22,10 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import IO, Any, NamedTuple, Optional
 
+from umpteen.model.variables import SSH
 from umpteen.system.host_agent import PART_BYTES, SIGN
 
 __all__ = [
-    "SSH",
     "Answer",
     "Destination",
     "HostConnection",
@@ -35,7 +35,6 @@ __all__ = [
     "parse_destination",
 ]
 
-SSH = "UMPTEEN_SSH"
 _CONNECT_S, _SILENT_S, _ALIVES = 15, 45, 3  # where the user's config says nothing
 _LOGIN_S = 120.0  # for a second factor
 _HELLO_S = 60.0  # that a login shell takes on a busy machine

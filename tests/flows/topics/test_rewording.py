@@ -257,7 +257,7 @@ def runner_that_cannot_go_on(umpteen: Copy) -> None:
     umpteen("retry", "other", "--detach", env=impatient)
     wait_until(lambda: not is_told(umpteen, "other", '"state": "running"'))
     look(umpteen, "other", "0")
-    umpteen("collect", "other", "--json", env=impatient)
+    umpteen("collect", "other", "--quiet", env=impatient)
 
 
 def damaged_archive(umpteen: Copy) -> None:
@@ -293,7 +293,7 @@ def missing_packages(umpteen: Copy) -> None:
     umpteen.shadows.append(str(umpteen.folder / "shadow"))
     for flags in (
         "--executor dask --scheduler-address tcp://127.0.0.1:1", "--executor dask",
-        "--executor slurm", "--executor locl", "--executor a.b:C", "--results s3://bucket/job",
+        "--executor ssh", "--executor locl", "--executor a.b:C", "--results s3://bucket/job",
         "--results sftp://127.0.0.1/job", "--results memory://job", "--results nosuch://job",
         "--results s3://", "--results {nmae}", "--name a/b", "--timeout soon", "--memory 4X",
         "--slots 0", "--slots 20000", "--env 3", "--only lr<", "--only xy=3", "--cwd gone",

@@ -380,7 +380,7 @@ def test_18_s3_shows_outputs_meanwhile_and_status_last(
     following = umpteen.start("logs", "my-job", "0", "--follow", env=env)
     assert following.stdout
     assert following.stdout.readline() == "one\n"
-    assert time.monotonic() - began_s < 5 + 3  # with what it takes to start a command
+    assert time.monotonic() - began_s < 5 + 25  # with what it takes to start a command
     umpteen.write("go", "")
     wait_until(lambda: store.read("0/status") == b"0")
     assert [store.read(f"0/results/{n}") for n in range(1, 9)] == [b"%d\n" % n for n in range(1, 9)]

@@ -27,6 +27,7 @@ from umpteen.executors.slurm.answers import (
     parse_queue,
 )
 from umpteen.executors.slurm.script import build_elements, build_sbatch
+from umpteen.model.variables import SLURM_CONF
 from umpteen.system.openssh import Destination, parse_destination
 
 __all__ = ["Cluster", "Handle", "QueueAnswer", "find_cluster", "parse_handle"]
@@ -182,5 +183,5 @@ _clusters: dict[tuple[Destination | None, str], Cluster] = {}
 
 def find_cluster(host: Destination | None = None) -> Cluster:
     """That of this process: a job is looked at again and again, by executors of its own each."""
-    config = os.environ.get("SLURM_CONF", "")
+    config = os.environ.get(SLURM_CONF, "")
     return _clusters.setdefault((host, config), Cluster(host))

@@ -44,6 +44,7 @@ from umpteen.executors.slurm.script import (
 )
 from umpteen.executors.zipapp import build_zipapp
 from umpteen.job.slurm_options import parse_options
+from umpteen.model.variables import SBATCH_PARTITION
 from umpteen.store.address import is_remote, open_store
 from umpteen.store.layout import logs_folder, runner_key, script_key
 from umpteen.system.openssh import HostError, connect, parse_destination
@@ -164,7 +165,7 @@ class SlurmExecutor(Executor):
         return sum(kind.number * count_room(kind, wanted) for kind in nodes)
 
     def _find_partition(self, needs: TaskNeeds) -> str:
-        said = os.environ.get("SBATCH_PARTITION", "")  # which sbatch itself would take
+        said = os.environ.get(SBATCH_PARTITION, "")  # which sbatch itself would take
         return needs.options.get("partition") or self.given.get("partition", said)
 
     def lacks(self, tasks: Sequence[TaskNeeds], slots: int) -> Lack | None:
