@@ -7,11 +7,11 @@ import json
 import os
 import shlex
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
-from umpteen.bundles.apps import ask_arguments
+from umpteen.bundles.apps import ask_arguments, find_known
 from umpteen.bundles.bundle import Bundle, BundleJob
 from umpteen.bundles.folder import Added, BundleFolder
 from umpteen.cli.machine_options import machine_options, pick_machine_fields
@@ -35,7 +35,8 @@ _SLURM = ("time", "tasks", "cpus_per_task", "gres", "mem", "array")
 class ScheduleCommand(click.Command):
     """A verb whose flags may stand among those of the program that it schedules.
 
-    A flag is ours only by its whole name; all others are the program's, as is all behind `--`.
+    A flag is ours only by its whole name; all others are the program's, as is all behind `--`. Of
+    sbatch's those are the program's that stand behind it, and that it knows.
     """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -46,6 +47,15 @@ class ScheduleCommand(click.Command):
         left = super().parse_args(ctx, [*split.own, "--", *split.before, *split.behind])
         ctx.params.update(options=split.options, is_command=not split.before)
         return left
+
+
+class _SlurmFlag(NamedTuple):
+    """An option of sbatch on the command line."""
+
+    word: str  # as `--output=x`, for the program
+    name: str
+    value: str | bool
+    is_sure: bool  # whether it cannot be the program's, as it stands before it
 
 
 class _Words:
@@ -63,7 +73,7 @@ class _Words:
         # Our flags, each in one word; options of sbatch; the program and its words, before and
         # behind `--`.
         self.own: list[str] = []
-        self.options: dict[str, str | bool] = {}
+        self.options: list[_SlurmFlag] = []
         self.before: list[str] = []
         self.behind = args[end + 1 :]
         while self._left:
@@ -78,10 +88,11 @@ class _Words:
             self.own += self._take_flag(flag, word)
         elif option is None:
             self._take_program(word)
-        elif equals:
-            self.options[option] = value
+        elif equals or not takes_value(option):
+            self._take_option(word, option, value if equals else True)
         else:
-            self.options[option] = self._next(name) if takes_value(option) else True
+            value = self._next(name)
+            self._take_option(f"{name}={value}", option, value)
 
     def _take_flag(self, flag: click.Option, word: str) -> Iterator[str]:
         if flag.is_flag or "=" in word:
@@ -90,6 +101,9 @@ class _Words:
         yield f"{word}={self._next(word)}"
         while flag.multiple and self._left and not self._left[-1].startswith("-"):
             yield f"{word}={self._left.pop()}"
+
+    def _take_option(self, word: str, name: str, value: str | bool) -> None:
+        self.options.append(_SlurmFlag(word, name, value, is_sure=not self.before))
 
     def _take_program(self, word: str) -> None:
         if not self.before and word.startswith("-"):
@@ -152,7 +166,7 @@ def schedule_command(
     submit: bool,
     machine: str | None,
     as_json: bool,
-    options: dict[str, str | bool],
+    options: list[_SlurmFlag],
     is_command: bool,
     **flags: Any,
 ) -> int:
@@ -160,7 +174,8 @@ def schedule_command(
 
     PROGRAM-cli has to be on PATH: it is asked what PROGRAM would be given by the arguments. They
     may stand before and behind flags of this verb, which count by their whole names alone; those
-    behind -- are the program's in any case. Any other command stands behind -- alone.
+    behind -- are the program's in any case, and options of sbatch behind PROGRAM where it knows
+    them. Any other command stands behind -- alone.
 
     Exit code: 0, 1 if PROGRAM-cli refuses, 2 for wrong use, 3 if the bundle cannot be written.
     """
@@ -168,16 +183,19 @@ def schedule_command(
         raise SettingsError("nothing to schedule", "umpteen schedule --help")
     config = read_config()
     chosen = choose_machine(config, machine, pick_machine_fields(flags))
+    unsure = [flag.word for flag in options if not flag.is_sure]
+    known = [] if is_command else find_known(words[0], words[1:], unsure)
     given = {key: flags[key] for key in _SLURM if flags[key] is not None}
+    given |= {flag.name: flag.value for flag in options if flag.is_sure or flag.word not in known}
     program = os.path.basename(_find_program(words) if is_command else words[0])
     own_name = check_job_name(job_name or program)
     job = BundleJob(
         name=own_name,
         script=_write_command(words) if is_command else words[0],
-        arguments={} if is_command else ask_arguments(words[0], words[1:]),
+        arguments={} if is_command else ask_arguments(words[0], [*words[1:], *known]),
         dependencies=dependencies,
         pre_commands=pre_commands,
-        slurm=parse_script_options({**given, **options}),
+        slurm=parse_script_options(given),
     )
     folder = BundleFolder(config)
     bundle_name = name or program

@@ -85,6 +85,23 @@ def test_line_02_flags_of_the_app_that_begin_like_ours_are_the_apps(schedule: Sc
     assert (job["script_args"]["c"], job["script_args"]["debug"]) == (3, True)
 
 
+def test_line_02_flag_that_both_know_is_the_apps_behind_it_and_slurms_before(
+    schedule: Schedule,
+) -> None:
+    job = read(schedule("--output=log", "app", "--output", "here", "--partition=main"))["app"]
+    assert job["script_args"]["output"] == "here"
+    assert (job["slurm"]["output"], job["slurm"]["partition"]) == ("log", "main")
+    job = read(schedule("other", "--lr", "0.5", "--output=here"))["other"]
+    assert (job["script_args"]["output"], job["slurm"].get("output")) == ("here", None)
+
+
+def test_line_02_flag_that_the_app_only_skips_is_slurms(schedule: Schedule, apps: Path) -> None:
+    parser = apps / "app-cli"
+    parser.write_text(parser.read_text().replace("parse_args()", "parse_known_args()[0]"))
+    job = read(schedule("app", "--partition", "main", "--output=here"))["app"]
+    assert (job["slurm"]["partition"], job["script_args"]["output"]) == ("main", "here")
+
+
 def test_line_02_flags_behind_two_dashes_are_the_apps(schedule: Schedule) -> None:
     job = read(schedule("app", "--time=5", "--", "--time", "noon"))["app"]
     assert (job["script_args"]["time"], job["slurm"]["time"]) == ("noon", "5")
