@@ -98,7 +98,10 @@ def test_appends_of_several_processes_at_once_are_all_there(tmp_path: Path) -> N
     assert sorted(open_folder(tmp_path).read("b").jobs) == sorted(names)
 
 
-def test_folder_that_cannot_be_made_says_so(tmp_path: Path) -> None:
+def test_folder_that_cannot_be_made_or_read_says_so(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
+    folder = open_folder(tmp_path / "file")
     with pytest.raises(StoreError, match=r"cannot write .*file/jobs: Not a directory"):
-        open_folder(tmp_path / "file").create("b")
+        folder.create("b")
+    with pytest.raises(StoreError, match=r"cannot read .*file/jobs: Not a directory"):
+        folder.read("b")

@@ -54,6 +54,10 @@ class BundleFolder:
             raise InputError(f"there is no bundle {name!r} of {wanted}", hint)
         return self._open(name, wanted, decode_jobs(self._locate(name, wanted)))
 
+    def list_names(self) -> list[str]:
+        """Those that bundles have, each once. Raises StoreError where they cannot be read."""
+        return sorted({name for name, _ in self._list()})
+
     def create(self, name: str, job: BundleJob | None = None) -> Bundle:
         """A new bundle with at most one job. Raises StoreError where it cannot be written."""
         with self._locked():
@@ -95,7 +99,7 @@ class BundleFolder:
         taken = {timestamp for _, timestamp in self._list()}
         now = dt.datetime.now().replace(microsecond=0)
         for newest in sorted(self._find(name))[-1:]:
-            with contextlib.suppress(ValueError):  # fourteen digits that are no time
+            with contextlib.suppress(ValueError, OverflowError):  # digits that are no time
                 now = max(now, dt.datetime.strptime(newest, _FORM) + _SECOND)
         while now.strftime(_FORM) in taken:
             now += _SECOND
@@ -114,12 +118,17 @@ class BundleFolder:
         return [timestamp for own, timestamp in self._list() if own == name]
 
     def _list(self) -> list[tuple[str, str]]:
-        names = os.listdir(self.path) if os.path.isdir(self.path) else []
+        try:
+            names = os.listdir(self.path)
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            message = f"cannot read {self.path}: {error.strerror}"
+            raise StoreError(message, path=self.path) from error
         return [(match[1], match[2]) for name in names if (match := _FILE.fullmatch(name))]
 
     def _hint(self, name: str) -> str:
-        names = sorted({own for own, _ in self._list()})
-        near = find_nearest(name, names)
+        near = find_nearest(name, self.list_names())
         return say_nearest(near) if near else "umpteen schedule makes bundles"
 
     @contextlib.contextmanager
@@ -127,9 +136,8 @@ class BundleFolder:
         """Alone with the folder, among all machines that see it."""
         with _writing(self.path):
             os.makedirs(self.path, exist_ok=True)
-            os.close(
-                os.open(lock := os.path.join(self.path, ".lock"), os.O_CREAT | os.O_RDWR, 0o666)
-            )
+            # Here, where what keeps it from being made is told as what it is.
+            open(lock := os.path.join(self.path, ".lock"), "a").close()
         with lock_file(lock):
             yield
 

@@ -6,6 +6,7 @@ import json
 
 import click
 
+from umpteen.cli.machine_options import complete_machine
 from umpteen.config.editing import edit
 from umpteen.config.machines import DEFAULT, FIELDS, Config, Machine
 from umpteen.config.reading import config_path, read_config
@@ -34,7 +35,7 @@ Examples:
 @click.argument(
     "action", type=click.Choice(["edit", "show", "setup", "path"]), default="edit", required=False
 )
-@click.argument("machines", nargs=-1, metavar="[MACHINE]...")
+@click.argument("machines", nargs=-1, metavar="[MACHINE]...", shell_complete=complete_machine)
 @click.option("--json", "as_json", is_flag=True, help="Of show: as a JSON object.")
 def config_command(action: str, machines: tuple[str, ...], *, as_json: bool) -> int:
     """Describe machines in a file, config.toml.

@@ -6,15 +6,15 @@ import importlib
 import json
 import os
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import click
 
 from umpteen.bundles.apps import ask_arguments, find_known
-from umpteen.bundles.bundle import Bundle, BundleJob
+from umpteen.bundles.bundle import Argument, Bundle, BundleJob
 from umpteen.bundles.folder import Added, BundleFolder
-from umpteen.cli.machine_options import machine_options, pick_machine_fields
+from umpteen.cli.machine_options import complete_bundle, machine_options, pick_machine_fields
 from umpteen.config.machines import Machine
 from umpteen.config.reading import choose_machine, read_config
 from umpteen.errors import EXIT_SUCCEEDED, SettingsError, find_nearest, say_nearest
@@ -132,7 +132,12 @@ Examples:
   umpteen schedule --name sweep --append --partition gpu -- python train.py --lr 0.1""",
 )
 @click.argument("words", nargs=-1, metavar="PROGRAM [ARGUMENT]...")
-@click.option("--name", "--bundle", help="The bundle's name; else the program's.")
+@click.option(
+    "--name",
+    "--bundle",
+    shell_complete=complete_bundle,
+    help="The bundle's name; else the program's.",
+)
 @click.option("--job-name", "--job_name", help="The job's in the bundle; else the program's.")
 @click.option("--append", is_flag=True, help="Add it to the newest bundle of that name.")
 @click.option(
@@ -183,16 +188,15 @@ def schedule_command(
         raise SettingsError("nothing to schedule", "umpteen schedule --help")
     config = read_config()
     chosen = choose_machine(config, machine, pick_machine_fields(flags))
-    unsure = [flag.word for flag in options if not flag.is_sure]
-    known = [] if is_command else find_known(words[0], words[1:], unsure)
-    given = {key: flags[key] for key in _SLURM if flags[key] is not None}
-    given |= {flag.name: flag.value for flag in options if flag.is_sure or flag.word not in known}
     program = os.path.basename(_find_program(words) if is_command else words[0])
     own_name = check_job_name(job_name or program)
+    arguments, options = ({}, options) if is_command else _ask_program(words, options)
+    given = {key: flags[key] for key in _SLURM if flags[key] is not None}
+    given |= {flag.name: flag.value for flag in options}
     job = BundleJob(
         name=own_name,
         script=_write_command(words) if is_command else words[0],
-        arguments={} if is_command else ask_arguments(words[0], [*words[1:], *known]),
+        arguments=arguments,
         dependencies=dependencies,
         pre_commands=pre_commands,
         slurm=parse_script_options(given),
@@ -207,6 +211,16 @@ def schedule_command(
         say(f"there was no bundle {bundle_name!r}: made it", err=True)
     _show(added, as_json=as_json)
     return _submit(added.bundle, chosen, as_json=as_json) if submit else EXIT_SUCCEEDED
+
+
+def _ask_program(
+    words: Sequence[str], options: list[_SlurmFlag]
+) -> tuple[Mapping[str, Argument], list[_SlurmFlag]]:
+    """What the program would be given, and which options are not its own."""
+    unsure = [flag.word for flag in options if not flag.is_sure]
+    known = find_known(words[0], words[1:], unsure)
+    arguments = ask_arguments(words[0], [*words[1:], *known])
+    return arguments, [flag for flag in options if flag.is_sure or flag.word not in known]
 
 
 def _find_program(words: Sequence[str]) -> str:
@@ -225,11 +239,8 @@ def _show(added: Added, *, as_json: bool) -> None:
         told = {"bundle": bundle.name, "timestamp": bundle.timestamp, "job": added.job}
         click.echo(json.dumps({**told, "jobs": list(bundle.jobs), "path": bundle.path}))
         return
-    others = (
-        f", with {', '.join(job for job in bundle.jobs if job != added.job)}"
-        if len(bundle.jobs) > 1
-        else ""
-    )
+    beside = ", ".join(job for job in bundle.jobs if job != added.job)
+    others = f", with {beside}" if beside else ""
     say(f"{added.job} is in the bundle {bundle.name}{others}: {bundle.path}")
 
 

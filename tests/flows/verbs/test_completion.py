@@ -70,3 +70,14 @@ def test_completion_of_job_names(umpteen: Umpteen, verb: str) -> None:
     for name in ("sweep", "sim", "other"):
         umpteen("run", "true", "--name", name, "-q")
     assert complete(umpteen, f"umpteen {verb} s") == ["sim", "sweep"]
+
+
+def test_completion_of_machines_and_bundles(umpteen: Umpteen) -> None:
+    (umpteen.home / ".milexconfig").write_text('{"big": {"path": "/x", "hostname": "big"}}')
+    for name in ("sweep", "sweep", "other"):
+        umpteen("schedule", "--name", name, "--", "true")
+    assert complete(umpteen, "umpteen config show ") == ["local", "big"]
+    assert complete(umpteen, "umpteen schedule --machine b") == ["big"]
+    assert complete(umpteen, "umpteen schedule --append --name s") == ["sweep"]
+    (umpteen.home / ".milexconfig").write_text("{")
+    assert complete(umpteen, "umpteen schedule --machine b") == [""]
