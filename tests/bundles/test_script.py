@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 from typing import Any
 
@@ -110,6 +111,12 @@ def test_line_21_values_arrive_unchanged(values: dict[str, str], items: list[str
     values.pop("list", None)
     words = [f"--{key}={value}" for key, value in values.items()]
     assert run(build_plain({**values, "list": list(items)})) == [*words, "--list", *items]
+
+
+@given(TEXTS)
+def test_line_21_value_that_milex_has_quoted_loses_its_quotes(value: str) -> None:
+    job = {"script": "app", "script_args": {"k": shlex.quote(value)}}
+    assert parse_jobs({"app": job}, "f")["app"].arguments == {"k": value}
 
 
 def test_line_21_values_that_milex_has_quoted_arrive_as_they_were_typed() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from umpteen.config.machines import DEFAULT
-from umpteen.config.reading import config_path, milex_path, read_config
+from umpteen.config.reading import choose_machine, config_path, milex_path, read_config
 from umpteen.errors import InputError, SettingsError
 
 TOML = """\
@@ -163,3 +163,28 @@ def test_machine_without_a_path_says_so_where_it_is_needed() -> None:
     write("[machines.big]\nhost = 'big'\n")
     with pytest.raises(SettingsError, match="the machine 'big' has no 'path'"):
         _ = read_config().find("big").folder
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "message"),
+    [
+        ("big", {"path": "x"}, "the command line: machine 'big': the path 'x' is not absolute"),
+        ("local", {"host": "h"}, "the command line: machine 'local': 'local' is this machine"),
+        (None, {"host": "-oProxyCommand=x"}, "is nothing that ssh connects to"),
+        ("bgi", {}, "there is no machine 'bgi'"),
+    ],
+)
+def test_flags_of_a_machine_that_cannot_be_are_refused(
+    name: str | None, given: dict[str, str], message: str
+) -> None:
+    write(TOML)
+    with pytest.raises((InputError, SettingsError)) as caught:
+        choose_machine(read_config(), name, given)
+    assert message in caught.value.message
+
+
+def test_flags_say_that_they_gave_a_value() -> None:
+    write(TOML)
+    machine = choose_machine(read_config(), "big", {"path": "/flag"})
+    sources = machine.sources
+    assert (sources["path"], sources["host"]) == ("the command line", config_path())
