@@ -23,6 +23,27 @@ from umpteen.job.spec import Task, TaskOptions
 from umpteen.model.dependencies import link
 from umpteen.store.directory import DirectoryStore
 
+
+def test_plan_of_a_new_job_whose_order_will_do_is_no_copy_of_it(store: DirectoryStore) -> None:
+    plan = build_plan(make_job(*STEPS), read(store), set())
+    assert (plan.to_run, plan.why, plan.done) == (range(4), {"new": 4}, 0)
+
+
+def test_plan_where_nothing_has_succeeded_keeps_the_order(store: DirectoryStore) -> None:
+    put_named(store, Task("x", "busy"), batch="1")
+    job = make_job(
+        after("last", "first"), Task("x", "first"), Task("x", "busy"), Task("x", "other")
+    )
+    plan = build_plan(job, read(store), {"1"})
+    assert (names_of(plan), plan.running, plan.done) == (["first", "last", "other"], 1, 0)
+
+
+def test_plan_of_tasks_in_order_leaves_out_what_runs_already(store: DirectoryStore) -> None:
+    put_named(store, *STEPS[:2], batch="1")
+    plan = build_plan(make_job(*STEPS), read(store), {"1"})
+    assert (names_of(plan), plan.why, plan.running) == (["b1", "last"], {"new": 2}, 2)
+
+
 # --- what others need -------------------------------------------------------------------------
 
 
