@@ -273,5 +273,8 @@ def test_tasks_that_were_done_with_other_code_are_counted(store: DirectoryStore)
 
 
 def test_choices_say_whether_what_is_behind_runs() -> None:
-    taking = [rerun for rerun in (*RERUN_CHOICES, "retry", "rest", "left") if takes_behind(rerun)]
-    assert taking == ["default", "all", "behind", "code", "retry", "rest"]
+    taking = {rerun: takes_behind(rerun) for rerun in (*RERUN_CHOICES, "retry", "rest", "left")}
+    assert taking == {
+        "default": True, "all": True, "failed": False, "changed": False, "behind": True,
+        "code": True, "none": False, "retry": True, "rest": True, "left": False,
+    }  # fmt: skip
