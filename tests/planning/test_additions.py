@@ -21,6 +21,8 @@ from tests.planning.conftest import (
 from tests.support.store import put_hand_in
 from umpteen.job.spec import Task, TaskOptions
 from umpteen.model.dependencies import link
+from umpteen.planning.additions import list_loose
+from umpteen.planning.matching import Change, MatchedTasks
 from umpteen.store.directory import DirectoryStore
 
 
@@ -36,6 +38,11 @@ def test_plan_where_nothing_has_succeeded_keeps_the_order(store: DirectoryStore)
     )
     plan = build_plan(job, read(store), {"1"})
     assert (names_of(plan), plan.running, plan.done) == (["first", "last", "other"], 1, 0)
+
+
+def test_plan_of_a_new_job_has_each_task_behind_what_it_is_after(store: DirectoryStore) -> None:
+    job = make_job(after("last", "first"), Task("x", "first"), Task("x", "other"))
+    assert names_of(build_plan(job, read(store), set())) == ["first", "last", "other"]
 
 
 def test_plan_of_tasks_in_order_leaves_out_what_runs_already(store: DirectoryStore) -> None:
@@ -226,6 +233,41 @@ def test_plan_of_a_task_runs_first_what_is_behind_before_it(store: DirectoryStor
     put_again(store, 2, 0, "succeeded")
     plan = build_plan(make_job(*STEPS), read(store), set(), "all", only=only("last"))
     assert (names_of(plan), plan.why) == (["b1", "last"], {"succeeded": 1, "needed": 1})
+
+
+def test_plan_of_a_task_that_is_behind_takes_it_for_that(store: DirectoryStore) -> None:
+    put_named(store, *STEPS, states="SSSS")
+    put_again(store, 2, 0, "succeeded")
+    plan = build_plan(make_job(*STEPS), read(store), set(), only=only("b1"))
+    assert (names_of(plan), plan.why) == (["b1"], {"behind": 1})
+    assert (name_behind(plan), plan.left_behind) == ({"b1": "a1"}, {3: 2})
+
+
+def test_plan_that_needs_what_is_behind_leaves_none_of_that(store: DirectoryStore) -> None:
+    put_named(store, *STEPS, states="SSSS")
+    put_again(store, 2, 0, "succeeded")
+    plan = build_plan(make_job(*STEPS), read(store), set(), "all", only=only("last"))
+    assert (plan.why, plan.left_behind) == ({"succeeded": 1, "needed": 1}, {})
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "is_loose"),
+    [
+        (["a"], ["a", "b"], True),
+        (["a"], ["b"], True),
+        ([], ["a"], True),
+        (["a"], ["a"], False),
+        (["a", "b"], ["a"], False),
+        (["a"], [], False),
+    ],
+)
+def test_task_is_loose_that_is_after_something_more(
+    before: list[str], now: list[str], *, is_loose: bool
+) -> None:
+    change = Change(7, after("t", *before), after("t", *now))
+    plain = Change(8, Task("x", "u"), Task("x", "u", tags=["new"]))
+    matched = MatchedTasks([], range(0), [], [], [change, plain], [], is_plain=True)
+    assert list_loose(matched) == ({7: frozenset(before)} if is_loose else {})
 
 
 def test_plan_canaries_have_nothing_behind_them(store: DirectoryStore) -> None:
