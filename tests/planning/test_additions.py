@@ -248,6 +248,8 @@ def test_plan_that_needs_what_is_behind_leaves_none_of_that(store: DirectoryStor
     put_again(store, 2, 0, "succeeded")
     plan = build_plan(make_job(*STEPS), read(store), set(), "all", only=only("last"))
     assert (plan.why, plan.left_behind) == ({"succeeded": 1, "needed": 1}, {})
+    plan = build_plan(make_job(*STEPS), read(store), set(), "all", only=only("a1", "last"))
+    assert (plan.why, plan.left_behind) == ({"succeeded": 2, "needed": 1}, {})
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ from umpteen.planning.batch_files import (
     build_task_lines,
 )
 from umpteen.planning.batching import BatchSizes
+from umpteen.planning.plan import Plan
 from umpteen.store.directory import DirectoryStore
 
 # --- batches ----------------------------------------------------------------------------------
@@ -152,6 +153,14 @@ def test_batch_has_attempts_of_those_of_its_tasks_that_ran(store: DirectoryStore
     assert batch["umpteen"]["attempts"] == {"1": tried}
 
 
+def test_task_lines_name_what_the_job_has_no_more(store: DirectoryStore) -> None:
+    put_job(store, "a", "b", "c", states="SSS")
+    lines = b"".join(build_task_lines(build_plan(make_job("a", "b2"), read(store), set())))
+    first, second = map(json.loads, lines.splitlines())
+    assert (first["command"], first["index"]) == ("b2", 1)
+    assert second == {"command": "", "index": 2, "dropped": True}
+
+
 def test_task_lines_of_a_large_job_come_in_parts(store: DirectoryStore) -> None:
     job = make_job(*(f"echo {n}" for n in range(2500)))
     parts = list(build_task_lines(build_plan(job, read(store), set())))
@@ -235,6 +244,58 @@ def test_batches_name_those_they_wait_for(store: DirectoryStore) -> None:
     assert (first["after"], first["barriers"], first["waits"]) == ([], [], [])
     assert (second["after"], second["waits"]) == ([-1, 0, link(LOCAL_BATCH_CAP + 1)], ["7"])
     assert second["barriers"] == [{"succeeded": "0-1"}]
+
+
+def list_waits(plan: Plan, sizes: BatchSizes) -> list[tuple[list[int], list[str]]]:
+    """`after` and `waits` of each batch of that size."""
+    found = []
+    for new, content in build_batches(plan, "/s", "/here", 1, {}, 0.0, sizes):
+        own = json.loads(content)["umpteen"]
+        assert new.waits == own["waits"]
+        found.append((own["after"], own["waits"]))
+    return found
+
+
+def test_batch_waits_for_the_one_that_a_task_was_put_into(store: DirectoryStore) -> None:
+    job = make_job(*(Task("x", f"t{n}") for n in range(3)), after("last", "t2"), after("end", "t*"))
+    plan = build_plan(job, read(store), set())
+    sizes = BatchSizes([2, 0, 1, 3, 4], [1, 1, 1, 1, 1])
+    assert list_waits(plan, sizes)[3:] == [([link(2)], ["1"]), ([0], ["1", "2", "3"])]
+
+
+def test_batch_names_those_that_it_waits_for_by_their_numbers(store: DirectoryStore) -> None:
+    job = make_job(*(Task("x", f"t{n}") for n in range(11)), after("end", "t*"))
+    plan = build_plan(job, read(store), set())
+    waits = list_waits(plan, BatchSizes(range(12), [1] * 12))[-1]
+    assert waits == ([0], [str(number) for number in range(1, 12)])
+
+
+def test_batch_barrier_has_its_indices_in_order(store: DirectoryStore) -> None:
+    put_named(store, Task("x", "a"), Task("x", "b"))
+    job = make_job(Task("x", "b"), Task("x", "a"), after("end", "?"))
+    (batch,) = own_part(build_plan(job, read(store), set()))
+    assert batch["barriers"] == [{"succeeded": "0-1"}]
+
+
+def test_batch_that_is_doomed_by_a_task_without_a_name_has_its_number(
+    store: DirectoryStore,
+) -> None:
+    put_job(store, "a", "b", states="F-", source="digest", is_plain=True)
+    job = make_job("a", "b", digest="digest", canary=1)
+    (batch,) = own_part(build_plan(job, read(store), set(), "rest"))
+    assert batch["barriers"] == [{"doomed": "after 0, which failed"}]
+
+
+def test_batch_knows_what_a_task_waits_for_wherever_it_stands_in_the_job(
+    store: DirectoryStore,
+) -> None:
+    put_named(store, *(Task("x", name) for name in "abc"))
+    plan = build_plan(
+        make_job(Task("x", "c"), after("a", "c"), after("b", "a")), read(store), set()
+    )
+    assert list(plan.indices) == [2, 0, 1]
+    sizes = BatchSizes(range(3), [1, 1, 1])
+    assert list_waits(plan, sizes) == [([link(2)], ["3"]), ([link(0)], ["1"]), ([], [])]
 
 
 def test_batch_waits_for_the_batch_of_a_task_that_runs(store: DirectoryStore) -> None:
@@ -338,6 +399,10 @@ def test_batch_has_of_a_task_what_it_says(
     (batch,) = decode(build_plan(make_job(task, "y"), read(store), set()))
     assert batch["umpteen"]["extras"] == ({} if extra is None else {"0": extra})
     assert batch["umpteen"]["common"] == {}
+    run = {"cmd": "x", "remote_output_path": task.output or "/store/0"}
+    assert batch["runs"][0] == run | (
+        {"local_results_dir": task.results_dir} if task.results_dir else {}
+    )
 
 
 def test_batch_of_one_task_has_nothing_in_common(store: DirectoryStore) -> None:
@@ -345,8 +410,9 @@ def test_batch_of_one_task_has_nothing_in_common(store: DirectoryStore) -> None:
     assert (batch["common"], batch["extras"]) == ({}, {"0": {"timeout_s": 5.0}})
 
 
-def test_batch_says_once_what_all_its_tasks_have(store: DirectoryStore) -> None:
-    job = make_job(*(Task("x", f"t{n}", timeout_s=5.0) for n in range(3)))
+@pytest.mark.parametrize("count", [2, 3])
+def test_batch_says_once_what_all_its_tasks_have(store: DirectoryStore, count: int) -> None:
+    job = make_job(*(Task("x", f"t{n}", timeout_s=5.0) for n in range(count)))
     (batch,) = own_part(build_plan(job, read(store), set()))
     assert (batch["common"], batch["extras"]) == ({"timeout_s": 5.0}, {})
 
