@@ -15,6 +15,7 @@ from umpteen.executors.slurm.answers import (
     parse_accounts,
     parse_config,
     parse_job_id,
+    parse_names,
     parse_nodes,
     parse_queue,
     read_state,
@@ -59,6 +60,11 @@ def test_queue_finds_an_element_by_its_mark() -> None:
     assert queue.find(Handle("lab", 2, 7, "ab12")) is not None
     assert queue.find(Handle("lab", 2, 7, "ab1")) is None
     assert queue.find(Handle("lab", 2, 4, "ab12")) is None
+
+
+def test_jobs_are_found_by_a_name_or_by_a_comment() -> None:
+    out = "7|train|why not a-ab12-1|\n8|a-ab12-1|(null)|\n9|train|a-ab12-11|\n\nodd\n"
+    assert parse_names(out, "a-ab12-1") == [7, 8]
 
 
 @pytest.mark.parametrize("text", ["", "lab/x/0/m", "lab/1/m", "tcp://h:1 ab/1", "lab/1/²/m"])

@@ -135,6 +135,13 @@ def test_what_a_task_says_is_laid_over_what_holds_for_all() -> None:
     assert "mem" not in options
 
 
+def test_name_that_a_task_gives_is_slurms_and_ours_is_in_the_comment() -> None:
+    array = ArrayJob(("1",), ArrayNeeds(options=(("job-name", "train"),)))
+    options = make_options(array, job_name="other", comment="why not")
+    assert (options["job-name"], options["comment"]) == ("train", "why not job-ab-0")
+    assert make_options(array)["comment"] == "job-ab-0"
+
+
 def test_dependencies_come_behind_the_users_own() -> None:
     array = ArrayJob(("1",), ArrayNeeds())
     options = build_sbatch_options(array, {"dependency": "afterok:5"}, 1, "j", ["12_3", "13"])

@@ -152,13 +152,16 @@ def test_only_tasks_that_need_much_are_in_batches_that_ask_for_much(
 
 def test_task_says_what_only_slurm_is_to_know(umpteen: Umpteen, slurm: SlurmCluster) -> None:
     for_all = {"partition": "main", "time": "10:00", "comment": "all"}
-    own = {"time": "7:00", "comment": "own"}
+    own = {"time": "7:00", "job_name": "mine"}
     write_job(umpteen, "true", {"command": "true", "slurm": own}, "true", options=for_all)
     done = umpteen("run", "job.json", "--batch-size", "9")
     assert done.returncode == 0, done.stderr
-    asked = ("squeue", "-hr", "--states=all", "--sort=-i", "-O", "TimeLimit:|,Comment:|")
-    newest = slurm.ask(*asked).stdout.split()[:2]
-    assert sorted(newest) == ["10:00|all|", "7:00|own|"]
+    asked = ("squeue", "-hr", "--states=all", "--sort=-i", "-O", "TimeLimit:|,Comment:|,Name:|")
+    newest = [line.split("|") for line in slurm.ask(*asked).stdout.splitlines()[:2]]
+    for_all_of_it, of_one = sorted(newest)
+    assert for_all_of_it[:2] == ["10:00", "all"]
+    assert (of_one[0], of_one[2]) == ("7:00", "mine")
+    assert of_one[1].startswith("all job-")
     own["time"] = "8:00"  # what is done is not run again for that
     write_job(umpteen, "true", {"command": "true", "slurm": own}, "true", options=for_all)
     assert umpteen("run", "job.json").returncode == 0

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from umpteen.executors.base import BatchState
 
 __all__ = [
+    "NAME_FIELDS",
     "QUEUE_FIELDS",
     "Config",
     "NodeKind",
@@ -18,14 +19,16 @@ __all__ = [
     "parse_accounts",
     "parse_config",
     "parse_job_id",
+    "parse_names",
     "parse_nodes",
     "parse_queue",
     "read_state",
     "say_reason",
 ]
 
-# The name is the last, as it may hold what stands between the others.
-QUEUE_FIELDS = "ArrayJobID:|,ArrayTaskID:|,State:|,exit_code:|,NodeList:|,Reason:|,Name:|"
+# Names and comments are the last, as they may hold what stands between the others.
+NAME_FIELDS = "ArrayJobID:|,Name:|,Comment:|"
+QUEUE_FIELDS = "ArrayJobID:|,ArrayTaskID:|,State:|,exit_code:|,NodeList:|,Reason:|,Name:|,Comment:|"
 _QUEUED = (
     "PENDING CONFIGURING REQUEUED REQUEUE_HOLD REQUEUE_FED SPECIAL_EXIT RESV_DEL_HOLD POWER_UP_NODE"
 )
@@ -91,7 +94,7 @@ class QueueLine(NamedTuple):
     exit_code: int = 0  # as a shell says it: of a signal 128 and its number
     node: str = ""
     reason: str = ""
-    name: str = ""
+    names: str = ""  # its name and its comment
 
 
 class NodeKind(NamedTuple):
@@ -128,11 +131,17 @@ def parse_queue(out: str) -> Iterator[QueueLine]:
         fields = line.split("|", 6)
         if len(fields) < 7 or not fields[0].isdecimal() or not fields[1][:1].isdecimal():
             continue
-        job, indices, state, status, node, reason, name = fields
+        job, indices, state, status, node, reason, names = fields
         yield QueueLine(
             int(job), _parse_indices(indices), state, _read_status(status), node, reason,
-            name.removesuffix("|"),
+            names.removesuffix("|"),
         )  # fmt: skip
+
+
+def parse_names(out: str, ours: str) -> list[int]:
+    """Of the lines of `squeue -O NAME_FIELDS` the jobs with this name, or it in the comment."""
+    lines = (re.split("[| ]", line) for line in out.splitlines())
+    return [int(job) for job, *names in lines if job.isdecimal() and ours in names]
 
 
 def _parse_indices(text: str) -> list[int]:
@@ -152,13 +161,13 @@ def _read_status(text: str) -> int:
 
 
 def parse_accounts(out: str) -> Iterator[QueueLine]:
-    """The lines of `sacct -nPX -o JobID,State,ExitCode,NodeList,JobName`."""
+    """The lines of `sacct -nPX -o JobID,State,ExitCode,NodeList,JobName,Comment`."""
     for line in out.splitlines():
         found = re.fullmatch(r"(\d+)_(\d+)\|(\w+)[^|]*\|(\d+):(\d+)\|([^|]*)\|(.*)", line)
         if found:
-            job, index, state, code, number, node, name = found.groups()
+            job, index, state, code, number, node, names = found.groups()
             ended = 128 + int(number) if int(number) else int(code)
-            yield QueueLine(int(job), [int(index)], state, ended, node, "", name)
+            yield QueueLine(int(job), [int(index)], state, ended, node, "", names)
 
 
 def parse_nodes(out: str, partition: str = "") -> list[NodeKind]:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from umpteen.errors import BackendError
 from umpteen.executors.command import Answer, Commands, refuse
 from umpteen.executors.slurm.answers import (
+    NAME_FIELDS,
     QUEUE_FIELDS,
     Config,
     NodeKind,
@@ -23,6 +24,7 @@ from umpteen.executors.slurm.answers import (
     parse_accounts,
     parse_config,
     parse_job_id,
+    parse_names,
     parse_nodes,
     parse_queue,
 )
@@ -71,7 +73,7 @@ class QueueAnswer:
     def find(self, handle: Handle) -> QueueLine | None:
         """The line of an element; None where none is there that has the handle's mark."""
         line = self._found.get((handle.job, handle.element))
-        return line if line and f"-{handle.mark}-" in line.name else None
+        return line if line and f"-{handle.mark}-" in line.names else None
 
 
 class Cluster:
@@ -130,7 +132,7 @@ class Cluster:
     def list_forgotten(self, jobs: Sequence[int]) -> QueueAnswer:
         """What the accounting knows of jobs that the queue has no more; nothing without one."""
         numbers = ",".join(map(str, jobs))
-        fields = "JobID,State,ExitCode,NodeList,JobName"
+        fields = "JobID,State,ExitCode,NodeList,JobName,Comment"
         try:
             answer = self._run(["sacct", "-nPX", "-j", numbers, "-o", fields], is_patient=False)
         except BackendError:
@@ -138,19 +140,20 @@ class Cluster:
         return QueueAnswer(list(parse_accounts(answer.out)))
 
     def submit(
-        self, options: Mapping[str, str], script: str, environment: Mapping[str, str]
+        self, options: Mapping[str, str], script: str, environment: Mapping[str, str], ours: str
     ) -> int:
         """The number of the job that a script became. Raises BackendError, in sbatch's words.
 
         A call that was not answered may have submitted it: it is looked for by its name.
+        ours: the name by which it is known to be that job, and that no other has.
         """
         command = build_sbatch(options)
         variables = {**_LEFT_OUT, **environment}
         found: list[int] = []
 
         def is_missing() -> bool:
-            named = ["squeue", "-h", f"--name={options['job-name']}", "-o", "%F"]
-            found.extend(map(int, self._run(named).out.split()))
+            named = ["squeue", "-h", f"--name={options['job-name']}", "-O", NAME_FIELDS]
+            found.extend(parse_names(self._run(named).out, ours))
             return not found
 
         answer = self._commands.run(

@@ -126,14 +126,13 @@ class SlurmExecutor(Executor):
         after: Sequence[str],
     ) -> int:
         slots = max(1, request.slots)
-        named = dict(array.needs.options).get("job-name") or self.given.get("job-name")
-        name = named or os.path.basename(request.address)
+        name = self.given.get("job-name") or os.path.basename(request.address)
         name = build_job_name(name, request.mark, number)
         options = build_sbatch_options(array, self.given, slots, name, after)
         script = build_script(array, options, places, slots, self.own.setup)
         key = script_key(request.mark, number)
         open_store(request.address).replace(key, script.encode())
-        return cluster.submit(options, script, request.environment)
+        return cluster.submit(options, script, request.environment, name)
 
     def poll(self, handles: Sequence[str]) -> dict[str, BatchState]:
         """What one squeue says of all; what it no longer knows has ended."""

@@ -84,7 +84,11 @@ def build_job_name(name: str, mark: str, number: int) -> str:
 def build_sbatch_options(
     array: ArrayJob, given: Mapping[str, str], slots: int, name: str, dependencies: Sequence[str]
 ) -> dict[str, str]:
-    """The options of sbatch for an array. given: for all arrays; name: Slurm's."""
+    """The options of sbatch for an array.
+
+    given: for all arrays. name: by which the array is known to be ours; where its tasks say what
+    Slurm is to call it, that is its name, and ours stands in its comment.
+    """
     own = dict(array.needs.options)
     given = lay_over(given, own)
     wanted = {"signal": f"B:TERM@{_WARNING_S}", **given}
@@ -98,10 +102,12 @@ def build_sbatch_options(
     if dependencies:
         after = f"afterany:{':'.join(dependencies)}"
         wanted["dependency"] = f"{given['dependency']},{after}" if "dependency" in given else after
+    if "job-name" in own:
+        wanted["comment"] = " ".join(filter(None, [given.get("comment"), name]))
     last = len(array.batches) - 1
     return {
         **wanted,
-        "job-name": name,
+        "job-name": own.get("job-name", name),
         "array": f"0-{last}" if last else "0",
         "nodes": "1",
         "ntasks": "1",
