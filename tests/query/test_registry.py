@@ -135,3 +135,15 @@ def test_registry_that_cannot_be_written_is_done_without(
     monkeypatch.setenv("XDG_DATA_HOME", str(place / "file"))
     register("job", make_job(place / "far"))
     assert list_entries() == []
+
+
+def test_registry_name_of_a_bundle_is_its_newest_job(place: Path) -> None:
+    names = ["b-20250101000000", "b-20260101000000", "b-other-20270101000000", "b-1"]
+    addresses = {name: make_job(place / name) for name in names}
+    for name, address in addresses.items():
+        register(name, address)
+    assert find_address("b") == addresses["b-20260101000000"]
+    assert find_address("b-20250101000000") == addresses["b-20250101000000"]
+    own = make_job(place / "far/b")
+    register("b", own)
+    assert find_address("b") == own

@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -42,6 +43,7 @@ __all__ = [
 ]
 
 RESULTS_FOLDER = "umpteen-results"
+_OF_BUNDLE = re.compile("-[0-9]{14}$")  # behind its name, in that of a job
 
 # By address, what a job file says that this process was given: with what is secret.
 _given_options: dict[str, dict[str, Any]] = {}
@@ -182,14 +184,14 @@ def list_names() -> list[str]:
 def list_entries(name: str | None = None) -> list[RegisteredJob]:
     """Every job that is still where it was seen, the newest first; others are forgotten.
 
-    name: only jobs of that name, so that no other disk is asked.
+    name: only jobs of that name, or of a bundle of that name, so that no other disk is asked.
     """
-    beside = [entry for entry in _list_beside() if name in (None, entry.name)]
+    beside = [entry for entry in _list_beside() if _is_meant(entry, name)]
     entries = {entry.address: entry for entry in beside}
     for file in _list_files(_folder()):
         path = os.path.join(_folder(), file)
         entry = _read_entry(path)
-        if entry is None or name not in (None, entry.name):
+        if entry is None or not _is_meant(entry, name):
             continue
         if is_remote(entry.address) or os.path.exists(os.path.join(entry.address, JOB)):
             entries[entry.address] = entry
@@ -197,6 +199,10 @@ def list_entries(name: str | None = None) -> list[RegisteredJob]:
             with contextlib.suppress(OSError):
                 os.unlink(path)
     return sorted(entries.values(), key=lambda entry: -entry.seen_s)
+
+
+def _is_meant(entry: RegisteredJob, name: str | None) -> bool:
+    return name in (None, entry.name, _OF_BUNDLE.sub("", entry.name))
 
 
 def _list_files(folder: str) -> list[str]:
@@ -256,16 +262,21 @@ def find_addresses(name: str) -> list[str]:
     """The addresses that a name or an address may mean.
 
     An address means itself. A name means the jobs of this folder, which are the one in
-    `./umpteen-results` and what was handed in from here; where there are none, those elsewhere.
+    `./umpteen-results` and what was handed in from here; where there are none, those elsewhere;
+    where there are none either, that of the newest bundle of this name.
     """
     if ("/" in name or os.path.isdir(name)) and is_job(name):
         return [parse_address(name)]
-    entries, working = list_entries(name), _here()
+    found, working = list_entries(name), _here()
+    entries = [entry for entry in found if entry.name == name]
     here = [entry.address for entry in entries if entry.folder == working]
     beside = os.path.join(RESULTS_FOLDER, name)
     if os.path.isdir(beside) and is_job(beside):
         here.insert(0, parse_address(beside))
-    return list(dict.fromkeys(here)) or [entry.address for entry in entries]
+    newest = max((entry.name for entry in found), default="")
+    return list(dict.fromkeys(here)) or [
+        entry.address for entry in entries or found if entry.name in (name, newest)
+    ]
 
 
 def _here() -> str | None:
