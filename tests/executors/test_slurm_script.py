@@ -142,6 +142,14 @@ def test_name_that_a_task_gives_is_slurms_and_ours_is_in_the_comment() -> None:
     assert make_options(array)["comment"] == "job-ab-0"
 
 
+def test_tasks_of_a_bundle_say_how_many_nodes_and_elements_at_once() -> None:
+    own = (("nodes", "2"), ("ntasks-per-node", "3"), ("array", "%2"))
+    options = make_options(ArrayJob(("1", "2"), ArrayNeeds(options=own)))
+    assert (options["nodes"], options["ntasks-per-node"]) == ("2", "3")
+    assert "ntasks" not in options
+    assert options["array"] == "0-1%2"
+
+
 def test_dependencies_come_behind_the_users_own() -> None:
     array = ArrayJob(("1",), ArrayNeeds())
     options = build_sbatch_options(array, {"dependency": "afterok:5"}, 1, "j", ["12_3", "13"])

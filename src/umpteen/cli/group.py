@@ -55,6 +55,7 @@ VERBS = {
     "summarize-batch": ("batches", "Show what became of the runs of a batch file."),
     "batch": ("batches", "Run one batch file on this machine."),
     "schedule": ("bundles", "Put a program, and what it needs of Slurm, into a bundle."),
+    "submit": ("bundles", "Submit the jobs of a bundle to Slurm."),
     "initialize": ("bundles", "Make a bundle with no jobs yet."),
     "config": ("machines", "Describe the machines that work goes to."),
     "completion": ("shell", "Print what makes a shell complete verbs, flags and names."),
@@ -77,7 +78,6 @@ _MEANT = {
     "show": "umpteen status shows how a job stands",
     "start": "umpteen run starts a job",
     "stop": "umpteen cancel ends a job",
-    "submit": "umpteen run --detach starts a job and comes back",
     "watch": "umpteen collect watches a job",
 }
 _WATCHES = "umpteen run watches to the end; umpteen collect watches what was detached"

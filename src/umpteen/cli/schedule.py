@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import shlex
@@ -12,10 +11,9 @@ from typing import Any, NamedTuple
 import click
 
 from umpteen.bundles.apps import ask_arguments, find_known
-from umpteen.bundles.bundle import Argument, Bundle, BundleJob
+from umpteen.bundles.bundle import Argument, BundleJob
 from umpteen.bundles.folder import Added, BundleFolder
 from umpteen.cli.machine_options import complete_bundle, machine_options, pick_machine_fields
-from umpteen.config.machines import Machine
 from umpteen.config.reading import choose_machine, read_config
 from umpteen.errors import EXIT_SUCCEEDED, SettingsError, find_nearest, say_nearest
 from umpteen.job.slurm_options import (
@@ -210,7 +208,11 @@ def schedule_command(
     if append and added.is_new:
         say(f"there was no bundle {bundle_name!r}: made it", err=True)
     _show(added, as_json=as_json)
-    return _submit(added.bundle, chosen, as_json=as_json) if submit else EXIT_SUCCEEDED
+    if not submit:
+        return EXIT_SUCCEEDED
+    from umpteen.cli.submit import submit_and_show  # which needs all that submits
+
+    return submit_and_show(added.bundle, chosen, as_json=as_json)
 
 
 def _ask_program(
@@ -242,13 +244,3 @@ def _show(added: Added, *, as_json: bool) -> None:
     beside = ", ".join(job for job in bundle.jobs if job != added.job)
     others = f", with {beside}" if beside else ""
     say(f"{added.job} is in the bundle {bundle.name}{others}: {bundle.path}")
-
-
-def _submit(bundle: Bundle, machine: Machine, *, as_json: bool) -> int:
-    """`umpteen submit`, which is not there yet."""
-    try:
-        module = importlib.import_module("umpteen.verbs.submit_bundle")
-    except ModuleNotFoundError:
-        raise SettingsError("umpteen submit is not there yet: the bundle is kept") from None
-    code: int = module.submit_bundle(bundle, machine, as_json=as_json)
-    return code

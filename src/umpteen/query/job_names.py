@@ -11,7 +11,7 @@ from umpteen.errors import ErrorCode, InputError, UmpteenError
 from umpteen.query.registry import find_address, find_addresses, give_options, is_job
 from umpteen.store.address import parse_address
 
-__all__ = ["find_job", "is_job_file", "shorten_job", "shorten_path"]
+__all__ = ["find_job", "is_job_file", "shorten_bundle_job", "shorten_job", "shorten_path"]
 
 
 def find_job(word: str, name: str | None = None) -> str:
@@ -52,6 +52,12 @@ def shorten_job(name: str, address: str) -> str:
     except UmpteenError:
         is_enough = False
     return name if is_enough else shorten_path(address)
+
+
+def shorten_bundle_job(bundle: str, name: str, address: str) -> str:
+    """The bundle's name, where that is enough to find its job from here, else as `shorten_job`."""
+    short = shorten_job(bundle, address)
+    return short if short == bundle else shorten_job(name, address)
 
 
 def shorten_path(path: str) -> str:

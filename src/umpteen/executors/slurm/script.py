@@ -36,6 +36,7 @@ __all__ = [
 
 UNSEEN, NO_PYTHON = 66, 69  # exit codes of the script: it sees no results, it finds no Python
 _WARNING_S = 30  # before the time limit, for tasks to be ended kindly and outcomes recorded
+_ONE_TASK = {"nodes": "1", "ntasks": "1"}
 _ODD = re.compile(r"[^\w.+-]")
 
 # Nothing of the folder that it is in comes before the standard library.
@@ -87,7 +88,8 @@ def build_sbatch_options(
     """The options of sbatch for an array.
 
     given: for all arrays. name: by which the array is known to be ours; where its tasks say what
-    Slurm is to call it, that is its name, and ours stands in its comment.
+    Slurm is to call it, that is its name, and ours stands in its comment. Tasks of a bundle also
+    say how many nodes they want, and how many elements may run at once (`array`: `%2`).
     """
     own = dict(array.needs.options)
     given = lay_over(given, own)
@@ -108,9 +110,8 @@ def build_sbatch_options(
     return {
         **wanted,
         "job-name": own.get("job-name", name),
-        "array": f"0-{last}" if last else "0",
-        "nodes": "1",
-        "ntasks": "1",
+        "array": (f"0-{last}" if last else "0") + own.get("array", ""),
+        **({} if any(key.startswith(("nodes", "ntasks")) for key in own) else _ONE_TASK),
         "cpus-per-task": str(count_cpus(array, given, slots)),
         "output": "/dev/null",
     }
