@@ -18,6 +18,7 @@ from umpteen.executors.slurm.answers import (
     parse_names,
     parse_nodes,
     parse_queue,
+    parse_submit_limit,
     read_state,
     say_reason,
 )
@@ -46,6 +47,14 @@ def test_job_id_is_what_sbatch_answers(out: str, expected: int | None) -> None:
 def test_config_has_the_name_and_the_size_of_arrays() -> None:
     out = "Configuration data as of 2026\nClusterName             = lab\nMaxArraySize  = 51\n"
     assert parse_config(out) == Config("lab", 51)
+    assert parse_config(f"{out}MaxJobCount             = 70\n").job_count == 70
+
+
+def test_limit_of_a_user_is_the_least_of_his() -> None:
+    out = "UserName=a(5)\n    MaxJobs= MaxJobsAccrue= MaxSubmitJobs=500(3) MaxWallPJ=\n"
+    assert parse_submit_limit(out) == 500
+    assert parse_submit_limit(out + out.replace("500", "70")) == 70
+    assert parse_submit_limit("    MaxJobs= MaxSubmitJobs= MaxWallPJ=\n") is None
 
 
 def test_queue_lines_are_elements() -> None:

@@ -25,6 +25,7 @@ from umpteen.report.printing import say
 from umpteen.report.signals import Waiting, stop_signals
 from umpteen.report.views import show_idle, show_leave, show_plan
 from umpteen.report.watch import watch_to_end
+from umpteen.submission.preview import preview_request
 from umpteen.verbs.retry import Rerun, find_blocked, plan_retry, retry
 
 __all__ = ["retry_command"]
@@ -63,7 +64,8 @@ def retry_command(
     refuse_loose("--where", options["where"], tasks)
     rerun = Rerun(tasks, options["where"], options["slots"], options["timeout"], options["memory"])
     if options["dry_run"]:
-        return show_plan(plan_retry(name, rerun, options["executor"]), as_json=as_json)
+        plan, history = plan_retry(name, rerun, options["executor"])
+        return show_plan(plan, preview_request(plan, history), as_json=as_json)
     with stop_signals(is_last=True) as stop:
         tell = Waiting(stop, is_shown=not (quiet or as_json)).tell
         handle = retry(

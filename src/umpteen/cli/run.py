@@ -29,6 +29,7 @@ from umpteen.report.signals import Waiting, stop_signals
 from umpteen.report.views import show_leave, show_plan
 from umpteen.report.watch import watch_to_end
 from umpteen.store.address import working_folder
+from umpteen.submission.preview import preview_request
 from umpteen.submission.settings import detach as detach_job
 from umpteen.submission.settings import resolve_settings
 from umpteen.verbs.run import choose_where, plan_run, submit
@@ -119,8 +120,8 @@ def run_command(
     read = _read(job, tables, flags, _choose_name(name, prefix), place, is_detached=detach)
     chosen = None if only is None else choose_where(only, read)
     if dry_run:
-        plan, _ = plan_run(read, rerun, only=chosen, is_verified=verify)
-        return show_plan(plan, as_json=as_json)
+        plan, history = plan_run(read, rerun, only=chosen, is_verified=verify)
+        return show_plan(plan, preview_request(plan, history), as_json=as_json)
     with stop_signals(is_last=True) as stop:
         tell = Waiting(stop, is_shown=not (quiet or as_json)).tell
         handle = submit(read, rerun, chosen, tell, is_verified=verify)

@@ -24,6 +24,7 @@ __all__ = [
     "Executor",
     "Lack",
     "OnProgress",
+    "PreviewSection",
     "Site",
     "SubmitRequest",
     "TaskNeeds",
@@ -64,6 +65,7 @@ class Abilities(NamedTuple):
     batches_most: int  # of one submission; 0: no limit
     start_up_s: float  # what one batch costs before its first task
     asks_by_batch: bool = False  # asks for each batch what one of its tasks needs the most of
+    previews: bool = False  # says what it would be asked for, by `preview`
 
 
 class BatchRequest(NamedTuple):
@@ -128,6 +130,15 @@ class Lack(NamedTuple):
     hint: str  # what the user can do
 
 
+class PreviewSection(NamedTuple):
+    """A thing that a submission would ask for, or that limits it, as a dry run shows it."""
+
+    title: str  # a word or two
+    text: str  # for people, one line
+    facts: Mapping[str, str | int | float | None]  # the same for programs; None: not known
+    script: str = ""  # what would be handed over, whole
+
+
 class Executor(abc.ABC):
     """Gets batches run somewhere, and is asked after them by their handles.
 
@@ -182,6 +193,14 @@ class Executor(abc.ABC):
     def cancel(self, handles: Sequence[str]) -> None:
         """Have no batch of these start any more, and wake the runners of those that have."""
         self.wake(handles)
+
+    def preview(self, request: SubmitRequest) -> list[PreviewSection]:
+        """What `submit` would ask for, where `abilities.previews` says so; does nothing.
+
+        Raises BackendError where there is nobody to ask.
+        """
+        del request
+        return []
 
     def count_workers(self, slots: int, needs: TaskNeeds = NO_NEEDS) -> int:
         """How many batches of so many slots (0: one slot of a worker), with tasks that need so

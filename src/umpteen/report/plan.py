@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
-from typing import TypedDict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NotRequired, TypedDict
 
+from umpteen.executors.base import PreviewSection
 from umpteen.planning.plan import Plan
 from umpteen.report.text import render_seconds, shorten_path
 
-__all__ = ["PlanJson", "plan_to_dict", "render_change", "render_dry_run", "render_plan"]
+__all__ = [
+    "PlanJson",
+    "plan_to_dict",
+    "render_change",
+    "render_dry_run",
+    "render_plan",
+    "render_requests",
+]
 
+
+_SCRIPTS_SHOWN = 10
 
 _Form = str | list[str] | dict[str, str] | None  # of a command, an environment or a folder
 
@@ -37,6 +47,15 @@ class SettingJson(TypedDict):
     source: str
 
 
+class RequestJson(TypedDict):
+    """What the executor would be asked for: a part of it, or a limit of it."""
+
+    title: str
+    text: str
+    facts: Mapping[str, str | int | float | None]
+    script: NotRequired[str]
+
+
 class PlanJson(TypedDict):
     """The plan as `--dry-run --json` shows it."""
 
@@ -50,6 +69,7 @@ class PlanJson(TypedDict):
     left: LeftJson
     changed: list[ChangeJson]
     settings: dict[str, SettingJson]
+    requests: list[RequestJson]
 
 
 def render_plan(
@@ -141,8 +161,20 @@ def render_dry_run(plan: Plan) -> list[str]:
     return lines
 
 
-def plan_to_dict(plan: Plan) -> PlanJson:
-    """What would run, and why."""
+def render_requests(requests: Sequence[PreviewSection]) -> list[str]:
+    """What the executor would be asked for; of many alike the first few."""
+    scripts = [section for section in requests if section.script]
+    lines = [f"  {section.title:<9} {section.text}" for section in scripts[:_SCRIPTS_SHOWN]]
+    if (count := len(scripts) - _SCRIPTS_SHOWN) > 0:
+        lines.append(f"  …         and {count:,} more")
+    lines += [f"  {section.title:<9} {section.text}" for section in requests if not section.script]
+    if scripts:
+        lines.append("  scripts   are shown by --json")
+    return lines
+
+
+def plan_to_dict(plan: Plan, requests: Sequence[PreviewSection] = ()) -> PlanJson:
+    """What would run, and why. requests: what the executor would be asked for."""
     settings = plan.job.settings
     return {
         "name": plan.job.name,
@@ -162,7 +194,15 @@ def plan_to_dict(plan: Plan) -> PlanJson:
             for key, source in settings.sources.items()
             if key != "results_options"  # may have secrets
         },
+        "requests": [_request_to_dict(section) for section in requests],
     }
+
+
+def _request_to_dict(section: PreviewSection) -> RequestJson:
+    told: RequestJson = {"title": section.title, "text": section.text, "facts": section.facts}
+    if section.script:
+        told["script"] = section.script
+    return told
 
 
 def _name_tasks(plan: Plan, indices: Iterable[int]) -> list[str]:

@@ -11,12 +11,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 from umpteen.errors import EXIT_READER_LEFT, EXIT_SUCCEEDED, OutputError, ReaderLeftError
+from umpteen.executors.base import PreviewSection
 from umpteen.planning.plan import Plan
 from umpteen.query.failure_feed import News
 from umpteen.query.failures import Failure
 from umpteen.query.status import JobStatus
 from umpteen.query.unrun import UnrunCounts
-from umpteen.report.plan import plan_to_dict, render_dry_run, render_plan
+from umpteen.report.plan import plan_to_dict, render_dry_run, render_plan, render_requests
 from umpteen.report.printing import say
 from umpteen.report.run import (
     Ending,
@@ -163,9 +164,12 @@ def show_idle(
     return EXIT_SUCCEEDED
 
 
-def show_plan(plan: Plan, *, as_json: bool) -> int:
-    """What would run, and why; the exit code."""
-    lines = [json.dumps(plan_to_dict(plan))] if as_json else render_dry_run(plan)
+def show_plan(plan: Plan, requests: Sequence[PreviewSection], *, as_json: bool) -> int:
+    """What would run, and why; the exit code. requests: what the executor would be asked for."""
+    if as_json:
+        lines = [json.dumps(plan_to_dict(plan, requests))]
+    else:
+        lines = [*render_dry_run(plan), *render_requests(requests)]
     for line in lines:
         say(line)
     return EXIT_SUCCEEDED

@@ -46,7 +46,7 @@ from umpteen.store.submission_lock import OwnFiles, SubmissionLock
 from umpteen.submission.stored_options import leave_out_secrets
 from umpteen.system.background import BackgroundCall
 
-__all__ = ["submit_plan"]
+__all__ = ["build_request", "list_again", "number_next", "submit_plan"]
 
 _AGAIN = "run the same command again"
 
@@ -73,15 +73,8 @@ def submit_plan(
         raise _taken(store, handed_key(number))
     for name in plan.closed:
         close_batch(store, name)
-    numbers = list_batch_numbers(store)
-    first = numbers[-1] + 1 if numbers else 1
-    again = [HandedBatch(name, _ranges(history, name)) for name in plan.again]
-    lost = [history.batches[name] for name in plan.again]
-    unfinished = map(history.unfinished, lost)  # of its others some may be gone from the job
-    made = [
-        NewBatch(handed, (), _list_needs(plan, indices), read_slurm(plan, indices))
-        for handed, indices in zip(again, unfinished, strict=True)
-    ]
+    first = number_next(store)
+    made = list_again(plan, history)
     site, now_s = executor.find_site(store.address), time.time()
     folder = plan.job.settings.submitted_from if site.is_here else ""
     mark = os.urandom(6).hex()
@@ -104,12 +97,29 @@ def submit_plan(
         raise
     files.put_as_before()
     if made:
-        handles = executor.submit(_build_request(plan, history, mark, made), on_progress)
+        handles = executor.submit(build_request(plan, history, mark, made), on_progress)
         store.create(handles_key(number), msgspec.json.encode(handles))
     return [new.handed.batch for new in made]
 
 
-def _build_request(
+def number_next(store: Store) -> int:
+    """The number of the next batch."""
+    numbers = list_batch_numbers(store)
+    return numbers[-1] + 1 if numbers else 1
+
+
+def list_again(plan: Plan, history: History) -> list[NewBatch]:
+    """The batches that are there, and are submitted once more."""
+    again = [HandedBatch(name, _ranges(history, name)) for name in plan.again]
+    lost = [history.batches[name] for name in plan.again]
+    unfinished = map(history.unfinished, lost)  # of its others some may be gone from the job
+    return [
+        NewBatch(handed, (), _list_needs(plan, indices), read_slurm(plan, indices))
+        for handed, indices in zip(again, unfinished, strict=True)
+    ]
+
+
+def build_request(
     plan: Plan, history: History, mark: str, made: Sequence[NewBatch]
 ) -> SubmitRequest:
     """What the executor is given. mark: a word that no other submission has."""

@@ -65,12 +65,12 @@ def retry(
 
 def plan_retry(
     name: str, rerun: Rerun | None = None, executor: ExecutorChoice | None = None
-) -> Plan:
-    """What `retry` would do; nothing is written."""
+) -> tuple[Plan, History]:
+    """What `retry` would do, and the history it goes by; nothing is written."""
     history = open_history(name)
     settings = read_back_settings(history, detach=False, executor=executor)
     job, scope = _choose(history, settings, rerun or Rerun())
-    return preview(job, history, scope)
+    return preview(job, history, scope), history
 
 
 def _choose(history: History, settings: Settings, rerun: Rerun) -> tuple[Job, Scope]:

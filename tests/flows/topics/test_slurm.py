@@ -216,6 +216,38 @@ def test_arrays_are_as_large_as_the_cluster_takes_them(
     assert states(umpteen) == {"succeeded": 7}
 
 
+def test_dry_run_shows_the_arrays_and_submits_nothing(
+    umpteen: Umpteen, own_slurm: SlurmCluster
+) -> None:
+    # As many as the cluster has cores, or one batch would have all of it.
+    small = [{"name": f"s-{n}", "command": "true"} for n in range(12)]
+    large = {"name": "large", "command": "true", "cpus": 2, "after": "s-*"}
+    options = {"time": "30m", "mem": "100M"}
+    write_job(umpteen, *small, large, batch_size=1, options=options)
+    done = umpteen("run", "job.json", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    *_, last, total, limits, scripts = done.stdout.splitlines()
+    assert last == "  array 4   1 element, of each 2 cpus, mem=100M, time=30:00"
+    assert total == "  in all    13 elements, at most 7 core-hours"
+    assert limits.endswith("MaxArraySize makes several arrays of one")
+    assert scripts == "  scripts   are shown by --json"
+    requests = json.loads(umpteen("run", "job.json", "--dry-run", "--json").stdout)["requests"]
+    found = [request["facts"].get("elements") for request in requests]
+    assert found == [3, 3, 3, 3, 1, 13, None]
+    assert requests[-1]["facts"]["MaxArraySize"] == 3
+    assert "#SBATCH --dependency=afterany:ARRAY0:ARRAY1:" in requests[4]["script"]
+    assert not umpteen.store().exists()
+    assert list_arrays(own_slurm) == []
+
+
+def test_dry_run_without_slurm_shows_the_plan(umpteen: Umpteen, tmp_path: Path) -> None:
+    write_job(umpteen, "true")
+    done = umpteen("run", "job.json", "--dry-run", env={"PATH": str(tmp_path)})
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("would run 1 of 1 tasks: 1 new\n")
+    assert "queue     not known: there is no sinfo here" in done.stdout
+
+
 # --- waiting, coming back, cancelling -------------------------------------------------------------
 
 

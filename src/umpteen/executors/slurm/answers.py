@@ -22,6 +22,7 @@ __all__ = [
     "parse_names",
     "parse_nodes",
     "parse_queue",
+    "parse_submit_limit",
     "read_state",
     "say_reason",
 ]
@@ -83,6 +84,7 @@ class Config(NamedTuple):
 
     cluster: str  # its name
     array_size: int  # how many elements an array may have
+    job_count: int = 10_000  # how many jobs may be in it; each element is one
 
 
 class QueueLine(NamedTuple):
@@ -122,7 +124,18 @@ def parse_config(out: str) -> Config:
     told = dict(re.findall(r"^(\w+)\s*= (\S+)", out, re.MULTILINE))
     size = told.get("MaxArraySize", "")
     # The largest index is one less than it, and the first is 0.
-    return Config(told.get("ClusterName", ""), int(size) if size.isdecimal() else 1001)
+    count = told.get("MaxJobCount", "")
+    return Config(
+        told.get("ClusterName", ""),
+        int(size) if size.isdecimal() else 1001,
+        int(count) if count.isdecimal() else 10_000,
+    )
+
+
+def parse_submit_limit(out: str) -> int | None:
+    """How many jobs a user may have, as `scontrol show assoc_mgr` says; None: not known."""
+    found = [int(number) for number in re.findall(r"\bMaxSubmitJobs=(\d+)", out)]
+    return min(found, default=None)
 
 
 def parse_queue(out: str) -> Iterator[QueueLine]:

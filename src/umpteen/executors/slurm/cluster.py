@@ -6,6 +6,7 @@ time since something was submitted: a tenth of that, so that a long job costs fe
 
 from __future__ import annotations
 
+import getpass
 import os
 import threading
 import time
@@ -27,6 +28,7 @@ from umpteen.executors.slurm.answers import (
     parse_names,
     parse_nodes,
     parse_queue,
+    parse_submit_limit,
 )
 from umpteen.executors.slurm.script import build_elements, build_sbatch
 from umpteen.model.variables import SLURM_CONF
@@ -101,6 +103,15 @@ class Cluster:
         """As handles have it. Raises BackendError."""
         name = self.read_config(is_patient=is_patient).cluster
         return f"{name}@{self.host}" if self.host else name
+
+    def read_submit_limit(self) -> int | None:
+        """How many jobs this user may have in the queue; None where that is not known."""
+        user = self.host.user if self.host and self.host.user else getpass.getuser()
+        command = ["scontrol", "show", "assoc_mgr", f"users={user}", "flags=assoc"]
+        try:
+            return parse_submit_limit(self._run(command, is_patient=False).out)
+        except BackendError:
+            return None
 
     def list_nodes(self, partition: str) -> list[NodeKind]:
         """The nodes of a partition, or of the default one. Raises BackendError."""

@@ -18,6 +18,7 @@ from umpteen.executors.base import (
     Executor,
     Lack,
     OnProgress,
+    PreviewSection,
     Site,
     SubmitRequest,
     TaskNeeds,
@@ -35,6 +36,7 @@ from umpteen.executors.slurm.nodes import (
     find_most,
 )
 from umpteen.executors.slurm.own_options import OWN_OPTIONS, parse_own
+from umpteen.executors.slurm.preview import ArrayPreview, Limits, build_preview
 from umpteen.executors.slurm.runs import SlurmRuns
 from umpteen.executors.slurm.script import (
     ScriptPlaces,
@@ -60,7 +62,7 @@ class SlurmExecutor(Executor):
     name = "slurm"
     abilities = Abilities(
         dependencies=True, capabilities=False, reconnect=True, is_engine=True,
-        batches_most=10_000, start_up_s=1.0, asks_by_batch=True,
+        batches_most=10_000, start_up_s=1.0, asks_by_batch=True, previews=True,
     )  # fmt: skip
 
     def __init__(self, options: Mapping[str, Any]) -> None:
@@ -95,7 +97,9 @@ class SlurmExecutor(Executor):
         """One call of sbatch for each array; where one is refused, none of the others runs."""
         cluster = self.cluster
         config = cluster.read_config()
-        places = _put_runner(request)
+        places = _find_places(request)
+        packed = build_zipapp()
+        open_store(request.address).create(runner_key(packed.digest), packed.content)
         arrays = build_arrays(request.orders, config.array_size)
         earlier = _find_living(cluster, request.earlier)
         jobs: list[int] = []
@@ -125,14 +129,39 @@ class SlurmExecutor(Executor):
         number: int,
         after: Sequence[str],
     ) -> int:
+        options, script = self._describe_array(request, places, array, number, after)
+        key = script_key(request.mark, number)
+        open_store(request.address).replace(key, script.encode())
+        return cluster.submit(options, script, request.environment)
+
+    def _describe_array(
+        self,
+        request: SubmitRequest,
+        places: ScriptPlaces,
+        array: ArrayJob,
+        number: int,
+        after: Sequence[str],
+    ) -> tuple[dict[str, str], str]:
+        """sbatch's options and the script for an array. after: elements, as sbatch names them."""
         slots = max(1, request.slots)
         name = self.given.get("job-name") or os.path.basename(request.address)
         name = build_job_name(name, request.mark, number)
         options = build_sbatch_options(array, self.given, slots, name, after)
-        script = build_script(array, options, places, slots, self.own.setup)
-        key = script_key(request.mark, number)
-        open_store(request.address).replace(key, script.encode())
-        return cluster.submit(options, script, request.environment, name)
+        return options, build_script(array, options, places, slots, self.own.setup)
+
+    def preview(self, request: SubmitRequest) -> list[PreviewSection]:
+        """The arrays with their scripts, the core-hours that they ask for, and what limits them."""
+        cluster = self.cluster
+        config = cluster.read_config()
+        arrays = build_arrays(request.orders, config.array_size)
+        names = [f"ARRAY{number}" for number in range(len(arrays))]  # numbers come with sbatch
+        places, previews = _find_places(request), []
+        for number, array in enumerate(arrays):
+            after = [_name_element(element, names) for element in array.after]
+            described = self._describe_array(request, places, array, number, after)
+            previews.append(ArrayPreview(len(array.batches), *described))
+        limits = Limits(config.array_size, config.job_count, cluster.read_submit_limit())
+        return build_preview(previews, limits, os.environ.get("SBATCH_TIMELIMIT", ""))
 
     def poll(self, handles: Sequence[str]) -> dict[str, BatchState]:
         """What one squeue says of all; what it no longer knows has ended."""
@@ -195,11 +224,9 @@ class SlurmExecutor(Executor):
         return f"waiting in Slurm's queue: {say_reason(reason)}" if reason else ""
 
 
-def _put_runner(request: SubmitRequest) -> ScriptPlaces:
-    """Have the runner, and the folder for what it says, in the results folder."""
-    packed = build_zipapp()
-    key = runner_key(packed.digest)
-    open_store(request.address).create(key, packed.content)
+def _find_places(request: SubmitRequest) -> ScriptPlaces:
+    """Where nodes will find the runner, and a folder for what it says."""
+    key = runner_key(build_zipapp().digest)
     folder = _find_folder(request.address)
     return ScriptPlaces(folder, request.store.id, f"{folder}/{key}", logs_folder(request.mark))
 
@@ -229,7 +256,7 @@ def _find_living(cluster: Cluster, earlier: Mapping[str, str]) -> dict[str, str]
     }
 
 
-def _name_element(element: Element, jobs: Sequence[int]) -> str:
+def _name_element(element: Element, jobs: Sequence[int | str]) -> str:
     job = jobs[element.array]
     return str(job) if element.position is None else f"{job}_{element.position}"
 
