@@ -9,12 +9,14 @@ import signal
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
 
 from tests.support.command import Umpteen
 from tests.support.dask import DaskCluster
+from tests.support.fake_slurm import FakeSlurm
 from tests.support.ftp import Ftp, FtpServer
 from tests.support.memory import register_memory
 from tests.support.proxy import FaultProxy
@@ -131,6 +133,31 @@ def slurm(
         monkeypatch.setenv(name, value)
     yield cluster
     cluster.end_jobs()
+
+
+@pytest.fixture
+def make_fake_slurm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., FakeSlurm]]:
+    """`make_fake_slurm(submit_jobs=50)` is a Slurm of ours that commands lead to."""
+    made: list[FakeSlurm] = []
+
+    def make(**settings: Any) -> FakeSlurm:
+        made.append(FakeSlurm(tmp_path / "slurm", **settings))
+        for name, value in made[-1].environment.items():
+            monkeypatch.setenv(name, value)
+        made[-1].start()
+        return made[-1]
+
+    yield make
+    for cluster in made:
+        cluster.stop()
+
+
+@pytest.fixture
+def slurm_fake(make_fake_slurm: Callable[..., FakeSlurm]) -> FakeSlurm:
+    """One of which one call in twenty fails."""
+    return make_fake_slurm(failing=0.05)
 
 
 @pytest.fixture(scope="session")

@@ -30,7 +30,7 @@ from umpteen.submission.settings import resolve_settings
 from umpteen.verbs.run import plan_run
 
 # The name that a user gives; options of those that need some are below.
-EXECUTORS = ["local", "dask", "ray", "slurm"]
+EXECUTORS = ["local", "dask", "ray", "slurm", "slurm_fake"]
 
 # Handles of a place that does not answer here.
 FOREIGN = {
@@ -61,11 +61,11 @@ def open_one(request: pytest.FixtureRequest) -> Iterator[Open]:
         options["scheduler_address"] = request.getfixturevalue("dask_cluster").address
     if request.param == "ray":
         options["address"] = request.getfixturevalue("ray_cluster").address
-    if request.param == "slurm":
-        request.getfixturevalue("slurm")
+    if request.param in ("slurm", "slurm_fake"):
+        request.getfixturevalue(request.param)
 
     def open_one() -> Executor:
-        opened.append(open_executor(request.param, options))
+        opened.append(open_executor(request.param.removesuffix("_fake"), options))
         return opened[-1]
 
     yield open_one

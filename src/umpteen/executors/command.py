@@ -61,12 +61,12 @@ class Commands:
         """Run it to its end, whatever its exit code; again where the backend is busy.
 
         given: on its stdin. environment: what it finds beside what there is. is_patient: whether
-        it is tried again at all. is_undone: asked after each try that was not answered, which may
-        have done its work all the same; then it is not made again.
+        it is tried again and again, or once. is_undone: asked after each try that was not answered,
+        which may have done its work all the same; then it is not made again.
         Raises BackendError where there is no such command, a transient one where the backend
         stays busy.
         """
-        pauses = list(_PAUSES_S) if is_patient else []
+        pauses = list(_PAUSES_S if is_patient else _PAUSES_S[:1])
         while True:
             answer = self._run_once(command, given.encode(), environment or {})
             if answer.code == 0 or not (answer.is_lost or self._is_transient(answer.said)):
