@@ -11,11 +11,8 @@ from umpteen.executors.slurm.answers import (
     NodeKind,
     QueueLine,
     find_reason,
-    is_transient,
     parse_accounts,
     parse_config,
-    parse_job_id,
-    parse_names,
     parse_nodes,
     parse_queue,
     parse_submit_limit,
@@ -25,6 +22,7 @@ from umpteen.executors.slurm.answers import (
 from umpteen.executors.slurm.cluster import Handle, QueueAnswer, parse_handle
 from umpteen.executors.slurm.runs import explain_end
 from umpteen.model.complaint import find_complaint
+from umpteen.runner.slurm.commands import is_transient, parse_job_id
 
 QUEUE = """\
 2|0-3,7%2|PENDING|0||Dependency|job-ab12-0|
@@ -34,7 +32,7 @@ QUEUE = """\
 9|N/A|RUNNING|0|n1|None|other|
 garbage
 """
-HANDLE = Handle("lab", 7, 3, "ab12")
+HANDLE = Handle("lab", "job-ab12", 0, 3)
 
 
 @pytest.mark.parametrize(
@@ -66,9 +64,23 @@ def test_queue_lines_are_elements() -> None:
 
 def test_queue_finds_an_element_by_its_mark() -> None:
     queue = QueueAnswer(list(parse_queue(QUEUE)))
-    assert queue.find(Handle("lab", 2, 7, "ab12")) is not None
-    assert queue.find(Handle("lab", 2, 7, "ab1")) is None
-    assert queue.find(Handle("lab", 2, 4, "ab12")) is None
+    assert queue.find(Handle("lab", "job-ab12", 0, 7)) is not None
+    assert queue.find(Handle("lab", "job-ab1", 0, 7)) is None
+    assert queue.find(Handle("lab", "job-ab12", 0, 4)) is None
+    assert queue.find_state(Handle("lab", "job-ab12", 0, 4)) == BatchState.ENDED
+
+
+def test_element_that_a_job_has_still_to_submit_waits() -> None:
+    line = "9|0|{}|0||None|umpteen-ab12-submitter|\n"
+    handle = Handle("lab", "job-ab12", 0, 4)
+    for state, expected in (("RUNNING", BatchState.QUEUED), ("COMPLETED", BatchState.ENDED)):
+        queue = QueueAnswer(list(parse_queue(QUEUE + line.format(state))))
+        assert queue.find_state(handle) == expected
+        assert queue.list_submitters([handle]) == [9] * (expected == BatchState.QUEUED)
+
+
+def test_line_that_was_cut_short_is_none() -> None:
+    assert [line.name for line in parse_queue("1|4|RUNNING|0|n1|None|job-ab12-1")] == []
 
 
 def test_jobs_are_found_by_a_name_or_by_a_comment() -> None:

@@ -19,10 +19,10 @@ from umpteen.executors.slurm.script import (
     ScriptPlaces,
     build_elements,
     build_job_name,
-    build_sbatch,
     build_sbatch_options,
     build_script,
 )
+from umpteen.runner.slurm.commands import build_sbatch
 
 MEGABYTE = 1 << 20
 # Stands for python3: says what it was called with.

@@ -217,7 +217,8 @@ def _sbatch(queue: sqlite3.Connection, settings: Settings, arguments: Sequence[s
     if max(numbers) >= settings.array_size:
         raise RefusedError("error: Batch job submission failed: Invalid job array specification")
     begin = re.fullmatch(r"now\+(\d+)", options.get("begin", "now+0"))
-    after = re.findall(r"afterany:([\d_:]+)", options.get("dependency", ""))
+    dependency = options.get("dependency", "")
+    after = re.findall(r"singleton|(?<=:)[\d_]+", dependency)
     with _writing(queue):
         (known,) = queue.execute("SELECT count(*) FROM elements").fetchone()
         (living,) = queue.execute(
@@ -234,7 +235,7 @@ def _sbatch(queue: sqlite3.Connection, settings: Settings, arguments: Sequence[s
                 options.get("job-name", "sbatch"), script, json.dumps(dict(os.environ)),
                 options.get("chdir", os.getcwd()), options.get("cpus-per-task", "1"),
                 options.get("mem", "0"), time.time() + int(begin[1] if begin else 0),
-                json.dumps([word for words in after for word in words.split(":")]),
+                json.dumps(after),
                 "array" in options,
             ),
         )  # fmt: skip
@@ -461,7 +462,7 @@ class Controller:
             " WHERE state = 'PENDING' ORDER BY job"
         ).fetchall()
         for job, begin, after, cpus in rows:
-            reason = self.find_reason(begin, after)
+            reason = self.find_reason(job, begin, after)
             if reason:
                 self.queue.execute(
                     "UPDATE elements SET reason = ? WHERE job = ? AND state = 'PENDING'",
@@ -478,12 +479,14 @@ class Controller:
             if free <= 0:
                 return
 
-    def find_reason(self, begin: float, after: str) -> str:
+    def find_reason(self, own: int, begin: float, after: str) -> str:
         """Why a job does not start yet; empty where it may."""
         if begin > time.time():
             return "BeginTime"
         for word in json.loads(after):
-            job, _, number = word.partition("_")
+            if word == "singleton" and self.has_twin(own):
+                return "Dependency"
+            job, _, number = word.replace("singleton", "0").partition("_")
             row = self.queue.execute(
                 f"SELECT 1 FROM elements WHERE job = ? AND state IN {_LIVING}"
                 + (" AND number = ?" if number else ""),
@@ -492,6 +495,15 @@ class Controller:
             if row:
                 return "Dependency"
         return ""
+
+    def has_twin(self, job: int) -> bool:
+        """Whether an earlier job of the same name waits or runs."""
+        return bool(
+            self.queue.execute(
+                "SELECT 1 FROM elements JOIN jobs ON jobs.id = job WHERE job < ? AND"
+                f" state IN {_LIVING} AND name = (SELECT name FROM jobs WHERE id = ?)", (job, job),
+            ).fetchone()
+        )  # fmt: skip
 
     def start_one(self, job: int, number: int, cpus: int) -> None:
         """One element, as a process of its own session."""

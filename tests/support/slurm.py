@@ -41,8 +41,8 @@ SlurmdParameters=config_overrides
 SchedulerType=sched/backfill
 SchedulerParameters=sched_interval=1,sched_min_interval=10000,bf_interval=1,batch_sched_delay=0
 MaxArraySize={array_size}
-MaxJobCount=20000
-MinJobAge=300
+MaxJobCount={job_count}
+MinJobAge={job_age_s}
 KillWait=2
 ReturnToService=2
 SlurmdTimeout=10
@@ -57,10 +57,20 @@ AccountingStorageType=accounting_storage/none
 class SlurmCluster:
     """`start()` it; commands find it by `environment`.
 
-    cpus: of each node, need not be true. array_size: its MaxArraySize.
+    cpus: of each node, need not be true. array_size: its MaxArraySize. job_count: its MaxJobCount,
+    of those, too, that ended less than job_age_s ago.
     """
 
-    def __init__(self, *, nodes: int = 2, cpus: int = 4, array_size: int = 1001) -> None:
+    def __init__(
+        self,
+        *,
+        nodes: int = 2,
+        cpus: int = 4,
+        array_size: int = 1001,
+        job_count: int = 20_000,
+        job_age_s: int = 300,
+    ) -> None:
+        self.job_count, self.job_age_s = job_count, job_age_s
         self.folder = Path(tempfile.mkdtemp(prefix="slurm", dir="/tmp"))  # sockets: a short path
         self.nodes = [f"n{number}" for number in range(1, nodes + 1)]
         self.cpus, self.array_size = cpus, array_size
@@ -92,7 +102,7 @@ class SlurmCluster:
         config = _CONFIG.format(
             cluster=self.folder.name, host=socket.gethostname().partition(".")[0],
             port=find_port(), user=getpass.getuser(), folder=self.folder,
-            array_size=self.array_size,
+            array_size=self.array_size, job_count=self.job_count, job_age_s=self.job_age_s,
         )  # fmt: skip
         host = socket.gethostname().partition(".")[0]
         for node in self.nodes:

@@ -6,7 +6,6 @@ Here, or on a host behind ssh.
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import subprocess
 import time
@@ -21,7 +20,6 @@ __all__ = ["Answer", "Commands", "Variables", "refuse"]
 _LIMIT_S = 60.0
 _PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # before each further try
 _SAID_LINES = 10
-_PREFIX = re.compile(r"^[\w-]+: (error|fatal): ")  # of Slurm's commands
 _TIMED_OUT, _LOST = 124, 255  # as of the programs `timeout` and `ssh`
 
 # Variables that a command finds in its environment, or (None) does not.
@@ -57,19 +55,23 @@ class Commands:
         environment: Variables | None = None,
         is_patient: bool = True,
         is_undone: Callable[[], bool] = lambda: True,
+        gives_up_on: Callable[[str], bool] = lambda _: False,
     ) -> Answer:
         """Run it to its end, whatever its exit code; again where the backend is busy.
 
         given: on its stdin. environment: what it finds beside what there is. is_patient: whether
         it is tried again and again, or once. is_undone: asked after each try that was not answered,
-        which may have done its work all the same; then it is not made again.
+        which may have done its work all the same; then it is not made again. gives_up_on: what it
+        says where it is of no use to try again within seconds.
         Raises BackendError where there is no such command, a transient one where the backend
         stays busy.
         """
         pauses = list(_PAUSES_S if is_patient else _PAUSES_S[:1])
         while True:
             answer = self._run_once(command, given.encode(), environment or {})
-            if answer.code == 0 or not (answer.is_lost or self._is_transient(answer.said)):
+            if answer.code == 0 or gives_up_on(answer.said):
+                return answer
+            if not (answer.is_lost or self._is_transient(answer.said)):
                 return answer
             is_last = not pauses
             time.sleep(0 if is_last else pauses.pop(0))
@@ -99,8 +101,8 @@ def _run_here(command: Sequence[str], given: bytes, variables: Variables) -> Ans
             command, input=given, env=environment, capture_output=True, timeout=_LIMIT_S,
             check=False,
         )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        return _say_late(command)
+    except subprocess.TimeoutExpired as error:
+        return _say_late(command, (error.stderr or b"").decode(errors="replace"))
     out, said = (part.decode(errors="replace") for part in (done.stdout, done.stderr))
     return Answer(done.returncode, out, said)
 
@@ -114,11 +116,12 @@ def _run_there(
         if error.is_transient:
             return Answer(_LOST, "", error.reason, is_lost=True)
         raise BackendError(error.reason, error.hint) from error
-    return _say_late(command) if answer.code == _TIMED_OUT else answer
+    return _say_late(command, answer.said) if answer.code == _TIMED_OUT else answer
 
 
-def _say_late(command: Sequence[str]) -> Answer:
-    return Answer(_TIMED_OUT, "", f"{command[0]} timed out after {_LIMIT_S:g} s", is_lost=True)
+def _say_late(command: Sequence[str], said: str) -> Answer:
+    late = f"{said}{command[0]} timed out after {_LIMIT_S:g} s"
+    return Answer(_TIMED_OUT, "", late, is_lost=True)
 
 
 def refuse(
@@ -126,7 +129,8 @@ def refuse(
 ) -> BackendError:
     """The error to raise where a command did not do it: in its own words."""
     lines = [line.strip() for line in answer.said.splitlines() if line.strip()]
-    words = "; ".join(_PREFIX.sub("", line) for line in lines[-_SAID_LINES:])
+    prefix = f"{command[0]}: error: "
+    words = "; ".join(line.removeprefix(prefix) for line in lines[-_SAID_LINES:])
     return BackendError(
         f"{command[0]}: {words or f'exit code {answer.code}'}",
         hint,

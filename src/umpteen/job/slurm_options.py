@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from umpteen.errors import SettingsError, nearest_hint
+from umpteen.model.command import join_option
 from umpteen.units import read_duration_s
 
 __all__ = [
@@ -18,7 +19,6 @@ __all__ = [
     "MEMORY_OPTIONS",
     "build_directive",
     "find_option",
-    "join_option",
     "lay_over",
     "list_options",
     "parse_options",
@@ -116,11 +116,6 @@ def list_options() -> frozenset[str]:
 def takes_value(name: str) -> bool:
     """Whether an option has to be followed by a value."""
     return name in _OF_A_SCRIPT
-
-
-def join_option(name: str, value: str) -> str:
-    """As sbatch is given it: `--time=10:00`, or `--hold` where it takes no value."""
-    return f"--{name}={value}" if value else f"--{name}"
 
 
 def build_directive(name: str, value: str) -> str:

@@ -9,7 +9,14 @@ from collections.abc import Mapping, Sequence
 
 from umpteen.model.variables import RUNNER
 
-__all__ = ["RUNNER_VARIABLE", "build_digest", "build_environment", "shell_command", "write_verb"]
+__all__ = [
+    "RUNNER_VARIABLE",
+    "build_digest",
+    "build_environment",
+    "join_option",
+    "shell_command",
+    "write_verb",
+]
 
 
 RUNNER_VARIABLE = RUNNER  # what the processes of a runner are found by
@@ -58,3 +65,8 @@ def build_environment(
         f"SATURN_RUN_REMOTE_OUTPUT_PATH={output}"
     )
     return text.encode("utf-8", "surrogateescape").split(b"\0")
+
+
+def join_option(name: str, value: str) -> str:
+    """As sbatch is given it: `--time=10:00`, or `--hold` where it takes no value."""
+    return f"--{name}={value}" if value else f"--{name}"

@@ -28,6 +28,7 @@ __all__ = [
     "SATURN_RESULTS_DIR",
     "SATURN_TOKEN",
     "SBATCH_PARTITION",
+    "SBATCH_TIMELIMIT",
     "SLOT",
     "SLURM_CONF",
     "SSH",
@@ -73,6 +74,7 @@ SUDO_UID = "SUDO_UID"
 SSH = "UMPTEEN_SSH"
 SLURM_CONF = "SLURM_CONF"
 SBATCH_PARTITION = "SBATCH_PARTITION"
+SBATCH_TIMELIMIT = "SBATCH_TIMELIMIT"
 PATH = "PATH"
 
 # What a task finds beside what the runner inherited.
@@ -141,6 +143,7 @@ TOOL_VARIABLES = {
     EDITOR: "The same, where VISUAL says nothing; then git's `core.editor`, nano, vi.",
     SSH: "How ssh is called, as words of shell: `ssh -F other_config`. Without it: `ssh`.",
     SLURM_CONF: "Slurm's own: which cluster its commands speak to.",
+    SBATCH_TIMELIMIT: "Slurm's own: the time where the options say none, as a dry run shows it.",
     SBATCH_PARTITION: (
         "Slurm's own: the partition where the options name none, whose nodes say how large batches "
         "may be. So it is with the other variables of sbatch, which sbatch itself reads."

@@ -45,12 +45,15 @@ __all__ = [
     "parse_running_key",
     "records_folder",
     "records_key",
+    "rest_key",
     "runner_key",
     "running_folder",
     "running_key",
     "scratch_folder",
     "script_key",
     "spool_folder",
+    "submitted_key",
+    "submitter_key",
     "synced_key",
     "tasks_key",
 ]
@@ -206,6 +209,21 @@ def logs_folder(mark: str) -> str:
 def script_key(mark: str, number: int) -> str:
     """The script of one array."""
     return f"{logs_folder(mark)}/{number}.sh"
+
+
+def rest_key(mark: str) -> str:
+    """What a job in the queue is still to submit of a submission."""
+    return f"{logs_folder(mark)}/rest.json"
+
+
+def submitted_key(mark: str) -> str:
+    """How much of that it has submitted."""
+    return f"{logs_folder(mark)}/submitted.json"
+
+
+def submitter_key(mark: str) -> str:
+    """The script of that job."""
+    return f"{logs_folder(mark)}/submitter.sh"
 
 
 def log_key(mark: str, batch: str) -> str:

@@ -15,11 +15,8 @@ __all__ = [
     "NodeKind",
     "QueueLine",
     "find_reason",
-    "is_transient",
     "parse_accounts",
     "parse_config",
-    "parse_job_id",
-    "parse_names",
     "parse_nodes",
     "parse_queue",
     "parse_submit_limit",
@@ -43,13 +40,6 @@ _STATES = {
     **dict.fromkeys(_RUNNING.split(), BatchState.RUNNING),
     **dict.fromkeys(_ENDED.split(), BatchState.ENDED),
 }
-_TRANSIENT = re.compile(
-    r"timed out|Unable to contact slurm controller|Connection (?:refused|reset|timed)"
-    r"|Zero Bytes were transmitted|temporarily unable to accept|Resource temporarily unavailable"
-    r"|Slurm backup controller in standby|Transport endpoint is not connected"
-    r"|Unexpected message received|error receiving response|try again",
-    re.IGNORECASE,
-)
 _REASONS = {
     "Resources": "no node is free that has what it asks for",
     "Priority": "jobs of higher priority are before it",
@@ -108,17 +98,6 @@ class NodeKind(NamedTuple):
     gpus: int
 
 
-def is_transient(said: str) -> bool:
-    """Whether a command that said so may be answered later."""
-    return bool(_TRANSIENT.search(said))
-
-
-def parse_job_id(out: str) -> int | None:
-    """What `sbatch --parsable` answers: `12`, or `12;cluster`; None where it is neither."""
-    found = re.search(r"^(\d+)(?:;\S*)?\s*$", out, re.MULTILINE)
-    return int(found[1]) if found else None
-
-
 def parse_config(out: str) -> Config:
     """What `scontrol show config` answers."""
     told = dict(re.findall(r"^(\w+)\s*= (\S+)", out, re.MULTILINE))
@@ -139,15 +118,17 @@ def parse_submit_limit(out: str) -> int | None:
 
 
 def parse_queue(out: str) -> Iterator[QueueLine]:
-    """The lines of `squeue -O QUEUE_FIELDS`; what is no array is left out."""
+    """The lines of `squeue -O QUEUE_FIELDS`; what is no array, or was cut short, is left out."""
     for line in out.splitlines():
         fields = line.split("|", 6)
         if len(fields) < 7 or not fields[0].isdecimal() or not fields[1][:1].isdecimal():
             continue
-        job, indices, state, status, node, reason, names = fields
+        if not fields[6].rstrip().endswith("|"):
+            continue
+        job, indices, state, status, node, reason, name = fields
         yield QueueLine(
             int(job), _parse_indices(indices), state, _read_status(status), node, reason,
-            names.removesuffix("|"),
+            name.rstrip().removesuffix("|"),
         )  # fmt: skip
 
 

@@ -1,7 +1,8 @@
 """Asks the Slurm cluster that the commands of this machine, or of a host behind ssh, lead to.
 
 All handles are asked after by one squeue, whose answer is kept for a while that grows with the
-time since something was submitted: a tenth of that, so that a long job costs few questions.
+time since something was submitted: a tenth of that, so that a long job costs few questions. It asks
+by names, as an array may have been submitted by another job in the queue, and in parts.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ import getpass
 import os
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from umpteen.errors import BackendError
+from umpteen.executors.base import BatchState
 from umpteen.executors.command import Answer, Commands, refuse
 from umpteen.executors.slurm.answers import (
     NAME_FIELDS,
@@ -21,23 +23,25 @@ from umpteen.executors.slurm.answers import (
     Config,
     NodeKind,
     QueueLine,
-    is_transient,
     parse_accounts,
     parse_config,
-    parse_job_id,
-    parse_names,
     parse_nodes,
     parse_queue,
     parse_submit_limit,
+    read_state,
 )
-from umpteen.executors.slurm.script import build_elements, build_sbatch
+from umpteen.executors.slurm.script import build_elements
 from umpteen.model.variables import SLURM_CONF
+from umpteen.runner.slurm.commands import build_sbatch, is_full, is_transient, parse_job_id
+from umpteen.runner.slurm.plan import SUBMITTER, find_mark, name_submitter
 from umpteen.system.openssh import Destination, parse_destination
 
 __all__ = ["Cluster", "Handle", "QueueAnswer", "find_cluster", "parse_handle"]
 
 _LEAST_S, _MOST_S, _SHARE = 0.2, 30.0, 0.1  # for how long an answer of squeue is kept
 _ALL_INDICES = {"SLURM_BITSTR_LEN": "0"}  # else a long list of indices is cut
+_REFUSED_HINT = "what the options say is for sbatch: see docs/slurm.md"
+_NAMES_MOST = 50_000  # characters of names on a command line, which takes 128 KiB at most
 _HINT = "umpteen uses Slurm's own commands: run it on a machine that has them"
 # What would have sbatch wait for the end of the job, or submit it elsewhere.
 _LEFT_OUT = dict.fromkeys(("SBATCH_WAIT", "SBATCH_CLUSTERS", "SLURM_CLUSTERS"))
@@ -47,35 +51,64 @@ class Handle(NamedTuple):
     """Where a batch is."""
 
     cluster: str  # its name, and behind an @ the host where its commands are
-    job: int
+    prefix: str  # of Slurm's name for its array: NAME-MARK
+    number: int  # of the array
     element: int  # its index in the array
-    mark: str  # of the submission
 
     def __str__(self) -> str:
-        return f"{self.cluster}/{self.job}/{self.element}/{self.mark}"
+        return f"{self.cluster}/{self.prefix}/{self.number}/{self.element}"
+
+    @property
+    def name(self) -> str:
+        """Slurm's name for its array."""
+        return f"{self.prefix}-{self.number}"
+
+    @property
+    def mark(self) -> str:
+        """The word of the submission."""
+        return self.prefix.rpartition("-")[2]
+
+    @property
+    def submitter(self) -> str:
+        """Slurm's name for the job that submits it, where there was no room for it at once."""
+        return name_submitter(self.mark)
 
 
 def parse_handle(text: str) -> Handle | None:
     """What `str` made of a handle; None of what is none."""
     parts = text.rsplit("/", 3)
-    if len(parts) != 4 or not (parts[1].isdecimal() and parts[2].isdecimal()):
+    if len(parts) != 4 or not (parts[2].isdecimal() and parts[3].isdecimal()):
         return None
     host = parts[0].partition("@")[2]
     if host and parse_destination(host) is None:
         return None
-    return Handle(parts[0], int(parts[1]), int(parts[2]), parts[3])
+    return Handle(parts[0], parts[1], int(parts[2]), int(parts[3]))
 
 
 class QueueAnswer:
-    """What squeue says of some jobs: each element that it knows, by job and index."""
+    """What squeue says of some jobs: each element that it knows, by name and index."""
 
     def __init__(self, lines: Sequence[QueueLine]) -> None:
-        self._found = {(line.job, index): line for line in lines for index in line.indices}
+        self._found = {(line.name, index): line for line in lines for index in line.indices}
+        living = (line for line in lines if read_state(line.state) != BatchState.ENDED)
+        ending = f"-{SUBMITTER}"
+        self._submitters = {line.name: line.job for line in living if line.name.endswith(ending)}
 
     def find(self, handle: Handle) -> QueueLine | None:
         """The line of an element; None where none is there that has the handle's mark."""
-        line = self._found.get((handle.job, handle.element))
-        return line if line and f"-{handle.mark}-" in line.names else None
+        return self._found.get((handle.name, handle.element))
+
+    def find_state(self, handle: Handle) -> BatchState:
+        """How far an element is: it waits where it is still to be submitted by a job there."""
+        line = self.find(handle)
+        if line is None and handle.submitter in self._submitters:
+            return BatchState.QUEUED
+        return read_state(line.state) if line else BatchState.ENDED
+
+    def list_submitters(self, handles: Iterable[Handle]) -> list[int]:
+        """The jobs that wait or run, and have still to submit something of these submissions."""
+        names = {handle.submitter for handle in handles} & self._submitters.keys()
+        return sorted(self._submitters[name] for name in names)
 
 
 class Cluster:
@@ -87,7 +120,9 @@ class Cluster:
         self._lock = threading.RLock()  # a job is looked at in threads
         self._config: Config | None = None
         self._queue: QueueAnswer | None = None
-        self._asked: frozenset[int] = frozenset()
+        self._asked: frozenset[str] = frozenset()
+        self._jobs: dict[str, set[int]] = {}  # what was ever seen of a name
+        self._missing: set[str] = set()  # names that are not there, as was said twice
         self._asked_s, self._since_s = 0.0, time.monotonic()
 
     def read_config(self, *, is_patient: bool = True) -> Config:
@@ -118,32 +153,61 @@ class Cluster:
         answer = self._run(["sinfo", "-he", "-o", "%D|%c|%m|%G|%P|%a"])
         return parse_nodes(answer.out, partition)
 
-    def read_queue(self, jobs: frozenset[int]) -> QueueAnswer | None:
-        """What squeue says of these jobs, or has just said; None where it does not answer."""
+    def read_queue(self, handles: Iterable[Handle]) -> QueueAnswer | None:
+        """What squeue says of these, or has just said; None where it does not answer."""
+        names = frozenset(name for each in handles for name in (each.name, each.submitter))
         with self._lock:
             now = time.monotonic()
             kept_s = min(max(_LEAST_S, _SHARE * (now - self._since_s)), _MOST_S)
-            if not jobs <= self._asked or now - self._asked_s >= kept_s:
-                self._asked |= jobs  # of all that are asked after in turn, else each would ask
+            if not names <= self._asked or now - self._asked_s >= kept_s:
+                self._asked |= names  # of all that are asked after in turn, else each would ask
                 self._queue = self._ask_queue(self._asked)
                 self._asked_s = time.monotonic()
             return self._queue
 
-    def _ask_queue(self, jobs: frozenset[int]) -> QueueAnswer | None:
-        numbers = ",".join(map(str, sorted(jobs)))
-        command = ["squeue", "-h", "--states=all", f"--jobs={numbers}", "-O", QUEUE_FIELDS]
+    def _ask_queue(self, names: frozenset[str]) -> QueueAnswer | None:
+        """What squeue says; that it knows nothing of a name is believed when it says so twice."""
+        found: list[QueueLine] = []
+        for part in _cut(sorted(names)):
+            lines = self._ask_once(part)
+            if lines is not None and self._list_unsaid(part, lines):
+                lines = self._ask_once(part)
+            if lines is None:
+                return None
+            self._missing |= self._list_unsaid(part, lines)
+            found += lines
+        for line in found:
+            self._jobs.setdefault(line.name, set()).add(line.job)
+        return QueueAnswer(found)
+
+    def _ask_once(self, names: Sequence[str]) -> list[QueueLine] | None:
+        command = ["squeue", "-h", "--states=all", f"--name={','.join(names)}", "-O", QUEUE_FIELDS]
         try:
             answer = self._commands.run(command, environment=_ALL_INDICES, is_patient=False)
         except BackendError:
             return None
-        if answer.code and "Invalid job id" not in answer.said:  # as it says of a single old one
+        if answer.code or (answer.out and not answer.out.endswith("\n")):
             return None
-        return QueueAnswer(list(parse_queue(answer.out)))
+        return list(parse_queue(answer.out))
 
-    def list_forgotten(self, jobs: Sequence[int]) -> QueueAnswer:
+    def _list_unsaid(self, names: Sequence[str], lines: Sequence[QueueLine]) -> set[str]:
+        """Names of arrays that should be there as far as is known, and are not."""
+        said = {line.name for line in lines}
+        return {
+            name
+            for name in names
+            if not name.endswith(f"-{SUBMITTER}")
+            and name not in said | self._missing
+            and name_submitter(find_mark(name)) not in said
+        }
+
+    def list_forgotten(self, handles: Iterable[Handle]) -> QueueAnswer:
         """What the accounting knows of jobs that the queue has no more; nothing without one."""
-        numbers = ",".join(map(str, jobs))
-        fields = "JobID,State,ExitCode,NodeList,JobName,Comment"
+        jobs = {job for handle in handles for job in self._jobs.get(handle.name, ())}
+        if not jobs:
+            return QueueAnswer([])
+        numbers = ",".join(map(str, sorted(jobs)))
+        fields = "JobID,State,ExitCode,NodeList,JobName"
         try:
             answer = self._run(["sacct", "-nPX", "-j", numbers, "-o", fields], is_patient=False)
         except BackendError:
@@ -151,36 +215,48 @@ class Cluster:
         return QueueAnswer(list(parse_accounts(answer.out)))
 
     def submit(
-        self, options: Mapping[str, str], script: str, environment: Mapping[str, str], ours: str
-    ) -> int:
-        """The number of the job that a script became. Raises BackendError, in sbatch's words.
+        self, options: Mapping[str, str], script: str, environment: Mapping[str, str]
+    ) -> int | None:
+        """The number of the job that a script became; None where Slurm takes no more just now.
 
-        A call that was not answered may have submitted it: it is looked for by its name.
-        ours: the name by which it is known to be that job, and that no other has.
+        A call that was not answered may have submitted it: it is looked for by its name. Raises
+        BackendError, in sbatch's words.
         """
         command = build_sbatch(options)
-        variables = {**_LEFT_OUT, **environment}
         found: list[int] = []
 
         def is_missing() -> bool:
-            named = ["squeue", "-h", f"--name={options['job-name']}", "-O", NAME_FIELDS]
-            found.extend(parse_names(self._run(named).out, ours))
+            named = ["squeue", "-h", f"--name={options['job-name']}", "-o", "%F"]
+            for _ in range(2):  # an empty answer is believed when it comes twice
+                found.extend(map(int, self._run(named).out.split()))
+                if found:
+                    break
             return not found
 
         answer = self._commands.run(
-            command, given=script, environment=variables, is_undone=is_missing
-        )
+            command, given=script, environment={**_LEFT_OUT, **environment}, is_undone=is_missing,
+            gives_up_on=is_full,
+        )  # fmt: skip
         job = found[0] if found else parse_job_id(answer.out)
+        if job is None and is_full(answer.said):
+            return None if not answer.is_lost or is_missing() else found[0]
         if job is None:
-            raise refuse(command, answer, "what the options say is for sbatch: see docs/slurm.md")
+            raise refuse(command, answer, _REFUSED_HINT)
         with self._lock:
             self._since_s, self._asked = time.monotonic(), frozenset()
+            self._jobs.setdefault(options["job-name"], set()).add(job)
         return job
 
     def cancel(self, elements: Mapping[int, Sequence[int]], *more: str) -> None:
-        """Call scancel for elements of arrays, by job. more: its options."""
+        """Call scancel for elements of arrays, by job; for a whole job where none is named.
+
+        more: its options.
+        """
         if elements:
-            named = [build_elements(job, indices) for job, indices in elements.items()]
+            named = [
+                build_elements(job, indices) if indices else str(job)
+                for job, indices in elements.items()
+            ]
             self._commands.run(["scancel", "--quiet", *more, *named])
             with self._lock:
                 self._asked = frozenset()
@@ -190,6 +266,18 @@ class Cluster:
         if answer.code:
             raise refuse(command, answer, _HINT)
         return answer
+
+
+def _cut(names: Sequence[str]) -> Iterator[list[str]]:
+    """The names in parts that each fit on a command line."""
+    part: list[str] = []
+    for name in names:
+        if part and len(",".join(part)) + len(name) > _NAMES_MOST:
+            yield part
+            part = []
+        part.append(name)
+    if part:
+        yield part
 
 
 _clusters: dict[tuple[Destination | None, str], Cluster] = {}

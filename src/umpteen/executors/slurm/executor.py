@@ -25,7 +25,7 @@ from umpteen.executors.base import (
     ignore_progress,
 )
 from umpteen.executors.slurm.answers import QueueLine, find_reason, read_state, say_reason
-from umpteen.executors.slurm.arrays import ArrayJob, Element, build_arrays
+from umpteen.executors.slurm.arrays import build_arrays
 from umpteen.executors.slurm.cluster import Cluster, Handle, QueueAnswer, find_cluster, parse_handle
 from umpteen.executors.slurm.nodes import (
     ANY_NODE,
@@ -38,17 +38,10 @@ from umpteen.executors.slurm.nodes import (
 from umpteen.executors.slurm.own_options import OWN_OPTIONS, parse_own
 from umpteen.executors.slurm.preview import ArrayPreview, Limits, build_preview
 from umpteen.executors.slurm.runs import SlurmRuns
-from umpteen.executors.slurm.script import (
-    ScriptPlaces,
-    build_job_name,
-    build_sbatch_options,
-    build_script,
-)
-from umpteen.executors.zipapp import build_zipapp
+from umpteen.executors.slurm.submission import Submission, name_element
 from umpteen.job.slurm_options import parse_options
-from umpteen.model.variables import SBATCH_PARTITION
-from umpteen.store.address import is_remote, open_store
-from umpteen.store.layout import logs_folder, runner_key, script_key
+from umpteen.model.variables import SBATCH_PARTITION, SBATCH_TIMELIMIT
+from umpteen.store.address import is_remote
 from umpteen.system.openssh import HostError, connect, parse_destination
 
 __all__ = ["SlurmExecutor"]
@@ -96,58 +89,19 @@ class SlurmExecutor(Executor):
     ) -> dict[str, str]:
         """One call of sbatch for each array; where one is refused, none of the others runs."""
         cluster = self.cluster
-        config = cluster.read_config()
-        places = _find_places(request)
-        packed = build_zipapp()
-        open_store(request.address).create(runner_key(packed.digest), packed.content)
-        arrays = build_arrays(request.orders, config.array_size)
-        earlier = _find_living(cluster, request.earlier)
-        jobs: list[int] = []
-        try:
-            for number, array in enumerate(arrays):
-                on_progress(f"submitting array {number + 1} of {len(arrays)} to Slurm")
-                after = [_name_element(element, jobs) for element in array.after]
-                after += [earlier[name] for name in array.earlier if name in earlier]
-                jobs.append(self._submit_array(cluster, request, places, array, number, after))
-        except BaseException:
-            cluster.cancel({job: range(len(arrays[n].batches)) for n, job in enumerate(jobs)})
-            raise
+        submission = self._prepare(request)
+        arrays = build_arrays(request.orders, cluster.read_config().array_size)
+        submission.submit(cluster, arrays, on_progress)
         handles = {
-            batch: Handle(cluster.read_name(), job, index, request.mark)
-            for job, array in zip(jobs, arrays, strict=True)
+            batch: Handle(cluster.read_name(), submission.name_prefix(array), number, index)
+            for number, array in enumerate(arrays)
             for index, batch in enumerate(array.batches)
         }
         self.own_runs = SlurmRuns(cluster, request.address, handles)
         return {batch: str(handles[batch]) for batch in request.batches}
 
-    def _submit_array(
-        self,
-        cluster: Cluster,
-        request: SubmitRequest,
-        places: ScriptPlaces,
-        array: ArrayJob,
-        number: int,
-        after: Sequence[str],
-    ) -> int:
-        options, script = self._describe_array(request, places, array, number, after)
-        key = script_key(request.mark, number)
-        open_store(request.address).replace(key, script.encode())
-        return cluster.submit(options, script, request.environment)
-
-    def _describe_array(
-        self,
-        request: SubmitRequest,
-        places: ScriptPlaces,
-        array: ArrayJob,
-        number: int,
-        after: Sequence[str],
-    ) -> tuple[dict[str, str], str]:
-        """sbatch's options and the script for an array. after: elements, as sbatch names them."""
-        slots = max(1, request.slots)
-        name = self.given.get("job-name") or os.path.basename(request.address)
-        name = build_job_name(name, request.mark, number)
-        options = build_sbatch_options(array, self.given, slots, name, after)
-        return options, build_script(array, options, places, slots, self.own.setup)
+    def _prepare(self, request: SubmitRequest) -> Submission:
+        return Submission(request, self.given, self.own.setup, _find_folder(request.address))
 
     def preview(self, request: SubmitRequest) -> list[PreviewSection]:
         """The arrays with their scripts, the core-hours that they ask for, and what limits them."""
@@ -155,22 +109,21 @@ class SlurmExecutor(Executor):
         config = cluster.read_config()
         arrays = build_arrays(request.orders, config.array_size)
         names = [f"ARRAY{number}" for number in range(len(arrays))]  # numbers come with sbatch
-        places, previews = _find_places(request), []
+        submission, previews = self._prepare(request), []
         for number, array in enumerate(arrays):
-            after = [_name_element(element, names) for element in array.after]
-            described = self._describe_array(request, places, array, number, after)
+            after = [name_element(element, names) for element in array.after]
+            described = submission.describe(array, number, after)
             previews.append(ArrayPreview(len(array.batches), *described))
         limits = Limits(config.array_size, config.job_count, cluster.read_submit_limit())
-        return build_preview(previews, limits, os.environ.get("SBATCH_TIMELIMIT", ""))
+        return build_preview(previews, limits, os.environ.get(SBATCH_TIMELIMIT, ""))
 
     def poll(self, handles: Sequence[str]) -> dict[str, BatchState]:
         """What one squeue says of all; what it no longer knows has ended."""
         found = dict.fromkeys(handles, BatchState.UNKNOWN)
         for cluster, known in _group_by_cluster(handles):
             queue = _read_queue(cluster, known)
-            for handle in known if queue else ():
-                line = queue.find(handle) if queue else None
-                found[str(handle)] = read_state(line.state) if line else BatchState.ENDED
+            if queue is not None:
+                found.update((str(handle), queue.find_state(handle)) for handle in known)
         return found
 
     def wake(self, handles: Sequence[str]) -> None:
@@ -182,8 +135,10 @@ class SlurmExecutor(Executor):
         """Take out of the queue what waits, and have runners look at the mark now."""
         for cluster, known in _group_by_cluster(handles):
             queue = _read_queue(cluster, known)
-            waiting = [h for h in known if _is_in(queue, h, BatchState.QUEUED)]
-            cluster.cancel(_group_by_job(waiting), "--state=PENDING")
+            if queue is not None:
+                cluster.cancel(dict.fromkeys(queue.list_submitters(known), ()))
+                waiting = _group_by_job(queue, known, BatchState.QUEUED)
+                cluster.cancel(waiting, "--state=PENDING")
             _signal(cluster, known)
 
     def count_workers(self, slots: int, needs: TaskNeeds = NO_NEEDS) -> int:
@@ -215,20 +170,18 @@ class SlurmExecutor(Executor):
     def why_waiting(self, handles: Sequence[str]) -> str:
         """The scheduler's reason for what waits."""
         lines: list[QueueLine] = []
+        are_left = False  # some that are still to be submitted
         for cluster, known in _group_by_cluster(handles):
             queue = _read_queue(cluster, known)
             if queue is None:
                 return "Slurm does not answer"
             lines += [line for handle in known if (line := queue.find(handle))]
-        reason = find_reason(lines)
-        return f"waiting in Slurm's queue: {say_reason(reason)}" if reason else ""
-
-
-def _find_places(request: SubmitRequest) -> ScriptPlaces:
-    """Where nodes will find the runner, and a folder for what it says."""
-    key = runner_key(build_zipapp().digest)
-    folder = _find_folder(request.address)
-    return ScriptPlaces(folder, request.store.id, f"{folder}/{key}", logs_folder(request.mark))
+            are_left |= bool(queue.list_submitters(known))
+        if reason := find_reason(lines):
+            return f"waiting in Slurm's queue: {say_reason(reason)}"
+        if are_left and not any(read_state(line.state) == BatchState.RUNNING for line in lines):
+            return "waiting for room in Slurm's queue: a job there submits the rest as it appears"
+        return ""
 
 
 def _find_folder(address: str) -> str:
@@ -243,22 +196,6 @@ def _find_folder(address: str) -> str:
         return f"{connect(destination).home}/{path[2:]}"
     except HostError as error:
         raise BackendError(error.reason, error.hint, transient=error.is_transient) from error
-
-
-def _find_living(cluster: Cluster, earlier: Mapping[str, str]) -> dict[str, str]:
-    """Batches of former submissions that have not ended, each as sbatch names its element."""
-    handles = {batch: handle for batch, text in earlier.items() if (handle := parse_handle(text))}
-    queue = _read_queue(cluster, list(handles.values())) if handles else None
-    return {
-        batch: f"{handle.job}_{handle.element}"
-        for batch, handle in handles.items()
-        if not _is_in(queue, handle, BatchState.ENDED)
-    }
-
-
-def _name_element(element: Element, jobs: Sequence[int | str]) -> str:
-    job = jobs[element.array]
-    return str(job) if element.position is None else f"{job}_{element.position}"
 
 
 def _group_by_cluster(handles: Sequence[str]) -> Iterator[tuple[Cluster, list[Handle]]]:
@@ -279,25 +216,23 @@ def _read_queue(cluster: Cluster, handles: Sequence[Handle]) -> QueueAnswer | No
         return None
     if any(handle.cluster != name for handle in handles):
         return None
-    return cluster.read_queue(frozenset(handle.job for handle in handles))
+    return cluster.read_queue(handles)
 
 
-def _is_in(queue: QueueAnswer | None, handle: Handle, state: BatchState) -> bool:
-    """Whether the queue answers, and says so of an element; it has ended where none is there."""
-    if queue is None:
-        return False
-    line = queue.find(handle)
-    return (read_state(line.state) if line else BatchState.ENDED) == state
-
-
-def _group_by_job(handles: Sequence[Handle]) -> dict[int, list[int]]:
+def _group_by_job(
+    queue: QueueAnswer, handles: Sequence[Handle], state: BatchState
+) -> dict[int, list[int]]:
+    """Those that the queue has, and that are so far: the indices of each job."""
     jobs: dict[int, list[int]] = {}
     for handle in handles:
-        jobs.setdefault(handle.job, []).append(handle.element)
+        line = queue.find(handle)
+        if line and read_state(line.state) == state:
+            jobs.setdefault(line.job, []).append(handle.element)
     return jobs
 
 
 def _signal(cluster: Cluster, handles: Sequence[Handle]) -> None:
     queue = _read_queue(cluster, handles)
-    running = [handle for handle in handles if _is_in(queue, handle, BatchState.RUNNING)]
-    cluster.cancel(_group_by_job(running), "--batch", "--signal=USR1", "--state=RUNNING")
+    if queue is not None:
+        running = _group_by_job(queue, handles, BatchState.RUNNING)
+        cluster.cancel(running, "--batch", "--signal=USR1", "--state=RUNNING")

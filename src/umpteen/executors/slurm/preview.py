@@ -89,9 +89,9 @@ def _list_binding(arrays: Sequence[ArrayPreview], limits: Limits) -> Iterator[tu
     """Those that are reached, each with what comes of it."""
     elements = sum(array.elements for array in arrays)
     if limits.submit_jobs is not None and elements > limits.submit_jobs:
-        yield "MaxSubmitJobs", "lets in a part at a time"
+        yield "MaxSubmitJobs", "has it submitted in parts"
     if elements > limits.job_count:
-        yield "MaxJobCount", "lets in a part at a time"
+        yield "MaxJobCount", "has it submitted in parts"
     if len(arrays) > 1 and max(a.elements for a in arrays) == limits.array_size:
         yield "MaxArraySize", "makes several arrays of one"
 

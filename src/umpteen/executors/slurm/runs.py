@@ -35,20 +35,24 @@ class SlurmRuns(OwnRuns):
 
     def __init__(self, cluster: Cluster, address: str, handles: Mapping[str, Handle]) -> None:
         self._cluster, self._address = cluster, address
-        self._jobs = frozenset(_list_jobs(handles))
+        self._all = list(handles.values())
         self._open = dict(handles)  # those whose end was not looked at
         self._worst = ExitStatus(0)
         self._seen: QueueAnswer | None = None  # the answer that was looked at last
 
     def exit_status(self) -> ExitStatus:
         """The worst of those that have ended. Who lives is for the executor's poll to say."""
-        queue = self._cluster.read_queue(self._jobs)
+        queue = self._cluster.read_queue(self._all)
         if queue is None or queue is self._seen:
             return self._worst
         self._seen = queue
-        forgotten = {b: handle for b, handle in self._open.items() if queue.find(handle) is None}
+        forgotten = {
+            batch: handle
+            for batch, handle in self._open.items()
+            if queue.find(handle) is None and queue.find_state(handle) == BatchState.ENDED
+        }
         if forgotten:  # which only the accounting still knows
-            self._look(forgotten, self._cluster.list_forgotten(_list_jobs(forgotten)))
+            self._look(forgotten, self._cluster.list_forgotten(forgotten.values()))
             self._open = {b: h for b, h in self._open.items() if b not in forgotten}
         self._look(dict(self._open), queue)
         return self._worst
@@ -75,13 +79,9 @@ class SlurmRuns(OwnRuns):
         return explain_end(line, handle, said, is_cancelled=is_cancelled)
 
 
-def _list_jobs(handles: Mapping[str, Handle]) -> list[int]:
-    return sorted({handle.job for handle in handles.values()})
-
-
 def explain_end(line: QueueLine, handle: Handle, said: str, *, is_cancelled: bool) -> ExitStatus:
     """What an element's end means. said: in its log. is_cancelled: the job is, by umpteen."""
-    name = f"the Slurm job {handle.job}_{handle.element}"
+    name = f"the Slurm job {line.job}_{handle.element}"
     where = f"{name} on {line.node}" if line.node else name
     if line.state == "CANCELLED":
         if is_cancelled:

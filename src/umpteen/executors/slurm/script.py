@@ -17,7 +17,6 @@ from umpteen.job.slurm_options import (
     GPU_OPTIONS,
     MEMORY_OPTIONS,
     build_directive,
-    join_option,
     lay_over,
 )
 from umpteen.model.command import RUNNER_VARIABLE
@@ -29,14 +28,16 @@ __all__ = [
     "ScriptPlaces",
     "build_elements",
     "build_job_name",
-    "build_sbatch",
+    "build_prefix",
     "build_sbatch_options",
     "build_script",
+    "build_submitter",
+    "build_submitter_options",
 ]
 
 UNSEEN, NO_PYTHON = 66, 69  # exit codes of the script: it sees no results, it finds no Python
 _WARNING_S = 30  # before the time limit, for tasks to be ended kindly and outcomes recorded
-_ONE_TASK = {"nodes": "1", "ntasks": "1"}
+_SUBMITTER_TIME = "15"  # minutes, of which it takes a third at most
 _ODD = re.compile(r"[^\w.+-]")
 
 # Nothing of the folder that it is in comes before the standard library.
@@ -46,7 +47,7 @@ if sys.version_info < (3, 9):
     sys.stderr.write("error: this Python is older than 3.9: %s\\n" % sys.executable)
     sys.exit(3)
 sys.path[:] = list(filter(None, sys.path)) + [sys.argv.pop(1)]
-from umpteen.runner.main import main
+from umpteen.runner.{module} import main
 sys.exit(main())"""
 
 _SCRIPT = """\
@@ -68,6 +69,20 @@ exec python3 -S -E -c {program} "$runner" "$results" "$batch" \\
 """
 
 
+_SUBMITTER = """\
+#!/bin/bash
+# Written by umpteen {version}: submits the arrays of a job for which there was no room.
+{head}
+
+results={address}
+runner={runner}
+[ -r "$runner" ] && exec >>"$results"/{logs}/submitter.log 2>&1 || exit {unseen}
+exec python3 -S -E -c {program} "$runner" "$results" {mark}
+"""
+# What of the user's options says where a job may run at all, and not what it needs there.
+_WHERE = ("account", "partition", "qos", "reservation", "wckey", "export", "export-file")
+
+
 class ScriptPlaces(NamedTuple):
     """Where a script finds what it needs, and writes what the runner says."""
 
@@ -77,9 +92,14 @@ class ScriptPlaces(NamedTuple):
     logs: str  # key of the folder
 
 
+def build_prefix(name: str, mark: str) -> str:
+    """Of Slurm's names for what is of a submission: nobody else's have its mark."""
+    return f"{_ODD.sub('_', name)}-{mark}"
+
+
 def build_job_name(name: str, mark: str, number: int) -> str:
-    """Slurm's name of an array, by which it is known to be ours: nobody else's has its mark."""
-    return f"{_ODD.sub('_', name)}-{mark}-{number}"
+    """Slurm's name of an array, by which it is known to be ours."""
+    return f"{build_prefix(name, mark)}-{number}"
 
 
 def build_sbatch_options(
@@ -123,9 +143,35 @@ def count_cpus(array: ArrayJob, given: Mapping[str, str], slots: int) -> int:
     return max(slots * max(1, array.needs.cpus), int(said) if said.isdecimal() else 1)
 
 
-def build_sbatch(options: Mapping[str, str]) -> list[str]:
-    """The command line that takes the script from stdin."""
-    return ["sbatch", "--parsable", *(join_option(*each) for each in options.items())]
+def build_submitter_options(given: Mapping[str, str], name: str) -> dict[str, str]:
+    """The options of sbatch for the job that submits others. given: by the user; name: Slurm's."""
+    return {
+        **{key: given[key] for key in _WHERE if key in given},
+        "time": given.get("time", _SUBMITTER_TIME),
+        "requeue": "",
+        "dependency": "singleton",
+        "job-name": name,
+        "array": "0",
+        "nodes": "1",
+        "ntasks": "1",
+        "cpus-per-task": "1",
+        "mem": "100M",
+        "output": "/dev/null",
+    }
+
+
+def build_submitter(options: Mapping[str, str], places: ScriptPlaces, mark: str) -> str:
+    """The script of the job that submits others. mark: of the submission."""
+    return _SUBMITTER.format(
+        version=__version__,
+        head="\n".join(build_directive(*each) for each in options.items()),
+        address=shlex.quote(places.address),
+        runner=shlex.quote(places.runner),
+        logs=shlex.quote(places.logs),
+        unseen=UNSEEN,
+        program=shlex.quote(_PROGRAM.format(module="slurm.submitter")),
+        mark=mark,
+    )
 
 
 def build_script(
@@ -149,7 +195,7 @@ def build_script(
         unseen=UNSEEN,
         no_python=NO_PYTHON,
         variable=RUNNER_VARIABLE,
-        program=shlex.quote(_PROGRAM),
+        program=shlex.quote(_PROGRAM.format(module="main")),
         store=shlex.quote(places.store),
         slots=slots,
         cpus=options["cpus-per-task"],
