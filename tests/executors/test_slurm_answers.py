@@ -79,6 +79,13 @@ def test_element_that_a_job_has_still_to_submit_waits() -> None:
         assert queue.list_submitters([handle]) == [9] * (expected == BatchState.QUEUED)
 
 
+def test_all_jobs_that_submit_the_rest_are_known() -> None:
+    line = "{}|0|{}|0||None|umpteen-ab12-submitter|\n"
+    out = line.format(8, "RUNNING") + line.format(9, "PENDING") + line.format(7, "COMPLETED")
+    queue = QueueAnswer(list(parse_queue(out)))
+    assert queue.list_submitters([Handle("lab", "job-ab12", 0, 4)] * 2) == [8, 9]
+
+
 def test_line_that_was_cut_short_is_none() -> None:
     assert [line.name for line in parse_queue("1|4|RUNNING|0|n1|None|job-ab12-1")] == []
 

@@ -21,6 +21,8 @@ from umpteen.executors.slurm.script import (
     build_job_name,
     build_sbatch_options,
     build_script,
+    build_submitter,
+    build_submitter_options,
 )
 from umpteen.runner.slurm.commands import build_sbatch
 
@@ -154,6 +156,17 @@ def test_dependencies_come_behind_the_users_own() -> None:
     array = ArrayJob(("1",), ArrayNeeds())
     options = build_sbatch_options(array, {"dependency": "afterok:5"}, 1, "j", ["12_3", "13"])
     assert options["dependency"] == "afterok:5,afterany:12_3:13"
+
+
+def test_job_that_submits_others_goes_where_they_do_and_needs_little() -> None:
+    given = {"partition": "main", "account": "lab", "gres": "gpu:4", "mem": "4G", "time": "2:00:00"}
+    options = build_submitter_options(given, "umpteen-ab12-submitter", 15)
+    assert (options["partition"], options["account"], options["time"]) == ("main", "lab", "15")
+    assert (options["cpus-per-task"], options["mem"]) == ("1", "100M")
+    assert "gres" not in options
+    script = build_submitter(options, ScriptPlaces("/a b", "ab", "/z", "l"), "ab12")
+    assert "#SBATCH --dependency=singleton\n" in script
+    assert "results='/a b'\n" in script
 
 
 def test_name_of_an_array_has_its_mark() -> None:

@@ -29,6 +29,7 @@ MARK = "ab12"
 REST = Rest(
     mark=MARK,
     most=3,
+    round_s=300,
     own={"job-name": "umpteen-ab12-submitter", "array": "0", "dependency": "singleton"},
     arrays=[
         PlannedArray(0, 5, 5, {"job-name": "job-ab12-0"}, []),

@@ -92,7 +92,10 @@ class QueueAnswer:
         self._found = {(line.name, index): line for line in lines for index in line.indices}
         living = (line for line in lines if read_state(line.state) != BatchState.ENDED)
         ending = f"-{SUBMITTER}"
-        self._submitters = {line.name: line.job for line in living if line.name.endswith(ending)}
+        self._submitters: dict[str, list[int]] = {}  # one may have submitted the next already
+        for line in living:
+            if line.name.endswith(ending):
+                self._submitters.setdefault(line.name, []).append(line.job)
 
     def find(self, handle: Handle) -> QueueLine | None:
         """The line of an element; None where none is there that has the handle's mark."""
@@ -108,7 +111,7 @@ class QueueAnswer:
     def list_submitters(self, handles: Iterable[Handle]) -> list[int]:
         """The jobs that wait or run, and have still to submit something of these submissions."""
         names = {handle.submitter for handle in handles} & self._submitters.keys()
-        return sorted(self._submitters[name] for name in names)
+        return sorted(job for name in names for job in self._submitters[name])
 
 
 class Cluster:
@@ -141,7 +144,10 @@ class Cluster:
 
     def read_submit_limit(self) -> int | None:
         """How many jobs this user may have in the queue; None where that is not known."""
-        user = self.host.user if self.host and self.host.user else getpass.getuser()
+        try:
+            user = self.host.user if self.host and self.host.user else getpass.getuser()
+        except (KeyError, OSError):  # one without a name
+            return None
         command = ["scontrol", "show", "assoc_mgr", f"users={user}", "flags=assoc"]
         try:
             return parse_submit_limit(self._run(command, is_patient=False).out)

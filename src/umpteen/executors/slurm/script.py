@@ -37,7 +37,6 @@ __all__ = [
 
 UNSEEN, NO_PYTHON = 66, 69  # exit codes of the script: it sees no results, it finds no Python
 _WARNING_S = 30  # before the time limit, for tasks to be ended kindly and outcomes recorded
-_SUBMITTER_TIME = "15"  # minutes, of which it takes a third at most
 _ODD = re.compile(r"[^\w.+-]")
 
 # Nothing of the folder that it is in comes before the standard library.
@@ -143,11 +142,11 @@ def count_cpus(array: ArrayJob, given: Mapping[str, str], slots: int) -> int:
     return max(slots * max(1, array.needs.cpus), int(said) if said.isdecimal() else 1)
 
 
-def build_submitter_options(given: Mapping[str, str], name: str) -> dict[str, str]:
+def build_submitter_options(given: Mapping[str, str], name: str, minutes: int) -> dict[str, str]:
     """The options of sbatch for the job that submits others. given: by the user; name: Slurm's."""
     return {
         **{key: given[key] for key in _WHERE if key in given},
-        "time": given.get("time", _SUBMITTER_TIME),
+        "time": str(minutes),
         "requeue": "",
         "dependency": "singleton",
         "job-name": name,

@@ -13,6 +13,7 @@ from umpteen.errors import BackendError
 from umpteen.executors.base import BatchState, OnProgress, SubmitRequest
 from umpteen.executors.slurm.arrays import ArrayJob, Element
 from umpteen.executors.slurm.cluster import Cluster, Handle, parse_handle
+from umpteen.executors.slurm.preview import count_seconds
 from umpteen.executors.slurm.script import (
     ScriptPlaces,
     build_prefix,
@@ -28,6 +29,7 @@ from umpteen.store.layout import logs_folder, rest_key, runner_key, script_key, 
 
 __all__ = ["Submission", "name_element"]
 
+_SUBMITTER_MINUTES, _ROUNDS = 15, 3  # its time limit, of which it takes a third
 _PARTS = 4  # into which the room is divided, so that a part of it is soon free
 
 
@@ -142,8 +144,10 @@ class Submission:
         limits = [cluster.read_config().job_count, cluster.read_submit_limit() or wanted]
         largest = max(array.size for array in planned)
         most = max(1, (min([*limits, largest]) - 1) // _PARTS)  # the submitter takes room, too
-        rest = Rest(mark, most, {}, planned)
-        own = build_submitter_options(self._given, rest.name)
+        said_s = count_seconds(self._given.get("time", ""))  # a partition may give no more
+        minutes = max(1, min(_SUBMITTER_MINUTES, (said_s or _SUBMITTER_MINUTES * 60) // 60))
+        rest = Rest(mark, most, minutes * 60 // _ROUNDS, {}, planned)
+        own = build_submitter_options(self._given, rest.name, minutes)
         self._store.replace(rest_key(mark), encode_rest(rest._replace(own=own)))
         script = build_submitter(own, self._places, mark)
         self._store.replace(submitter_key(mark), script.encode())

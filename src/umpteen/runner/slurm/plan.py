@@ -56,6 +56,7 @@ class Rest(NamedTuple):
 
     mark: str  # of the submission
     most: int  # elements that are submitted at once
+    round_s: int  # for how long one submitter is at it, before another goes on
     own: dict[str, str]  # sbatch's options for the submitter itself
     arrays: list[PlannedArray]
 
@@ -77,6 +78,7 @@ def parse_rest(content: bytes) -> Rest:
     return Rest(
         get(found, "mark", token),
         get(found, "most", whole, 1),
+        get(found, "round_s", whole),
         _texts(get(found, "own", table_of)),
         list_of(_parse_array, found.get("arrays")),
     )

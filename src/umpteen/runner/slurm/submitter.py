@@ -51,7 +51,6 @@ from umpteen.store.layout import (
 __all__ = ["Submitter", "main"]
 
 _PAUSES_S = (1.0, 1.0, 2.0, 2.0, 4.0, 4.0, 8.0, 8.0, 16.0, 16.0)  # between two looks for room
-_ROUND_S = 300.0  # after which another is to go on, so that ours ends within its time limit
 _LATER_S = 120  # after which the next one looks, where there was no room for long
 _TRIES = 8  # of a command that is not answered
 
@@ -84,7 +83,7 @@ class Submitter:
                 pauses = list(_PAUSES_S)
                 if self.done[array.number] == array.size:
                     left.pop(0)
-            elif time.monotonic() - began_s > _ROUND_S or not pauses:
+            elif time.monotonic() - began_s > self.rest.round_s or not pauses:
                 if self._hand_over():
                     return
                 pauses = [_PAUSES_S[-1]]
