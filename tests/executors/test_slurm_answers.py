@@ -13,6 +13,7 @@ from umpteen.executors.slurm.answers import (
     find_reason,
     parse_accounts,
     parse_config,
+    parse_jobs,
     parse_nodes,
     parse_queue,
     parse_submit_limit,
@@ -25,11 +26,11 @@ from umpteen.model.complaint import find_complaint
 from umpteen.runner.slurm.commands import is_transient, parse_job_id
 
 QUEUE = """\
-2|0-3,7%2|PENDING|0||Dependency|job-ab12-0|
-1|4|RUNNING|0|n1|None|we ird|$(id)-ab12-1|
-1|3|FAILED|1792|n2|NonZeroExitCode|job-ab12-1|
-1|2|FAILED|9|n2|JobLaunchFailure|job-ab12-1|
-9|N/A|RUNNING|0|n1|None|other|
+2|0-3,7%2|PENDING|0||Dependency|job-ab12-0|(null)|
+1|4|RUNNING|0|n1|None|we ird|$(id)|why job-0123456789ab-1|
+1|3|FAILED|1792|n2|NonZeroExitCode|job-ab12-1|(null)|
+1|2|FAILED|9|n2|JobLaunchFailure|job-ab12-1|(null)|
+9|N/A|RUNNING|0|n1|None|other|(null)|
 garbage
 """
 HANDLE = Handle("lab", "job-ab12", 0, 3)
@@ -58,7 +59,9 @@ def test_limit_of_a_user_is_the_least_of_his() -> None:
 def test_queue_lines_are_elements() -> None:
     waiting, running, failed, killed = parse_queue(QUEUE)
     assert list(waiting.indices) == [0, 1, 2, 3, 7]
-    assert running == QueueLine(1, [4], "RUNNING", 0, "n1", "None", "we ird|$(id)-ab12-1")
+    assert running == QueueLine(
+        1, [4], "RUNNING", 0, "n1", "None", "job-0123456789ab-1", "we ird|$(id)"
+    )
     assert (failed.exit_code, killed.exit_code) == (7, 137)
 
 
@@ -71,7 +74,7 @@ def test_queue_finds_an_element_by_its_mark() -> None:
 
 
 def test_element_that_a_job_has_still_to_submit_waits() -> None:
-    line = "9|0|{}|0||None|umpteen-ab12-submitter|\n"
+    line = "9|0|{}|0||None|umpteen-ab12-submitter|(null)|\n"
     handle = Handle("lab", "job-ab12", 0, 4)
     for state, expected in (("RUNNING", BatchState.QUEUED), ("COMPLETED", BatchState.ENDED)):
         queue = QueueAnswer(list(parse_queue(QUEUE + line.format(state))))
@@ -80,19 +83,28 @@ def test_element_that_a_job_has_still_to_submit_waits() -> None:
 
 
 def test_all_jobs_that_submit_the_rest_are_known() -> None:
-    line = "{}|0|{}|0||None|umpteen-ab12-submitter|\n"
+    line = "{}|0|{}|0||None|umpteen-ab12-submitter|(null)|\n"
     out = line.format(8, "RUNNING") + line.format(9, "PENDING") + line.format(7, "COMPLETED")
     queue = QueueAnswer(list(parse_queue(out)))
     assert queue.list_submitters([Handle("lab", "job-ab12", 0, 4)] * 2) == [8, 9]
 
 
 def test_line_that_was_cut_short_is_none() -> None:
-    assert [line.name for line in parse_queue("1|4|RUNNING|0|n1|None|job-ab12-1")] == []
+    assert [line.name for line in parse_queue("1|4|RUNNING|0|n1|None|job-ab12-1|")] == []
 
 
 def test_jobs_are_found_by_a_name_or_by_a_comment() -> None:
-    out = "7|train|why not a-ab12-1|\n8|a-ab12-1|(null)|\n9|train|a-ab12-11|\n\nodd\n"
-    assert parse_names(out, "a-ab12-1") == [7, 8]
+    mark = "0123456789ab"
+    lines = [f"7|train|why not a-{mark}-1|", f"8|a-{mark}-1|(null)|", f"9|train|a-{mark}-11|"]
+    out = "\n".join([*lines, "", "odd", ""])
+    assert parse_jobs(out, f"a-{mark}-1") == [7, 8]
+
+
+def test_handle_of_a_job_that_slurm_calls_otherwise_names_both() -> None:
+    handle = Handle("lab", "job-ab12", 0, 3, "my/train=1")
+    assert parse_handle(str(handle)) == handle
+    assert (handle.name, handle.slurm_name) == ("job-ab12-0", "my/train=1")
+    assert HANDLE.slurm_name == HANDLE.name
 
 
 @pytest.mark.parametrize("text", ["", "lab/x/0/m", "lab/1/m", "tcp://h:1 ab/1", "lab/1/²/m"])
@@ -116,9 +128,9 @@ def test_state_is_read_from_slurms_word(word: str, state: BatchState) -> None:
 
 
 def test_accounts_are_read() -> None:
-    out = "7_3|CANCELLED by 0|0:15|n1|job-ab12-0\n7_[4-9]|PENDING|0:0|None assigned|job-ab12-0\n"
+    out = "7_3|CANCELLED by 0|0:15|n1|job-ab12-0|\n7_[4-9]|PENDING|0:0|None assigned|job-ab12-0|\n"
     assert list(parse_accounts(out)) == [
-        QueueLine(7, [3], "CANCELLED", 143, "n1", "", "job-ab12-0")
+        QueueLine(7, [3], "CANCELLED", 143, "n1", "", "job-ab12-0", "job-ab12-0")
     ]
 
 

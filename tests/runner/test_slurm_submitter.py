@@ -32,8 +32,16 @@ REST = Rest(
     round_s=300,
     own={"job-name": "umpteen-ab12-submitter", "array": "0", "dependency": "singleton"},
     arrays=[
-        PlannedArray(0, 5, 5, {"job-name": "job-ab12-0"}, []),
-        PlannedArray(1, 2, 7, {"job-name": "job-ab12-1"}, ["job-ab12-0", "other-cd34-2_7"]),
+        PlannedArray(0, 5, 5, "job-ab12-0", {"job-name": "job-ab12-0"}, [], []),
+        PlannedArray(
+            1,
+            2,
+            7,
+            "job-ab12-1",
+            {"job-name": "job-ab12-1"},
+            ["job-ab12-0", "other-cd34-2_7"],
+            ["job-ab12-0", "other-cd34-2"],
+        ),
     ],
 )
 WAIT = "#!/bin/sh\nuntil [ -e {folder}/go ]; do sleep 0.05; done\n"
@@ -159,8 +167,11 @@ def test_plan_is_read_back() -> None:
 
 
 def test_elements_are_read_and_what_is_cut_short_is_not() -> None:
-    out = "12|3|RUNNING|a|b-0|\n9|N/A|PENDING|other|\n"
+    out = "12|3|RUNNING|a|b-0|(null)|\n9|N/A|PENDING|other|(null)|\n"
     assert parse_elements(out) == [QueuedElement(12, 3, "RUNNING", "a|b-0")]
+    own = "job-0123456789ab-0"
+    called_otherwise = [QueuedElement(1, 0, "PENDING", own)]
+    assert parse_elements(f"1|0|PENDING|train|why {own}|\n") == called_otherwise
     assert parse_elements(out[:-2]) is None
     assert parse_elements("") == []
 

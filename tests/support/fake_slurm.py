@@ -28,8 +28,8 @@ _SHIM = '#!/bin/sh\nexec {python} -I -S {file} {name} "$@"\n'
 _TABLES = """
 PRAGMA journal_mode=WAL;
 CREATE TABLE calls (time REAL, program TEXT, arguments TEXT, outcome TEXT);
-CREATE TABLE jobs (id INTEGER PRIMARY KEY, name TEXT, script TEXT, environment TEXT, folder TEXT,
-  cpus TEXT, memory TEXT, begin REAL, after TEXT, is_array INTEGER);
+CREATE TABLE jobs (id INTEGER PRIMARY KEY, name TEXT, comment TEXT, script TEXT,
+  environment TEXT, folder TEXT, cpus TEXT, memory TEXT, begin REAL, after TEXT, is_array INTEGER);
 CREATE TABLE elements (job INTEGER, number INTEGER, state TEXT, reason TEXT, code INTEGER,
   ended REAL, PRIMARY KEY (job, number));
 CREATE INDEX waiting ON elements (state, job, number);
@@ -50,9 +50,9 @@ _FULL = (
 )
 _FIELDS = {
     "ArrayJobID": "job", "ArrayTaskID": "numbers", "State": "state", "exit_code": "code",
-    "NodeList": "node", "Reason": "reason", "Name": "name",
+    "NodeList": "node", "Reason": "reason", "Name": "name", "Comment": "comment",
     "%F": "job", "%K": "numbers", "%T": "state", "%r": "reason", "%j": "name", "%c": "cpus",
-    "%m": "memory",
+    "%m": "memory", "%k": "comment",
 }  # fmt: skip
 _TURN_S, _KILL_WAIT_S = 0.02, 2.0
 
@@ -229,10 +229,11 @@ def _sbatch(queue: sqlite3.Connection, settings: Settings, arguments: Sequence[s
         if known + len(numbers) > settings.job_count:
             raise RefusedError(*_FULL)
         made = queue.execute(
-            "INSERT INTO jobs (name, script, environment, folder, cpus, memory, begin, after,"
-            " is_array) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO jobs (name, comment, script, environment, folder, cpus, memory, begin,"
+            " after, is_array) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
-                options.get("job-name", "sbatch"), script, json.dumps(dict(os.environ)),
+                options.get("job-name", "sbatch"), options.get("comment", "(null)"), script,
+                json.dumps(dict(os.environ)),
                 options.get("chdir", os.getcwd()), options.get("cpus-per-task", "1"),
                 options.get("mem", "0"), time.time() + int(begin[1] if begin else 0),
                 json.dumps(after),
@@ -257,7 +258,7 @@ def _squeue(queue: sqlite3.Connection, settings: Settings, arguments: Sequence[s
     if "jobs" in options:
         where.append(f"jobs.id IN ({options['jobs']})")
     rows = queue.execute(
-        "SELECT job, number, state, reason, code, name, cpus, memory, is_array FROM elements"
+        "SELECT job, number, state, reason, code, name, comment, cpus, memory, is_array FROM elements"
         f" JOIN jobs ON jobs.id = job WHERE {' AND '.join(where)} ORDER BY job, number",
         names,
     ).fetchall()
@@ -274,11 +275,11 @@ def _squeue(queue: sqlite3.Connection, settings: Settings, arguments: Sequence[s
 def _render(
     options: dict[str, str], job: int, state: str, more: Sequence[Any], numbers: list[int]
 ) -> str:
-    reason, code, name, cpus, memory, is_array = more
+    reason, code, name, comment, cpus, memory, is_array = more
     told = {
         "job": job, "numbers": _write_numbers(numbers) if is_array else "N/A", "state": state,
         "code": code, "node": "" if state == "PENDING" else "n1", "reason": reason, "name": name,
-        "cpus": cpus, "memory": memory,
+        "cpus": cpus, "memory": memory, "comment": comment,
     }  # fmt: skip
     if "O" in options:
         fields = re.findall(r"(\w+):([^,]*)", options["O"])

@@ -159,6 +159,8 @@ def _parse_value(name: str, value: Any, values: frozenset[str], whose: str) -> s
         raise SettingsError(f"{name!r} of {whose} must be one line of text: {value!r}")
     if name in _TIMES:
         return parse_time(text, name)
+    if name == "job-name" and "," in text:  # squeue takes several names with commas between
+        raise SettingsError(f"{name!r} of {whose} must have no comma: {text!r}")
     if name in MEMORY_OPTIONS and not _MEMORY.fullmatch(text):
         raise SettingsError(
             f"{text!r} of {name!r} is no memory that Slurm knows", "write 500M or 4G"

@@ -13,7 +13,7 @@ from umpteen.bundles.tasks import JobTasks, build_tasks
 from umpteen.config.machines import Machine
 from umpteen.errors import InputError
 from umpteen.executors.base import OnProgress, ignore_progress
-from umpteen.executors.slurm.cluster import parse_handle
+from umpteen.executors.slurm.cluster import find_jobs
 from umpteen.history.history import History
 from umpteen.job.settings import Setting, merge_settings
 from umpteen.job.spec import Job, check_job_name
@@ -122,9 +122,9 @@ def _list_ids(history: History, batches: Sequence[str]) -> Iterator[tuple[str, i
     tasks = history.read_tasks()
     for name in batches:
         batch = history.batches[name]
-        if handle := parse_handle(batch.handle):
+        for job in find_jobs(batch.handle)[:1]:
             for part in batch.indices:
-                yield from ((tasks[index].name, handle.job) for index in part)
+                yield from ((tasks[index].name, job) for index in part)
 
 
 def _describe(found: JobTasks, machine: Machine, ids: Mapping[str, int]) -> SubmittedJob:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from umpteen.executors.base import BatchState
+from umpteen.runner.slurm.plan import find_own_name
 
 __all__ = [
     "NAME_FIELDS",
@@ -17,6 +18,7 @@ __all__ = [
     "find_reason",
     "parse_accounts",
     "parse_config",
+    "parse_jobs",
     "parse_nodes",
     "parse_queue",
     "parse_submit_limit",
@@ -86,7 +88,8 @@ class QueueLine(NamedTuple):
     exit_code: int = 0  # as a shell says it: of a signal 128 and its number
     node: str = ""
     reason: str = ""
-    names: str = ""  # its name and its comment
+    name: str = ""  # by which it is known to be ours
+    slurm_name: str = ""  # what Slurm calls it
 
 
 class NodeKind(NamedTuple):
@@ -123,19 +126,25 @@ def parse_queue(out: str) -> Iterator[QueueLine]:
         fields = line.split("|", 6)
         if len(fields) < 7 or not fields[0].isdecimal() or not fields[1][:1].isdecimal():
             continue
-        if not fields[6].rstrip().endswith("|"):
+        if not re.search(r"\|[^|]*\|\s*$", fields[6]):
             continue
-        job, indices, state, status, node, reason, name = fields
+        job, indices, state, status, node, reason, names = fields
         yield QueueLine(
             int(job), _parse_indices(indices), state, _read_status(status), node, reason,
-            name.rstrip().removesuffix("|"),
+            *_parse_names(names),
         )  # fmt: skip
 
 
-def parse_names(out: str, ours: str) -> list[int]:
-    """Of the lines of `squeue -O NAME_FIELDS` the jobs with this name, or it in the comment."""
-    lines = (re.split("[| ]", line) for line in out.splitlines())
-    return [int(job) for job, *names in lines if job.isdecimal() and ours in names]
+def parse_jobs(out: str, name: str) -> list[int]:
+    """Of the lines of `squeue -O NAME_FIELDS` the jobs that are known by this name."""
+    lines = (line.partition("|") for line in out.splitlines())
+    return [int(job) for job, _, names in lines if name == _parse_names(names)[0]]
+
+
+def _parse_names(text: str) -> tuple[str, str]:
+    """By which a job is known to be ours, and what Slurm calls it. text: `NAME|COMMENT|`."""
+    name, _, comment = text.rstrip().removesuffix("|").rpartition("|")
+    return find_own_name(name, comment), name
 
 
 def _parse_indices(text: str) -> list[int]:
@@ -161,7 +170,9 @@ def parse_accounts(out: str) -> Iterator[QueueLine]:
         if found:
             job, index, state, code, number, node, names = found.groups()
             ended = 128 + int(number) if int(number) else int(code)
-            yield QueueLine(int(job), [int(index)], state, ended, node, "", names)
+            yield QueueLine(
+                int(job), [int(index)], state, ended, node, "", *_parse_names(f"{names}|")
+            )
 
 
 def parse_nodes(out: str, partition: str = "") -> list[NodeKind]:

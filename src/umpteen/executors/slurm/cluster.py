@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
+from urllib.parse import quote, unquote
 
 from umpteen.errors import BackendError
 from umpteen.executors.base import BatchState
@@ -25,6 +26,7 @@ from umpteen.executors.slurm.answers import (
     QueueLine,
     parse_accounts,
     parse_config,
+    parse_jobs,
     parse_nodes,
     parse_queue,
     parse_submit_limit,
@@ -36,7 +38,7 @@ from umpteen.runner.slurm.commands import build_sbatch, is_full, is_transient, p
 from umpteen.runner.slurm.plan import SUBMITTER, find_mark, name_submitter
 from umpteen.system.openssh import Destination, parse_destination
 
-__all__ = ["Cluster", "Handle", "QueueAnswer", "find_cluster", "parse_handle"]
+__all__ = ["Cluster", "Handle", "QueueAnswer", "find_cluster", "find_jobs", "parse_handle"]
 
 _LEAST_S, _MOST_S, _SHARE = 0.2, 30.0, 0.1  # for how long an answer of squeue is kept
 _ALL_INDICES = {"SLURM_BITSTR_LEN": "0"}  # else a long list of indices is cut
@@ -51,17 +53,24 @@ class Handle(NamedTuple):
     """Where a batch is."""
 
     cluster: str  # its name, and behind an @ the host where its commands are
-    prefix: str  # of Slurm's name for its array: NAME-MARK
+    prefix: str  # of the name by which its array is known to be ours: NAME-MARK
     number: int  # of the array
     element: int  # its index in the array
+    called: str = ""  # what Slurm calls its array, where that is another
 
     def __str__(self) -> str:
-        return f"{self.cluster}/{self.prefix}/{self.number}/{self.element}"
+        called = f"={quote(self.called, safe='')}" if self.called else ""
+        return f"{self.cluster}/{self.prefix}{called}/{self.number}/{self.element}"
 
     @property
     def name(self) -> str:
-        """Slurm's name for its array."""
+        """By which its array is known to be ours."""
         return f"{self.prefix}-{self.number}"
+
+    @property
+    def slurm_name(self) -> str:
+        """What Slurm calls its array."""
+        return self.called or self.name
 
     @property
     def mark(self) -> str:
@@ -82,7 +91,8 @@ def parse_handle(text: str) -> Handle | None:
     host = parts[0].partition("@")[2]
     if host and parse_destination(host) is None:
         return None
-    return Handle(parts[0], parts[1], int(parts[2]), int(parts[3]))
+    prefix, _, called = parts[1].partition("=")
+    return Handle(parts[0], prefix, int(parts[2]), int(parts[3]), unquote(called))
 
 
 class QueueAnswer:
@@ -161,7 +171,7 @@ class Cluster:
 
     def read_queue(self, handles: Iterable[Handle]) -> QueueAnswer | None:
         """What squeue says of these, or has just said; None where it does not answer."""
-        names = frozenset(name for each in handles for name in (each.name, each.submitter))
+        names = frozenset(name for each in handles for name in (each.slurm_name, each.submitter))
         with self._lock:
             now = time.monotonic()
             kept_s = min(max(_LEAST_S, _SHARE * (now - self._since_s)), _MOST_S)
@@ -198,7 +208,7 @@ class Cluster:
 
     def _list_unsaid(self, names: Sequence[str], lines: Sequence[QueueLine]) -> set[str]:
         """Names of arrays that should be there as far as is known, and are not."""
-        said = {line.name for line in lines}
+        said = {line.slurm_name for line in lines}
         return {
             name
             for name in names
@@ -213,7 +223,7 @@ class Cluster:
         if not jobs:
             return QueueAnswer([])
         numbers = ",".join(map(str, sorted(jobs)))
-        fields = "JobID,State,ExitCode,NodeList,JobName"
+        fields = "JobID,State,ExitCode,NodeList,JobName,Comment"
         try:
             answer = self._run(["sacct", "-nPX", "-j", numbers, "-o", fields], is_patient=False)
         except BackendError:
@@ -221,20 +231,20 @@ class Cluster:
         return QueueAnswer(list(parse_accounts(answer.out)))
 
     def submit(
-        self, options: Mapping[str, str], script: str, environment: Mapping[str, str]
+        self, options: Mapping[str, str], script: str, environment: Mapping[str, str], name: str
     ) -> int | None:
         """The number of the job that a script became; None where Slurm takes no more just now.
 
         A call that was not answered may have submitted it: it is looked for by its name. Raises
-        BackendError, in sbatch's words.
+        BackendError, in sbatch's words. name: by which it is known to be that job.
         """
         command = build_sbatch(options)
         found: list[int] = []
 
         def is_missing() -> bool:
-            named = ["squeue", "-h", f"--name={options['job-name']}", "-o", "%F"]
+            named = ["squeue", "-h", f"--name={options['job-name']}", "-O", NAME_FIELDS]
             for _ in range(2):  # an empty answer is believed when it comes twice
-                found.extend(map(int, self._run(named).out.split()))
+                found.extend(parse_jobs(self._run(named).out, name))
                 if found:
                     break
             return not found
@@ -250,8 +260,13 @@ class Cluster:
             raise refuse(command, answer, _REFUSED_HINT)
         with self._lock:
             self._since_s, self._asked = time.monotonic(), frozenset()
-            self._jobs.setdefault(options["job-name"], set()).add(job)
+            self._jobs.setdefault(name, set()).add(job)
         return job
+
+    def list_jobs(self, handle: Handle) -> list[int]:
+        """The numbers of the jobs that were seen of its array: none before it was submitted."""
+        with self._lock:
+            return sorted(self._jobs.get(handle.name, ()))
 
     def cancel(self, elements: Mapping[int, Sequence[int]], *more: str) -> None:
         """Call scancel for elements of arrays, by job; for a whole job where none is named.
@@ -293,3 +308,11 @@ def find_cluster(host: Destination | None = None) -> Cluster:
     """That of this process: a job is looked at again and again, by executors of its own each."""
     config = os.environ.get(SLURM_CONF, "")
     return _clusters.setdefault((host, config), Cluster(host))
+
+
+def find_jobs(text: str) -> list[int]:
+    """The numbers of the jobs that this process knows of the array of a handle."""
+    handle = parse_handle(text)
+    if handle is None:
+        return []
+    return find_cluster(parse_destination(handle.cluster.partition("@")[2])).list_jobs(handle)

@@ -38,7 +38,7 @@ from umpteen.executors.slurm.nodes import (
 from umpteen.executors.slurm.own_options import OWN_OPTIONS, parse_own
 from umpteen.executors.slurm.preview import ArrayPreview, Limits, build_preview
 from umpteen.executors.slurm.runs import SlurmRuns
-from umpteen.executors.slurm.submission import Submission, name_element
+from umpteen.executors.slurm.submission import Submission, find_slurm_name, name_element
 from umpteen.job.slurm_options import parse_options
 from umpteen.model.variables import SBATCH_PARTITION, SBATCH_TIMELIMIT
 from umpteen.store.address import is_remote
@@ -93,7 +93,9 @@ class SlurmExecutor(Executor):
         arrays = build_arrays(request.orders, cluster.read_config().array_size)
         submission.submit(cluster, arrays, on_progress)
         handles = {
-            batch: Handle(cluster.read_name(), submission.name_prefix(array), number, index)
+            batch: Handle(
+                cluster.read_name(), submission.prefix, number, index, find_slurm_name(array)
+            )
             for number, array in enumerate(arrays)
             for index, batch in enumerate(array.batches)
         }

@@ -68,6 +68,7 @@ exec python3 -S -E -c {program} "$runner" "$results" "$batch" \\
 """
 
 
+_ONE_TASK = {"nodes": "1", "ntasks": "1"}
 _SUBMITTER = """\
 #!/bin/bash
 # Written by umpteen {version}: submits the arrays of a job for which there was no room.

@@ -27,7 +27,7 @@ from umpteen.runner.slurm.plan import PlannedArray, Rest, encode_rest
 from umpteen.store.address import open_store
 from umpteen.store.layout import logs_folder, rest_key, runner_key, script_key, submitter_key
 
-__all__ = ["Submission", "name_element"]
+__all__ = ["Submission", "find_slurm_name", "name_element"]
 
 _SUBMITTER_MINUTES, _ROUNDS = 15, 3  # its time limit, of which it takes a third
 _PARTS = 4  # into which the room is divided, so that a part of it is soon free
@@ -53,17 +53,18 @@ class Submission:
             logs_folder(request.mark),
         )
 
-    def name_prefix(self, array: ArrayJob) -> str:
-        """Of Slurm's name for an array: the job's, or what the user says, and the mark."""
-        named = dict(array.needs.options).get("job-name") or self._given.get("job-name")
-        return build_prefix(named or os.path.basename(self._request.address), self._request.mark)
+    @property
+    def prefix(self) -> str:
+        """Of the name of each array: the job's, or what the user says, and the mark."""
+        named = self._given.get("job-name") or os.path.basename(self._request.address)
+        return build_prefix(named, self._request.mark)
 
     def describe(
         self, array: ArrayJob, number: int, after: Sequence[str] = ()
     ) -> tuple[dict[str, str], str]:
         """sbatch's options and the script for an array. after: elements, as sbatch names them."""
         slots = max(1, self._request.slots)
-        name = f"{self.name_prefix(array)}-{number}"
+        name = f"{self.prefix}-{number}"
         options = build_sbatch_options(array, self._given, slots, name, after)
         return options, build_script(array, options, self._places, slots, self._setup)
 
@@ -116,7 +117,8 @@ class Submission:
     ) -> int | None:
         options, script = self.describe(array, number, after)
         self._store.replace(script_key(self._request.mark, number), script.encode())
-        return cluster.submit(options, script, self._request.environment)
+        name = f"{self.prefix}-{number}"
+        return cluster.submit(options, script, self._request.environment, name)
 
     def _submit_rest(
         self,
@@ -128,19 +130,27 @@ class Submission:
     ) -> None:
         """Have a job submit the arrays from `first` on. wanted: elements of all."""
         mark, planned = self._request.mark, []
-        names = [f"{self.name_prefix(array)}-{number}" for number, array in enumerate(arrays)]
+        names = [f"{self.prefix}-{number}" for number in range(len(arrays))]
         for number, array in enumerate(arrays[first:], first):
             options, script = self.describe(array, number)
             self._store.replace(script_key(mark, number), script.encode())
             after = [name_element(element, names) for element in array.after]
-            after += [
-                f"{handle.name}_{handle.element}"
-                for handle, _ in (earlier[batch] for batch in array.earlier if batch in earlier)
+            after_names = [
+                find_slurm_name(arrays[element.array]) or names[element.array]
+                for element in array.after
             ]
+            before = [earlier[batch][0] for batch in array.earlier if batch in earlier]
+            after += [f"{handle.name}_{handle.element}" for handle in before]
+            after_names += [handle.slurm_name for handle in before]
             if cluster.host is None:  # there it is sbatch's own, of which the submitter's is one
                 options = {"chdir": os.getcwd(), **options}
             newest = max(map(int, array.batches))
-            planned.append(PlannedArray(number, len(array.batches), newest, options, after))
+            planned.append(
+                PlannedArray(
+                    number, len(array.batches), newest, names[number], options, after,
+                    list(dict.fromkeys(after_names)),
+                )
+            )  # fmt: skip
         limits = [cluster.read_config().job_count, cluster.read_submit_limit() or wanted]
         largest = max(array.size for array in planned)
         most = max(1, (min([*limits, largest]) - 1) // _PARTS)  # the submitter takes room, too
@@ -151,12 +161,17 @@ class Submission:
         self._store.replace(rest_key(mark), encode_rest(rest._replace(own=own)))
         script = build_submitter(own, self._places, mark)
         self._store.replace(submitter_key(mark), script.encode())
-        if cluster.submit(own, script, self._request.environment) is None:
+        if cluster.submit(own, script, self._request.environment, rest.name) is None:
             raise BackendError(
                 "Slurm takes no more jobs of yours now, not even one that submits the others",
                 "run the same command again when some of them have ended",
                 transient=True,
             )
+
+
+def find_slurm_name(array: ArrayJob) -> str:
+    """What its tasks say that Slurm is to call it; empty where they do not."""
+    return dict(array.needs.options).get("job-name", "")
 
 
 def name_element(element: Element, jobs: Sequence[int | str]) -> str:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from umpteen.model.command import join_option
 from umpteen.model.variables import SLURM_CONF
+from umpteen.runner.slurm.plan import find_own_name
 
 __all__ = [
     "CALLS_A_S",
@@ -58,7 +59,7 @@ class QueuedElement(NamedTuple):
     job: int
     number: int
     state: str
-    name: str
+    name: str  # by which it is known to be ours
 
     @property
     def is_living(self) -> bool:
@@ -66,7 +67,7 @@ class QueuedElement(NamedTuple):
         return self.state not in _ENDED
 
 
-ELEMENT_FIELDS = "%F|%K|%T|%j|"
+ELEMENT_FIELDS = "%F|%K|%T|%j|%k|"
 _ENDED = frozenset(
     "COMPLETED CANCELLED FAILED TIMEOUT NODE_FAIL PREEMPTED BOOT_FAIL DEADLINE OUT_OF_MEMORY "
     "REVOKED".split()
@@ -102,9 +103,11 @@ def parse_elements(out: str) -> list[QueuedElement] | None:
     for line in out.splitlines():
         job, _, rest = line.partition("|")
         number, _, rest = rest.partition("|")
-        state, _, name = rest.partition("|")
-        if job.isdecimal() and number.isdecimal() and name.endswith("|"):
-            found.append(QueuedElement(int(job), int(number), state, name[:-1]))
+        state, _, rest = rest.partition("|")
+        name, _, comment = rest.removesuffix("|").rpartition("|")
+        if job.isdecimal() and number.isdecimal() and rest.endswith("|"):
+            own = find_own_name(name, comment)
+            found.append(QueuedElement(int(job), int(number), state, own))
     return found
 
 

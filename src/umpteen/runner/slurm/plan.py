@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -18,12 +19,14 @@ __all__ = [
     "encode_progress",
     "encode_rest",
     "find_mark",
+    "find_own_name",
     "name_submitter",
     "parse_progress",
     "parse_rest",
 ]
 
 SUBMITTER = "submitter"
+_OWN_NAME = re.compile(r"(?:^|[ ])([^ ]+-[0-9a-f]{12}-[0-9]+)$")
 
 
 def name_submitter(mark: str) -> str:
@@ -31,8 +34,17 @@ def name_submitter(mark: str) -> str:
     return f"umpteen-{mark}-{SUBMITTER}"
 
 
+def find_own_name(name: str, comment: str) -> str:
+    """That by which a job is known to be ours: Slurm's name, or what its comment ends with.
+
+    It is in the comment where the user says what Slurm is to call a job.
+    """
+    found = _OWN_NAME.search(comment)
+    return found[1] if found else name
+
+
 def find_mark(name: str) -> str:
-    """The mark in Slurm's name for an array: NAME-MARK-NUMBER."""
+    """The mark in the name of an array: NAME-MARK-NUMBER."""
     return name.rpartition("-")[0].rpartition("-")[2]
 
 
@@ -42,12 +54,14 @@ class PlannedArray(NamedTuple):
     number: int  # its script is NUMBER.sh
     size: int  # elements
     newest: int  # the highest number of its batches, by which it is cancelled
+    name: str  # by which all its parts are known to be ours: NAME-MARK-NUMBER
     options: dict[str, str]  # of sbatch, but the elements
     after: list[str]  # arrays or elements of some: NAME-MARK-0, NAME-MARK-0_3
+    after_names: list[str]  # what Slurm calls these arrays
 
     @property
-    def name(self) -> str:
-        """Slurm's, of all its parts."""
+    def slurm_name(self) -> str:
+        """What Slurm calls it."""
         return self.options["job-name"]
 
 
@@ -90,8 +104,10 @@ def _parse_array(value: Any) -> PlannedArray:
         get(found, "number", whole),
         get(found, "size", whole, 1),
         get(found, "newest", whole),
+        get(found, "name", text),
         _texts(get(found, "options", table_of)),
         list_of(text, found.get("after")),
+        list_of(text, found.get("after_names")),
     )
 
 

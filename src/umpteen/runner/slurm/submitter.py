@@ -93,7 +93,7 @@ class Submitter:
     def _find_unwritten(self) -> None:
         """What one before us submitted and did not write down."""
         numbers = {array.name: array.number for array in self.rest.arrays}
-        for element in self._look([*numbers]):
+        for element in self._look([array.slurm_name for array in self.rest.arrays]):
             if (number := numbers.get(element.name)) is not None:
                 self.done[number] = max(self.done[number], element.number + 1)
 
@@ -124,8 +124,9 @@ class Submitter:
         """Where nothing of ours is in the queue, and a part has no room all the same."""
         if self.is_fitting:
             return
-        names = [array.name for array in self.rest.arrays]
-        if not any(element.is_living for element in self._look(names) if element.name in names):
+        names = {array.name for array in self.rest.arrays}
+        found = self._look([array.slurm_name for array in self.rest.arrays])
+        if not any(element.is_living for element in found if element.name in names):
             self.part = max(1, self.part // 4)
 
     def _list_dependencies(self, array: PlannedArray) -> list[str] | None:
@@ -136,7 +137,8 @@ class Submitter:
         wanted = [split_element(word) for word in array.after]
         names = [name for name, _ in wanted]
         submitters = {name_submitter(find_mark(name)) for name in names} - {self.rest.name}
-        living = [e for e in self._look([*names, *sorted(submitters)]) if e.is_living]
+        found_there = self._look([*array.after_names, *sorted(submitters)])
+        living = [element for element in found_there if element.is_living]
         known = {element.name for element in living}
         found: dict[str, None] = {}
         for name, number in wanted:
@@ -163,7 +165,7 @@ class Submitter:
                 return None
             if is_refused and not is_transient(answer.said):
                 raise _refuse(answer)
-            for element in self._look([name]):
+            for element in self._look([options["job-name"]]):
                 if (element.name, element.number) == (name, first):
                     return element.job
             if is_full(answer.said):
