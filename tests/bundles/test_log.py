@@ -54,7 +54,14 @@ def run(folder: Path, script: str, kind: str, errors: str = "") -> subprocess.Co
     with (folder / "stdout").open("w") as out, (folder / "stderr").open("w") as err:
         words = ["sh", "run.sh", kind, "log", errors, "script"]
         return subprocess.run(
-            words, cwd=folder, env=environment, stdout=out, stderr=err, text=True, check=False
+            words,
+            cwd=folder,
+            env=environment,
+            stdout=out,
+            stderr=err,
+            text=True,
+            check=False,
+            start_new_session=True,
         )
 
 
@@ -79,3 +86,9 @@ def test_what_a_script_leaves_running_holds_nothing_up(tmp_path: Path) -> None:
     left, last = (tmp_path / "log").read_text().splitlines()
     assert last == "last"
     os.kill(int(left), 9)
+
+
+def test_what_a_script_prints_when_it_is_ended_is_copied_too(tmp_path: Path) -> None:
+    script = "trap 'echo asked; exit 6' TERM; kill -TERM 0; sleep 600 & wait"
+    assert run(tmp_path, script, "job").returncode == 6
+    assert (tmp_path / "log").read_text() == "asked\n"

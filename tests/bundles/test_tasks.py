@@ -32,7 +32,7 @@ def test_job_is_a_task_that_runs_its_script_and_asks_for_what_it_needs() -> None
     (task,) = build({"a": {"script": "app", "slurm": {"time": "2h", "tasks": 4}}})
     assert task.name == "a"
     assert task.command == (
-        'sh /w/slurm/umpteen-run.sh job "/w/slurm/a-${SLURM_JOB_ID}.out" "" '
+        'exec sh /w/slurm/umpteen-run.sh job "/w/slurm/a-${SLURM_JOB_ID}.out" "" '
         f"/w/slurm/a_{STAMP}.sh"
     )
     assert find_options(task).slurm == {

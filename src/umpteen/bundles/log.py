@@ -24,12 +24,12 @@ if [ "$kind" != array ]; then  # those of the array that it is submitted in say 
         SLURM_ARRAY_TASK_MAX SLURM_ARRAY_TASK_STEP
 fi
 out=$(readlink /proc/$$/fd/1) err=$(readlink /proc/$$/fd/2)
-trap : TERM INT HUP
-(trap '' TERM INT HUP; exec sleep infinity) & until=$!
+trap '' TERM INT HUP  # for what copies
+sleep infinity & until=$!
 copy() {
     to=$1
     shift
-    (trap '' TERM INT HUP; exec tail -q -n +1 -s 0.2 --pid=$until -f "$@" >>"$to") &
+    (exec tail -q -n +1 -s 0.2 --pid=$until -f "$@" >>"$to") &
 }
 if [ "$errors" ]; then
     copy "$log" "$out"
@@ -37,6 +37,7 @@ if [ "$errors" ]; then
 else
     copy "$log" "$out" "$err"
 fi
+trap : TERM INT HUP
 bash "$script"
 code=$?
 kill -KILL $until

@@ -89,6 +89,7 @@ def _build_command(
 ) -> str:
     name = options["job-name"]
     words = [
+        "exec",  # else who is asked to end is a shell that waits for it, and ends at once
         "sh",
         shlex.quote(build_run_path(machine)),
         "job" if index is None else "array",
