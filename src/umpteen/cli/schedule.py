@@ -207,7 +207,8 @@ def schedule_command(
         added = Added(folder.create(bundle_name, job), job.name, is_new=True)
     if append and added.is_new:
         say(f"there was no bundle {bundle_name!r}: made it", err=True)
-    _show(added, as_json=as_json)
+    if not (submit and as_json):  # one object, which is the submission's
+        _show(added, as_json=as_json)
     if not submit:
         return EXIT_SUCCEEDED
     from umpteen.cli.submit import submit_and_show  # which needs all that submits

@@ -98,10 +98,13 @@ def test_line_03_submit_takes_the_newest_bundle_named_after_the_script(
 
 def test_line_04_schedule_submits_at_once(umpteen: Umpteen, slurm: SlurmCluster) -> None:
     del slurm
-    done = umpteen("schedule", "app", "--submit", "--machine=local", "--time=5")
+    words = "schedule", "app", "--submit", "--machine=local", "--time=5"
+    done = umpteen(*words)
     assert done.returncode == 0, done.stderr
     assert "app: Slurm job " in done.stdout
     assert finish(umpteen, "app") == {"succeeded": 1}
+    told = json.loads(umpteen(*words, "--json").stdout)
+    assert [job["job"] for job in told["jobs"]] == ["app"]
 
 
 @pytest.mark.usefixtures("slurm")
