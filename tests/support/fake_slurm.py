@@ -258,8 +258,8 @@ def _squeue(queue: sqlite3.Connection, settings: Settings, arguments: Sequence[s
     if "jobs" in options:
         where.append(f"jobs.id IN ({options['jobs']})")
     rows = queue.execute(
-        "SELECT job, number, state, reason, code, name, comment, cpus, memory, is_array FROM elements"
-        f" JOIN jobs ON jobs.id = job WHERE {' AND '.join(where)} ORDER BY job, number",
+        "SELECT job, number, state, reason, code, name, comment, cpus, memory, is_array"
+        f" FROM elements JOIN jobs ON jobs.id = job WHERE {' AND '.join(where)} ORDER BY job, number",
         names,
     ).fetchall()
     alike: dict[tuple[Any, ...], list[int]] = {}
