@@ -122,6 +122,21 @@ def test_tasks_needs_become_requests_for_all_slots() -> None:
     assert "mem-per-cpu" not in options
 
 
+@pytest.mark.parametrize(
+    ("given", "needed", "told"),
+    [({"mem": "2G"}, 0, 2 << 30), ({"mem": "300"}, 0, 300 << 20), ({"mem": "0"}, 0, None),
+     ({}, 0, None), ({}, 3 * MEGABYTE, 12 << 20), ({"mem_per_cpu": "1G"}, 0, None)],
+)  # fmt: skip
+def test_runner_is_told_what_memory_its_element_has(
+    given: dict[str, str], needed: int, told: int | None
+) -> None:
+    array = ArrayJob(("1",), ArrayNeeds(memory=needed))
+    options = make_options(array, slots=4, **given)
+    script = build_script(array, options, ScriptPlaces("/r", "ab", "/z", "l"), 4)
+    found = re.search(r"--memory=(\d+) ", script)
+    assert (int(found[1]) if found else None) == told
+
+
 def test_what_the_user_says_of_gpus_cpus_and_signals_stands() -> None:
     array = ArrayJob(("1",), ArrayNeeds(cpus=2, gpus=1))
     options = make_options(array, gres="gpu:a100:2", cpus_per_task="6", signal="B:TERM@120")

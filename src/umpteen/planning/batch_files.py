@@ -24,6 +24,7 @@ from umpteen.model.reasons import write_after
 from umpteen.model.record import RecordLine
 from umpteen.model.states import FORMAT_VERSION, IS_FINAL, STATES
 from umpteen.planning.batching import BatchSizes, cut_evenly
+from umpteen.planning.needs import find_memory
 from umpteen.planning.plan import Plan
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
 
 LOCAL_BATCH_CAP = 5000
 NEEDS = "gpus", "cpus", "memory"
+_MEMORY = NEEDS.index("memory")
 _LINES_AT_ONCE = 1000  # little enough that the encoder's memory is used again
 
 
@@ -106,6 +108,16 @@ def build_batches(
         _ENCODER.encode_into(content, encoded)
         told: list[Mapping[str, Any]] = [own["common"], *own["extras"].values()]
         needs = [max(extra.get(need, 0) for extra in told) for need in NEEDS]
+        raised = (
+            (
+                find_memory(plan.by_index(i).options, attempts[i].tries)
+                for i in indices
+                if i in attempts
+            )
+            if attempts
+            else ()
+        )
+        needs[_MEMORY] = max(needs[_MEMORY], *raised, 0)
         handed = HandedBatch(str(number), own["indices"])
         slurm = read_slurm(plan, indices)
         yield NewBatch(handed, own.get("waits", ()), needs, slurm), encoded

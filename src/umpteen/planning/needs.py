@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import msgspec
 
 from umpteen.job.spec import Task, TaskOptions
+from umpteen.runner.retries import plan_retry
 
-__all__ = ["number_needs"]
+__all__ = ["find_memory", "number_needs"]
 
 _NONE = TaskOptions()
 
@@ -20,3 +24,16 @@ def number_needs(tasks: Sequence[Task]) -> Sequence[int] | None:
     asked = ((task.options or _NONE).asked_for for task in tasks)
     found = array("I", (numbers.setdefault(each, len(numbers)) for each in asked))
     return found if len(numbers) > 1 else None
+
+
+def find_memory(options: TaskOptions | None, tries: Sequence[Mapping[str, Any]]) -> int:
+    """The bytes that the next attempt of a task needs, as its rules say after these; 0: unsaid.
+
+    tries: records of the attempts since it came to an end, each of which another was to follow.
+    """
+    said = (options.memory if options else None) or 0
+    if options is None or not options.retries or not tries:
+        return said
+    rules = msgspec.to_builtins(options.retries)
+    again = plan_retry(rules, tries, options.memory)
+    return max(said, (again.memory if again else None) or 0)

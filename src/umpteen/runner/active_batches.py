@@ -47,7 +47,8 @@ class ActiveBatches:
     open: by their place in the runner's list. scheduler: their tasks that have not started.
     deadline_s: when the first of them is to be ended, on the monotonic clock. did_fail: whether
     a task came to another end than success. given_up: why nothing more is to be started.
-    has_graph, has_rules: whether tasks wait for others, or may run again.
+    has_graph, has_rules: whether tasks wait for others, or may run again. gives_back: whether a
+    task that needs more memory than we were given is left to another start, which may get it.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class ActiveBatches:
         self.scheduler = Scheduler(capacity, slots, self._name_task)
         self.deadline_s = float("inf")
         self.failures = 0
+        self.gives_back = False
         self.did_fail = self.has_graph = self.has_rules = self.is_orphan = False
         self.given_up = ""
         self._names: dict[int, str] = {}  # of those that may have to be told of, by index
@@ -150,7 +152,8 @@ class ActiveBatches:
         """Have a task whose attempt failed run once more, as its rules say."""
         active = self.open[key[0]]
         active.attempt_failed(record)
-        if not self.lanes.is_fed:
+        is_left = self.gives_back and (again.memory or 0) > self.scheduler.capacity.memory
+        if not self.lanes.is_fed and not is_left:
             needs = self._adapt(build_needs(active.view.terms_of(key[1])) or Resources(), again)
             at_s = time.monotonic() + again.wait_s
             self.scheduler.requeue(key, at_s, needs if any(needs) else None)

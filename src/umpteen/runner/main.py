@@ -80,6 +80,8 @@ def _run(options: Options, token: str, complaints: Complaints) -> int:
     capacity = read_capacity()
     if options.cpus:
         capacity = capacity._replace(cpus=options.cpus)
+    if options.memory:
+        capacity = capacity._replace(memory=min(capacity.memory, options.memory))
     parts = build_parts(work, token, lease, capacity, options, complaints)
     runner = Runner(parts, options.watch_fd, options.orphan_grace_s)
     return runner.run(is_alone=options.is_alone, is_strict=options.strict)

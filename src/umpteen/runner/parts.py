@@ -85,6 +85,7 @@ def build_parts(
     heartbeat = Heartbeat(opener, lease)
     upstream = Upstream(opener, began_s + patience_s)
     batches = ActiveBatches(opener, capacity, work.slots, lanes, recorder, heartbeat, upstream)
+    batches.gives_back = bool(options.memory)
     uploads = Uploads(opener, lease, lanes, heartbeat, patience_s)
     cancellation = Cancellation(batches, uploads, lanes)
     echo = functools.partial(echo_outputs, lease.spool) if options.echo else None

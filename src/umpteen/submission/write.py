@@ -13,7 +13,7 @@ import functools
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -37,12 +37,14 @@ from umpteen.planning.batch_files import (
     read_slurm,
 )
 from umpteen.planning.batching import BatchSizes
+from umpteen.planning.needs import find_memory
 from umpteen.planning.plan import Plan, build_settings
 from umpteen.store.address import OPTIONS_VARIABLE, is_remote, read_options
 from umpteen.store.base import Content, Store
 from umpteen.store.job_files import close_batch, list_batch_numbers
 from umpteen.store.layout import batch_key, handed_key, handles_key, options_key, tasks_key
 from umpteen.store.submission_lock import OwnFiles, SubmissionLock
+from umpteen.submission.plan import list_open_tries
 from umpteen.submission.stored_options import leave_out_secrets
 from umpteen.system.background import BackgroundCall
 
@@ -114,7 +116,7 @@ def list_again(plan: Plan, history: History) -> list[NewBatch]:
     lost = [history.batches[name] for name in plan.again]
     unfinished = map(history.unfinished, lost)  # of its others some may be gone from the job
     return [
-        NewBatch(handed, (), _list_needs(plan, indices), read_slurm(plan, indices))
+        NewBatch(handed, (), _list_needs(plan, history, indices), read_slurm(plan, indices))
         for handed, indices in zip(again, unfinished, strict=True)
     ]
 
@@ -143,10 +145,17 @@ def build_request(
     return SubmitRequest(history.identity, requests, settings.slots, mark, earlier, environment)
 
 
-def _list_needs(plan: Plan, indices: Iterable[int]) -> list[int]:
+def _list_needs(plan: Plan, history: History, indices: Sequence[int]) -> list[int]:
     """The most that one of these tasks needs: of GPUs, cores and memory, as `NEEDS` has them."""
-    options = [each for index in indices if (each := plan.by_index(index).options) is not None]
-    return [max((getattr(each, need) or 0 for each in options), default=0) for need in NEEDS]
+    options = {i: each for i in indices if (each := plan.by_index(i).options) is not None}
+    retried = [index for index, each in options.items() if each.retries]
+    tried = history.read_records(retried) if retried else {}
+    memory = (find_memory(options[i], list_open_tries(found)) for i, found in tried.items())
+    found = {
+        need: max((getattr(each, need) or 0 for each in options.values()), default=0)
+        for need in NEEDS
+    }
+    return [*{**found, "memory": max(found["memory"], *memory, 0)}.values()]
 
 
 @contextlib.contextmanager

@@ -105,6 +105,24 @@ def test_what_is_after_others_is_submitted_behind_them(
     assert (umpteen.folder / "order").read_text() == "a\n" * 12 + "b\n" * 4
 
 
+def test_task_that_is_to_have_more_memory_gets_an_element_that_asked_for_more(
+    umpteen: Umpteen, make_fake_slurm: Make
+) -> None:
+    cluster = make_fake_slurm()
+    rule = {"when": "exit_code:3", "memory": "x2", "wait": "1s"}
+    task = {"command": "test -e second || { touch second; exit 3; }", "memory": "100M"}
+    others = [{"command": "true", "memory": "100M"}] * 2
+    content = {"executor": {"slurm": {}}, "tasks": [{**task, "retries": rule}, *others]}
+    umpteen.write("job.json", json.dumps(content))
+    done = start(umpteen, cluster)
+    assert done.returncode == 0, done.stderr
+    assert [memory for (memory,) in cluster.select("SELECT memory FROM jobs ORDER BY id")] == [
+        "100M", "200M",
+    ]  # fmt: skip
+    attempts = [record["attempt"] for record in list_records(umpteen.store()) if not record["task"]]
+    assert attempts == [1, 2]
+
+
 def test_no_room_for_a_single_job_is_said(umpteen: Umpteen, make_fake_slurm: Make) -> None:
     cluster = make_fake_slurm(submit_jobs=1)
     filling = ["sbatch", "--parsable", str(umpteen.write("sleep.sh", "#!/bin/sh\nsleep 600\n"))]

@@ -37,6 +37,7 @@ __all__ = [
 
 UNSEEN, NO_PYTHON = 66, 69  # exit codes of the script: it sees no results, it finds no Python
 _WARNING_S = 30  # before the time limit, for tasks to be ended kindly and outcomes recorded
+_SHIFTS = {"K": 10, "": 20, "M": 20, "G": 30, "T": 40}
 _ODD = re.compile(r"[^\w.+-]")
 
 # Nothing of the folder that it is in comes before the standard library.
@@ -64,7 +65,7 @@ runner={runner}
 token=$(od -An -N6 -tx1 /dev/urandom | tr -d ' \\n')
 export {variable}="$token"
 exec python3 -S -E -c {program} "$runner" "$results" "$batch" \\
-  --token="$token" --store={store} --slots={slots} --cpus={cpus} --take-over
+  --token="$token" --store={store} --slots={slots} --cpus={cpus}{memory} --take-over
 """
 
 
@@ -183,6 +184,8 @@ def build_script(
 ) -> str:
     """The script of an array. setup: lines of the user's, which come before the runner."""
     count = len(array.batches)
+    memory = count_memory(options.get("mem", ""))
+    memory = max(memory, slots * array.needs.memory) if memory else 0
     return _SCRIPT.format(
         version=__version__,
         count=f"{count:,} {'batches' if count > 1 else 'batch'} of a job",
@@ -199,7 +202,14 @@ def build_script(
         store=shlex.quote(places.store),
         slots=slots,
         cpus=options["cpus-per-task"],
+        memory=f" --memory={memory}" if memory else "",
     )
+
+
+def count_memory(text: str) -> int:
+    """The bytes in what `--mem` takes, which is in MB where it does not say; 0: no limit."""
+    found = re.fullmatch(r"(\d+)([KMGT]?)B?", text, re.IGNORECASE)
+    return int(found[1]) << _SHIFTS[found[2].upper()] if found else 0
 
 
 def _build_choice(batches: Sequence[str]) -> str:
