@@ -259,7 +259,8 @@ def _squeue(queue: sqlite3.Connection, settings: Settings, arguments: Sequence[s
         where.append(f"jobs.id IN ({options['jobs']})")
     rows = queue.execute(
         "SELECT job, number, state, reason, code, name, comment, cpus, memory, is_array"
-        f" FROM elements JOIN jobs ON jobs.id = job WHERE {' AND '.join(where)} ORDER BY job, number",
+        " FROM elements JOIN jobs ON jobs.id = job"
+        f" WHERE {' AND '.join(where)} ORDER BY job, number",
         names,
     ).fetchall()
     alike: dict[tuple[Any, ...], list[int]] = {}
