@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -149,3 +152,54 @@ def test_home_of_the_host_is_found() -> None:
     finally:
         store.delete("a")
         (Path.home() / name).rmdir()
+
+
+@contextlib.contextmanager
+def answering(ssh: Ssh, program: str) -> Iterator[None]:
+    """Have the host run a program of Python where it is to run the agent."""
+    key = (ssh.sftp.keys / "user_key.pub").read_text()
+    own = ssh.sftp.keys / "authorized_keys"
+    before = own.read_bytes()
+    script = ssh.sftp.folder / "answer.py"
+    script.write_text(program)
+    asked = "[ \\\"$SSH_ORIGINAL_COMMAND\\\" = 'exit 0' ]"
+    own.write_text(f'command="{asked} || exec {sys.executable} {script}" {key}')
+    try:
+        yield
+    finally:
+        own.write_bytes(before)
+
+
+_ANSWER = """
+import json, sys
+source = sys.stdin.buffer
+source.read(int(source.readline()))
+print("umpteen-agent", json.dumps({"home": "/"}), flush=True)
+source.readline()
+print(ANSWER, flush=True)
+source.read()
+"""
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "'[' * 100_000",
+        '\'{"id": Infinity, "size": 0}\'',
+        '\'{"id": 1, "size": Infinity}\'',
+        '\'{"id": 1, "size": 0, "errno": "no number"}\'',
+        '\'{"id": 1, "size": 0, "errno": Infinity}\'',
+        '\'{"id": 1, "size": 1e9}\'',
+        "'[]'",
+    ],
+)
+def test_answer_that_cannot_be_one_ends_the_connection(
+    ssh: Ssh, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, answer: str
+) -> None:
+    use_config(ssh, monkeypatch, tmp_path, ControlPath=str(tmp_path / "%C"))
+    destination = openssh.Destination("there", ssh.sftp.user, str(ssh.sftp.port))
+    with answering(ssh, _ANSWER.replace("ANSWER", answer)):
+        connection = openssh.HostConnection(destination)
+        with pytest.raises(openssh.HostError, match="was lost"):
+            connection.ask("measure", path="/").result(30)
+        assert connection.is_lost

@@ -285,8 +285,9 @@ class HostConnection:
                 if len(content) < size:
                     break
                 self._take(told, content)
-        except (ValueError, KeyError, TypeError, OSError):
+        except Exception:  # whatever a host sends: who waits is told that nothing more comes
             pass
+        self._process.kill()  # first, as somebody who sends may have the lock
         with self._lock:
             lost = self._note_loss()
             waiting, self._waiting = self._waiting, {}
@@ -296,12 +297,14 @@ class HostConnection:
                 answer.set_exception(lost)
 
     def _take(self, told: Mapping[str, Any], content: bytes) -> None:
+        number = int(told["id"])
+        failure = OSError(int(told["errno"]), str(told.get("reason"))) if "errno" in told else None
         with self._lock:
-            answer = self._waiting.pop(int(told["id"]), None)
+            answer = self._waiting.pop(number, None)
         if answer is None or not answer.set_running_or_notify_cancel():
             return
-        if "errno" in told:
-            answer.set_exception(OSError(int(told["errno"]), str(told.get("reason"))))
+        if failure:
+            answer.set_exception(failure)
         else:
             answer.set_result(Answer(told.get("found"), content))
 
