@@ -93,6 +93,17 @@ class TestBuildCommand:
         write_config(tmp_path, monkeypatch, said)
         assert "-o" not in build_command(Destination("h"))
 
+    def test_login_outlives_the_first_command_where_the_config_shares_logins(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        said = f"ControlPath {tmp_path}/own-%C\nControlMaster auto"
+        write_config(tmp_path, monkeypatch, said)
+        command = build_command(Destination("h"))
+        assert "ControlPersist=600" in command
+        assert "ControlMaster=auto" not in command
+        write_config(tmp_path, monkeypatch, f"{said}\nControlPersist 5")
+        assert not any(word.startswith("Control") for word in build_command(Destination("h")))
+
     def test_options_of_the_results_count_more(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

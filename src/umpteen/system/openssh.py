@@ -350,6 +350,8 @@ def build_command(destination: Destination, login: Login = _ANY_LOGIN) -> list[s
     if said.get("controlpath", "none") == "none" and (folder := _find_sockets()):
         command += ["-o", "ControlMaster=auto", "-o", f"ControlPath={folder}/%C"]
         command += ["-o", f"ControlPersist={_PERSIST_S}"]
+    elif said.get("controlmaster", "false") != "false" and said.get("controlpersist") == "no":
+        command += ["-o", f"ControlPersist={_PERSIST_S}"]  # else it ends with the login itself
     return command
 
 
