@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,10 +17,12 @@ from tests.contract.test_store_faults import use_everything
 from tests.support.command import Umpteen
 from tests.support.proxy import FaultProxy
 from tests.support.sftp import Ssh
+from tests.support.wait import wait_until
 from umpteen.errors import SettingsError, StoreError
 from umpteen.model.variables import SSH
 from umpteen.store.address import open_store
 from umpteen.system import openssh
+from umpteen.system.background import BackgroundCall
 
 
 def use_config(ssh: Ssh, monkeypatch: pytest.MonkeyPatch, folder: Path, **changes: str) -> None:
@@ -203,3 +207,40 @@ def test_answer_that_cannot_be_one_ends_the_connection(
         with pytest.raises(openssh.HostError, match="was lost"):
             connection.ask("measure", path="/").result(30)
         assert connection.is_lost
+
+
+_SILENT = """
+import pathlib, time
+pathlib.Path(__file__).with_name("asked").touch()
+time.sleep(60)
+"""
+
+
+def test_end_does_not_wait_for_a_host_that_says_nothing(
+    ssh: Ssh, umpteen: Umpteen, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    use_config(ssh, monkeypatch, tmp_path, ControlPath=str(tmp_path / "%C"))
+    with answering(ssh, _SILENT):
+        running = umpteen.start("status", ssh.address)
+        wait_until((ssh.sftp.folder / "asked").exists, 60)
+        running.send_signal(signal.SIGINT)
+        running.communicate(timeout=20)
+
+
+def test_silent_host_keeps_no_other_from_being_reached(
+    ssh: Ssh, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    use_config(ssh, monkeypatch, tmp_path, ControlPath=str(tmp_path / "%C"))
+    silent = openssh.Destination("there", ssh.sftp.user)
+    with answering(ssh, _SILENT):
+        threading.Thread(target=reach, args=(silent,), daemon=True).start()
+        wait_until((ssh.sftp.folder / "asked").exists, 60)
+    other = openssh.Destination("there", ssh.sftp.user, str(ssh.sftp.port))
+    reaching = BackgroundCall(lambda: openssh.connect(other))
+    assert reaching.is_over(30)
+    assert reaching.take().home
+
+
+def reach(destination: openssh.Destination) -> None:
+    with contextlib.suppress(openssh.HostError):
+        openssh.connect(destination)

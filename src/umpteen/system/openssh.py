@@ -254,6 +254,7 @@ class HostConnection:
             self._process.kill()
 
         timer = threading.Timer(_HELLO_S, give_up)
+        timer.daemon = True  # the program may end meanwhile
         timer.start()
         try:
             source, read = self._pipe(self._process.stdout), 0
@@ -400,7 +401,7 @@ def explain_failure(host: str, code: int, said: str) -> HostError:
 
 
 _connections: dict[Destination, HostConnection] = {}
-_connecting = threading.Lock()
+_connecting: dict[Destination, threading.Lock] = {}  # one each: a host may be silent for long
 
 
 def connect(destination: Destination, login: Login = _ANY_LOGIN) -> HostConnection:
@@ -408,7 +409,7 @@ def connect(destination: Destination, login: Login = _ANY_LOGIN) -> HostConnecti
 
     Raises HostError.
     """
-    with _connecting:
+    with _connecting.setdefault(destination, threading.Lock()):
         found = _connections.get(destination)
         if found is None or found.is_lost:
             found = _connections[destination] = HostConnection(destination, login)
@@ -416,8 +417,7 @@ def connect(destination: Destination, login: Login = _ANY_LOGIN) -> HostConnecti
 
 
 def _forget_connections() -> None:
-    global _connecting
-    _connecting = threading.Lock()
+    _connecting.clear()
     _connections.clear()
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import os
+import threading
 from collections.abc import Sequence
 from typing import Any, Callable
 
@@ -167,8 +169,18 @@ class SshBackend(Backend):
     async def _connect(self) -> HostConnection:
         if self._wrong:
             raise WrongOptionsError("ssh", self._wrong)
-        loop = asyncio.get_running_loop()  # which others wait in
-        return await loop.run_in_executor(None, connect, self._destination, self._login)
+        opening: concurrent.futures.Future[HostConnection] = concurrent.futures.Future()
+        opening.set_running_or_notify_cancel()
+
+        def open_it() -> None:
+            try:
+                opening.set_result(connect(self._destination, self._login))
+            except BaseException as error:  # for whoever waits
+                opening.set_exception(error)
+
+        # Not in the loop, which others wait in; nor in its pool, which is waited for at exit.
+        threading.Thread(target=open_it, name="umpteen-connect", daemon=True).start()
+        return await asyncio.wrap_future(opening)
 
     async def _call(self, call: str, key: str, **given: Any) -> Answer:
         connection = await self._connect()
