@@ -33,6 +33,13 @@ from umpteen.system.openssh import (
         ("a b", None),
         ("host:", None),
         ("host:port", None),
+        ("host:٣", None),
+        ("DOMAIN\\me@big", Destination("big", "DOMAIN\\me")),
+        ("$(touch${IFS}a)", None),
+        ("`id`@big", None),
+        ("big;id", None),
+        ("big\0", None),
+        ("big\ud800", None),
     ],
 )
 def test_destination_is_parsed(text: str, found: Destination | None) -> None:

@@ -42,8 +42,11 @@ _PERSIST_S = 600
 _SAID_BYTES = 8000
 _BANNER_BYTES = 1 << 20
 _BODY_BYTES = 2 * PART_BYTES
+# What a shell would read in a ProxyCommand of the user's config, and what no program can be given.
+_NEVER = r"\s\x00-\x1f\x7f\ud800-\udfff\"'`$;&<>|(){}"
 _DESTINATION = re.compile(
-    r"(?:(?P<user>[^@\s/]+)@)?(?P<host>\[[0-9A-Fa-f:.%]+\]|[^@:\s/\[\]]+)(?::(?P<port>\d+))?"
+    rf"(?:(?P<user>[^@/{_NEVER}]+)@)?"
+    rf"(?P<host>\[[0-9A-Fa-f:.%]+\]|[^@:/\[\]\\{_NEVER}]+)(?::(?P<port>[0-9]{{1,5}}))?"
 )
 _AGENT = (
     "exec bash -lc 'exec python3 -c "
