@@ -244,3 +244,28 @@ def test_silent_host_keeps_no_other_from_being_reached(
 def reach(destination: openssh.Destination) -> None:
     with contextlib.suppress(openssh.HostError):
         openssh.connect(destination)
+
+
+def test_list_of_jobs_asks_nothing_at_the_terminal(
+    ssh: Ssh, umpteen: Umpteen, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    umpteen("run", "true", "--name", "job", "--results", ssh.address)
+    key, asked, program = tmp_path / "other", tmp_path / "asked", tmp_path / "ask"
+    make = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "secret", "-f", str(key)]
+    subprocess.run(make, check=True)
+    own = ssh.sftp.keys / "authorized_keys"
+    before = own.read_bytes()
+    own.write_bytes(before + (tmp_path / "other.pub").read_bytes())
+    program.write_text(f"#!/bin/sh\ntouch {asked}\necho secret\n")
+    program.chmod(0o700)
+    changes = {"IdentityFile": str(key), "ControlPath": str(tmp_path / "%C")}
+    use_config(ssh, monkeypatch, tmp_path, **changes)
+    asking = {"SSH_ASKPASS": str(program), "SSH_ASKPASS_REQUIRE": "force"}
+    try:
+        listed = umpteen("ls", env=asking)
+        assert "refused the login" in listed.stdout
+        assert not asked.exists()
+        assert umpteen("status", "job", env=asking).returncode == 0
+        assert asked.exists()
+    finally:
+        own.write_bytes(before)

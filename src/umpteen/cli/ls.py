@@ -37,6 +37,10 @@ def ls_command(*, as_json: bool) -> int:
     Where a job cannot be read its row says why, and the exit code is 3.
     """
     near, pending = read_near(list_entries())
+    if pending:
+        from umpteen.system.openssh import ask_nothing
+
+        ask_nothing()  # of many hosts
     near.sort(key=_order)
     if as_json:
         found = sorted([*near, *read_far(pending)], key=_order)

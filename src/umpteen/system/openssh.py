@@ -31,6 +31,7 @@ __all__ = [
     "HostConnection",
     "HostError",
     "Login",
+    "ask_nothing",
     "connect",
     "parse_destination",
 ]
@@ -342,6 +343,8 @@ def build_command(destination: Destination, login: Login = _ANY_LOGIN) -> list[s
     Raises HostError where ssh is not there, or does not take the config.
     """
     command = shlex.split(os.environ.get(SSH) or "ssh")
+    if _asks_nothing:
+        command += ["-o", "BatchMode=yes"]
     if login.identity_file:
         command += ["-i", os.path.expanduser(login.identity_file)]
     said = _read_config([*command, "-G", *destination.arguments()], str(destination))
@@ -357,6 +360,15 @@ def build_command(destination: Destination, login: Login = _ANY_LOGIN) -> list[s
     elif said.get("controlmaster", "false") != "false" and said.get("controlpersist") == "no":
         command += ["-o", f"ControlPersist={_PERSIST_S}"]  # else it ends with the login itself
     return command
+
+
+_asks_nothing = False
+
+
+def ask_nothing() -> None:
+    """From now on log in only where that needs no word at the terminal."""
+    global _asks_nothing
+    _asks_nothing = True
 
 
 def _in_seconds(seconds: float) -> int:
