@@ -269,3 +269,28 @@ def test_list_of_jobs_asks_nothing_at_the_terminal(
         assert asked.exists()
     finally:
         own.write_bytes(before)
+
+
+@pytest.mark.parametrize("found", ["null", "[]", "{}", '{"code": "x"}', '{"code": Infinity}'])
+def test_end_of_a_command_that_cannot_be_one_is_an_error(
+    ssh: Ssh, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, found: str
+) -> None:
+    use_config(ssh, monkeypatch, tmp_path, ControlPath=str(tmp_path / "%C"))
+    answer = f'{{"id": 1, "size": 0, "found": {found}}}'
+    with answering(ssh, _ANSWER.replace("ANSWER", repr(answer))):
+        connection = openssh.HostConnection(openssh.Destination("there"))
+        with pytest.raises(openssh.HostError, match="answers what cannot be"):
+            connection.run(["true"], b"", {}, 30)
+        connection.close()
+
+
+def test_connection_whose_command_never_ends_is_not_used_again(
+    ssh: Ssh, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    use_config(ssh, monkeypatch, tmp_path, ControlPath=str(tmp_path / "%C"))
+    with answering(ssh, _ANSWER.replace("print(ANSWER, flush=True)", "")):
+        connection = openssh.HostConnection(openssh.Destination("there"))
+        monkeypatch.setattr(openssh, "_HELLO_S", 0.1)
+        with pytest.raises(openssh.HostError, match="does not answer"):
+            connection.run(["true"], b"", {}, 0.1)
+        wait_until(lambda: connection.is_lost)

@@ -192,9 +192,12 @@ class HostConnection:
         )
         try:
             found = asked.result(limit_s + _HELLO_S).found
+            return int(found["code"]), str(found["out"]), str(found["said"])
         except concurrent.futures.TimeoutError:
+            self._process.kill()  # so that who asks next gets another
             raise _say_silent(self.destination) from None
-        return int(found["code"]), str(found["out"]), str(found["said"])
+        except (KeyError, TypeError, ValueError, OverflowError):
+            raise HostError(f"{self.destination} answers what cannot be") from None
 
     def close(self) -> None:
         """Have the agent end. The login stays for a while, for whoever comes next."""
