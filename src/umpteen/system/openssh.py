@@ -71,6 +71,8 @@ _SAYINGS = (
      "it does not answer", "check the network, and ssh {host}", True),
     (r"python3: (command )?not found|exec: python3|python3: No such file", "it has no python3",
      "have python3, 3.9 or newer, on the PATH of a login shell there", False),
+    (r"future feature annotations|cannot import name 'TypedDict'", "its python3 is too old",
+     "have python3, 3.9 or newer, on the PATH of a login shell there", False),
     (r"bash: (command )?not found|bash: No such file", "it has no bash",
      "have bash there", False),
 )  # fmt: skip
