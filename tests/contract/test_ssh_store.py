@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pwd
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,6 +35,13 @@ def use_config(ssh: Ssh, monkeypatch: pytest.MonkeyPatch, folder: Path, **change
     config = folder / "ssh_config"
     config.write_text("\n".join([*kept, *added]) + "\n")
     monkeypatch.setenv(SSH, f"ssh -F {config}")
+
+
+@pytest.fixture
+def sockets() -> Iterator[Path]:
+    """A folder for the sockets of logins: their paths have at most about a hundred bytes."""
+    with tempfile.TemporaryDirectory(prefix="s", dir="/tmp") as folder:
+        yield Path(folder)
 
 
 def count_logins(ssh: Ssh) -> int:
@@ -76,7 +85,12 @@ def test_login_that_is_refused_is_named(
     [("", "host key is not known here"), ("other", "host key has changed")],
 )
 def test_host_key_that_is_not_right_is_refused(
-    ssh: Ssh, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, known: str, needle: str
+    ssh: Ssh,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    known: str,
+    needle: str,
+    sockets: Path,
 ) -> None:
     lines = ""
     if known:
@@ -85,14 +99,14 @@ def test_host_key_that_is_not_right_is_refused(
         lines = f"[127.0.0.1]:{ssh.sftp.port} {(tmp_path / 'host.pub').read_text()}"
     (tmp_path / "known_hosts").write_text(lines)
     changes = {"UserKnownHostsFile": str(tmp_path / "known_hosts"), "StrictHostKeyChecking": "yes"}
-    use_config(ssh, monkeypatch, tmp_path, ControlPath=str(tmp_path / "%C"), **changes)
+    use_config(ssh, monkeypatch, tmp_path, ControlPath=f"{sockets}/%C", **changes)
     store = open_store(ssh.address.replace("there", f"there:{ssh.sftp.port}"), {})
     with pytest.raises(StoreError, match=needle):
         store.read("a")
 
 
 def test_host_without_python_is_named(
-    ssh: Ssh, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ssh: Ssh, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, sockets: Path
 ) -> None:
     (tmp_path / "bin").mkdir()
     for name in ("bash", "sh"):
@@ -104,7 +118,7 @@ def test_host_without_python_is_named(
     before = own.read_bytes()
     own.write_text(f'command="HOME={tmp_path} eval \\"$SSH_ORIGINAL_COMMAND\\"" {key}')
     try:
-        use_config(ssh, monkeypatch, tmp_path, ControlPath=str(tmp_path / "%C"))
+        use_config(ssh, monkeypatch, tmp_path, ControlPath=f"{sockets}/%C")
         store = open_store(ssh.address.replace("there", f"{ssh.sftp.user}@there"), {})
         with pytest.raises(StoreError, match="it has no python3"):
             store.read("a")
@@ -113,7 +127,7 @@ def test_host_without_python_is_named(
 
 
 def test_host_whose_shell_says_nothing_is_given_up(
-    ssh: Ssh, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ssh: Ssh, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, sockets: Path
 ) -> None:
     monkeypatch.setattr(openssh, "_HELLO_S", 0.2)
     own = ssh.sftp.keys / "authorized_keys"
@@ -121,7 +135,7 @@ def test_host_whose_shell_says_nothing_is_given_up(
     key = (ssh.sftp.keys / "user_key.pub").read_text()
     own.write_text(f'command="[ \\"$SSH_ORIGINAL_COMMAND\\" = \'exit 0\' ] || sleep 600" {key}')
     try:
-        use_config(ssh, monkeypatch, tmp_path, ControlPath=str(tmp_path / "%C"))
+        use_config(ssh, monkeypatch, tmp_path, ControlPath=f"{sockets}/%C")
         store = open_store(ssh.address.replace("there", f"there:{ssh.sftp.port}"), {}, 0.0)
         with pytest.raises(StoreError, match="does not answer"):
             store.read("a")
@@ -148,14 +162,14 @@ def test_option_that_is_not_known_is_named(ssh: Ssh) -> None:
 
 @pytest.mark.usefixtures("ssh")
 def test_home_of_the_host_is_found() -> None:
-    name = f".umpteen-test-{os.getpid()}"
+    name, home = f".umpteen-test-{os.getpid()}", Path(pwd.getpwuid(os.getuid()).pw_dir)
     store = open_store(f"ssh://there/~/{name}", {})
     try:
         store.replace("a", b"x")
-        assert (Path.home() / name / "a").read_bytes() == b"x"
+        assert (home / name / "a").read_bytes() == b"x"
     finally:
         store.delete("a")
-        (Path.home() / name).rmdir()
+        (home / name).rmdir()
 
 
 @contextlib.contextmanager
@@ -198,9 +212,9 @@ source.read()
     ],
 )
 def test_answer_that_cannot_be_one_ends_the_connection(
-    ssh: Ssh, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, answer: str
+    ssh: Ssh, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, answer: str, sockets: Path
 ) -> None:
-    use_config(ssh, monkeypatch, tmp_path, ControlPath=str(tmp_path / "%C"))
+    use_config(ssh, monkeypatch, tmp_path, ControlPath=f"{sockets}/%C")
     destination = openssh.Destination("there", ssh.sftp.user, str(ssh.sftp.port))
     with answering(ssh, _ANSWER.replace("ANSWER", answer)):
         connection = openssh.HostConnection(destination)
@@ -217,9 +231,9 @@ time.sleep(60)
 
 
 def test_end_does_not_wait_for_a_host_that_says_nothing(
-    ssh: Ssh, umpteen: Umpteen, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ssh: Ssh, umpteen: Umpteen, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, sockets: Path
 ) -> None:
-    use_config(ssh, monkeypatch, tmp_path, ControlPath=str(tmp_path / "%C"))
+    use_config(ssh, monkeypatch, tmp_path, ControlPath=f"{sockets}/%C")
     with answering(ssh, _SILENT):
         running = umpteen.start("status", ssh.address)
         wait_until((ssh.sftp.folder / "asked").exists, 60)
@@ -228,9 +242,9 @@ def test_end_does_not_wait_for_a_host_that_says_nothing(
 
 
 def test_silent_host_keeps_no_other_from_being_reached(
-    ssh: Ssh, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ssh: Ssh, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, sockets: Path
 ) -> None:
-    use_config(ssh, monkeypatch, tmp_path, ControlPath=str(tmp_path / "%C"))
+    use_config(ssh, monkeypatch, tmp_path, ControlPath=f"{sockets}/%C")
     silent = openssh.Destination("there", ssh.sftp.user)
     with answering(ssh, _SILENT):
         threading.Thread(target=reach, args=(silent,), daemon=True).start()
@@ -247,7 +261,7 @@ def reach(destination: openssh.Destination) -> None:
 
 
 def test_list_of_jobs_asks_nothing_at_the_terminal(
-    ssh: Ssh, umpteen: Umpteen, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ssh: Ssh, umpteen: Umpteen, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, sockets: Path
 ) -> None:
     umpteen("run", "true", "--name", "job", "--results", ssh.address)
     key, asked, program = tmp_path / "other", tmp_path / "asked", tmp_path / "ask"
@@ -258,7 +272,7 @@ def test_list_of_jobs_asks_nothing_at_the_terminal(
     own.write_bytes(before + (tmp_path / "other.pub").read_bytes())
     program.write_text(f"#!/bin/sh\ntouch {asked}\necho secret\n")
     program.chmod(0o700)
-    changes = {"IdentityFile": str(key), "ControlPath": str(tmp_path / "%C")}
+    changes = {"IdentityFile": str(key), "ControlPath": f"{sockets}/%C"}
     use_config(ssh, monkeypatch, tmp_path, **changes)
     asking = {"SSH_ASKPASS": str(program), "SSH_ASKPASS_REQUIRE": "force"}
     try:
@@ -273,9 +287,9 @@ def test_list_of_jobs_asks_nothing_at_the_terminal(
 
 @pytest.mark.parametrize("found", ["null", "[]", "{}", '{"code": "x"}', '{"code": Infinity}'])
 def test_end_of_a_command_that_cannot_be_one_is_an_error(
-    ssh: Ssh, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, found: str
+    ssh: Ssh, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, found: str, sockets: Path
 ) -> None:
-    use_config(ssh, monkeypatch, tmp_path, ControlPath=str(tmp_path / "%C"))
+    use_config(ssh, monkeypatch, tmp_path, ControlPath=f"{sockets}/%C")
     answer = f'{{"id": 1, "size": 0, "found": {found}}}'
     with answering(ssh, _ANSWER.replace("ANSWER", repr(answer))):
         connection = openssh.HostConnection(openssh.Destination("there"))
@@ -285,9 +299,9 @@ def test_end_of_a_command_that_cannot_be_one_is_an_error(
 
 
 def test_connection_whose_command_never_ends_is_not_used_again(
-    ssh: Ssh, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ssh: Ssh, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, sockets: Path
 ) -> None:
-    use_config(ssh, monkeypatch, tmp_path, ControlPath=str(tmp_path / "%C"))
+    use_config(ssh, monkeypatch, tmp_path, ControlPath=f"{sockets}/%C")
     with answering(ssh, _ANSWER.replace("print(ANSWER, flush=True)", "")):
         connection = openssh.HostConnection(openssh.Destination("there"))
         monkeypatch.setattr(openssh, "_HELLO_S", 0.1)
