@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -67,7 +68,15 @@ def test_array_is_a_task_for_each_index_with_its_variables() -> None:
     assert find_options(last).after == [(task.name, "succeeded") for task in elements]
 
 
-@pytest.mark.parametrize("given", ["x", "3-1", "1-", "0-9%0", "0-9%", "1,,2", "0-2000000"])
+def test_array_of_many_takes_seconds() -> None:
+    began = time.process_time()
+    assert len(build({"a": {"script": "x", "slurm": {"array": "0-29999"}}})) == 30_000
+    assert time.process_time() - began < 10
+
+
+@pytest.mark.parametrize(
+    "given", ["x", "3-1", "1-", "0-9%0", "0-9%", "1,,2", "0-2000000", f"0-{10**30}", "9" * 5000]
+)
 def test_array_that_is_none_is_named_with_its_field(given: str) -> None:
     with pytest.raises(InputError) as caught:
         build({"a": {"script": "x", "slurm": {"array": given}}})

@@ -21,7 +21,7 @@ from umpteen.job.spec import Task, TaskOptions
 __all__ = ["JobTasks", "build_tasks"]
 
 _OUTCOMES = {"afterok": "succeeded", "afterany": "any", "afternotok": "failed"}
-_PART = re.compile(r"(\d+)(?:-(\d+)(?::([1-9]\d*))?)?")
+_PART = re.compile(r"(\d{1,9})(?:-(\d{1,9})(?::([1-9]\d{0,8}))?)?", re.ASCII)
 _LIMIT = re.compile(r"%[1-9]\d*|")
 _INDICES_MOST = 1_000_000
 # What the command line of a task does itself.
@@ -73,11 +73,12 @@ def _build_job(
         given["array"] = array.limit
     needs = TaskOptions(after=after, slurm=given)
     script = build_script_path(job, machine, bundle.timestamp)
+    shared = _build_variables(array) if array else {}
     return [
         Task(
             _build_command(options, machine, script, index),
             name,
-            env=_build_variables(array, index) if array else None,
+            env={**shared, "SLURM_ARRAY_TASK_ID": str(index)} if array else None,
             options=needs,
         )
         for name, index in zip(names[job.name], array.indices if array else [None], strict=True)
@@ -102,10 +103,9 @@ def _build_command(
     return " ".join(words)
 
 
-def _build_variables(array: _Array, index: int | None) -> dict[str, str]:
-    """Those of an element of an array: Slurm's own are of the array that umpteen makes."""
+def _build_variables(array: _Array) -> dict[str, str]:
+    """Those that its elements share: Slurm's own are of the array that umpteen makes."""
     found = {
-        "ID": index,
         "COUNT": len(array.indices),
         "MIN": min(array.indices),
         "MAX": max(array.indices),
