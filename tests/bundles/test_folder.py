@@ -73,6 +73,19 @@ def test_append_leaves_what_was_written_by_hand(folder: BundleFolder) -> None:
     assert (found["mine"], list(found), added.is_new) == (mine, ["mine", "app"], False)
 
 
+def test_append_to_a_link_changes_what_it_leads_to_and_keeps_its_mode(
+    folder: BundleFolder, tmp_path: Path
+) -> None:
+    kept = tmp_path / "kept.json"
+    kept.write_text("{}")
+    kept.chmod(0o600)
+    os.makedirs(folder.path)
+    Path(folder.path, "b_20260101000000.json").symlink_to(kept)
+    folder.append("b", JOB)
+    assert list(json.loads(kept.read_text())) == ["app"]
+    assert kept.stat().st_mode & 0o777 == 0o600
+
+
 def test_append_to_a_file_that_is_wrong_leaves_it(folder: BundleFolder) -> None:
     put(folder, "b_20260101000000.json", {"mine": 3})
     before = Path(folder.path, "b_20260101000000.json").read_text()

@@ -80,7 +80,9 @@ class BundleFolder:
             jobs = {**jobs, own: {**write_job(job), "name": own}}
             bundle = self._open(name, timestamp, jobs)
             with _writing(path):
-                replace_file(path, encode_jobs(jobs))
+                mode = os.stat(path).st_mode & 0o777
+                # The file itself, where `path` is a link to it.
+                replace_file(os.path.realpath(path), encode_jobs(jobs), mode)
             return Added(bundle, own, is_new=False)
 
     def _create(self, name: str, job: BundleJob | None) -> Bundle:
