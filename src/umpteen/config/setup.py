@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import subprocess
 
 from umpteen.config.machines import Machine
 from umpteen.errors import BackendError
+from umpteen.system.openssh import HostError, Login, build_command, parse_destination
 
 __all__ = ["FOLDERS", "build_export", "set_up"]
 
@@ -57,5 +57,10 @@ def set_up(machine: Machine) -> None:
 
 
 def _build_ssh(machine: Machine) -> list[str]:
-    key = ["-i", os.path.expanduser(machine.key_path)] if machine.key_path else []
-    return ["ssh", "-o", f"ConnectTimeout={_CONNECT_S}", *key, "--", machine.target]
+    destination = parse_destination(machine.target)
+    assert destination, machine.target  # as is seen to where machines are read
+    try:
+        command = build_command(destination, Login(machine.key_path, _CONNECT_S))
+    except HostError as error:
+        raise BackendError(error.reason, error.hint) from error
+    return [*command, *destination.arguments()]

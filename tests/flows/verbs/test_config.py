@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import subprocess
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ import pytest
 
 from tests.support.command import Umpteen
 from tests.support.sftp import SftpServer
+from umpteen.model.variables import SSH
 
 FOLDERS = {"data", "models", "slurm", "jobs", "results"}
 
@@ -141,6 +143,17 @@ def test_config_sets_up_a_machine_by_one_ssh(umpteen: Umpteen, far_home: Path) -
         assert (done.returncode, done.stderr) == (0, "")
     assert list_folders(path) == FOLDERS
     assert (far_home / ".bashrc").read_text() == f'export MILEX="{far_home}/it\'s \\$work"\n'
+
+
+def test_config_sets_up_a_machine_by_the_ssh_that_is_set(umpteen: Umpteen, far_home: Path) -> None:
+    key = far_home.parent / "sshd" / "user_key"
+    write_config(
+        umpteen, f'[machines.big]\nhost = "far"\npath = "{far_home}/work"\nkey_path = "{key}"\n'
+    )
+    by = {"PATH": os.environ["PATH"].partition(":")[2], SSH: str(umpteen.folder / "bin/ssh")}
+    done = umpteen("config", "setup", "big", env=by)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert list_folders(far_home / "work") == FOLDERS
 
 
 @pytest.mark.usefixtures("far_home")
