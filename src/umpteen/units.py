@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -54,8 +55,11 @@ def read_duration_s(given: str | float) -> float | None:
 
     None where it is none of these, or not above 0.
     """
-    seconds = _add_up(str(given).strip())
-    return seconds if seconds and seconds > 0 else None
+    try:
+        seconds = _add_up(str(given).strip())
+    except (OverflowError, ValueError):  # more digits than a number may have
+        return None
+    return seconds if seconds and 0 < seconds < math.inf else None
 
 
 def _add_up(text: str) -> float | None:

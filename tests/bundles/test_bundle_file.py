@@ -33,6 +33,7 @@ def test_job_that_is_written_is_read_as_it_was() -> None:
     [
         ({}, "'a.script' is missing", "it names the program"),
         (3, "'a' must be an object, not 3", ""),
+        ({"script": ""}, "'a.script' is missing", "it names the program"),
         ({"script": "x", "scirpt_args": {}}, "unknown key 'a.scirpt_args'", "'script_args'"),
         ({"script": 3}, "'a.script' must be text, not 3", ""),
         ({"script": "x", "script_args": []}, "'a.script_args' must be an object", ""),
@@ -43,6 +44,8 @@ def test_job_that_is_written_is_read_as_it_was() -> None:
         ({"script": "x", "pre_commands": [3]}, "'a.pre_commands' must be a list of texts", ""),
         ({"script": "x", "slurm": {"tmie": 1}}, "a.slurm.tmie: sbatch has no", "'time'"),
         ({"script": "x", "slurm": {"time": "soon"}}, "a.slurm.time: 'soon' of 'time'", "minutes"),
+        ({"script": "x", "slurm": {"time": "9" * 400 + "d"}}, "is no time that Slurm", "minutes"),
+        ({"script": "x", "slurm": {"comment": "\ud800"}}, "must be one line of text", ""),
         ({"script": "x", "slurm": {"wrap": "x"}}, "sbatch has no option 'wrap'", ""),
     ],
 )
@@ -55,9 +58,11 @@ def test_job_that_is_wrong_is_refused(job: Any, message: str, hint: str) -> None
     assert (caught.value.field or "").startswith("a")
 
 
-def test_job_whose_name_cannot_be_a_file_is_refused() -> None:
-    with pytest.raises(InputError, match=r"f: 'a/b' cannot be a job's name"):
-        parse_jobs({"a/b": {"script": "x"}}, "f")
+@pytest.mark.parametrize("name", ["a/b", "a\ud800"])
+def test_job_whose_name_cannot_be_a_file_is_refused(name: str) -> None:
+    with pytest.raises(InputError) as caught:
+        parse_jobs({name: {"script": "x"}}, "f")
+    assert caught.value.message == f"f: {name!r} cannot be a job's name"
 
 
 @pytest.mark.parametrize(
@@ -66,6 +71,7 @@ def test_job_whose_name_cannot_be_a_file_is_refused() -> None:
         ('{"a": }', ", line 1, column 7: Expecting value"),
         ("[]", ": is no JSON object of jobs"),
         ("\udcff", ": is no JSON text"),
+        (f'{{"a": {"1" * 5000}}}', ": is no JSON text"),
     ],
 )
 def test_file_that_is_no_json_object_is_refused(tmp_path: Path, text: str, message: str) -> None:

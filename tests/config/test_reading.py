@@ -99,6 +99,11 @@ def test_milex_file_with_nulls_and_other_keys_is_read_as_it_is() -> None:
     assert read_config().local.is_local
 
 
+def test_user_without_a_host_leaves_it_this_machine() -> None:
+    write_milex({"local": {"path": "/milex/me", "username": "me"}})
+    assert (read_config().local.is_local, read_config().local.target) == (True, "")
+
+
 def test_local_path_may_begin_with_the_home(home: Path) -> None:
     write('[machines.local]\npath = "~/work"\n')
     assert read_config().local.folder == f"{home}/work"
@@ -123,6 +128,9 @@ def test_local_path_may_begin_with_the_home(home: Path) -> None:
             "'partition'",
         ),
         ("[machines.big]\nhost = '-oProxyCommand=x'\n", "is nothing that ssh connects to", ""),
+        ("[machines.big]\nhost = 'big/work'\n", "'big/work' is nothing that ssh connects to", ""),
+        ('[machines.big]\nenv_command = "a\\u0000"\n', "'env_command' must be text", ""),
+        (f"[machines.big]\npath = {'1' * 5000}\n", ": a number has too many digits", ""),
         ("[machines.local]\nhost = 'big'\n", "'local' is this machine", "differently"),
     ],
 )
@@ -142,6 +150,9 @@ def test_config_file_that_is_wrong_is_refused(text: str, message: str, hint: str
         ("[]", "is no JSON object of machines"),
         ('{"local": 3}', "'local' must be an object, not 3"),
         ('{"local": {"path": 3}}', "'local.path' must be text, not 3"),
+        ('{"local": {"path": "/\\ud800"}}', "'path' must be one line of text"),
+        ('{"local": {"env_command": "\\ud800"}}', "'env_command' must be text"),
+        (f'{{"local": {"1" * 5000}}}', "is no JSON text"),
     ],
 )
 def test_milex_file_that_is_wrong_is_refused(content: str, message: str) -> None:

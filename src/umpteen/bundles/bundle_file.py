@@ -38,7 +38,7 @@ def decode_jobs(path: str) -> Mapping[str, Any]:
         raise InputError(f"cannot be read: {error.strerror}", file=path) from error
     except json.JSONDecodeError as error:
         raise InputError(error.msg, file=path, line=error.lineno, column=error.colno) from None
-    except (UnicodeDecodeError, RecursionError):
+    except (ValueError, RecursionError):  # such as a number of more digits than Python reads
         raise InputError("is no JSON text", file=path) from None
     if not isinstance(found, dict):
         raise InputError("is no JSON object of jobs", file=path)
@@ -87,7 +87,7 @@ def _parse_job(name: str, entry: Any) -> BundleJob:
             field = f"{name}.{key}"
             raise InputError(f"unknown key {field!r}", nearest_hint(key, _KEYS), field=field)
     script = entry.get("script")
-    if script is None:
+    if script is None or script == "":
         field = f"{name}.script"
         raise InputError(f"{field!r} is missing", "it names the program", field=field)
     arguments = check_arguments(_get_object(entry, name, "script_args"), f"{name}.script_args")

@@ -44,7 +44,8 @@ class Machine(msgspec.Struct, frozen=True):
     @property
     def target(self) -> str:
         """Where ssh is to connect to; empty for this machine."""
-        return f"{self.user}@{self.host}" if self.user and "@" not in self.host else self.host
+        is_whole = not self.host or not self.user or "@" in self.host
+        return self.host if is_whole else f"{self.user}@{self.host}"
 
     @property
     def folder(self) -> str:

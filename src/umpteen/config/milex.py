@@ -38,7 +38,7 @@ def read_milex(path: str) -> dict[str, dict[str, Setting]]:
         found = json.loads(content.decode())
     except json.JSONDecodeError as error:
         raise InputError(f"{error.msg}", file=path, line=error.lineno, column=error.colno) from None
-    except (UnicodeDecodeError, RecursionError):
+    except (ValueError, RecursionError):  # such as a number of more digits than Python reads
         raise InputError("is no JSON text", file=path) from None
     if not isinstance(found, dict):
         raise InputError("is no JSON object of machines", file=path)

@@ -16,12 +16,14 @@ from umpteen.config.milex import read_milex
 from umpteen.config.toml import read_toml
 from umpteen.errors import InputError
 from umpteen.job.settings import Setting
+from umpteen.system.openssh import parse_destination
 from umpteen.system.user_folders import config_folder, data_folder
 
 __all__ = ["choose_machine", "config_path", "milex_path", "read_config"]
 
 _BAD_TARGET = re.compile(r"^-|\s")
-_CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+_NO_TEXT = re.compile(r"[\x00\ud800-\udfff]")
 
 
 def config_path() -> str:
@@ -74,12 +76,16 @@ def _check(machine: Machine) -> Machine:
     for field in FIELDS[:-1]:
         if _CONTROLS.search(getattr(machine, field)):
             raise _refuse(machine, field, f"{field!r} must be one line of text")
+    if _NO_TEXT.search(machine.env_command):
+        raise _refuse(machine, "env_command", "'env_command' must be text that a script can hold")
     for field in ("host", "user"):
         if _BAD_TARGET.search(value := getattr(machine, field)):
             raise _refuse(machine, field, f"{value!r} is nothing that ssh connects to")
     if machine.name == LOCAL and machine.host:
         hint = "name the other machine differently"
         raise _refuse(machine, "host", f"{LOCAL!r} is this machine, and has no host", hint)
+    if machine.host and parse_destination(machine.target) is None:
+        raise _refuse(machine, "host", f"{machine.target!r} is nothing that ssh connects to")
     path = os.path.expanduser(machine.path) if machine.is_local else machine.path
     if path and not os.path.isabs(path):
         raise _refuse(machine, "path", f"the path {path!r} is not absolute", "begin it with '/'")

@@ -33,6 +33,8 @@ def read_toml(path: str) -> dict[str, dict[str, Setting]]:
         raise InputError("is not UTF-8 text", "save it as UTF-8", file=path) from None
     except tomllib.TOMLDecodeError as error:
         raise _syntax_error(path, str(error)) from None
+    except ValueError:
+        raise InputError("a number has too many digits", file=path) from None
     except RecursionError:
         raise InputError("the values are nested too deeply", file=path) from None
     return _Tables(path, text).read(found)

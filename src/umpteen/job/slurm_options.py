@@ -64,7 +64,7 @@ _TRUTH = {"true": True, "false": False}  # as files say it where all values are 
 _TIMES = ("time", "time-min")
 _TIME = re.compile(r"\d+(:\d+){0,2}|\d+-\d+(:\d+){0,2}|infinite|unlimited", re.IGNORECASE)
 _MEMORY = re.compile(r"\d+[KMGT]?B?", re.IGNORECASE)
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]")
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 # They change how sbatch itself behaves, and say nothing of the job.
 _OF_THE_CALL = frozenset("clusters parsable quiet test-only verbose wait wrap".split())
 _OF_A_SCRIPT = _VALUES | (_OURS.keys() - _OF_THE_CALL)

@@ -16,7 +16,7 @@ from umpteen.model.names import OWN_FOLDER
 
 __all__ = ["Job", "Retry", "Task", "TaskOptions", "check_job_name"]
 
-_BAD_JOB_NAME = re.compile(r"[/\\\x00-\x1f\x7f]")
+_BAD_JOB_NAME = re.compile(r"[/\\\x00-\x1f\x7f\ud800-\udfff]")
 _MAX_NAME_BYTES = 200
 
 
