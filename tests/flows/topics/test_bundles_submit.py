@@ -298,13 +298,23 @@ def test_job_of_several_nodes_gets_them(
     assert umpteen("logs", "b", "a").stdout == "2 2\n"
 
 
-@pytest.mark.parametrize("is_configured", [True, False])
+@pytest.mark.parametrize("is_configured", [True, False], ids=["entry", "flags"])
+@pytest.mark.parametrize("is_alias", [True, False], ids=["alias", "url and key"])
 def test_line_28_and_30_bundle_goes_to_a_machine_behind_ssh(
-    umpteen: Umpteen, front: Ssh, put: Callable[..., Path], is_configured: bool
+    umpteen: Umpteen, front: Ssh, put: Callable[..., Path], is_configured: bool, is_alias: bool
 ) -> None:
     put({"a": {"script": "echo $LOADED"}, "b": {"script": "echo last", "dependencies": ["a"]}})
-    there, key = front.sftp.folder, front.sftp.keys / "user_key"
-    said = {"hostname": "there", "path": str(there), "key_path": str(key),
+    there, keys = front.sftp.folder, front.sftp.keys
+    host = {"hostname": "there"}
+    if not is_alias:
+        host = {
+            "hosturl": "127.0.0.1", "username": front.sftp.user, "key_path": str(keys / "user_key"),
+        }  # fmt: skip
+        (keys / "config").write_text(  # which knows neither who logs in nor by which key
+            f"Port {front.sftp.port}\nUser nobody-here\nIdentityFile none\nIdentitiesOnly yes\n"
+            f"UserKnownHostsFile {keys}/known_hosts\nControlPath /nowhere/shared\n"
+        )
+    said = {**host, "path": str(there), "slurm_account": "lab",
             "env_command": "export LOADED=there"}  # fmt: skip
     if is_configured:
         umpteen.home.joinpath(".milexconfig").write_text(json.dumps({"lab": said}))
@@ -316,6 +326,15 @@ def test_line_28_and_30_bundle_goes_to_a_machine_behind_ssh(
     assert umpteen("logs", "b", "a").stdout == "there\n"
     assert read_log(told["b"]) == "last\n"
     assert told["b"]["log"] == f"{there}/slurm/b-{told['b']['slurm_id']}.out"
+
+
+def test_line_32_refusal_of_sbatch_behind_ssh_is_shown(
+    umpteen: Umpteen, front: Ssh, put: Callable[..., Path]
+) -> None:
+    put({"a": {"script": "true", "slurm": {"partition": "nowhere"}}})
+    done = umpteen("submit", "b", "--hostname=there", f"--path={front.sftp.folder}")
+    assert done.returncode == 3
+    assert "invalid partition specified: nowhere" in done.stderr
 
 
 def test_line_31_unknown_dependency_is_refused_before_submitting(
