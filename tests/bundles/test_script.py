@@ -141,6 +141,12 @@ def test_line_22_options_written_by_hand_pass_through_and_count_more() -> None:
     ]  # fmt: skip
 
 
+def test_option_of_the_job_replaces_one_of_the_machine_that_says_otherwise() -> None:
+    machine = Machine("m", path="/w", slurm={"gres": "gpu:1", "requeue": ""})
+    job = BundleJob("app", "app", slurm={"gpus": "2", "no-requeue": ""})
+    assert list_directives(build_script(job, machine, STAMP))[2:] == ["--gpus=2", "--no-requeue"]
+
+
 def test_line_23_log_lies_below_the_path_of_the_machine() -> None:
     directives = list_directives(build_script(BundleJob("a", "a"), MACHINE, STAMP))
     assert "--output=/scratch/me/slurm/%x-%j.out" in directives

@@ -10,7 +10,7 @@ from umpteen._version import __version__
 from umpteen.bundles.bundle import Argument, BundleJob
 from umpteen.config.machines import Machine
 from umpteen.config.setup import build_export
-from umpteen.job.slurm_options import MEMORY_OPTIONS, build_directive
+from umpteen.job.slurm_options import build_directive, lay_over
 
 __all__ = ["build_script", "build_script_path", "merge_options"]
 
@@ -40,9 +40,7 @@ def merge_options(job: BundleJob, machine: Machine) -> dict[str, str]:
     options = {"account": machine.account} if machine.account else {}
     logs = os.path.join(machine.folder, "slurm").replace("%", "%%")
     options |= {"output": f"{logs}/%x-%j.out", "job-name": job.name, **machine.slurm}
-    if job.slurm.keys() & set(MEMORY_OPTIONS):  # of which sbatch takes one
-        options = {key: value for key, value in options.items() if key not in MEMORY_OPTIONS}
-    return {**options, **job.slurm}
+    return lay_over(options, job.slurm)
 
 
 def _list_arguments(job: BundleJob) -> Iterator[str]:

@@ -35,7 +35,8 @@ def place_on(job: Job, machine: Machine) -> Job:
     said = given.get("setup") or []
     setup = [machine.env_command] if machine.env_command else []
     setup += [said] if isinstance(said, str) else said
-    options = {**account, **machine.slurm, **given, **host}
+    slurm = {key: value or True for key, value in machine.slurm.items()}  # empty takes no value
+    options = {**account, **slurm, **given, **host}
     if setup:
         options["setup"] = setup
     settings = msgspec.structs.replace(

@@ -229,6 +229,18 @@ def test_line_13_one_bundle_goes_to_several_machines(
         assert umpteen("logs", results, "a").stdout == f"{name} {folder}\n"
 
 
+def test_options_of_a_machine_that_take_no_value_are_asked_for(
+    umpteen: Umpteen, slurm: SlurmCluster, put: Callable[..., Path]
+) -> None:
+    config = umpteen.home / ".config" / "umpteen" / "config.toml"
+    config.write_text(config.read_text().replace('time = "10"', "hold = true\nrequeue = true"))
+    put({"a": {"script": "true", "slurm": {"no_requeue": True}}})
+    number = submit(umpteen, "b")["a"]["slurm_id"]
+    shown = slurm.ask("scontrol", "show", "job", str(number)).stdout
+    assert "Reason=JobHeldUser" in shown
+    assert "Requeue=0" in shown
+
+
 @pytest.mark.usefixtures("slurm")
 def test_line_21_values_arrive_unchanged(umpteen: Umpteen, work: Path) -> None:
     del work
