@@ -7,6 +7,7 @@ of another language whose fence names a file is written there first.
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
@@ -19,6 +20,7 @@ import pytest
 
 from tests.docs.pages import ROOT, read_blocks
 from tests.support.command import Umpteen
+from tests.support.milex import write_app
 from tests.support.sftp import Ssh
 
 PAGES = [
@@ -47,6 +49,31 @@ def test_page_for_those_who_loop_around_sbatch(umpteen: Umpteen) -> None:
     _run_page(ROOT / "docs" / "from-sbatch.md", umpteen)
 
 
+@pytest.mark.usefixtures("slurm")
+def test_page_for_those_who_come_from_milex(
+    umpteen: Umpteen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("my-app", "prep", "train"):
+        write_app(umpteen.home / "bin", name)
+    umpteen.write("report.py", "print('a report')\n")
+    monkeypatch.setenv("VISUAL", "true")
+    common = f"env_command = 'PATH={umpteen.home}/bin:$PATH'\npath = '{umpteen.folder}"
+    umpteen.write(
+        "config.toml", f"[machines.local]\n{common}/here'\n[machines.big]\n{common}/there'\n"
+    )
+    (umpteen.home / ".config").mkdir()
+    (umpteen.home / ".config/umpteen").symlink_to(umpteen.folder)
+    umpteen.write("here/jobs/sweep_20261127093000.json", '{"old": {"script": "echo old"}}')
+    _run_page(ROOT / "docs" / "bundles.md", umpteen)
+    jobs = sorted(umpteen.folder.glob("*/results/sweep-*"))  # the older one was not sent there
+    for results, count in zip(jobs, (1, 3, 3), strict=True):
+        assert umpteen("collect", results, "--quiet").returncode == 0
+        counts = json.loads(umpteen("status", results, "--json").stdout)["counts"]
+        assert counts["succeeded"] == count
+    assert umpteen("logs", jobs[-1], "python").stdout == "a report\n"
+    assert len(umpteen("config", "show").stdout.splitlines()) == 5
+
+
 def test_page_for_laptops(umpteen: Umpteen, front: Ssh) -> None:
     folder = umpteen.folder / "there"
     config = front.sftp.keys / "config"
@@ -73,7 +100,7 @@ def _run_page(page: Path, umpteen: Umpteen, places: Mapping[str, str] | None = N
 
 def _put_command(umpteen: Umpteen) -> None:
     folder = umpteen.home / "bin"
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     for name, command in (("umpteen", umpteen.command), ("python", [sys.executable])):
         script = folder / name
         script.write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n', encoding="utf-8")
