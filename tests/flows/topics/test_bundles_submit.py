@@ -310,6 +310,20 @@ def test_job_of_several_nodes_gets_them(
     assert umpteen("logs", "b", "a").stdout == "2 2\n"
 
 
+def test_line_29_flags_count_more_than_the_entry_of_a_machine(
+    umpteen: Umpteen, slurm: SlurmCluster, put: Callable[..., Path], work: Path
+) -> None:
+    put({"a": {"script": "echo $LOADED $MILEX"}})
+    told = submit(
+        umpteen, "b", "--machine=big", f"--path={work}.flag", "--slurm_account=other",
+        "--env_command=export LOADED=flag",
+    )  # fmt: skip
+    accounts = slurm.ask("squeue", "-h", "--states=all", "-o", "%F %a").stdout.split("\n")
+    assert f"{told['a']['slurm_id']} other" in accounts
+    assert finish(umpteen) == {"succeeded": 1}
+    assert umpteen("logs", "b", "a").stdout == f"flag {work}.flag\n"
+
+
 @pytest.mark.parametrize("is_configured", [True, False], ids=["entry", "flags"])
 @pytest.mark.parametrize("is_alias", [True, False], ids=["alias", "url and key"])
 def test_line_28_and_30_bundle_goes_to_a_machine_behind_ssh(
