@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,17 @@ def test_new_bundle_is_the_newest_whatever_the_clock_says(folder: BundleFolder) 
 def test_name_that_cannot_be_a_file_is_refused(folder: BundleFolder) -> None:
     with pytest.raises(InputError, match="cannot be a job's name"):
         folder.create("a/b")
+    assert os.listdir(folder.path) == [".lock"]
+
+
+def test_bundle_that_cannot_be_written_whole_is_not_there(folder: BundleFolder) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))  # as on a full disk
+    try:
+        with pytest.raises(StoreError, match="File too large"):
+            folder.create("b", JOB)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert os.listdir(folder.path) == [".lock"]
 
 

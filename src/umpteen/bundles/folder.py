@@ -89,8 +89,8 @@ class BundleFolder:
         jobs = {job.name: write_job(job)} if job else {}
         timestamp = self._find_time(name)
         bundle = self._open(name, timestamp, jobs)
-        with _writing(bundle.path), open(bundle.path, "x", encoding="utf-8") as file:
-            file.write(encode_jobs(jobs))
+        with _writing(bundle.path):
+            replace_file(bundle.path, encode_jobs(jobs))  # no bundle has this time: we are alone
         return bundle
 
     def _find_time(self, name: str) -> str:
