@@ -31,6 +31,7 @@ def read(word: str) -> str:
         ("/w/%x-%j.out", None, "/w/job-12.out"),
         ("%x.%A_%a", 3, "job.11_3"),
         ("%u/100%%/%z", None, "me/100%/%z"),
+        ("%4j-%4A-%3a-%3x", 7, "0012-0011-007-job"),
     ],
 )
 def test_pattern_is_filled_as_slurm_does(pattern: str, index: int | None, expected: str) -> None:
@@ -44,6 +45,7 @@ def test_pattern_is_quoted_whatever_is_in_it(text: str, name: str) -> None:
 
 def test_path_is_shown_with_the_number_of_the_job() -> None:
     assert show_log("/w/%x-%j%%.out", "job", 12) == "/w/job-12%.out"
+    assert show_log("%4j.%3x.%N", "job", 12) == "0012.job.%N"
 
 
 def run(folder: Path, script: str, kind: str, errors: str = "") -> subprocess.CompletedProcess[str]:

@@ -45,7 +45,7 @@ wait 2>/dev/null
 exit $code
 """
 
-_SIGN = re.compile(r"%([%xjAauN])", re.ASCII)
+_SIGN = re.compile(r"%(\d?)([%xjAauN])", re.ASCII)  # a digit: how many a number has at least
 _SPECIAL = re.compile(r'(["\\$`])')
 _VARIABLES = {"j": "SLURM_JOB_ID", "A": "SLURM_ARRAY_JOB_ID", "u": "USER", "N": "SLURMD_NODENAME"}
 
@@ -62,8 +62,11 @@ def build_log_word(pattern: str, name: str, index: int | None) -> str:
     """
     found, end = [], 0
     for sign in _SIGN.finditer(pattern):
-        variable = _VARIABLES.get(sign[1])
-        filled = f"${{{variable}}}" if variable else _escape(_fill(sign[1], name, index))
+        variable = _VARIABLES.get(sign[2])
+        if variable and sign[1] and sign[2] in "jA":
+            filled = f'$(printf %0{sign[1]}d "${{{variable}}}")'
+        else:
+            filled = f"${{{variable}}}" if variable else _escape(_fill(sign, name, index))
         found += [_escape(pattern[end : sign.start()]), filled]
         end = sign.end()
     return '"' + "".join([*found, _escape(pattern[end:])]) + '"'
@@ -71,13 +74,17 @@ def build_log_word(pattern: str, name: str, index: int | None) -> str:
 
 def show_log(pattern: str, name: str, job: int) -> str:
     """The path of the log of a job that is no array, for people."""
-    known = {"j": str(job), "A": str(job)}
-    return _SIGN.sub(lambda sign: known.get(sign[1]) or _fill(sign[1], name, None), pattern)
+
+    def fill(sign: re.Match[str]) -> str:
+        is_number = sign[2] in "jA"
+        return str(job).zfill(int(sign[1] or 0)) if is_number else _fill(sign, name, None)
+
+    return _SIGN.sub(fill, pattern)
 
 
-def _fill(sign: str, name: str, index: int | None) -> str:
-    known = {"%": "%", "x": name, "a": "" if index is None else str(index)}
-    return known.get(sign, f"%{sign}")
+def _fill(sign: re.Match[str], name: str, index: int | None) -> str:
+    number = "" if index is None else str(index).zfill(int(sign[1] or 0))
+    return {"%": "%", "x": name, "a": number}.get(sign[2], sign[0])
 
 
 def _escape(text: str) -> str:
