@@ -32,13 +32,22 @@ def find_options(task: Task) -> TaskOptions:
 def test_job_is_a_task_that_runs_its_script_and_asks_for_what_it_needs() -> None:
     (task,) = build({"a": {"script": "app", "slurm": {"time": "2h", "tasks": 4}}})
     assert task.name == "a"
-    assert task.command == (
+    command, _, digest = str(task.command).partition(" # ")
+    assert command == (
         'exec sh /w/slurm/umpteen-run.sh job "/w/slurm/a-${SLURM_JOB_ID}.out" "" '
         f"/w/slurm/a_{STAMP}.sh"
     )
+    assert len(digest) == 16
     assert find_options(task).slurm == {
         "account": "lab", "partition": "gpu", "job-name": "a", "time": "120:00", "ntasks": "4",
     }  # fmt: skip
+
+
+def test_command_changes_with_what_the_script_runs_and_not_with_what_it_asks_for() -> None:
+    (task,) = build({"a": {"script": "app", "slurm": {"time": "2h"}}})
+    (longer,) = build({"a": {"script": "app", "slurm": {"time": "3h"}}})
+    (other,) = build({"a": {"script": "app", "script_args": {"lr": 1}}})
+    assert task.command == longer.command != other.command
 
 
 def test_dependencies_are_what_a_task_is_after() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shlex
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from umpteen.config.machines import Machine
 from umpteen.config.setup import build_export
 from umpteen.job.slurm_options import build_directive, lay_over
 
-__all__ = ["build_script", "build_script_path", "merge_options"]
+__all__ = ["build_digest", "build_script", "build_script_path", "merge_options"]
 
 
 def build_script_path(job: BundleJob, machine: Machine, timestamp: str) -> str:
@@ -27,12 +28,23 @@ def build_script(job: BundleJob, machine: Machine, timestamp: str) -> str:
         "#!/bin/bash",
         f"# Written by umpteen {__version__}: {job.name} of the bundle of {timestamp}.",
         *(build_directive(*option) for option in options.items()),
-        build_export(machine.folder),
-        *([machine.env_command] if machine.env_command else []),
-        *job.pre_commands,
-        " \\\n    ".join([job.script, *_list_arguments(job)]),
+        *_list_commands(job, machine),
     ]
     return "\n".join(lines) + "\n"
+
+
+def build_digest(job: BundleJob, machine: Machine) -> str:
+    """Of what the script runs: it changes with that, and not with what is asked of Slurm."""
+    text = "\n".join(_list_commands(job, machine))
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def _list_commands(job: BundleJob, machine: Machine) -> Iterator[str]:
+    yield build_export(machine.folder)
+    if machine.env_command:
+        yield machine.env_command
+    yield from job.pre_commands
+    yield " \\\n    ".join([job.script, *_list_arguments(job)])
 
 
 def merge_options(job: BundleJob, machine: Machine) -> dict[str, str]:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from umpteen.bundles.bundle import Bundle, BundleJob
 from umpteen.bundles.log import build_log_word, build_run_path
 from umpteen.bundles.order import SINGLETON, list_dependencies, sort_jobs
-from umpteen.bundles.script import build_script_path, merge_options
+from umpteen.bundles.script import build_digest, build_script_path, merge_options
 from umpteen.config.machines import Machine
 from umpteen.errors import InputError
 from umpteen.job.spec import Task, TaskOptions
@@ -73,10 +73,11 @@ def _build_job(
         given["array"] = array.limit
     needs = TaskOptions(after=after, slurm=given)
     script = build_script_path(job, machine, bundle.timestamp)
+    digest = build_digest(job, machine)
     shared = _build_variables(array) if array else {}
     return [
         Task(
-            _build_command(options, machine, script, index),
+            _build_command(options, machine, script, digest, index),
             name,
             env={**shared, "SLURM_ARRAY_TASK_ID": str(index)} if array else None,
             options=needs,
@@ -86,7 +87,7 @@ def _build_job(
 
 
 def _build_command(
-    options: Mapping[str, str], machine: Machine, script: str, index: int | None
+    options: Mapping[str, str], machine: Machine, script: str, digest: str, index: int | None
 ) -> str:
     name = options["job-name"]
     words = [
@@ -100,7 +101,8 @@ def _build_command(
     ]
     if "input" in options:
         words += ["<", build_log_word(options["input"], name, index)]
-    return " ".join(words)
+    # With another digest it is another command, which runs although the one before succeeded.
+    return " ".join([*words, f"# {digest}"])
 
 
 def _build_variables(array: _Array) -> dict[str, str]:

@@ -49,7 +49,7 @@ def submit_command(
     """Submit the jobs of BUNDLE to Slurm, each behind what it depends on.
 
     They become a job of umpteen, so that status, logs, cancel and retry know BUNDLE. Submitted
-    again, what has succeeded is left alone.
+    again, what has succeeded is left alone, unless what it runs was changed.
 
     Exit code: 0 if it was submitted, 2 for wrong input, 3 if Slurm refuses it or nothing can be
     written.

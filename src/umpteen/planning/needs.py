@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from umpteen.job.spec import Task, TaskOptions
-from umpteen.runner.retries import plan_retry
+from umpteen.model.retries import plan_retry
 
 __all__ = ["find_memory", "number_needs"]
 

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from umpteen.errors import StoreError
 from umpteen.model.reasons import Reason, write_reason
 from umpteen.model.record import RecordLine
+from umpteen.model.retries import Again, plan_retry
 from umpteen.model.states import NUMBER_OF, TaskState
 from umpteen.runner.active_batch import ActiveBatch
 from umpteen.runner.batch_start import Opener
@@ -21,7 +22,6 @@ from umpteen.runner.heartbeat import Heartbeat
 from umpteen.runner.lanes.group import Lanes
 from umpteen.runner.lanes.protocol import OrderKind, TaskKey
 from umpteen.runner.recorder import Recorder
-from umpteen.runner.retries import Again, plan_retry
 from umpteen.runner.scheduler import (
     Assignment,
     NeverStarted,

@@ -17,6 +17,7 @@ from typing import Callable, Optional
 from umpteen.model.batch import BatchView
 from umpteen.model.reasons import Reason
 from umpteen.model.record import RecordLine
+from umpteen.model.retries import plan_retry
 from umpteen.model.states import NUMBER_OF, TaskState
 from umpteen.runner.active_batches import FAILURES, ActiveBatches
 from umpteen.runner.cancellation import Cancellation
@@ -28,7 +29,6 @@ from umpteen.runner.lanes.protocol import (
     TasksDeclined,
 )
 from umpteen.runner.recorder import Recorder
-from umpteen.runner.retries import plan_retry
 from umpteen.runner.scheduler import Resources, build_needs
 from umpteen.runner.uploads import AttemptResult, Uploads
 from umpteen.store.address import is_remote, output_folder

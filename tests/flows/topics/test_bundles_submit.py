@@ -122,6 +122,11 @@ def test_verbs_know_a_bundle_and_the_newest_of_its_name(
     assert umpteen("retry", "b").returncode == 1
     again = submit(umpteen, "b")  # what succeeded is left alone
     assert (again["a"]["slurm_id"], again["bad"]["slurm_id"] is not None) == (None, True)
+    finish(umpteen)
+    put({"a": {"script": "echo changed"}, "bad": {"script": "exit 3"}})
+    assert submit(umpteen, "b")["a"]["slurm_id"] is not None
+    finish(umpteen)
+    assert umpteen("logs", "b", "a").stdout == "changed\n"
 
 
 def test_line_07_and_08_dependencies_are_slurms_own_in_any_order(

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from umpteen.model.reasons import Reason
-from umpteen.runner.retries import Again, plan_retry
+from umpteen.model.retries import Again, plan_retry
 
 FAILED: dict[str, Any] = {"state": "failed", "exit_code": 1}
 KILLED: dict[str, Any] = {"state": "failed", "signal": 9}
