@@ -150,6 +150,30 @@ def test_place_that_may_not_be_written_is_named(ssh: Ssh) -> None:
         store.replace("a", b"x")
 
 
+def test_file_that_cannot_get_its_name_leaves_nothing(ssh: Ssh) -> None:
+    store = open_store(ssh.address, {})
+    store.replace("a/b", b"x")
+    with pytest.raises(StoreError):
+        store.replace("a", b"y")
+    assert store.names("") == ["a"]
+
+
+def test_message_that_was_sent_by_half_ends_the_connection(
+    ssh: Ssh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    destination = openssh.parse_destination(ssh.host)
+    assert destination is not None
+    connection = openssh.HostConnection(destination)
+
+    def interrupt(_: bytes) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(connection, "_send", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        connection.ask("measure", path="/")
+    assert connection.is_lost
+
+
 def test_host_that_cannot_be_one_is_refused() -> None:
     with pytest.raises(SettingsError, match="names no host"):
         open_store("ssh://-oProxyCommand=touch/a", {})

@@ -149,7 +149,8 @@ class HostConnection:
         self._log_in(command)
         self._process = self._start([*command, "-T", *destination.arguments(), _AGENT])
         text = pkgutil.get_data("umpteen.system", "host_agent.py") or b""
-        self._send(b"%d\n" % len(text) + text)
+        with contextlib.suppress(BrokenPipeError):  # the first line, which never comes, says why
+            self._send(b"%d\n" % len(text) + text)
         self.home = self._read_hello()
         threading.Thread(target=self._read_answers, name="umpteen-ssh", daemon=True).start()
 
@@ -176,6 +177,10 @@ class HostConnection:
             except OSError:
                 del self._waiting[number]
                 raise self._note_loss() from None
+            except BaseException:  # half a message: the next would be taken for its end
+                self._note_loss()
+                self._process.kill()
+                raise
         return answer
 
     def run(
@@ -239,8 +244,9 @@ class HostConnection:
         )  # fmt: skip
 
     def _explain(self, code: int) -> HostError:
-        self._said.seek(0)
-        said = self._said.read(_SAID_BYTES).decode(errors="replace")
+        size = self._said.seek(0, os.SEEK_END)
+        self._said.seek(max(0, size - _SAID_BYTES))  # behind what a host greets with
+        said = self._said.read().decode(errors="replace")
         return explain_failure(str(self.destination), code, said)
 
     # --- messages -----------------------------------------------------------------------------
@@ -270,7 +276,7 @@ class HostConnection:
             while line := source.readline(_BANNER_BYTES):
                 read += len(line)
                 if line.startswith(SIGN.encode()):
-                    return str(json.loads(line[len(SIGN) :])["home"])
+                    return _read_home(json.loads(line[len(SIGN) :]))
                 if read > _BANNER_BYTES:
                     break
         except (ValueError, KeyError, TypeError):
@@ -333,6 +339,14 @@ class HostConnection:
                 is_transient=True,
             )
         return self._lost
+
+
+def _read_home(told: Mapping[str, Any]) -> str:
+    home = str(told["home"])
+    if not home.startswith("/") or "\0" in home:
+        raise ValueError(home)
+    home.encode()  # UnicodeError is a ValueError
+    return home
 
 
 def _say_silent(destination: Destination) -> HostError:

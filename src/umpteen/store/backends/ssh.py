@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import os
 import threading
 from collections.abc import Sequence
@@ -63,15 +64,15 @@ class SshBackend(Backend):
         connection = await self._connect()
         path = _find_path(connection, self._path_there, key)
         temporary = f"{path}.{os.urandom(4).hex()}.new"
-        is_first, is_private = True, key == JOB
-        with body.open() as source:
-            while (part := source.read(PART_BYTES)) or is_first:
-                await _ask(
-                    connection, "write_part", part, path=temporary, is_first=is_first,
-                    is_private=is_private,
-                )  # fmt: skip
-                is_first = False
-        named = await _ask(connection, "give_name", path=temporary, target=path, is_new=mark != "")
+        try:
+            await _write(connection, temporary, body, is_private=key == JOB)
+            named = await _ask(
+                connection, "give_name", path=temporary, target=path, is_new=mark != ""
+            )
+        except OSError:  # such as a full disk
+            with contextlib.suppress(OSError, HostError):
+                await _ask(connection, "remove", path=temporary)
+            raise
         return named.found is True
 
     @retried
@@ -84,7 +85,7 @@ class SshBackend(Backend):
             while True:
                 wanted = PART_BYTES if size < 0 else min(size - len(content), PART_BYTES)
                 given = {"offset": offset + len(content), "size": wanted}
-                part = (await self._call("read", key, **given)).content
+                part = (await self._call("read", key, **given)).content[:wanted]
                 content += part
                 if len(part) < wanted or len(content) == size:
                     return content
@@ -186,6 +187,16 @@ class SshBackend(Backend):
         connection = await self._connect()
         path = _find_path(connection, self._path_there, key)
         return await _ask(connection, call, path=path, **given)
+
+
+async def _write(connection: HostConnection, path: str, body: Body, *, is_private: bool) -> None:
+    is_first = True
+    with body.open() as source:
+        while (part := source.read(PART_BYTES)) or is_first:
+            await _ask(
+                connection, "write_part", part, path=path, is_first=is_first, is_private=is_private
+            )
+            is_first = False
 
 
 def _append(path: str, content: bytes) -> None:
