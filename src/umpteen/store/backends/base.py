@@ -21,7 +21,7 @@ from umpteen.errors import UmpteenError
 from umpteen.store.backends.faults import Fault, FaultError, WrongOptionsError
 from umpteen.store.backends.loop import gather, open_loop
 
-__all__ = ["Backend", "Body", "Entry", "retried"]
+__all__ = ["Backend", "Body", "Entry", "remove_empty_folders", "retried"]
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 5.0
 _COMPARED_BYTES = 64 * 1024 * 1024
@@ -65,6 +65,29 @@ def retried(method: Method) -> Method:
         return await self.retry(lambda: method(self, *arguments, **more))
 
     return cast("Method", retry)
+
+
+async def remove_empty_folders(
+    entries: Callable[[str], Awaitable[Sequence[Entry]]],
+    remove: Callable[[str], Awaitable[None]],
+    is_ours: Callable[[str], bool],
+) -> None:
+    """Remove the folders that are empty, the deepest first. No link is followed.
+
+    remove: of one folder, if it is empty.
+    """
+    levels = [[""]]
+    while levels[-1]:
+        listed = await gather(entries, ((folder,) for folder in levels[-1]))
+        below = [
+            f"{folder}/{entry.name}".strip("/")
+            for folder, found in zip(levels[-1], listed)
+            for entry in found
+            if entry.is_folder
+        ]
+        levels.append([path for path in below if is_ours(path)])
+    for level in reversed(levels):
+        await gather(remove, ((folder,) for folder in level))
 
 
 class Backend(abc.ABC):

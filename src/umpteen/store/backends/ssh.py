@@ -11,9 +11,8 @@ from collections.abc import Sequence
 from typing import Any, Callable
 
 from umpteen.errors import SettingsError
-from umpteen.store.backends.base import Backend, Body, Entry, retried
+from umpteen.store.backends.base import Backend, Body, Entry, remove_empty_folders, retried
 from umpteen.store.backends.faults import Fault, WrongOptionsError, judge_network, read_number
-from umpteen.store.backends.loop import gather
 from umpteen.store.base import Options
 from umpteen.store.layout import JOB
 from umpteen.system.host_agent import PART_BYTES
@@ -133,18 +132,7 @@ class SshBackend(Backend):
 
     async def remove_empty(self, is_ours: Callable[[str], bool]) -> None:
         """Remove the folders that are empty, the deepest first. No link is followed."""
-        levels = [[""]]
-        while levels[-1]:
-            listed = await gather(self.entries, ((folder,) for folder in levels[-1]))
-            below = [
-                f"{folder}/{entry.name}".strip("/")
-                for folder, entries in zip(levels[-1], listed)
-                for entry in entries
-                if entry.is_folder
-            ]
-            levels.append([path for path in below if is_ours(path)])
-        for level in reversed(levels):
-            await gather(self._remove_folder, ((folder,) for folder in level))
+        await remove_empty_folders(self.entries, self._remove_folder, is_ours)
 
     @retried
     async def _remove_folder(self, folder: str) -> None:
