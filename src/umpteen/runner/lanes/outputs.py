@@ -10,7 +10,9 @@ import contextlib
 import errno
 import glob
 import os
+import random
 import shutil
+import time
 from collections.abc import Iterator
 
 from umpteen.model.batch import BatchView
@@ -29,6 +31,7 @@ __all__ = ["OutputFolders", "Outputs", "explain_unkept", "is_left"]
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 _MOST_KNOWN = 10_000  # folders that are remembered, so that each is looked at only once
 _TRIES = 1000  # to make a folder that others may remove while it is empty: a few suffice, mostly
+_PAUSE_S = 0.002  # between two of them, at most
 
 
 class OutputFolders:
@@ -151,6 +154,7 @@ class OutputFolders:
             except FileNotFoundError:  # a runner that ended has just removed the folder above
                 if not left:
                     raise
+                time.sleep(random.uniform(0, _PAUSE_S))  # not in step with it
         os.utime(folder, (0, 0))
         self._results[slot] = folder
 
