@@ -14,9 +14,9 @@ from umpteen.system.openssh import (
     HostError,
     Login,
     build_command,
-    explain_failure,
     parse_destination,
 )
+from umpteen.system.ssh_failures import explain_failure
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from typing import IO, Any, NamedTuple, Optional
 
 from umpteen.model.variables import SSH
 from umpteen.system.host_agent import PART_BYTES, SIGN
+from umpteen.system.ssh_failures import HostError, explain_failure
 
 __all__ = [
     "Answer",
@@ -53,37 +54,6 @@ _AGENT = (
     "exec bash -lc 'exec python3 -c "
     '"import sys; r = sys.stdin.buffer; exec(r.read(int(r.readline())))"\''
 )
-
-# What ssh says, what it means, what helps, and whether it may pass.
-_SAYINGS = (
-    (r"REMOTE HOST IDENTIFICATION HAS CHANGED", "its host key has changed",
-     "if that is as it should be, ssh-keygen -R {host}; else somebody may listen", False),
-    (r"Host key verification failed|No \w+ host key is known", "its host key is not known here",
-     "accept it once: ssh {host}", False),
-    (r"Permission denied|Too many authentication failures|Authentication failed",
-     "it refused the login", "ssh {host} must work: check user, keys and ~/.ssh/config", False),
-    (r"Could not resolve hostname", "no such host is known",
-     "check its name: ssh {host}", True),
-    (r"Bad configuration option|terminating, \d+ bad|Bad owner or permissions|no argument after",
-     "ssh does not take its configuration", "check ~/.ssh/config: ssh {host}", False),
-    (r"Connection refused", "it refused the connection", "check the network, and ssh {host}", True),
-    (r"timed out|Connection (reset|closed)|closed by|No route to host|unreachable|Broken pipe|kex_",
-     "it does not answer", "check the network, and ssh {host}", True),
-    (r"python3: (command )?not found|exec: python3|python3: No such file", "it has no python3",
-     "have python3, 3.9 or newer, on the PATH of a login shell there", False),
-    (r"future feature annotations|cannot import name 'TypedDict'", "its python3 is too old",
-     "have python3, 3.9 or newer, on the PATH of a login shell there", False),
-    (r"bash: (command )?not found|bash: No such file", "it has no bash",
-     "have bash there", False),
-)  # fmt: skip
-
-
-class HostError(Exception):
-    """A host cannot be reached, or the connection to it was lost."""
-
-    def __init__(self, reason: str, hint: str | None = None, *, is_transient: bool = False) -> None:
-        super().__init__(reason)
-        self.reason, self.hint, self.is_transient = reason, hint, is_transient
 
 
 class Destination(NamedTuple):
@@ -420,18 +390,6 @@ def _find_sockets() -> str:
         return ""
     is_ours = found.st_uid == os.getuid() and (found.st_mode & 0o170777) == 0o040700
     return folder if is_ours else ""
-
-
-def explain_failure(host: str, code: int, said: str) -> HostError:
-    """What it means that ssh ended so. said: on its stderr."""
-    for pattern, reason, hint, is_transient in _SAYINGS:
-        if re.search(pattern, said):
-            return HostError(
-                f"cannot reach {host}: {reason}", hint.format(host=host), is_transient=is_transient
-            )
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
-    last = lines[-1] if lines else f"ssh ended with {code}"
-    return HostError(f"cannot reach {host}: {last}", f"ssh {host} must work")
 
 
 _connections: dict[Destination, HostConnection] = {}
