@@ -15,8 +15,6 @@ import msgspec
 from umpteen.errors import InputError, SettingsError, nearest_hint
 from umpteen.formats.placeholders import TextTemplate
 from umpteen.formats.values import value_text
-from umpteen.job.slurm_options import lay_over
-from umpteen.job.slurm_options import parse_options as parse_slurm_options
 from umpteen.job.spec import Retry, TaskOptions
 from umpteen.model.dependencies import OUTCOMES
 from umpteen.units import (
@@ -116,6 +114,8 @@ def merge_options(common: GivenOptions, own: GivenOptions) -> GivenOptions:
     """Those of a task over those of all tasks; options of Slurm one by one."""
     merged: GivenOptions = {**common, **own}
     if "slurm" in own:
+        from umpteen.job.slurm_options import lay_over  # few tasks say anything to Slurm
+
         merged["slurm"] = lay_over(common.get("slurm", {}), own["slurm"])
     return merged
 
@@ -228,8 +228,10 @@ def _parse_output_limit(given: str | float) -> int | None:
 
 def _parse_slurm(given: Mapping[str, Any]) -> dict[str, str]:
     """Options of sbatch, as the executor takes them."""
+    from umpteen.job import slurm_options  # which few jobs need
+
     try:
-        return parse_slurm_options(given)
+        return slurm_options.parse_options(given)
     except SettingsError as error:
         raise InputError(error.message, error.hint, field="slurm") from None
 
