@@ -9,7 +9,8 @@ import pytest
 
 from umpteen.errors import BackendError
 from umpteen.executors import command as command_module
-from umpteen.executors.command import Answer, Commands, refuse
+from umpteen.executors.command import Commands, refuse
+from umpteen.system.commands import Answer
 
 # Fails until it was called so many times, which it counts in a file.
 FLAKY = """

@@ -6,33 +6,25 @@ Here, or on a host behind ssh.
 from __future__ import annotations
 
 import os
+import re
 import shlex
-import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
 
 from umpteen.errors import BackendError
+from umpteen.system.commands import TIMED_OUT, Answer, run_here, say_late
 from umpteen.system.openssh import Destination, HostError, connect
 
-__all__ = ["Answer", "Commands", "Variables", "refuse"]
+__all__ = ["Commands", "Variables", "refuse"]
 
 _LIMIT_S = 60.0
 _PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # before each further try
 _SAID_LINES = 10
-_TIMED_OUT, _LOST = 124, 255  # as of the programs `timeout` and `ssh`
+_LOST = 255  # as of the program `ssh`
+_PREFIX = re.compile(r"^[\w-]+: error: ")  # of Slurm's commands
 
 # Variables that a command finds in its environment, or (None) does not.
 Variables = Mapping[str, str | None]
-
-
-class Answer(NamedTuple):
-    """What a command printed, and its exit code."""
-
-    code: int
-    out: str
-    said: str  # on stderr
-    is_lost: bool = False  # nobody knows whether it ran, or runs
 
 
 class Commands:
@@ -85,26 +77,14 @@ class Commands:
         try:
             if self._host:
                 return _run_there(self._host, command, given, variables)
-            return _run_here(command, given, variables)
+            both = {**os.environ, **variables}
+            environment = {name: value for name, value in both.items() if value is not None}
+            return run_here(command, given, environment, _LIMIT_S)
         except FileNotFoundError as error:
             raise BackendError(f"there is no {command[0]} {where}", self._hint) from error
         except OSError as error:
             reason = f"cannot start {command[0]} {where}: {error.strerror}"
             raise BackendError(reason) from error
-
-
-def _run_here(command: Sequence[str], given: bytes, variables: Variables) -> Answer:
-    both = {**os.environ, **variables}
-    environment = {name: value for name, value in both.items() if value is not None}
-    try:
-        done = subprocess.run(
-            command, input=given, env=environment, capture_output=True, timeout=_LIMIT_S,
-            check=False,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired as error:
-        return _say_late(command, (error.stderr or b"").decode(errors="replace"))
-    out, said = (part.decode(errors="replace") for part in (done.stdout, done.stderr))
-    return Answer(done.returncode, out, said)
 
 
 def _run_there(
@@ -116,12 +96,7 @@ def _run_there(
         if error.is_transient:
             return Answer(_LOST, "", error.reason, is_lost=True)
         raise BackendError(error.reason, error.hint) from error
-    return _say_late(command, answer.said) if answer.code == _TIMED_OUT else answer
-
-
-def _say_late(command: Sequence[str], said: str) -> Answer:
-    late = f"{said}{command[0]} timed out after {_LIMIT_S:g} s"
-    return Answer(_TIMED_OUT, "", late, is_lost=True)
+    return say_late(command, answer.said, _LIMIT_S) if answer.code == TIMED_OUT else answer
 
 
 def refuse(
@@ -129,8 +104,7 @@ def refuse(
 ) -> BackendError:
     """The error to raise where a command did not do it: in its own words."""
     lines = [line.strip() for line in answer.said.splitlines() if line.strip()]
-    prefix = f"{command[0]}: error: "
-    words = "; ".join(line.removeprefix(prefix) for line in lines[-_SAID_LINES:])
+    words = "; ".join(_PREFIX.sub("", line) for line in lines[-_SAID_LINES:])
     return BackendError(
         f"{command[0]}: {words or f'exit code {answer.code}'}",
         hint,

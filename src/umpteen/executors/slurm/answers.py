@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from umpteen.executors.base import BatchState
+from umpteen.runner.slurm.commands import ENDED
 from umpteen.runner.slurm.plan import find_own_name
 
 __all__ = [
@@ -33,14 +34,10 @@ _QUEUED = (
     "PENDING CONFIGURING REQUEUED REQUEUE_HOLD REQUEUE_FED SPECIAL_EXIT RESV_DEL_HOLD POWER_UP_NODE"
 )
 _RUNNING = "RUNNING COMPLETING SUSPENDED STOPPED SIGNALING STAGE_OUT RESIZING UPDATE_DB"
-_ENDED = (
-    "COMPLETED CANCELLED FAILED TIMEOUT NODE_FAIL PREEMPTED BOOT_FAIL DEADLINE OUT_OF_MEMORY "
-    "REVOKED EXPEDITING LAUNCH_FAILED RECONFIG_FAIL"
-)
 _STATES = {
     **dict.fromkeys(_QUEUED.split(), BatchState.QUEUED),
     **dict.fromkeys(_RUNNING.split(), BatchState.RUNNING),
-    **dict.fromkeys(_ENDED.split(), BatchState.ENDED),
+    **dict.fromkeys(ENDED, BatchState.ENDED),
 }
 _REASONS = {
     "Resources": "no node is free that has what it asks for",

@@ -17,7 +17,7 @@ from urllib.parse import quote, unquote
 
 from umpteen.errors import BackendError
 from umpteen.executors.base import BatchState
-from umpteen.executors.command import Answer, Commands, refuse
+from umpteen.executors.command import Commands, refuse
 from umpteen.executors.slurm.answers import (
     NAME_FIELDS,
     QUEUE_FIELDS,
@@ -36,6 +36,7 @@ from umpteen.executors.slurm.script import build_elements
 from umpteen.model.variables import SLURM_CONF
 from umpteen.runner.slurm.commands import build_sbatch, is_full, is_transient, parse_job_id
 from umpteen.runner.slurm.plan import SUBMITTER, find_mark, name_submitter
+from umpteen.system.commands import Answer
 from umpteen.system.openssh import Destination, parse_destination
 
 __all__ = ["Cluster", "Handle", "QueueAnswer", "find_cluster", "find_jobs", "parse_handle"]

@@ -16,6 +16,7 @@ from umpteen.executors.slurm.cluster import Cluster, Handle, parse_handle
 from umpteen.executors.slurm.preview import count_seconds
 from umpteen.executors.slurm.script import (
     ScriptPlaces,
+    build_job_name,
     build_prefix,
     build_sbatch_options,
     build_script,
@@ -45,6 +46,8 @@ class Submission:
     ) -> None:
         self._request, self._given, self._setup = request, given, setup
         self._store = open_store(request.address)
+        # What the user calls the job, or its own name.
+        self._named = given.get("job-name") or os.path.basename(request.address)
         self._packed = build_zipapp()
         self._places = ScriptPlaces(
             folder,
@@ -55,17 +58,19 @@ class Submission:
 
     @property
     def prefix(self) -> str:
-        """Of the name of each array: the job's, or what the user says, and the mark."""
-        named = self._given.get("job-name") or os.path.basename(self._request.address)
-        return build_prefix(named, self._request.mark)
+        """Of the name of each array."""
+        return build_prefix(self._named, self._request.mark)
+
+    def _name(self, number: int) -> str:
+        """By which an array is known to be ours."""
+        return build_job_name(self._named, self._request.mark, number)
 
     def describe(
         self, array: ArrayJob, number: int, after: Sequence[str] = ()
     ) -> tuple[dict[str, str], str]:
         """sbatch's options and the script for an array. after: elements, as sbatch names them."""
         slots = max(1, self._request.slots)
-        name = f"{self.prefix}-{number}"
-        options = build_sbatch_options(array, self._given, slots, name, after)
+        options = build_sbatch_options(array, self._given, slots, self._name(number), after)
         return options, build_script(array, options, self._places, slots, self._setup)
 
     def submit(self, cluster: Cluster, arrays: Sequence[ArrayJob], on_progress: OnProgress) -> None:
@@ -117,8 +122,7 @@ class Submission:
     ) -> int | None:
         options, script = self.describe(array, number, after)
         self._store.replace(script_key(self._request.mark, number), script.encode())
-        name = f"{self.prefix}-{number}"
-        return cluster.submit(options, script, self._request.environment, name)
+        return cluster.submit(options, script, self._request.environment, self._name(number))
 
     def _submit_rest(
         self,
@@ -130,7 +134,7 @@ class Submission:
     ) -> None:
         """Have a job submit the arrays from `first` on. wanted: elements of all."""
         mark, planned = self._request.mark, []
-        names = [f"{self.prefix}-{number}" for number in range(len(arrays))]
+        names = [self._name(number) for number in range(len(arrays))]
         for number, array in enumerate(arrays[first:], first):
             options, script = self.describe(array, number)
             self._store.replace(script_key(mark, number), script.encode())

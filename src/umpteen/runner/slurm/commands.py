@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -13,12 +12,12 @@ from typing import NamedTuple
 from umpteen.model.command import join_option
 from umpteen.model.variables import SLURM_CONF
 from umpteen.runner.slurm.plan import find_own_name
+from umpteen.system.commands import Answer, run_here
 
 __all__ = [
     "CALLS_A_S",
     "ELEMENT_FIELDS",
-    "TIMED_OUT",
-    "Answer",
+    "ENDED",
     "QueuedElement",
     "SlurmCommands",
     "build_sbatch",
@@ -31,7 +30,11 @@ __all__ = [
 CALLS_A_S = 1.0  # that the submitter makes at most, averaged over _WINDOW_S
 _WINDOW_S = 10.0
 _LIMIT_S = 60.0
-TIMED_OUT = 124  # as of the program `timeout`
+# Slurm's words for the states of what neither waits nor runs.
+ENDED = frozenset(
+    "COMPLETED CANCELLED FAILED TIMEOUT NODE_FAIL PREEMPTED BOOT_FAIL DEADLINE OUT_OF_MEMORY "
+    "REVOKED EXPEDITING LAUNCH_FAILED RECONFIG_FAIL".split()
+)
 _TRANSIENT = re.compile(
     r"timed out|Unable to contact slurm controller|Connection (?:refused|reset|timed)"
     r"|Zero Bytes were transmitted|temporarily unable to accept|Resource temporarily unavailable"
@@ -45,14 +48,6 @@ _FULL = re.compile(
 )
 
 
-class Answer(NamedTuple):
-    """What a command printed, and its exit code."""
-
-    code: int
-    out: str
-    said: str  # on stderr
-
-
 class QueuedElement(NamedTuple):
     """An element of an array, as `squeue -hr -o ELEMENT_FIELDS` has it."""
 
@@ -64,14 +59,10 @@ class QueuedElement(NamedTuple):
     @property
     def is_living(self) -> bool:
         """Whether it waits or runs."""
-        return self.state not in _ENDED
+        return self.state not in ENDED
 
 
 ELEMENT_FIELDS = "%F|%K|%T|%j|%k|"
-_ENDED = frozenset(
-    "COMPLETED CANCELLED FAILED TIMEOUT NODE_FAIL PREEMPTED BOOT_FAIL DEADLINE OUT_OF_MEMORY "
-    "REVOKED".split()
-)
 
 
 def is_transient(said: str) -> bool:
@@ -128,19 +119,4 @@ class SlurmCommands:
         if len(self._called) == self._called.maxlen:
             time.sleep(max(0.0, self._called[0] + _WINDOW_S - time.monotonic()))
         self._called.append(time.monotonic())
-        try:
-            done = subprocess.run(
-                command,
-                input=given.encode(),
-                env=self._environment,
-                capture_output=True,
-                timeout=_LIMIT_S,
-                check=False,
-            )
-        except subprocess.TimeoutExpired as error:
-            said = (error.stderr or b"").decode(errors="replace")
-            return Answer(TIMED_OUT, "", f"{said}{command[0]} timed out after {_LIMIT_S:g} s")
-        return Answer(
-            done.returncode, done.stdout.decode(errors="replace"),
-            done.stderr.decode(errors="replace"),
-        )  # fmt: skip
+        return run_here(command, given.encode(), self._environment, _LIMIT_S)

@@ -19,8 +19,6 @@ from umpteen.errors import EXIT_SUCCEEDED, EXIT_UNREACHABLE, BackendError, Store
 from umpteen.model.forms import FormError
 from umpteen.runner.slurm.commands import (
     ELEMENT_FIELDS,
-    TIMED_OUT,
-    Answer,
     QueuedElement,
     SlurmCommands,
     build_sbatch,
@@ -47,6 +45,7 @@ from umpteen.store.layout import (
     submitted_key,
     submitter_key,
 )
+from umpteen.system.commands import TIMED_OUT, Answer
 
 __all__ = ["Submitter", "main"]
 
