@@ -21,10 +21,11 @@ from tests.support.proxy import FaultProxy
 from tests.support.sftp import Ssh
 from tests.support.wait import wait_until
 from umpteen.errors import SettingsError, StoreError
-from umpteen.model.variables import SSH
+from umpteen.model.variables import RUNNER, SSH
 from umpteen.store.address import open_store
 from umpteen.system import openssh
 from umpteen.system.background import BackgroundCall
+from umpteen.system.processes import is_marked_otherwise, list_children, list_marked
 
 
 def use_config(ssh: Ssh, monkeypatch: pytest.MonkeyPatch, folder: Path, **changes: str) -> None:
@@ -66,6 +67,22 @@ def test_processes_share_one_login(ssh: Ssh, umpteen: Umpteen) -> None:
         done = umpteen("run", f"echo {number}", "--name", "job", "--results", ssh.address)
         assert done.returncode == 0, done.stderr
     assert count_logins(ssh) <= before + 1  # none, where a test before has just logged in
+
+
+def test_connection_is_none_of_what_a_runner_ends_at_its_end(
+    ssh: Ssh, sockets: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    use_config(ssh, monkeypatch, tmp_path, ControlPath=f"{sockets}/%C", ControlMaster="auto")
+    monkeypatch.setenv(RUNNER, "token")  # as in a runner
+    children = list_children()
+    store = open_store(ssh.address, {})
+    try:
+        assert store.read("a") is None
+        connections = list_children() - children
+        assert [is_marked_otherwise(pid, RUNNER, "token") for pid in connections] == [True]
+        assert list_marked(RUNNER, "token") == []  # nor the login, which others use too
+    finally:
+        store.close()
 
 
 def test_login_that_is_refused_is_named(

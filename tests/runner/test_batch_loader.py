@@ -9,8 +9,11 @@ import tarfile
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.runner.conftest import MakeBench
 from tests.support.runner import RunnerBench, put_runs
+from umpteen.errors import StoreError
 from umpteen.model.archive import DIGEST_BYTES
 from umpteen.runner.batch_loader import Opened
 from umpteen.runner.lanes.protocol import Order, OrderKind
@@ -158,3 +161,17 @@ def test_loader_opens_the_rest_at_the_end(store: DirectoryStore, make_bench: Mak
     assert bench.loader.unopened == []
     for _, active in rest:
         active.file.close()
+
+
+def test_loader_keeps_what_could_not_be_opened_for_the_end(
+    far_store: Store, make_bench: MakeBench
+) -> None:
+    bench = make_bench(far_store, "1")
+    bench.loader.take_next(time.monotonic(), 0.0)
+    assert bench.loader.finish_opening() is None  # as its file is not there
+    with pytest.raises(StoreError):
+        list(bench.loader.open_rest())
+    assert bench.loader.unopened == [(0, "1")]
+    put_runs(far_store, "1", "a")
+    assert [ordinal for ordinal, _ in bench.loader.open_rest()] == [0]
+    assert bench.loader.unopened == []

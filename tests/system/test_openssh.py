@@ -81,6 +81,12 @@ def test_end_of_ssh_is_explained(said: str, reason: str, is_transient: bool) -> 
     assert error.hint
 
 
+def test_ssh_that_was_killed_may_be_tried_again() -> None:
+    error = explain_failure("h", -9, "")
+    assert error.reason == "cannot reach h: ssh was killed by signal 9"
+    assert error.is_transient
+
+
 def write_config(folder: Path, monkeypatch: pytest.MonkeyPatch, text: str = "") -> None:
     (folder / "config").write_text(f"Host h\n{text}\n")
     monkeypatch.setenv(SSH, f"ssh -F {shlex.quote(str(folder / 'config'))}")

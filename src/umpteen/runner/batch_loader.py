@@ -133,20 +133,26 @@ class BatchLoader:
     # --- at the end ---------------------------------------------------------------------
 
     def finish_opening(self) -> Opened | None:
-        """The batch that is just being opened, if there is one and that ends soon."""
+        """The batch that is just being opened, if there is one and that ends soon.
+
+        Else it is left with the others, as opening it can be tried again.
+        """
         opening = self._opening
-        if opening is None:
+        if opening is None or not opening.is_over(_DROP_S):
             return None
-        self.unopened.pop()
         with contextlib.suppress(StoreError):
-            return opening.take() if opening.is_over(_DROP_S) else None
+            found = opening.take()
+            self.unopened.pop()
+            return found
         return None
 
     def open_rest(self) -> Iterator[tuple[int, ActiveBatch]]:
         """All that are left, but for those that somebody else has; raises StoreError."""
         while self.unopened:
-            ordinal, name = self.unopened.pop()
-            if (batch := self._opener.open(name)) is not None:
+            ordinal, name = self.unopened[-1]
+            batch = self._opener.open(name)
+            self.unopened.pop()
+            if batch is not None:
                 yield ordinal, batch
 
 

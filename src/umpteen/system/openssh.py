@@ -22,7 +22,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import IO, Any, NamedTuple, Optional
 
-from umpteen.model.variables import SSH
+from umpteen.model.variables import RUNNER, SSH
 from umpteen.system.host_agent import PART_BYTES, SIGN
 from umpteen.system.ssh_failures import HostError, explain_failure
 
@@ -41,6 +41,7 @@ _CONNECT_S, _SILENT_S, _ALIVES = 15, 45, 3  # where the user's config says nothi
 _LOGIN_S = 120.0  # for a second factor
 _HELLO_S = 60.0  # that a login shell takes on a busy machine
 _PERSIST_S = 600
+_END_S = 5.0  # from its last word to its end
 _SAID_BYTES = 8000
 _BANNER_BYTES = 1 << 20
 _BODY_BYTES = 2 * PART_BYTES
@@ -187,6 +188,7 @@ class HostConnection:
         """With what ssh may ask for at the terminal; once, where processes share it."""
         target = self.destination.arguments()
         if self._call([*command, "-O", "check", *target], _CONNECT_S) == 0:
+            self._forget_said()  # that there is one
             return
         code = self._call([*command, "-T", *target, "exit 0"], _LOGIN_S)
         if code:
@@ -194,12 +196,11 @@ class HostConnection:
                 raise self._explain(code)
 
     def _call(self, command: Sequence[str], limit_s: float) -> int:
-        self._said.seek(0)
-        self._said.truncate()
+        self._forget_said()
         try:
             return subprocess.run(
                 command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self._said,
-                timeout=limit_s, check=False,
+                timeout=limit_s, check=False, env=_environment(),
             ).returncode  # fmt: skip
         except FileNotFoundError:
             raise HostError(f"there is no {command[0]} here", "install OpenSSH") from None
@@ -210,8 +211,12 @@ class HostConnection:
         """In a session of its own, as Ctrl-C is for us."""
         return subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said,
-            start_new_session=True,
+            start_new_session=True, env=_environment(),
         )  # fmt: skip
+
+    def _forget_said(self) -> None:
+        self._said.seek(0)
+        self._said.truncate()
 
     def _explain(self, code: int) -> HostError:
         size = self._said.seek(0, os.SEEK_END)
@@ -249,6 +254,9 @@ class HostConnection:
                     return _read_home(json.loads(line[len(SIGN) :]))
                 if read > _BANNER_BYTES:
                     break
+            else:
+                with contextlib.suppress(subprocess.TimeoutExpired):  # it has its own exit code
+                    self._process.wait(_END_S)
         except (ValueError, KeyError, TypeError):
             pass
         finally:
@@ -358,6 +366,14 @@ def ask_nothing() -> None:
     """From now on log in only where that needs no word at the terminal."""
     global _asks_nothing
     _asks_nothing = True
+
+
+def _environment() -> dict[str, str]:
+    """As ours, but marked as no runner's: a runner ends all that is marked as below it at its end.
+
+    It still needs its own connection then, and the login is shared with others.
+    """
+    return {**os.environ, RUNNER: "ssh"}
 
 
 def _in_seconds(seconds: float) -> int:

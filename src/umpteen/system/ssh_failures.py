@@ -46,5 +46,9 @@ def explain_failure(host: str, code: int, said: str) -> HostError:
                 f"cannot reach {host}: {reason}", hint.format(host=host), is_transient=is_transient
             )
     lines = [line.strip() for line in said.splitlines() if line.strip()]
-    last = lines[-1] if lines else f"ssh ended with {code}"
-    return HostError(f"cannot reach {host}: {last}", f"ssh {host} must work")
+    is_killed = code < 0 and not lines  # by somebody here, such as the kernel for want of memory
+    ended = f"was killed by signal {-code}" if is_killed else f"ended with {code}"
+    last = lines[-1] if lines else f"ssh {ended}"
+    return HostError(
+        f"cannot reach {host}: {last}", f"ssh {host} must work", is_transient=is_killed
+    )

@@ -47,18 +47,12 @@ def run(*flags: str | Path) -> list[str | Path]:
 def list_runner(umpteen: Umpteen) -> list[int]:
     """The runner and its lanes."""
     return [
-        pid
-        for pid in list_processes(umpteen)
-        if b"umpteen.runner.main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        pid for pid, command in list_processes(umpteen).items() if b"umpteen.runner.main" in command
     ]
 
 
 def list_tasks(umpteen: Umpteen) -> list[int]:
-    return [
-        pid
-        for pid in list_processes(umpteen)
-        if b"task.sh" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    ]
+    return [pid for pid, command in list_processes(umpteen).items() if b"task.sh" in command]
 
 
 def other_name(umpteen: Umpteen, how: str) -> Path:
