@@ -163,6 +163,16 @@ def test_travel_runner_starts_without_packages(oldest_python: str) -> None:
     assert (done.stdout, done.stderr) == ("set()\n", "")
 
 
+def test_travel_zip_that_another_python_compiled_starts(oldest_python: str, tmp_path: Path) -> None:
+    path = tmp_path / "runner.zip"
+    path.write_bytes(zipapp.build_compiled_zipapp().content)
+    program = f"import sys; sys.path.insert(0, {str(path)!r}); import umpteen.runner.main"
+    done = subprocess.run(
+        [oldest_python, "-S", "-E", "-c", program], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize(
     "text",
     [

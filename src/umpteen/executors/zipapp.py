@@ -9,12 +9,16 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
+import importlib.util
 import io
+import marshal
 import os
 import zipfile
+from collections.abc import Iterable
+from importlib.machinery import SourceFileLoader
 from typing import NamedTuple
 
-__all__ = ["TRAVELS", "Carrier", "Zipapp", "build_carrier", "build_zipapp"]
+__all__ = ["TRAVELS", "Carrier", "Zipapp", "build_carrier", "build_compiled_zipapp", "build_zipapp"]
 
 # What the runner is made of: standard library alone, Python 3.9. `pyproject.toml` says the same to
 # ruff.
@@ -54,14 +58,42 @@ def build_carrier() -> Carrier:
 @functools.cache
 def build_zipapp() -> Zipapp:
     """The runner of this copy of umpteen."""
+    content = _pack([])
+    return Zipapp(content, hashlib.blake2b(content, digest_size=10).hexdigest())
+
+
+@functools.cache
+def build_compiled_zipapp() -> Zipapp:
+    """The same, with what this Python has compiled: there is no place to keep that beside a zip.
+
+    Another version of Python passes it over and compiles the source at each start.
+    """
+    compiled = [(f"umpteen/{path}c", _compile(f"{_ROOT}/{path}")) for path in _list_files()]
+    # The same source may be compiled to bytes that differ.
+    named = build_zipapp().content + importlib.util.MAGIC_NUMBER
+    return Zipapp(_pack(compiled), hashlib.blake2b(named, digest_size=10).hexdigest())
+
+
+def _pack(more: Iterable[tuple[str, bytes]]) -> bytes:
+    """A zip file of what travels and of some more: names and contents."""
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(_entry("umpteen/__init__.py"), "")
         for path in _list_files():
             with open(f"{_ROOT}/{path}", "rb") as file:
                 archive.writestr(_entry(f"umpteen/{path}"), file.read())
-    content = packed.getvalue()
-    return Zipapp(content, hashlib.blake2b(content, digest_size=10).hexdigest())
+        for name, content in more:
+            archive.writestr(_entry(name), content)
+    return packed.getvalue()
+
+
+def _compile(path: str) -> bytes:
+    """A .pyc file that is not checked against its source, in the format of PEP 552."""
+    with open(path, "rb") as file:
+        digest = importlib.util.source_hash(file.read())
+    code = SourceFileLoader("compiled", path).get_code("compiled")
+    flags = (1).to_bytes(4, "little")
+    return importlib.util.MAGIC_NUMBER + flags + digest + marshal.dumps(code)
 
 
 def _list_files() -> list[str]:

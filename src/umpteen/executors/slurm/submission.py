@@ -23,7 +23,7 @@ from umpteen.executors.slurm.script import (
     build_submitter,
     build_submitter_options,
 )
-from umpteen.executors.zipapp import build_zipapp
+from umpteen.executors.zipapp import build_compiled_zipapp
 from umpteen.runner.slurm.plan import PlannedArray, Rest, encode_rest
 from umpteen.store.address import open_store
 from umpteen.store.layout import logs_folder, rest_key, runner_key, script_key, submitter_key
@@ -48,7 +48,7 @@ class Submission:
         self._store = open_store(request.address)
         # What the user calls the job, or its own name.
         self._named = given.get("job-name") or os.path.basename(request.address)
-        self._packed = build_zipapp()
+        self._packed = build_compiled_zipapp()
         self._places = ScriptPlaces(
             folder,
             request.store.id,
