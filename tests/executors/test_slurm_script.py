@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -135,6 +136,24 @@ def test_runner_is_told_what_memory_its_element_has(
     script = build_script(array, options, ScriptPlaces("/r", "ab", "/z", "l"), 4)
     found = re.search(r"--memory=(\d+) ", script)
     assert (int(found[1]) if found else None) == told
+
+
+@pytest.mark.parametrize(("limit_s", "told"), [(0, False), (20, False), (3600, True)])
+def test_runner_is_told_when_slurm_warns_it(tmp_path: Path, limit_s: int, told: bool) -> None:
+    (tmp_path / "runner.zip").touch()
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "python3").write_text(PROGRAM)
+    (tmp_path / "python3").chmod(0o755)
+    array = ArrayJob(("1",), ArrayNeeds())
+    places = ScriptPlaces(str(tmp_path), "ab12", f"{tmp_path}/runner.zip", "logs")
+    script = build_script(array, make_options(array), places, 1, limit_s=limit_s)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_ARRAY_TASK_ID": "0"}
+    before_s = int(time.time())
+    subprocess.run(["bash"], input=script.encode(), env=environment, check=True)
+    words = (tmp_path / "logs/1.log").read_text().split("\0")
+    until = [int(word.partition("=")[2]) for word in words if word.startswith("--until=")]
+    assert len(until) == told
+    assert all(before_s + 3570 <= each <= time.time() + 3570 for each in until)
 
 
 def test_what_the_user_says_of_gpus_cpus_and_signals_stands() -> None:

@@ -140,8 +140,8 @@ def test_batch_command_without_shell_is_quoted_for_others(store: DirectoryStore)
 def test_batch_has_the_attempts_made_before_and_the_deadline(store: DirectoryStore) -> None:
     put_job(store, "a", "b", states="SF")
     plan = build_plan(make_job("a", "b", deadline_s=60.0), read(store), set())
-    (batch,) = decode(plan, attempts={1: Past(4, "token")}, now_s=1000.0)
-    assert batch["umpteen"]["attempts"] == {"0": [4, "token", []]}
+    (batch,) = decode(plan, attempts={1: Past(4, "token", seconds=1.5)}, now_s=1000.0)
+    assert batch["umpteen"]["attempts"] == {"0": [4, "token", [], 1.5]}
     assert batch["umpteen"]["deadline_s"] == 1060
 
 
@@ -149,7 +149,7 @@ def test_batch_has_attempts_of_those_of_its_tasks_that_ran(store: DirectoryStore
     plan = build_plan(make_job("a", "b", "c"), read(store), set())
     past = {1: Past(2, "token", [{"task": 1, "attempt": 1}]), 7: Past(0, "")}  # type: ignore[typeddict-item]
     (batch,) = decode(plan, attempts=past)
-    tried = [2, "token", [{"task": 1, "attempt": 1}]]
+    tried = [2, "token", [{"task": 1, "attempt": 1}], 0.0]
     assert batch["umpteen"]["attempts"] == {"1": tried}
 
 

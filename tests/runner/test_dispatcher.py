@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from tests.runner.conftest import MakeBench
@@ -13,6 +14,7 @@ from tests.support.runner import (
     read_end,
     read_last_start,
 )
+from umpteen.model.record import Record
 from umpteen.runner.lanes.protocol import Order, OrderKind, TaskKey
 from umpteen.runner.lease import Lease
 from umpteen.store.directory import DirectoryStore
@@ -171,3 +173,24 @@ def test_dispatcher_stops_as_tasks_that_can_never_start_are_too_many_failures(
     bench = make_bench(store, "1")
     assert push(bench) == []
     assert (bench.lanes.is_fed, bench.batches.scheduler.under_way) == (True, 0)
+
+
+def test_dispatcher_leaves_what_took_longer_than_is_left(
+    store: DirectoryStore, make_bench: MakeBench
+) -> None:
+    put_runs(store, "1", "abc", attempts={"1": [1, "ab12", [], 50.0]})
+    earlier = open_batch(store, "1", "0" * 12)
+    line = Record(2, "d", 1, "waiting", seconds=70.0, reason="interrupted").to_line()
+    earlier.file.append(f"{line}\n".encode())
+    end_batch(earlier)
+    bench = make_bench(store, "1", slots=1)
+    now_s = time.monotonic()
+    bench.batches.scheduler.end_at(now_s + 60.0, now_s - 60.0)
+    assert push(bench) == [(0, 0)]
+    bench.completions.take([bench.end((0, 0))])
+    assert push(bench) == [(0, 1)]
+    bench.completions.take([bench.end((0, 1))])
+    assert push(bench) == []
+    assert bench.lanes.is_fed
+    bench.batches.end(0)
+    assert read_end(store, "1")["left"] == 1

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from umpteen.model.dependencies import FREE, link
 from umpteen.model.states import NUMBER_OF
 from umpteen.runner.scheduler import (
     Assignment,
@@ -635,3 +636,59 @@ def test_dropped_task_does_not_come_back() -> None:
     scheduler.requeue((0, 1), 2.0, None)
     assert scheduler.drop({(0, 0)}) == {(0, 0)}
     assert take_positions(scheduler, 5.0) == [1]
+
+
+# --- a time when everything is ended -------------------------------------------------------------
+
+
+def open_timed(seconds: Mapping[int, float], end_s: float = 100.0, slots: int = 1) -> Scheduler:
+    """Three tasks of a runner that began at 0, and what some of them took before."""
+    scheduler = make(NO_LIMIT, slots)
+    scheduler.end_at(end_s, 0.0)
+    scheduler.open(0, Tasks(range(3), {}, (), (), seconds))
+    return scheduler
+
+
+def take_one_at(scheduler: Scheduler, *times_s: float) -> list[int | None]:
+    """The task that starts at each time, the one before having ended."""
+    found: list[int | None] = []
+    for now_s in times_s:
+        assignment = scheduler.take(now_s)
+        found.append(assignment.position if assignment else None)
+        if assignment:
+            scheduler.end((0, assignment.position))
+    return found
+
+
+def test_task_that_cannot_end_in_time_is_left() -> None:
+    scheduler = open_timed({0: 50.0, 1: 50.0, 2: 20.0})
+    assert take_one_at(scheduler, 0.0, 60.0, 70.0) == [0, 2, None]
+    assert scheduler.is_empty
+    assert scheduler.never_started == []
+
+
+def test_task_of_which_nothing_is_known_starts() -> None:
+    assert take_one_at(open_timed({1: 50.0}), 0.0, 99.0, 99.5) == [0, 2, None]
+
+
+def test_first_task_starts_whatever_it_took() -> None:
+    assert take_one_at(open_timed({0: 99.0, 1: 99.0}), 5.0, 6.0) == [0, 2]
+
+
+def test_task_that_fits_into_no_start_is_started() -> None:
+    assert take_one_at(open_timed({1: 101.0, 2: 100.0}), 0.0, 90.0, 91.0) == [0, 1, None]
+
+
+def test_task_that_would_wait_for_one_that_is_left_is_not_given_out() -> None:
+    scheduler = make(NO_LIMIT, 1)
+    scheduler.end_at(100.0, 0.0)
+    after = [FREE, FREE, link(1)]
+    scheduler.open(0, Tasks(range(3), {}, after, (), {1: 50.0}))
+    assert take_one_at(scheduler, 0.0, 60.0) == [0, None]
+    assert not scheduler.is_ready
+
+
+def test_time_does_not_count_where_there_is_no_end() -> None:
+    scheduler = make(NO_LIMIT, 1)
+    scheduler.open(0, Tasks(range(3), {}, (), (), {1: 1e9}))
+    assert take_positions(scheduler, 1e6) == [0, 1, 2]

@@ -137,7 +137,7 @@ class OwnPart(_Own, total=False):
     extras: dict[str, TaskExtra]  # by position
     common: TaskExtra  # where it is the same for all tasks
     # By position: number and runner of the newest earlier attempt (0 and "" where it may have run
-    # and nothing was recorded), and records of attempts that another was to follow.
+    # and nothing was recorded), records of attempts that another was to follow, and its seconds.
     attempts: Mapping[str, Any]
 
     # Settings of the job.
@@ -271,7 +271,7 @@ def _check_rule(rule: object) -> None:
 
 
 def _check_before(before: object) -> None:
-    """The newest earlier attempt: number and runner, and records that another was to follow."""
+    """The newest earlier attempt: number, runner, records that another was to follow, seconds."""
     if not isinstance(before, list) or len(before) < 2:
         raise FormError("'attempts' has no number and runner")
     whole(before[0], what="'attempts'")
@@ -280,6 +280,7 @@ def _check_before(before: object) -> None:
     for record in list_of(table_of, (before[2] if before[2:] else None) or [], what="'attempts'"):
         if parse_record(record) is None:
             raise FormError("'attempts' has what is no record")
+    number(before[3] if before[3:] else 0.0, what="'attempts'")
 
 
 def _check_settings(own: Mapping[str, Any]) -> None:

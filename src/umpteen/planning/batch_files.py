@@ -48,12 +48,13 @@ class Past(msgspec.Struct, frozen=True, array_like=True):
 
     attempt: the number of its newest attempt; 0 where it may have run, and nothing was recorded.
     token: the runner of that attempt. tries: the records of attempts after which a retry was still
-    to follow.
+    to follow. seconds: what the newest took, or ran for until it was ended.
     """
 
     attempt: int
     token: str
     tries: list[RecordLine] = []
+    seconds: float = 0.0
 
 
 class NewBatch(NamedTuple):

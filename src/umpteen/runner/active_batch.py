@@ -37,6 +37,7 @@ class Past(NamedTuple):
     tries: dict[int, list[RecordLine]]  # records of attempts that another is to follow
     # Tasks of which an attempt may have left outputs that no record names.
     unsure: set[int]
+    seconds: dict[int, float]  # what the newest attempt took, or ran for until it was ended
     killer: int | None = None  # the position of the task that killed three runners
 
 
@@ -64,6 +65,7 @@ class ActiveBatch:
         self.left = len(past.alone) + len(past.todo)  # tasks without a final state
         self.states = bytearray([_NOT_YET]) * len(view.runs)  # by position, numbers or 0xff
         self._attempts, self._labels = past.attempts, past.labels
+        self.seconds = past.seconds
         self._own_attempts: set[int] = set()  # indices of the tasks that this start tried before
         self._seconds = 0.0  # of all attempts together
         self._is_orphan = False  # it ends because what the engine had it watched by is gone

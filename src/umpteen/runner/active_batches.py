@@ -117,15 +117,25 @@ class ActiveBatches:
 
     def _list_tasks(self, active: ActiveBatch) -> Tasks:
         view = active.view
+        seconds = self._find_seconds(active) if self.scheduler.knows_end else {}
         if not (active.alone or view.extras or view.common):
-            return Tasks(active.todo, {}, view.after, view.barriers)
+            return Tasks(active.todo, {}, view.after, view.barriers, seconds)
         alone = set(active.alone)
         needs = {
             position: found
             for position in (*active.alone, *active.todo)
             if (found := self._find_needs(active, position, alone=position in alone))
         }
-        return Tasks([*active.alone, *active.todo], needs, view.after, view.barriers)
+        return Tasks([*active.alone, *active.todo], needs, view.after, view.barriers, seconds)
+
+    def _find_seconds(self, active: ActiveBatch) -> dict[int, float]:
+        """What tasks took before."""
+        indices = active.view.indices
+        return {
+            position: active.seconds[indices[position]]
+            for position in (*active.alone, *active.todo)
+            if indices[position] in active.seconds
+        }
 
     def _find_needs(self, active: ActiveBatch, position: int, *, alone: bool) -> Resources | None:
         """As the task says, or as its rules say after attempts of an earlier start."""

@@ -37,6 +37,7 @@ class Options:
         self.slots = int(found.get("--slots", "0"))
         self.cpus = int(found.get("--cpus", "0"))  # that an engine gave us, 0 for the machine's
         self.memory = int(found.get("--memory", "0"))  # bytes that it gave us, and no more
+        self.until_s = float(found.get("--until", "0"))  # when we are ended, since 1970; 0: never
         self.orphan_grace_s = float(found.get("--orphan-grace", "inf"))
         self.take_over, self.strict = "--take-over" in found, "--strict" in found
         self.echo = "--echo" in found
@@ -63,5 +64,5 @@ _USAGE = """usage: umpteen batch ADDRESS BATCHES | FILE  [--strict] [--take-over
 
 _OPTIONS = [
     "help", "batch-id=", "token=", "lease-fd=", "watch-fd=", "slots=", "cpus=", "memory=",
-    "orphan-grace=",    "store=", "take-over", "strict", "echo",
+    "orphan-grace=", "until=", "store=", "take-over", "strict", "echo",
 ]  # fmt: skip

@@ -86,6 +86,8 @@ def build_parts(
     upstream = Upstream(opener, began_s + patience_s)
     batches = ActiveBatches(opener, capacity, work.slots, lanes, recorder, heartbeat, upstream)
     batches.gives_back = bool(options.memory)
+    if options.until_s:
+        batches.scheduler.end_at(began_s + options.until_s - time.time(), began_s)
     uploads = Uploads(opener, lease, lanes, heartbeat, patience_s)
     cancellation = Cancellation(batches, uploads, lanes)
     echo = functools.partial(echo_outputs, lease.spool) if options.echo else None

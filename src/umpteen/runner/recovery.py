@@ -103,7 +103,7 @@ class Recovery:
 
     def find_left(self, view: BatchView, starts: Sequence[Start]) -> Past:
         """What is left to do after what earlier starts recorded."""
-        past = Past([], [], {}, {}, {}, {}, set())
+        past = Past([], [], {}, {}, {}, {}, set(), {})
         if any(not start.ended or start.ended.left > 0 for start in starts):
             past.unsure.update(view.indices)
         _add_former_batches(past, view)
@@ -153,21 +153,24 @@ class Recovery:
 
 def _add_former_batches(past: Past, view: BatchView) -> None:
     """What the file of a batch says of attempts in batches before it."""
-    for position, (attempt, token, *tries) in view.before.items():
+    for position, (attempt, token, *more) in view.before.items():
         index = view.indices[int(position)]
         if not attempt:
             past.unsure.add(index)
             continue
         past.attempts[index] = attempt
         past.labels[index] = (attempt, token)
-        if tries and tries[0]:
-            past.tries[index] = tries[0]
+        if more and more[0]:
+            past.tries[index] = more[0]
+        if more[1:]:
+            past.seconds[index] = more[1]
 
 
 def _add_start(past: Past, start: Start) -> None:
     for record in start.records:
         past.labels[record.task] = (record.attempt, start.key.token)
         past.attempts[record.task] = max(past.attempts.get(record.task, 0), record.attempt)
+        past.seconds[record.task] = record.seconds
         if record.is_final:
             past.finals[record.task] = NUMBER_OF[record.state]
         elif record.retry:

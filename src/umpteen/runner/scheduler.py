@@ -54,13 +54,14 @@ class Tasks(NamedTuple):
     needs: of those that need anything. after: by position, the number of the barrier that a
     task is behind, FREE, or the `link` of the index of the one task whose success it waits
     for; empty where none waits. barriers: each with indices as ranges by outcome, or with
-    `doomed`: why it will never open.
+    `doomed`: why it will never open. seconds: what those took that ran before.
     """
 
     todo: Sequence[int]
     needs: Mapping[int, Resources]
     after: Sequence[int]
     barriers: Sequence[Mapping[str, str]]
+    seconds: Mapping[int, float] = {}
 
 
 class Assignment(NamedTuple):
@@ -95,7 +96,8 @@ class Scheduler:
 
     slots: how many may run at once. name_of: tells a task's name by its index. is_tight: a task
     is given out only when a slot is free for it; else as many as are asked for, to wait in a
-    pipe. never_started: tasks that will never start, for the caller to take from here.
+    pipe. never_started: tasks that will never start, for the caller to take from here. knows_end:
+    whether there is a time when everything is ended.
     """
 
     def __init__(self, capacity: Capacity, slots: int, name_of: Callable[[int], str]) -> None:
@@ -109,10 +111,20 @@ class Scheduler:
         self.using: dict[_Key, tuple[Resources, int]] = {}
         self.cpus = self.memory = self.devices = self.passed = 0
         self.is_alone = False
+        self.knows_end, self.end_s, self.most_s = False, float("inf"), 0.0
+        self.longest: list[tuple[float, _Key]] = []  # what tasks took before, the longest last
+        self.has_begun = False
         self.states = bytearray()
         self.blocked: set[_Key] = set()
         self.shared: dict[tuple[str, ...], _Barrier] = {}
         self.watching: dict[int, list[tuple[_Barrier, str]]] = {}
+
+    def end_at(self, end_s: float, began_s: float) -> None:
+        """Start nothing any more that took longer before than is left until then.
+
+        Both on the monotonic clock. What would not even fit in between is started all the same.
+        """
+        self.knows_end, self.end_s, self.most_s = True, end_s, end_s - began_s
 
     # --- what comes in ----------------------------------------------------------------
 
@@ -120,6 +132,10 @@ class Scheduler:
         """Take in the tasks of one batch."""
         if not tasks.todo:
             return
+        if self.knows_end and tasks.seconds:
+            self.is_tight = True
+            taken = [(s, (ordinal, p)) for p, s in tasks.seconds.items() if s <= self.most_s]
+            self.longest = sorted([*self.longest, *taken])
         if not tasks.needs and not tasks.after:
             self.lines.setdefault(None, deque()).extend((ordinal, p) for p in tasks.todo)
             return
@@ -198,6 +214,8 @@ class Scheduler:
         """The next task; None where none may start now."""
         while self.due and self.due[0][0] <= now_s:
             self._enqueue(heapq.heappop(self.due)[1], first=True)
+        if self.longest:
+            self._drop_what_is_too_long(now_s)
         if not self.lines:
             return None
         if not self.is_tight:
@@ -206,8 +224,17 @@ class Scheduler:
             if not line:
                 del self.lines[None]
             self.under_way += 1
+            self.has_begun = True
             return Assignment(ordinal, position, 0)
         return self._take_what_fits()
+
+    def _drop_what_is_too_long(self, now_s: float) -> None:
+        """Leave to a later start what cannot end in time; a first one starts, so that some does."""
+        too_long: set[_Key] = set()
+        while self.longest and self.has_begun and now_s + self.longest[-1][0] > self.end_s:
+            too_long.add(self.longest.pop()[1])
+        if too_long:
+            self.drop(too_long)
 
     def _take_what_fits(self) -> Assignment | None:
         """The first that fits; small ones pass a big one only so often."""
@@ -244,6 +271,7 @@ class Scheduler:
         self._use(needs, devices, 1)
         self.using[key] = (needs, devices)
         self.under_way += 1
+        self.has_begun = True
         return Assignment(*key, devices)
 
     def _use(self, needs: Resources, devices: int, sign: int) -> None:

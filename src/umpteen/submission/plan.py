@@ -109,7 +109,12 @@ def list_past(history: History, tried: Mapping[int, Tried]) -> dict[int, Past]:
     """What the new batches say of each task that was begun before."""
     unrecorded = {index for index, records in tried.items() if not records}
     past = {
-        index: Past(records[-1][1].attempt, records[-1][0], list_open_tries(records))
+        index: Past(
+            records[-1][1].attempt,
+            records[-1][0],
+            list_open_tries(records),
+            records[-1][1].seconds,
+        )
         for index, records in tried.items()
         if records
     }

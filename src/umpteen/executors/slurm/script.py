@@ -65,7 +65,7 @@ runner={runner}
 token=$(od -An -N6 -tx1 /dev/urandom | tr -d ' \\n')
 export {variable}="$token"
 exec python3 -S -E -c {program} "$runner" "$results" "$batch" \\
-  --token="$token" --store={store} --slots={slots} --cpus={cpus}{memory} --take-over
+  --token="$token" --store={store} --slots={slots} --cpus={cpus}{memory}{until} --take-over
 """
 
 
@@ -181,8 +181,12 @@ def build_script(
     places: ScriptPlaces,
     slots: int,
     setup: Sequence[str] = (),
+    limit_s: int = 0,
 ) -> str:
-    """The script of an array. setup: lines of the user's, which come before the runner."""
+    """The script of an array. setup: lines of the user's, which come before the runner.
+
+    limit_s: after which Slurm ends it; 0: that is not known.
+    """
     count = len(array.batches)
     memory = count_memory(options.get("mem", ""))
     memory = max(memory, slots * array.needs.memory) if memory else 0
@@ -203,6 +207,7 @@ def build_script(
         slots=slots,
         cpus=options["cpus-per-task"],
         memory=f" --memory={memory}" if memory else "",
+        until=f" --until=$(($(date +%s) + {limit_s - _WARNING_S}))" if limit_s > _WARNING_S else "",
     )
 
 

@@ -71,7 +71,8 @@ class Submission:
         """sbatch's options and the script for an array. after: elements, as sbatch names them."""
         slots = max(1, self._request.slots)
         options = build_sbatch_options(array, self._given, slots, self._name(number), after)
-        return options, build_script(array, options, self._places, slots, self._setup)
+        limit_s = count_seconds(options.get("time", "")) or 0
+        return options, build_script(array, options, self._places, slots, self._setup, limit_s)
 
     def submit(self, cluster: Cluster, arrays: Sequence[ArrayJob], on_progress: OnProgress) -> None:
         """Have them all in the queue, or none: in order, as later ones are after earlier ones."""
