@@ -7,8 +7,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from umpteen.cli.options import choose_executor, complete_file, complete_name, watch_options
+from umpteen.cli.options import (
+    check_pull,
+    choose_executor,
+    complete_file,
+    complete_name,
+    pull_options,
+    watch_options,
+)
+from umpteen.errors import EXIT_SOME_FAILED, EXIT_SUCCEEDED
 from umpteen.query.job_names import find_job
+from umpteen.query.job_view import JobView
 from umpteen.report.signals import Waiting, stop_signals
 from umpteen.report.watch import watch_to_end
 from umpteen.verbs.collect import collect
@@ -32,14 +41,23 @@ def _complete(
     epilog="""\b
 Examples:
   umpteen collect sweep
+  umpteen collect sweep --pull ./here --include '*.csv'
   umpteen collect run.yaml --name my-job""",
 )
 @click.argument("job", metavar="NAME|FILE", shell_complete=_complete)
 @click.option("--name", help="The job's name, where FILE is a job file or a run file.")
 @click.option("--executor", help="Where it goes on; an import path has to be given again.")
+@pull_options
 @watch_options
 def collect_command(
-    job: str, name: str | None, executor: str | None, *, quiet: bool, as_json: bool
+    job: str,
+    name: str | None,
+    executor: str | None,
+    *,
+    pull: str | None,
+    include: tuple[str, ...],
+    quiet: bool,
+    as_json: bool,
 ) -> int:
     """Watch the job NAME, or the one of a job file or run file, until it has ended.
 
@@ -47,8 +65,15 @@ def collect_command(
     submitted again, to the executor that the file names. Exit codes are those of run.
     """
     began_s = time.monotonic()
+    check_pull(pull, include)
     with stop_signals(is_last=True) as stop:
         tell = Waiting(stop, is_shown=not (quiet or as_json)).tell
         found = find_job(job, name)
         handle = collect(found, tell, choose_executor(job, executor))
-        return watch_to_end(handle, stop, began_s, quiet=quiet, as_json=as_json, job=found)
+        code = watch_to_end(handle, stop, began_s, quiet=quiet, as_json=as_json, job=found)
+    if pull is None or code not in (EXIT_SUCCEEDED, EXIT_SOME_FAILED):
+        return code
+    from umpteen.cli.copies import pull_at_end  # few ask for it
+
+    with JobView(handle.history) as view:
+        return max(code, pull_at_end(view, pull, include, quiet=quiet, as_json=as_json))

@@ -11,6 +11,7 @@ import click
 
 from umpteen.errors import ErrorCode, InputError, SettingsError, UmpteenError
 from umpteen.query.job_names import find_job, is_job_file
+from umpteen.store.address import make_absolute
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "TaskCommand",
     "WholeNumber",
+    "check_pull",
     "choose_executor",
     "complete_file",
     "complete_name",
@@ -28,6 +30,7 @@ __all__ = [
     "executor_option",
     "job_argument",
     "one_task",
+    "pull_options",
     "read_duration",
     "read_memory",
     "read_size",
@@ -187,6 +190,25 @@ def watch_options(verb: _Verb) -> _Verb:
     ):
         verb = option(verb)
     return verb
+
+
+def pull_options(verb: _Verb) -> _Verb:
+    """--pull and --include, of verbs that watch a job to its end."""
+    include = "Of what --pull copies, only such files; may be repeated."
+    for option in (
+        click.option("--include", multiple=True, metavar="GLOB", help=include),
+        click.option("--pull", metavar="DEST", help="Copy what tasks left to DEST at the end."),
+    ):
+        verb = option(verb)
+    return verb
+
+
+def check_pull(dest: str | None, include: Sequence[str]) -> None:
+    """Raises SettingsError where that cannot be done, before anything runs."""
+    if include and dest is None:
+        raise SettingsError("--include is for copies", "say where to: --pull DEST")
+    if dest is not None:
+        make_absolute(dest)  # refuses what nobody can find again
 
 
 def read_duration(_: click.Context, parameter: click.Parameter, value: str | None) -> float | None:

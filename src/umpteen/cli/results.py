@@ -3,37 +3,20 @@
 from __future__ import annotations
 
 import json
-import sys
-import time
-from collections.abc import Iterable, Sequence
 
 import click
 
+from umpteen.cli.copies import show_left_out, show_pull
 from umpteen.cli.options import job_argument
-from umpteen.errors import EXIT_SOME_FAILED, EXIT_SUCCEEDED, SettingsError
-from umpteen.query.files import LeftOut, LeftOutKind
+from umpteen.errors import EXIT_SUCCEEDED, SettingsError
+from umpteen.query.files import LeftOut
 from umpteen.query.job_view import JobView
-from umpteen.query.pull import Pulled
-from umpteen.report.files import pulled_to_dict, task_files_to_dict
+from umpteen.report.files import task_files_to_dict
 from umpteen.report.printing import say
-from umpteen.report.text import render_number, render_size, shorten_path
+from umpteen.report.text import shorten_path
 from umpteen.store.address import make_absolute
-from umpteen.system.terminal import clean
 
 __all__ = ["results_command"]
-
-_SHOW_S = 1.0
-_SHOWN = 3
-_KINDS = {
-    LeftOutKind.OUTPUTS: "of which nothing can be looked at",
-    LeftOutKind.NAME: "with a name that leads out of DEST",
-    LeftOutKind.LINK: "that lead out of a task's results",
-    LeftOutKind.SPECIAL: "that cannot be copied",
-    LeftOutKind.UNREADABLE: "that could not be read",
-    LeftOutKind.GONE: "that went away meanwhile",
-    LeftOutKind.IN_THE_WAY: "in whose place is something else (--force replaces files)",
-}
-_NEVER_COPIED = (LeftOutKind.LINK, LeftOutKind.SPECIAL)
 
 
 @click.command(
@@ -76,27 +59,7 @@ def results_command(
             return _list(job, as_json=as_json)
         make_absolute(dest)  # refuses what nobody can find again
         pulls = job.pull(dest, include, exclude, force=force)
-        return _show_pull(pulls, dest, as_json=as_json)
-
-
-def _show_pull(pulls: Iterable[Pulled], dest: str, *, as_json: bool) -> int:
-    pulled, shown_s = Pulled(), time.monotonic()
-    for pulled in pulls:
-        if time.monotonic() - shown_s > _SHOW_S and not as_json:
-            shown_s = time.monotonic()
-            size = render_size(pulled.size_bytes)
-            sys.stderr.write(f"{render_number(pulled.files, 'file')}, {size} so far\n")
-    if as_json:
-        click.echo(json.dumps(pulled_to_dict(pulled)))
-    else:
-        kept = f", {pulled.kept:,} of them were there" if pulled.kept else ""
-        size = render_size(pulled.size_bytes)
-        say(
-            f"{render_number(pulled.files, 'file')}, {size} in {shorten_path(dest)}{kept}", err=True
-        )
-        _show_left_out(pulled.left_out)
-    is_lacking = any(each.kind not in _NEVER_COPIED for each in pulled.left_out)
-    return EXIT_SOME_FAILED if is_lacking else EXIT_SUCCEEDED
+        return show_pull(pulls, dest, as_json=as_json)
 
 
 def _list(job: JobView, *, as_json: bool) -> int:
@@ -113,16 +76,5 @@ def _list(job: JobView, *, as_json: bool) -> int:
     if not as_json:
         where = shorten_path(job.address)
         say(f"{count:,} of {total:,} tasks left results in {where}", err=True)
-        _show_left_out(left_out)
+        show_left_out(left_out)
     return EXIT_SUCCEEDED
-
-
-def _show_left_out(left_out: Sequence[LeftOut]) -> None:
-    """A line for each kind, with the first few in full."""
-    for kind, what in _KINDS.items():
-        found = [each for each in left_out if each.kind == kind]
-        if not found:
-            continue
-        shown = [clean(f"{each.path} {each.why}") for each in found[:_SHOWN]]
-        more = f", and {len(found) - _SHOWN:,} more" if len(found) > _SHOWN else ""
-        say(f"  left out  {len(found):,} {what}: {', '.join(shown)}{more}", err=True)

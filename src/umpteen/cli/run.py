@@ -11,7 +11,9 @@ import click
 
 from umpteen.cli.options import (
     WholeNumber,
+    check_pull,
     complete_file,
+    pull_options,
     read_duration,
     read_memory,
     read_size,
@@ -19,7 +21,7 @@ from umpteen.cli.options import (
     refuse_loose,
     watch_options,
 )
-from umpteen.errors import SettingsError
+from umpteen.errors import EXIT_SOME_FAILED, EXIT_SUCCEEDED, SettingsError
 from umpteen.formats import read_job
 from umpteen.formats.flags import build_flags
 from umpteen.job.spec import Job
@@ -88,6 +90,7 @@ Examples:
 @click.option("--verify", is_flag=True, help="Done is what still has what it left, too.")
 @click.option("--dry-run", is_flag=True, help="Only say what would run, and why.")
 @click.option("--detach", is_flag=True, help="Come back at once; the job needs no terminal.")
+@pull_options
 @watch_options
 def run_command(
     job: tuple[str, ...],
@@ -101,6 +104,8 @@ def run_command(
     verify: bool,
     dry_run: bool,
     detach: bool,
+    pull: str | None,
+    include: tuple[str, ...],
     quiet: bool,
     as_json: bool,
     **flags: Any,
@@ -116,6 +121,9 @@ def run_command(
     """
     began_s = time.monotonic()
     refuse_loose("--only", only, job)
+    check_pull(pull, include)
+    if pull and detach:
+        raise SettingsError("--pull is at the end", "umpteen collect NAME --pull DEST waits for it")
     place = _find_machine(machine) if machine else None
     read = _read(job, tables, flags, _choose_name(name, prefix), place, is_detached=detach)
     chosen = None if only is None else choose_where(only, read)
@@ -130,7 +138,13 @@ def run_command(
             with JobView(handle.history) as view:
                 status = view.read_status()
             return show_leave(handle, status, view.word, quiet=quiet, as_json=as_json)
-        return watch_to_end(handle, stop, began_s, quiet=quiet, as_json=as_json)
+        code = watch_to_end(handle, stop, began_s, quiet=quiet, as_json=as_json)
+    if pull is None or code not in (EXIT_SUCCEEDED, EXIT_SOME_FAILED):
+        return code
+    from umpteen.cli.copies import pull_at_end  # few ask for it
+
+    with JobView(handle.history) as view:
+        return max(code, pull_at_end(view, pull, include, quiet=quiet, as_json=as_json))
 
 
 def _read(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from tests.support.command import Umpteen
 from tests.support.store import read_tree
+from tests.support.wait import wait_until
 
 
 def run(umpteen: Umpteen, command: str, *more: str) -> None:
@@ -235,3 +237,47 @@ def test_pull_leaves_the_parts_of_one_that_is_at_it(umpteen: Umpteen) -> None:
         assert pull(umpteen)[0] == 0
         assert Path(other.reserve(0)).read_text() == "half"
     assert sorted(path.name for path in (umpteen.folder / "here").iterdir()) == ["n=1", "n=2"]
+
+
+def test_run_and_collect_pull_what_is_new_once_the_job_has_ended(umpteen: Umpteen) -> None:
+    command = "echo r{n} > $RESULTS_DIR/r; echo l > $RESULTS_DIR/log; exit {n}"
+    done = umpteen(
+        "run", command, "n=0,1", "--name", "job", "--pull", "here", "--include", "r"
+    )  # fmt: skip
+    assert (done.returncode, "2 files, 6 bytes in here" in done.stderr) == (1, True), done.stderr
+    assert read_tree(umpteen.folder / "here") == {
+        "n=0/results/r": b"r0\n", "n=1/results/r": b"r1\n",
+    }  # fmt: skip
+    done = umpteen("collect", "job", "--pull", "here", "--json")
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert (done.returncode, told["event"], told["kept"]) == (1, "pulled", 2)
+    assert (umpteen.folder / "here/n=1/results/log").read_text() == "l\n"
+
+
+def test_pull_that_lacks_a_file_is_told_by_the_exit_code(umpteen: Umpteen) -> None:
+    umpteen.write("here/n=1/stdout", "mine")
+    done = umpteen("run", "echo {n}", "n=1", "--pull", "here", "-q")
+    assert (done.returncode, "in whose place is something else" in done.stderr) == (1, True)
+    assert (umpteen.folder / "here/n=1/stdout").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [(["--include", "*"], "--include is for copies"),
+     (["--pull", "x", "--detach"], "--pull is at the end")],
+)  # fmt: skip
+def test_pull_that_cannot_be_is_refused_before_anything_runs(
+    umpteen: Umpteen, arguments: list[str], said: str
+) -> None:
+    done = umpteen("run", "echo {n}", "n=1", *arguments)
+    assert (done.returncode, said in done.stderr) == (2, True), done.stderr
+    assert not (umpteen.folder / "umpteen-results").exists()
+
+
+def test_interrupted_run_pulls_nothing(umpteen: Umpteen) -> None:
+    running = umpteen.start("run", "touch began; sleep 600", "--pull", "here")
+    wait_until((umpteen.folder / "began").exists)
+    running.send_signal(signal.SIGINT)
+    assert running.communicate(timeout=60)[1]
+    assert running.returncode == 130
+    assert not (umpteen.folder / "here").exists()
