@@ -69,6 +69,8 @@ def test_job_whose_name_cannot_be_a_file_is_refused(name: str) -> None:
     ("text", "message"),
     [
         ('{"a": }', ", line 1, column 7: Expecting value"),
+        ('{"a": {"script": "x"}, "a": {}}', ": the key 'a' stands there twice"),
+        ('{"a": {"slurm": {"time": 1, "time": 2}}}', ": the key 'time' stands there twice"),
         ("[]", ": is no JSON object of jobs"),
         ("\udcff", ": is no JSON text"),
         (f'{{"a": {"1" * 5000}}}', ": is no JSON text"),

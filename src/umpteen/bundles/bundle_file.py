@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from umpteen._version import __version__
@@ -33,7 +33,9 @@ _USUAL_OPTIONS = ("array", "tasks", "cpus_per_task", "gres", "mem", "time")
 def decode_jobs(path: str) -> Mapping[str, Any]:
     """The JSON object of a file; raises InputError where it is none."""
     try:
-        found = json.loads(read_file(path).decode())
+        found = json.loads(read_file(path).decode(), object_pairs_hook=_refuse_twice)
+    except InputError as error:
+        raise InputError(error.message, file=path, field=error.field) from None
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", file=path) from error
     except json.JSONDecodeError as error:
@@ -42,6 +44,16 @@ def decode_jobs(path: str) -> Mapping[str, Any]:
         raise InputError("is no JSON text", file=path) from None
     if not isinstance(found, dict):
         raise InputError("is no JSON object of jobs", file=path)
+    return found
+
+
+def _refuse_twice(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON; raises InputError where a key stands there twice."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise InputError(f"the key {key!r} stands there twice", field=key)
+        found[key] = value
     return found
 
 
