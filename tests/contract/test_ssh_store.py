@@ -23,6 +23,7 @@ from tests.support.wait import wait_until
 from umpteen.errors import SettingsError, StoreError
 from umpteen.model.variables import RUNNER, SSH
 from umpteen.store.address import open_store
+from umpteen.store.backends import ssh as ssh_backend
 from umpteen.system import openssh
 from umpteen.system.background import BackgroundCall
 from umpteen.system.processes import is_marked_otherwise, list_children, list_marked
@@ -280,6 +281,23 @@ def test_end_does_not_wait_for_a_host_that_says_nothing(
         wait_until((ssh.sftp.folder / "asked").exists, 60)
         running.send_signal(signal.SIGINT)
         running.communicate(timeout=20)
+
+
+def test_request_that_a_host_never_answers_is_made_again_by_another_connection(
+    ssh: Ssh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(ssh.address, {})
+    assert store.read("a") is None
+    connection = openssh.connect(openssh.Destination(ssh.host))
+    agent = int(connection.run(["sh", "-c", "echo $PPID"], b"", {}, 10.0)[1])
+    monkeypatch.setattr(ssh_backend, "_ANSWER_S", 1.0)
+    os.kill(agent, signal.SIGSTOP)
+    try:
+        assert store.read("a") is None
+    finally:
+        os.kill(agent, signal.SIGKILL)
+    assert connection.is_lost
+    store.close()
 
 
 def test_silent_host_keeps_no_other_from_being_reached(

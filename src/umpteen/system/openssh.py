@@ -172,10 +172,14 @@ class HostConnection:
             found = asked.result(limit_s + _HELLO_S).found
             return int(found["code"]), str(found["out"]), str(found["said"])
         except concurrent.futures.TimeoutError:
-            self._process.kill()  # so that who asks next gets another
+            self.drop()
             raise _say_silent(self.destination) from None
         except (KeyError, TypeError, ValueError, OverflowError):
             raise HostError(f"{self.destination} answers what cannot be") from None
+
+    def drop(self) -> None:
+        """End it, so that who asks next gets another."""
+        self._process.kill()
 
     def close(self) -> None:
         """Have the agent end. The login stays for a while, for whoever comes next."""

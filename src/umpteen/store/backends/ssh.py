@@ -28,6 +28,7 @@ from umpteen.system.whole_files import written_whole
 
 __all__ = ["SshBackend"]
 
+_ANSWER_S = 120.0  # the longest that a host may take for one request
 _LOOK_THERE = "look there, or choose another folder"
 
 
@@ -198,4 +199,9 @@ def _find_path(connection: HostConnection, folder: str, key: str) -> str:
 
 
 async def _ask(connection: HostConnection, call: str, body: bytes = b"", **given: Any) -> Answer:
-    return await asyncio.wrap_future(connection.ask(call, body, **given))
+    asked = asyncio.wrap_future(connection.ask(call, body, **given))
+    try:
+        return await asyncio.wait_for(asked, _ANSWER_S)
+    except asyncio.TimeoutError:  # as where a file system there hangs
+        connection.drop()
+        raise
