@@ -74,7 +74,7 @@ def test_array_is_a_task_for_each_index_with_its_variables() -> None:
     }  # fmt: skip
     assert 'array "sim/2-${SLURM_ARRAY_JOB_ID}.log" ""' in elements[2].command
     assert {find_options(task).slurm["array"] for task in elements} == {"%2"}  # type: ignore[index]
-    assert find_options(last).after == [(task.name, "succeeded") for task in elements]
+    assert find_options(last).after == [("sim.*", "succeeded")]
 
 
 def test_array_of_many_takes_seconds() -> None:
@@ -90,3 +90,16 @@ def test_array_that_is_none_is_named_with_its_field(given: str) -> None:
     with pytest.raises(InputError) as caught:
         build({"a": {"script": "x", "slurm": {"array": given}}})
     assert (caught.value.file, caught.value.field) == ("b.json", "a.slurm.array")
+
+
+def test_array_after_an_array_is_so_by_a_pattern_unless_that_means_others_too() -> None:
+    array = {"script": "x", "slurm": {"array": "0-1"}}
+    behind = {**array, "dependencies": ["a"]}
+    tasks = {task.name: task for task in build({"a": array, "ab": array, "z": behind})}
+    assert find_options(tasks["z.1"]).after == [("a.*", "succeeded")]
+    tasks = {task.name: task for task in build({"a": array, "a.b": array, "z": behind})}
+    assert find_options(tasks["z.0"]).after == [("a.0", "succeeded"), ("a.1", "succeeded")]
+    tasks = {
+        task.name: task for task in build({"[a]": array, "z": {**array, "dependencies": ["[a]"]}})
+    }
+    assert find_options(tasks["z.1"]).after == [("[[]a].*", "succeeded")]

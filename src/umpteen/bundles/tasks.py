@@ -5,9 +5,11 @@ A job with an array becomes a task for each of its indices.
 
 from __future__ import annotations
 
+import fnmatch
+import glob
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from umpteen.bundles.bundle import Bundle, BundleJob
@@ -48,9 +50,25 @@ def build_tasks(bundle: Bundle, machine: Machine) -> list[JobTasks]:
     jobs = sort_jobs(bundle)
     arrays = {job.name: _parse_array(bundle, job) for job in jobs}
     names = {name: _list_names(name, array) for name, array in arrays.items()}
+    words = _list_words(names)
     return [
-        JobTasks(job, _build_job(bundle, job, machine, arrays[job.name], names)) for job in jobs
+        JobTasks(job, _build_job(bundle, job, machine, arrays[job.name], names[job.name], words))
+        for job in jobs
     ]
+
+
+def _list_words(names: Mapping[str, list[str]]) -> dict[str, list[str]]:
+    """What others say that are after a job: a pattern where it means the job's tasks and no other.
+
+    Else an array after an array would be as many words as both have elements, multiplied.
+    """
+    every = [name for some in names.values() for name in some]
+    found = {}
+    for job, own in names.items():
+        pattern = f"{glob.escape(job)}.*"
+        is_exact = len(own) > 1 and fnmatch.filter(every, pattern) == own
+        found[job] = [pattern] if is_exact else own
+    return found
 
 
 def _build_job(
@@ -58,8 +76,10 @@ def _build_job(
     job: BundleJob,
     machine: Machine,
     array: _Array | None,
-    names: Mapping[str, list[str]],
+    names: Sequence[str],
+    words: Mapping[str, Sequence[str]],
 ) -> list[Task]:
+    """The tasks of a job. names: theirs; words: by job, what others say that are after it."""
     options = merge_options(job, machine)
     given = {key: value for key, value in options.items() if key not in _OF_THE_COMMAND}
     after: list[tuple[str, str]] = []
@@ -68,7 +88,7 @@ def _build_job(
             given["dependency"] = ",".join(filter(None, [given.get("dependency"), SINGLETON]))
         else:
             outcome = _OUTCOMES[dependency.kind]
-            after += ((name, outcome) for name in names[dependency.job])
+            after += ((word, outcome) for word in words[dependency.job])
     if array:
         given["array"] = array.limit
     needs = TaskOptions(after=after, slurm=given)
@@ -82,7 +102,7 @@ def _build_job(
             env={**shared, "SLURM_ARRAY_TASK_ID": str(index)} if array else None,
             options=needs,
         )
-        for name, index in zip(names[job.name], array.indices if array else [None], strict=True)
+        for name, index in zip(names, array.indices if array else [None], strict=True)
     ]
 
 
