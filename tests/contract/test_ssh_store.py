@@ -12,6 +12,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,6 +27,7 @@ from umpteen.store.address import open_store
 from umpteen.store.backends import ssh as ssh_backend
 from umpteen.system import openssh
 from umpteen.system.background import BackgroundCall
+from umpteen.system.openssh import HostConnection, HostError
 from umpteen.system.processes import is_marked_otherwise, list_children, list_marked
 
 
@@ -281,6 +283,25 @@ def test_end_does_not_wait_for_a_host_that_says_nothing(
         wait_until((ssh.sftp.folder / "asked").exists, 60)
         running.send_signal(signal.SIGINT)
         running.communicate(timeout=20)
+
+
+def test_what_a_lost_connection_has_left_is_removed(
+    ssh: Ssh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask, lost = ssh_backend._ask, list[str]()
+
+    async def lose(connection: HostConnection, call: str, body: bytes = b"", **given: Any) -> Any:
+        if call == "give_name" and not lost:
+            lost.append(call)
+            raise HostError("it was lost", is_transient=True)
+        return await ask(connection, call, body, **given)
+
+    monkeypatch.setattr(ssh_backend, "_ask", lose)
+    store = open_store(ssh.address, {})
+    store.replace("a", b"x")
+    assert lost
+    assert list(store.walk("")) == [("a", 1)]
+    store.close()
 
 
 def test_request_that_a_host_never_answers_is_made_again_by_another_connection(

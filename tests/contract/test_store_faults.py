@@ -20,6 +20,7 @@ from tests.support.server import find_port
 from tests.support.sftp import Sftp
 from umpteen.errors import SettingsError, StoreError, UmpteenError
 from umpteen.store.address import open_store
+from umpteen.store.backends import sftp as sftp_backend
 from umpteen.store.base import Store
 from umpteen.store.layout import RecordsKey, records_folder, records_key
 from umpteen.store.segments import SEGMENT_BYTES
@@ -613,6 +614,28 @@ def test_sftp_connection_that_was_lost_is_made_again(
     assert store.read("a") is None
     sftp_proxy.reset = 0.005
     use_everything(store, tmp_path)
+    store.close()
+
+
+def test_what_a_lost_sftp_connection_has_left_is_removed(
+    sftp: Sftp, sftp_proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename, lost = sftp_backend._rename, list[str]()
+
+    async def lose(channel: Any, old: str, new: str) -> None:
+        sftp_proxy.reset = 0.0 if lost else 1.0
+        lost.append(old)
+        try:
+            await channel.stat(old)
+        finally:
+            sftp_proxy.reset = 0.0
+        await rename(channel, old, new)
+
+    monkeypatch.setattr(sftp_backend, "_rename", lose)
+    store = open_through(sftp, sftp_proxy)
+    store.replace("a", b"x")
+    assert len(lost) == 2
+    assert list(store.walk("")) == [("a", 1)]
     store.close()
 
 

@@ -66,6 +66,7 @@ class SftpBackend(Backend):
         }
         if "port" in self._options:
             self._options["port"] = int(read_number(self._options, "port", 22))
+        self._left: list[str] = []  # that could not be removed
         self._connection: OpenOnce[SftpConnection] = OpenOnce(lambda: connect(self._options))
 
     async def send(self, key: str, body: Body, *, mark: str) -> bool:
@@ -74,18 +75,35 @@ class SftpBackend(Backend):
         path = self._path(key)
         temporary = f"{path}.{os.urandom(4).hex()}.new"
         async with self._channel() as channel:
+            await self._remove_left(channel)
             try:
                 await _write(channel, temporary, body, is_private=key == JOB)
                 if not is_new:
                     await _rename(channel, temporary, path)
                     return True
                 made = await _link(channel, temporary, path, body)
+                await channel.remove(temporary)
             except Exception:
-                with contextlib.suppress(Exception):
+                try:
                     await channel.remove(temporary)
+                except Exception:  # by the next attempt, where the connection was lost
+                    self._left.append(temporary)
                 raise
-            await channel.remove(temporary)
         return made
+
+    async def _remove_left(self, channel: Any) -> None:
+        """What former attempts could not remove, as their connections were lost."""
+        from asyncssh.sftp import SFTPConnectionLost, SFTPError
+
+        while self._left:
+            path = self._left.pop()
+            try:
+                await channel.remove(path)
+            except SFTPConnectionLost:
+                self._left.append(path)
+                raise
+            except SFTPError:  # it was never made
+                continue
 
     @retried
     async def get(self, key: str, offset: int, size: int) -> bytes | None:

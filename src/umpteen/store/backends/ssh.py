@@ -56,6 +56,7 @@ class SshBackend(Backend):
             read_number(options, "connect_timeout", 0),
             read_number(options, "read_timeout", 0),
         )
+        self._left: list[str] = []  # that could not be removed
         unknown = next(iter(options), None)
         self._wrong = ValueError(f"unexpected option '{unknown}'") if unknown else None
 
@@ -64,6 +65,9 @@ class SshBackend(Backend):
         connection = await self._connect()
         path = _find_path(connection, self._path_there, key)
         temporary = f"{path}.{os.urandom(4).hex()}.new"
+        while self._left:  # once: what cannot be removed stays
+            with contextlib.suppress(OSError):
+                await _ask(connection, "remove", path=self._left.pop())
         try:
             await _write(connection, temporary, body, is_private=key == JOB)
             named = await _ask(
@@ -72,6 +76,9 @@ class SshBackend(Backend):
         except OSError:  # such as a full disk
             with contextlib.suppress(OSError, HostError):
                 await _ask(connection, "remove", path=temporary)
+            raise
+        except (HostError, asyncio.TimeoutError):
+            self._left.append(temporary)  # which the next attempt removes
             raise
         return named.found is True
 
