@@ -78,14 +78,13 @@ def test_connection_is_none_of_what_a_runner_ends_at_its_end(
     use_config(ssh, monkeypatch, tmp_path, ControlPath=f"{sockets}/%C", ControlMaster="auto")
     monkeypatch.setenv(RUNNER, "token")  # as in a runner
     children = list_children()
-    store = open_store(ssh.address, {})
+    connection = HostConnection(openssh.Destination(ssh.host))
     try:
-        assert store.read("a") is None
         connections = list_children() - children
         assert [is_marked_otherwise(pid, RUNNER, "token") for pid in connections] == [True]
         assert list_marked(RUNNER, "token") == []  # nor the login, which others use too
     finally:
-        store.close()
+        connection.close()
 
 
 def test_login_that_is_refused_is_named(
