@@ -310,7 +310,7 @@ def test_request_that_a_host_never_answers_is_made_again_by_another_connection(
     assert store.read("a") is None
     connection = openssh.connect(openssh.Destination(ssh.host))
     agent = int(connection.run(["sh", "-c", "echo $PPID"], b"", {}, 10.0)[1])
-    monkeypatch.setattr(ssh_backend, "_ANSWER_S", 1.0)
+    monkeypatch.setattr(ssh_backend, "_SILENT_S", 1.0)
     os.kill(agent, signal.SIGSTOP)
     try:
         assert store.read("a") is None

@@ -667,6 +667,13 @@ def test_task_that_cannot_end_in_time_is_left() -> None:
     assert scheduler.never_started == []
 
 
+def test_task_that_is_left_can_be_dropped_as_what_waits() -> None:
+    scheduler = open_timed({1: 50.0})
+    assert take_one_at(scheduler, 0.0, 60.0) == [0, 2]
+    assert scheduler.drop({(0, 1)}) == {(0, 1)}
+    assert scheduler.drop({(0, 1)}) == set()
+
+
 def test_task_of_which_nothing_is_known_starts() -> None:
     assert take_one_at(open_timed({1: 50.0}), 0.0, 99.0, 99.5) == [0, 2, None]
 

@@ -114,6 +114,7 @@ class Scheduler:
         self.knows_end, self.end_s, self.most_s = False, float("inf"), 0.0
         self.longest: list[tuple[float, _Key]] = []  # what tasks took before, the longest last
         self.has_begun = False
+        self.too_long: set[_Key] = set()  # for what is left of the time
         self.states = bytearray()
         self.blocked: set[_Key] = set()
         self.shared: dict[tuple[str, ...], _Barrier] = {}
@@ -234,7 +235,7 @@ class Scheduler:
         while self.longest and self.has_begun and now_s + self.longest[-1][0] > self.end_s:
             too_long.add(self.longest.pop()[1])
         if too_long:
-            self.drop(too_long)
+            self.too_long |= self.drop(too_long)
 
     def _take_what_fits(self) -> Assignment | None:
         """The first that fits; small ones pass a big one only so often."""
@@ -317,8 +318,9 @@ class Scheduler:
 
     def drop(self, keys: set[_Key]) -> set[_Key]:
         """Forget those of the tasks that have not been given out; which these were."""
-        found = self.blocked & keys
+        found = (self.blocked | self.too_long) & keys
         self.blocked -= found
+        self.too_long -= found
         for needs, line in list(self.lines.items()):
             kept = deque(key for key in line if key not in keys)
             found.update(key for key in line if key in keys)

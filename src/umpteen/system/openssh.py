@@ -19,6 +19,7 @@ import shlex
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from typing import IO, Any, NamedTuple, Optional
 
@@ -116,6 +117,7 @@ class HostConnection:
         self._lock = threading.Lock()
         self._waiting: dict[int, concurrent.futures.Future[Answer]] = {}
         self._lost: HostError | None = None
+        self.active_s = time.monotonic()  # when it last did something
         command = build_command(destination, login)
         self._log_in(command)
         self._process = self._start([*command, "-T", *destination.arguments(), _AGENT])
@@ -152,6 +154,7 @@ class HostConnection:
                 self._note_loss()
                 self._process.kill()
                 raise
+        self.active_s = time.monotonic()
         return answer
 
     def run(
@@ -295,6 +298,7 @@ class HostConnection:
                 answer.set_exception(lost)
 
     def _take(self, told: Mapping[str, Any], content: bytes) -> None:
+        self.active_s = time.monotonic()
         number = int(told["id"])
         failure = OSError(int(told["errno"]), str(told.get("reason"))) if "errno" in told else None
         with self._lock:

@@ -7,6 +7,7 @@ import concurrent.futures
 import contextlib
 import os
 import threading
+import time
 from collections.abc import Sequence
 from typing import Any, Callable
 
@@ -28,7 +29,7 @@ from umpteen.system.whole_files import written_whole
 
 __all__ = ["SshBackend"]
 
-_ANSWER_S = 120.0  # the longest that a host may take for one request
+_SILENT_S = 300.0  # without any answer, and the connection is given up
 _LOOK_THERE = "look there, or choose another folder"
 
 
@@ -208,7 +209,13 @@ def _find_path(connection: HostConnection, folder: str, key: str) -> str:
 async def _ask(connection: HostConnection, call: str, body: bytes = b"", **given: Any) -> Answer:
     asked = asyncio.wrap_future(connection.ask(call, body, **given))
     try:
-        return await asyncio.wait_for(asked, _ANSWER_S)
-    except asyncio.TimeoutError:  # as where a file system there hangs
-        connection.drop()
-        raise
+        while True:
+            try:
+                return await asyncio.wait_for(asyncio.shield(asked), _SILENT_S)
+            except asyncio.TimeoutError:
+                # As where a file system there hangs; others may take the line for long.
+                if time.monotonic() - connection.active_s >= _SILENT_S:
+                    connection.drop()
+                    raise
+    finally:
+        asked.cancel()
