@@ -14,7 +14,7 @@ from umpteen.job.spec import Retry, TaskOptions
 
 NOT_OF_JOB = {
     "job", "name", "prefix", "tables", "rerun", "only", "verify", "dry_run", "detach", "quiet",
-    "as_json", "machine",
+    "as_json", "machine", "pull", "include",
 }  # fmt: skip
 
 

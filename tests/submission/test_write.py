@@ -269,7 +269,7 @@ def test_new_batches_have_what_their_tasks_need_and_have_behind_them(store: Medd
     write(plan, history, {1: Past(4, "token")}, BatchSizes(range(2), [1, 1]))
     (request,) = KeepingExecutor.asked
     assert request.orders == [BatchRequest("1", [], 1, 2, 3), BatchRequest("2", [])]
-    assert read_json(store, batch_key("2"))["umpteen"]["attempts"] == {"0": [4, "token", []]}
+    assert read_json(store, batch_key("2"))["umpteen"]["attempts"] == {"0": [4, "token", [], 0.0]}
 
 
 # --- what the executor is given ---------------------------------------------------------------

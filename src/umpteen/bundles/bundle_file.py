@@ -47,7 +47,7 @@ def decode_jobs(path: str) -> Mapping[str, Any]:
     return found
 
 
-def _refuse_twice(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+def _refuse_twice(pairs: Sequence[tuple[str, Any]]) -> Mapping[str, Any]:
     """An object of JSON; raises InputError where a key stands there twice."""
     found: dict[str, Any] = {}
     for key, value in pairs:

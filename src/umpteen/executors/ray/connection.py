@@ -26,7 +26,7 @@ __all__ = ["ANSWER_S", "AUTO", "DRIVERS", "Driver", "DriverPool", "explain_error
 AUTO = "auto"  # the cluster that this machine is of
 ANSWER_S = 9.0
 _REACH_S, _LOAD_S, _FIRST_S = 3.0, 60.0, 4.0
-_CLIENT_S = 30.0  # a server of clients starts a process for each, which loads Ray
+_CLIENT_S = 60.0  # a server of clients starts a process for each, which loads Ray
 _AGAIN_S = 3.0  # after so long a cluster that did not answer is asked again
 _VERSIONS = re.compile(r"(?:Ray|Python): (\S+)")
 
