@@ -23,6 +23,7 @@ from tests.support.sftp import Ssh
 from tests.support.wait import wait_until
 from umpteen.errors import SettingsError, StoreError
 from umpteen.model.variables import RUNNER, SSH
+from umpteen.store import remote
 from umpteen.store.address import open_store
 from umpteen.store.backends import ssh as ssh_backend
 from umpteen.system import openssh
@@ -284,15 +285,16 @@ def test_end_does_not_wait_for_a_host_that_says_nothing(
         running.communicate(timeout=20)
 
 
+@pytest.mark.parametrize("error", [HostError("it was lost", is_transient=True), TimeoutError()])
 def test_what_a_lost_connection_has_left_is_removed(
-    ssh: Ssh, monkeypatch: pytest.MonkeyPatch
+    ssh: Ssh, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     ask, lost = ssh_backend._ask, list[str]()
 
     async def lose(connection: HostConnection, call: str, body: bytes = b"", **given: Any) -> Any:
         if call == "give_name" and not lost:
             lost.append(call)
-            raise HostError("it was lost", is_transient=True)
+            raise error
         return await ask(connection, call, body, **given)
 
     monkeypatch.setattr(ssh_backend, "_ask", lose)
@@ -306,6 +308,7 @@ def test_what_a_lost_connection_has_left_is_removed(
 def test_request_that_a_host_never_answers_is_made_again_by_another_connection(
     ssh: Ssh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(remote, "_LOOKING_S", 0.0)  # no patience is as long as the silence
     store = open_store(ssh.address, {})
     assert store.read("a") is None
     connection = openssh.connect(openssh.Destination(ssh.host))

@@ -117,7 +117,7 @@ class HostConnection:
         self._lock = threading.Lock()
         self._waiting: dict[int, concurrent.futures.Future[Answer]] = {}
         self._lost: HostError | None = None
-        self.active_s = time.monotonic()  # when it last did something
+        self.heard_s = time.monotonic()  # when the last answer came
         command = build_command(destination, login)
         self._log_in(command)
         self._process = self._start([*command, "-T", *destination.arguments(), _AGENT])
@@ -154,7 +154,6 @@ class HostConnection:
                 self._note_loss()
                 self._process.kill()
                 raise
-        self.active_s = time.monotonic()
         return answer
 
     def run(
@@ -182,7 +181,9 @@ class HostConnection:
 
     def drop(self) -> None:
         """End it, so that who asks next gets another."""
-        self._process.kill()
+        self._process.kill()  # first, as somebody who sends may have the lock
+        with self._lock:
+            self._note_loss()
 
     def close(self) -> None:
         """Have the agent end. The login stays for a while, for whoever comes next."""
@@ -268,8 +269,10 @@ class HostConnection:
             pass
         finally:
             timer.cancel()
+        code = self._process.poll()
         self._process.kill()
-        failure = self._explain(self._process.wait())
+        # That we have killed it is no reason.
+        failure = self._explain(0 if code is None else code)
         self._end()
         # A login that other processes made may be dead, which ssh itself finds out in a while.
         raise _say_silent(self.destination) if late.is_set() else failure
@@ -298,7 +301,7 @@ class HostConnection:
                 answer.set_exception(lost)
 
     def _take(self, told: Mapping[str, Any], content: bytes) -> None:
-        self.active_s = time.monotonic()
+        self.heard_s = time.monotonic()
         number = int(told["id"])
         failure = OSError(int(told["errno"]), str(told.get("reason"))) if "errno" in told else None
         with self._lock:

@@ -8,7 +8,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Callable
 
 from umpteen.errors import SettingsError
@@ -74,12 +74,12 @@ class SshBackend(Backend):
             named = await _ask(
                 connection, "give_name", path=temporary, target=path, is_new=mark != ""
             )
+        except (HostError, asyncio.TimeoutError):
+            self._left.append(temporary)  # which the next attempt removes
+            raise
         except OSError:  # such as a full disk
             with contextlib.suppress(OSError, HostError):
                 await _ask(connection, "remove", path=temporary)
-            raise
-        except (HostError, asyncio.TimeoutError):
-            self._left.append(temporary)  # which the next attempt removes
             raise
         return named.found is True
 
@@ -158,7 +158,7 @@ class SshBackend(Backend):
         """What an error of the host, or of the connection to it, means."""
         if isinstance(error, HostError):
             return Fault(error.reason, error.hint, is_transient=error.is_transient)
-        if isinstance(error, OSError) and (passing := judge_network(error)):
+        if passing := judge_network(error):
             return passing
         if isinstance(error, OSError):
             return Fault(f"{self._destination} says {error.strerror!r}", _LOOK_THERE)
@@ -181,6 +181,15 @@ class SshBackend(Backend):
         return await asyncio.wrap_future(opening)
 
     async def _call(self, call: str, key: str, **given: Any) -> Answer:
+        """Once more where there was no answer: nobody's patience is as long as that is waited for.
+
+        Each of these calls may be made twice.
+        """
+        with contextlib.suppress(asyncio.TimeoutError):
+            return await self._call_once(call, key, given)
+        return await self._call_once(call, key, given)
+
+    async def _call_once(self, call: str, key: str, given: Mapping[str, Any]) -> Answer:
         connection = await self._connect()
         path = _find_path(connection, self._path_there, key)
         return await _ask(connection, call, path=path, **given)
@@ -214,7 +223,7 @@ async def _ask(connection: HostConnection, call: str, body: bytes = b"", **given
                 return await asyncio.wait_for(asyncio.shield(asked), _SILENT_S)
             except asyncio.TimeoutError:
                 # As where a file system there hangs; others may take the line for long.
-                if time.monotonic() - connection.active_s >= _SILENT_S:
+                if time.monotonic() - connection.heard_s >= _SILENT_S:
                     connection.drop()
                     raise
     finally:
