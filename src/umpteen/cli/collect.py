@@ -12,12 +12,11 @@ from umpteen.cli.options import (
     choose_executor,
     complete_file,
     complete_name,
+    pull_at_end,
     pull_options,
     watch_options,
 )
-from umpteen.errors import EXIT_SOME_FAILED, EXIT_SUCCEEDED
 from umpteen.query.job_names import find_job
-from umpteen.query.job_view import JobView
 from umpteen.report.signals import Waiting, stop_signals
 from umpteen.report.watch import watch_to_end
 from umpteen.verbs.collect import collect
@@ -71,9 +70,4 @@ def collect_command(
         found = find_job(job, name)
         handle = collect(found, tell, choose_executor(job, executor))
         code = watch_to_end(handle, stop, began_s, quiet=quiet, as_json=as_json, job=found)
-    if pull is None or code not in (EXIT_SUCCEEDED, EXIT_SOME_FAILED):
-        return code
-    from umpteen.cli.copies import pull_at_end  # few ask for it
-
-    with JobView(handle.history) as view:
-        return max(code, pull_at_end(view, pull, include, quiet=quiet, as_json=as_json))
+    return pull_at_end(handle, code, pull, include, quiet=quiet, as_json=as_json)

@@ -11,14 +11,13 @@ import click
 
 from umpteen.errors import EXIT_SOME_FAILED, EXIT_SUCCEEDED
 from umpteen.query.files import LeftOut, LeftOutKind
-from umpteen.query.job_view import JobView
 from umpteen.query.pull import Pulled
 from umpteen.report.files import pulled_to_dict
 from umpteen.report.printing import say
 from umpteen.report.text import render_number, render_size, shorten_path
 from umpteen.system.terminal import clean
 
-__all__ = ["pull_at_end", "show_left_out", "show_pull"]
+__all__ = ["show_left_out", "show_pull"]
 
 _SHOW_S = 1.0
 _SHOWN = 3
@@ -32,14 +31,6 @@ _KINDS = {
     LeftOutKind.IN_THE_WAY: "in whose place is something else (--force replaces files)",
 }
 _NEVER_COPIED = (LeftOutKind.LINK, LeftOutKind.SPECIAL)
-
-
-def pull_at_end(
-    view: JobView, dest: str, include: Sequence[str], *, quiet: bool, as_json: bool
-) -> int:
-    """Copy what the tasks of a job left, that has ended; the exit code of that."""
-    pulls = view.pull(dest, include, ())
-    return show_pull(pulls, dest, quiet=quiet, as_json=as_json, event="pulled")
 
 
 def show_pull(

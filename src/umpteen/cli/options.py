@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from umpteen.errors import ErrorCode, InputError, SettingsError, UmpteenError
+from umpteen.errors import (
+    EXIT_SOME_FAILED,
+    EXIT_SUCCEEDED,
+    ErrorCode,
+    InputError,
+    SettingsError,
+    UmpteenError,
+)
 from umpteen.query.job_names import find_job, is_job_file
 from umpteen.store.address import make_absolute
 
@@ -18,6 +26,7 @@ if TYPE_CHECKING:
 
     from umpteen.job.settings import ExecutorChoice
     from umpteen.query.expression import Where
+    from umpteen.verbs.handle import JobHandle
 
 __all__ = [
     "TaskCommand",
@@ -30,6 +39,7 @@ __all__ = [
     "executor_option",
     "job_argument",
     "one_task",
+    "pull_at_end",
     "pull_options",
     "read_duration",
     "read_memory",
@@ -207,8 +217,40 @@ def check_pull(dest: str | None, include: Sequence[str]) -> None:
     """Raises SettingsError where that cannot be done, before anything runs."""
     if include and dest is None:
         raise SettingsError("--include is for copies", "say where to: --pull DEST")
-    if dest is not None:
-        make_absolute(dest)  # refuses what nobody can find again
+    if dest is None:
+        return
+    folder = make_absolute(dest)  # refuses what nobody can find again
+    if not dest or (os.path.exists(folder) and not os.path.isdir(folder)):
+        raise SettingsError(f"--pull {dest!r} is no folder")
+
+
+def pull_at_end(
+    handle: JobHandle,
+    code: int,
+    dest: str | None,
+    include: Sequence[str],
+    *,
+    quiet: bool,
+    as_json: bool,
+) -> int:
+    """Copy what tasks left, where that is wanted and the job has ended; the exit code.
+
+    code: of the job. Nothing that fits is as a file that is lacking.
+    """
+    if dest is None or code not in (EXIT_SUCCEEDED, EXIT_SOME_FAILED):
+        return code
+    from umpteen.cli.copies import show_pull  # few ask for it
+    from umpteen.query.job_view import JobView
+    from umpteen.report.printing import say
+
+    with JobView(handle.history) as view:
+        try:
+            pulls = view.pull(dest, include, ())
+            copied = show_pull(pulls, dest, quiet=quiet, as_json=as_json, event="pulled")
+        except InputError as error:
+            say(f"error: {error}", err=True)
+            copied = EXIT_SOME_FAILED
+    return max(code, copied)
 
 
 def read_duration(_: click.Context, parameter: click.Parameter, value: str | None) -> float | None:

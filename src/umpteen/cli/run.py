@@ -13,6 +13,7 @@ from umpteen.cli.options import (
     WholeNumber,
     check_pull,
     complete_file,
+    pull_at_end,
     pull_options,
     read_duration,
     read_memory,
@@ -21,7 +22,7 @@ from umpteen.cli.options import (
     refuse_loose,
     watch_options,
 )
-from umpteen.errors import EXIT_SOME_FAILED, EXIT_SUCCEEDED, SettingsError
+from umpteen.errors import SettingsError
 from umpteen.formats import read_job
 from umpteen.formats.flags import build_flags
 from umpteen.job.spec import Job
@@ -139,12 +140,7 @@ def run_command(
                 status = view.read_status()
             return show_leave(handle, status, view.word, quiet=quiet, as_json=as_json)
         code = watch_to_end(handle, stop, began_s, quiet=quiet, as_json=as_json)
-    if pull is None or code not in (EXIT_SUCCEEDED, EXIT_SOME_FAILED):
-        return code
-    from umpteen.cli.copies import pull_at_end  # few ask for it
-
-    with JobView(handle.history) as view:
-        return max(code, pull_at_end(view, pull, include, quiet=quiet, as_json=as_json))
+    return pull_at_end(handle, code, pull, include, quiet=quiet, as_json=as_json)
 
 
 def _read(

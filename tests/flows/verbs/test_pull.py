@@ -264,11 +264,14 @@ def test_pull_that_lacks_a_file_is_told_by_the_exit_code(umpteen: Umpteen) -> No
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [(["--include", "*"], "--include is for copies"),
-     (["--pull", "x", "--detach"], "--pull is at the end")],
+     (["--pull", "x", "--detach"], "--pull is at the end"),
+     (["--pull", ""], "--pull '' is no folder"),
+     (["--pull", "file"], "--pull 'file' is no folder")],
 )  # fmt: skip
 def test_pull_that_cannot_be_is_refused_before_anything_runs(
     umpteen: Umpteen, arguments: list[str], said: str
 ) -> None:
+    umpteen.write("file", "")
     done = umpteen("run", "echo {n}", "n=1", *arguments)
     assert (done.returncode, said in done.stderr) == (2, True), done.stderr
     assert not (umpteen.folder / "umpteen-results").exists()
@@ -281,3 +284,9 @@ def test_interrupted_run_pulls_nothing(umpteen: Umpteen) -> None:
     assert running.communicate(timeout=60)[1]
     assert running.returncode == 130
     assert not (umpteen.folder / "here").exists()
+
+
+def test_pull_of_nothing_that_fits_does_not_say_that_the_job_was_wrong(umpteen: Umpteen) -> None:
+    done = umpteen("run", "echo {n}", "n=1", "--pull", "here", "--include", "*.nope")
+    assert (done.returncode, "error: no file fits" in done.stderr) == (1, True), done.stderr
+    assert "1 succeeded" in done.stderr
