@@ -5,10 +5,10 @@ A job with an array becomes a task for each of its indices.
 
 from __future__ import annotations
 
-import fnmatch
 import glob
 import re
 import shlex
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -24,6 +24,7 @@ __all__ = ["JobTasks", "build_tasks"]
 
 _OUTCOMES = {"afterok": "succeeded", "afterany": "any", "afternotok": "failed"}
 _PART = re.compile(r"(\d{1,9})(?:-(\d{1,9})(?::([1-9]\d{0,8}))?)?", re.ASCII)
+_DOT = re.compile(r"\.")
 _LIMIT = re.compile(r"%[1-9]\d*|")
 _INDICES_MOST = 1_000_000
 # What the command line of a task does itself.
@@ -62,13 +63,14 @@ def _list_words(names: Mapping[str, list[str]]) -> dict[str, list[str]]:
 
     Else an array after an array would be as many words as both have elements, multiplied.
     """
-    every = [name for some in names.values() for name in some]
-    found = {}
-    for job, own in names.items():
-        pattern = f"{glob.escape(job)}.*"
-        is_exact = len(own) > 1 and fnmatch.filter(every, pattern) == own
-        found[job] = [pattern] if is_exact else own
-    return found
+    # How many tasks have a name that begins so, for each part of it before a dot.
+    counts = Counter(
+        name[: dot.start()] for own in names.values() for name in own for dot in _DOT.finditer(name)
+    )
+    return {
+        job: [f"{glob.escape(job)}.*"] if len(own) == counts[job] > 1 else own
+        for job, own in names.items()
+    }
 
 
 def _build_job(
