@@ -156,6 +156,18 @@ def test_runner_is_told_when_slurm_warns_it(tmp_path: Path, limit_s: int, told: 
     assert all(before_s + 3570 <= each <= time.time() + 3570 for each in until)
 
 
+@pytest.mark.parametrize(
+    ("signal", "left_s"), [("B:TERM@600", 3000), ("TERM", 3540), ("B:TERM@30", 3570)]
+)
+def test_time_is_reckoned_from_the_scripts_start_to_its_signal(signal: str, left_s: int) -> None:
+    array = ArrayJob(("1",), ArrayNeeds())
+    places = ScriptPlaces("/r", "ab12", "/z", "logs")
+    options = make_options(array, signal=signal)
+    script = build_script(array, options, places, 1, ["conda activate x"], 3600)
+    assert f"until=$(($(date +%s) + {left_s}))" in script
+    assert script.index("until=") < script.index("conda activate x") < script.index('"$until"')
+
+
 def test_what_the_user_says_of_gpus_cpus_and_signals_stands() -> None:
     array = ArrayJob(("1",), ArrayNeeds(cpus=2, gpus=1))
     options = make_options(array, gres="gpu:a100:2", cpus_per_task="6", signal="B:TERM@120")

@@ -699,3 +699,11 @@ def test_time_does_not_count_where_there_is_no_end() -> None:
     scheduler = make(NO_LIMIT, 1)
     scheduler.open(0, Tasks(range(3), {}, (), (), {1: 1e9}))
     assert take_positions(scheduler, 1e6) == [0, 1, 2]
+
+
+def test_retry_of_what_took_longer_than_is_left_is_left_too() -> None:
+    scheduler = open_timed({1: 40.0})
+    assert take_one_at(scheduler, 0.0) == [0]
+    scheduler.requeue((0, 0), 50.0, None, 50.0)
+    assert take_one_at(scheduler, 51.0, 52.0, 95.0) == [1, 2, None]
+    assert scheduler.drop({(0, 0)}) == {(0, 0)}

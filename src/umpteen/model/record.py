@@ -46,6 +46,14 @@ class Record(NamedTuple):
         """Whether the task has come to its end with this: no attempt follows by itself."""
         return TaskState(self.state).is_final and not self.retry
 
+    def find_seconds(self, before_s: float = 0.0) -> float:
+        """How long the task is known to take. before_s: by its attempts before this one.
+
+        One that was ended before its end says no more than that it takes as long as that.
+        """
+        is_ended = self.state == TaskState.WAITING.value
+        return max(before_s, self.seconds) if is_ended else self.seconds
+
     @property
     def succeeded(self) -> bool:
         """Whether the command ended with exit code 0 and nothing spoke against it."""

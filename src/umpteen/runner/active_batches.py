@@ -166,7 +166,8 @@ class ActiveBatches:
         if not self.lanes.is_fed and not is_left:
             needs = self._adapt(build_needs(active.view.terms_of(key[1])) or Resources(), again)
             at_s = time.monotonic() + again.wait_s
-            self.scheduler.requeue(key, at_s, needs if any(needs) else None)
+            seconds = record.get("seconds", 0.0)
+            self.scheduler.requeue(key, at_s, needs if any(needs) else None, seconds)
 
     def cancel_task(self, key: TaskKey) -> None:
         """Have one that no lane runs, and that is not in the queue, recorded as cancelled."""

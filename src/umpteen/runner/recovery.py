@@ -170,7 +170,7 @@ def _add_start(past: Past, start: Start) -> None:
     for record in start.records:
         past.labels[record.task] = (record.attempt, start.key.token)
         past.attempts[record.task] = max(past.attempts.get(record.task, 0), record.attempt)
-        past.seconds[record.task] = record.seconds
+        past.seconds[record.task] = record.find_seconds(past.seconds.get(record.task, 0.0))
         if record.is_final:
             past.finals[record.task] = NUMBER_OF[record.state]
         elif record.retry:

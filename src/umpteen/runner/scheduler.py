@@ -28,6 +28,7 @@ __all__ = [
 ]
 
 _UNKNOWN = 0xFF
+_NEVER_S = float("inf")
 _SUCCEEDED = NUMBER_OF[TaskState.SUCCEEDED.value]
 _PASSED_MOST = 2  # times the slots: so many may start before a task that waits for room
 _Key = tuple[int, int]  # a batch's place in the runner's list, a task's place in the batch
@@ -96,8 +97,7 @@ class Scheduler:
 
     slots: how many may run at once. name_of: tells a task's name by its index. is_tight: a task
     is given out only when a slot is free for it; else as many as are asked for, to wait in a
-    pipe. never_started: tasks that will never start, for the caller to take from here. knows_end:
-    whether there is a time when everything is ended.
+    pipe. never_started: tasks that will never start, for the caller to take from here.
     """
 
     def __init__(self, capacity: Capacity, slots: int, name_of: Callable[[int], str]) -> None:
@@ -111,7 +111,7 @@ class Scheduler:
         self.using: dict[_Key, tuple[Resources, int]] = {}
         self.cpus = self.memory = self.devices = self.passed = 0
         self.is_alone = False
-        self.knows_end, self.end_s, self.most_s = False, float("inf"), 0.0
+        self.end_s, self.most_s = _NEVER_S, 0.0
         self.longest: list[tuple[float, _Key]] = []  # what tasks took before, the longest last
         self.has_begun = False
         self.too_long: set[_Key] = set()  # for what is left of the time
@@ -125,7 +125,12 @@ class Scheduler:
 
         Both on the monotonic clock. What would not even fit in between is started all the same.
         """
-        self.knows_end, self.end_s, self.most_s = True, end_s, end_s - began_s
+        self.end_s, self.most_s = end_s, end_s - began_s
+
+    @property
+    def knows_end(self) -> bool:
+        """Whether there is a time when everything is ended."""
+        return self.end_s < _NEVER_S
 
     # --- what comes in ----------------------------------------------------------------
 
@@ -133,10 +138,7 @@ class Scheduler:
         """Take in the tasks of one batch."""
         if not tasks.todo:
             return
-        if self.knows_end and tasks.seconds:
-            self.is_tight = True
-            taken = [(s, (ordinal, p)) for p, s in tasks.seconds.items() if s <= self.most_s]
-            self.longest = sorted([*self.longest, *taken])
+        self._note_seconds({(ordinal, p): seconds for p, seconds in tasks.seconds.items()})
         if not tasks.needs and not tasks.after:
             self.lines.setdefault(None, deque()).extend((ordinal, p) for p in tasks.todo)
             return
@@ -154,6 +156,14 @@ class Scheduler:
             is_link = number < FREE
             given = {"succeeded": str(link(number))} if is_link else tasks.barriers[number]
             self._put_behind(given, keys)
+
+    def _note_seconds(self, seconds: Mapping[_Key, float]) -> None:
+        """What tasks took before: from now on it is looked at as each starts."""
+        if not self.knows_end or not seconds:
+            return
+        self.is_tight = True
+        fitting = [(s, key) for key, s in seconds.items() if s <= self.most_s]
+        self.longest = sorted([*self.longest, *fitting])
 
     def _note_needs(self, key: _Key, needs: Resources) -> bool:
         """False, and the task never started, where the machine can never have what it needs."""
@@ -201,8 +211,14 @@ class Scheduler:
         if not barrier.reason and not meets(outcome, STATES[state]):
             barrier.reason = write_after(self.name_of(index), STATES[state])
 
-    def requeue(self, key: _Key, at_s: float, needs: Resources | None) -> None:
-        """A task that ended is to run again at a time of the monotonic clock."""
+    def requeue(
+        self, key: _Key, at_s: float, needs: Resources | None, seconds: float = 0.0
+    ) -> None:
+        """A task that ended is to run again at a time of the monotonic clock.
+
+        seconds: that it took.
+        """
+        self._note_seconds({key: seconds})
         if needs:
             here = self.capacity
             needs = needs._replace(memory=min(needs.memory, here.memory))

@@ -113,12 +113,19 @@ def list_past(history: History, tried: Mapping[int, Tried]) -> dict[int, Past]:
             records[-1][1].attempt,
             records[-1][0],
             list_open_tries(records),
-            records[-1][1].seconds,
+            _find_seconds(records),
         )
         for index, records in tried.items()
         if records
     }
     return past | dict.fromkeys(_list_begun(history, unrecorded), Past(0, ""))
+
+
+def _find_seconds(records: Tried) -> float:
+    seconds = 0.0
+    for _, record in records:
+        seconds = record.find_seconds(seconds)
+    return seconds
 
 
 def _list_begun(history: History, indices: set[int]) -> Iterator[int]:

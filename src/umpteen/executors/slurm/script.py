@@ -36,6 +36,7 @@ __all__ = [
 ]
 
 UNSEEN, NO_PYTHON = 66, 69  # exit codes of the script: it sees no results, it finds no Python
+_USUAL_WARNING_S = 60  # of Slurm
 _WARNING_S = 30  # before the time limit, for tasks to be ended kindly and outcomes recorded
 _SHIFTS = {"K": 10, "": 20, "M": 20, "G": 30, "T": 40}
 _ODD = re.compile(r"[^\w.+-]")
@@ -55,7 +56,7 @@ _SCRIPT = """\
 # Written by umpteen {version}: {count}, one to each element of the array.
 {head}
 
-trap '' USR1  # until the runner takes it, which is asked by it to look for a cancel mark
+{until}trap '' USR1  # until the runner takes it, which is asked by it to look for a cancel mark
 results={address}
 runner={runner}
 {batch}
@@ -65,7 +66,7 @@ runner={runner}
 token=$(od -An -N6 -tx1 /dev/urandom | tr -d ' \\n')
 export {variable}="$token"
 exec python3 -S -E -c {program} "$runner" "$results" "$batch" \\
-  --token="$token" --store={store} --slots={slots} --cpus={cpus}{memory}{until} --take-over
+  --token="$token" --store={store} --slots={slots} --cpus={cpus}{memory}{told_until} --take-over
 """
 
 
@@ -190,6 +191,7 @@ def build_script(
     count = len(array.batches)
     memory = count_memory(options.get("mem", ""))
     memory = max(memory, slots * array.needs.memory) if memory else 0
+    left_s = limit_s - _count_warning(options["signal"])
     return _SCRIPT.format(
         version=__version__,
         count=f"{count:,} {'batches' if count > 1 else 'batch'} of a job",
@@ -207,8 +209,15 @@ def build_script(
         slots=slots,
         cpus=options["cpus-per-task"],
         memory=f" --memory={memory}" if memory else "",
-        until=f" --until=$(($(date +%s) + {limit_s - _WARNING_S}))" if limit_s > _WARNING_S else "",
+        until=f"until=$(($(date +%s) + {left_s}))  # when it is warned\n" if left_s > 0 else "",
+        told_until=' --until="$until"' if left_s > 0 else "",
     )
+
+
+def _count_warning(signal: str) -> int:
+    """Seconds before the time limit, of what `--signal` takes; 60 where it does not say."""
+    found = re.fullmatch(r".*@(\d+)", signal)
+    return int(found[1]) if found else _USUAL_WARNING_S
 
 
 def count_memory(text: str) -> int:
