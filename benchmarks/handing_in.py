@@ -20,7 +20,7 @@ from umpteen.executors.base import (
     SubmitRequest,
     ignore_progress,
 )
-from umpteen.executors.local import build_handle
+from umpteen.executors.own_process import build_handle
 from umpteen.formats import read_job
 from umpteen.formats.flags import JobFlags
 from umpteen.submission.settings import resolve_settings

@@ -14,6 +14,7 @@ from umpteen.model.record import Record
 from umpteen.model.states import NUMBER_OF
 from umpteen.runner.active_batch import ActiveBatch
 from umpteen.runner.active_batches import ActiveBatches
+from umpteen.runner.batch_list import BatchList
 from umpteen.runner.batch_loader import BatchLoader
 from umpteen.runner.batch_start import Opener
 from umpteen.runner.cancellation import Cancellation
@@ -128,10 +129,11 @@ class RunnerBench:
             self.stops, lambda _, __, record: self.echoed.append(record),
         )  # fmt: skip
         folder = DirectoryStore(self.lease.spool)
-        self.loader = BatchLoader(self.opener, batches, folder, self.lanes, 60.0)
+        self.own_batches = BatchList(self.lease, batches)
+        self.loader = BatchLoader(self.opener, self.own_batches, folder, self.lanes, 60.0)
         self.dispatcher = Dispatcher(
-            batches, self.loader, self.batches, self.completions, self.cancellation, self.uploads,
-            self.lanes,
+            self.own_batches, self.loader, self.batches, self.completions, self.cancellation,
+            self.uploads, self.lanes,
         )  # fmt: skip
 
     def activate(self, ordinal: int, batch: str) -> ActiveBatch:

@@ -10,12 +10,13 @@ import contextlib
 import functools
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from umpteen.errors import StoreError
 from umpteen.model.batch import BatchView
 from umpteen.runner.active_batch import ActiveBatch
+from umpteen.runner.batch_list import BatchList
 from umpteen.runner.batch_start import Opener
 from umpteen.runner.lanes.group import Lanes
 from umpteen.runner.synced import copy_into, link_at, unpack_once
@@ -48,13 +49,15 @@ class BatchLoader:
     def __init__(
         self,
         opener: Opener,
-        batches: Sequence[str],
+        batches: BatchList,
         folder: DirectoryStore,
         lanes: Lanes,
         patience_s: float,
     ) -> None:
         # (place, name), the next one last.
-        self.unopened = [*enumerate(batches)][::-1]
+        self.unopened = [*enumerate(batches.names)][::-1]
+        self._batches = batches
+        self._begun: set[str] = set()  # names of those that were opened, or begun to be
         self.trouble = Trouble(patience_s)  # with the next one
         self._opener, self._store, self._lanes = opener, opener.store, lanes
         self._folder = folder  # that lanes read batch files from
@@ -70,6 +73,7 @@ class BatchLoader:
         """
         if now_s < self._open_at_s:
             return None
+        self._begun.add(self.unopened[-1][1])
         try:
             found = self._await(wait_s) if self._is_far else self._read(*self.unopened[-1])
         except StoreError as error:
@@ -79,7 +83,26 @@ class BatchLoader:
             self.trouble.end()
             self._lanes.hold("batch", is_on=False)
             self.unopened.pop()
+            self.write_taken()
         return found
+
+    def write_taken(self) -> None:
+        """Say what is unopened, to whoever gives us batches."""
+        self._batches.write_taken(self.list_unopened(), self._begun)
+
+    def list_unopened(self) -> list[str]:
+        """Those that may still be taken away, the next one first."""
+        return [name for _, name in self.unopened[::-1] if name not in self._begun]
+
+    def replace_unopened(self, wanted: Iterable[str]) -> None:
+        """Have these be what is to be opened, in this order, but for what was opened already.
+
+        All are on the list of batches.
+        """
+        ordinals = {name: ordinal for ordinal, name in enumerate(self._batches.names)}
+        opening = [entry for entry in self.unopened[-1:] if entry[1] in self._begun]
+        kept = [(ordinals[name], name) for name in wanted if name not in self._begun]
+        self.unopened = [*kept[::-1], *opening]
 
     def _await(self, wait_s: float) -> Opened | None:
         """The next batch, read in a thread of its own; None until that is over."""

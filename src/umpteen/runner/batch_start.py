@@ -19,7 +19,7 @@ from umpteen.model.record import Record
 from umpteen.model.states import TaskState
 from umpteen.runner.active_batch import ActiveBatch, Past
 from umpteen.runner.leftovers import Kept
-from umpteen.runner.recovery import Recovery
+from umpteen.runner.recovery import EARLIER_S, Recovery
 from umpteen.store.address import find_output
 from umpteen.store.base import Appender, Store
 from umpteen.store.identity import Identity
@@ -29,7 +29,7 @@ from umpteen.store.records import MovedLine, StartLine, list_starts, refuse_newe
 from umpteen.system.host import Machine, read_machine
 from umpteen.system.locks import passing_lock
 
-__all__ = ["Opener", "cancel_batches", "read_batch"]
+__all__ = ["Opener", "cancel_batches", "move_outputs", "read_batch"]
 
 _CODE_BYTES = 32  # more than any exit code has
 
@@ -49,6 +49,7 @@ def cancel_batches(
     As a runner would, but nothing is run. The caller holds the lock of submissions.
     """
     opener = Opener(identity, store, os.urandom(6).hex(), read_machine())
+    opener.recovery.waits_until_s = time.monotonic() + EARLIER_S  # each has the mark since then
     for batch in batches:
         active = opener.open(batch)
         if active is None:
@@ -191,11 +192,11 @@ class Opener:
         (own,) = recovery.read(batch, [active.key])
         for record in own.records:
             if record.outputs and record.succeeded and record.task not in won:
-                _move_outputs(self.store, active.view, record)
+                move_outputs(self.store, active.view, record)
                 active.file.append(MovedLine(record.task).to_line())
 
 
-def _move_outputs(store: Store, view: BatchView, record: Record) -> None:
+def move_outputs(store: Store, view: BatchView, record: Record) -> None:
     """From below `attempts/` to the task's own folder; what is there goes the other way."""
     position = view.indices.index(record.task)
     store, base = find_output(store, view.output(position))

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterable
 
 from umpteen.runner.active_batch import ActiveBatch
 from umpteen.runner.active_batches import ActiveBatches
+from umpteen.runner.batch_list import BatchList
 from umpteen.runner.batch_loader import BatchLoader
 from umpteen.runner.cancellation import Cancellation
 from umpteen.runner.completions import Completions
@@ -31,7 +31,7 @@ class Dispatcher:
 
     def __init__(
         self,
-        own_batches: Iterable[str],
+        own_batches: BatchList,
         batch_loader: BatchLoader,
         batches: ActiveBatches,
         completions: Completions,
@@ -40,7 +40,8 @@ class Dispatcher:
         lanes: Lanes,
     ) -> None:
         self.passed_over: set[str] = set()  # of our batches, those that another runner has
-        self._own_batches = set(own_batches)  # all that this runner was given
+        self._given_away: set[str] = set()  # of our batches, those that others are to have
+        self._own_batches = own_batches
         self._batch_loader, self._batches, self._completions = batch_loader, batches, completions
         self._cancellation, self._uploads, self._lanes = cancellation, uploads, lanes
         self._chunk = b""  # tickets that did not fit into the pipe
@@ -93,12 +94,28 @@ class Dispatcher:
                 batches.read_upstream({found.name})
         return True
 
+    def take_given(self) -> None:
+        """Have what somebody gave us, or took away, since the last call be what is opened next."""
+        given = None if self._lanes.is_fed else self._own_batches.read_given()
+        if given is None:
+            return
+        loader = self._batch_loader
+        before = set(loader.list_unopened())
+        self._own_batches.number_new(given, list(self._lanes.controls))
+        loader.replace_unopened(given)
+        left = loader.list_unopened()
+        gone = before.difference(left)
+        self._given_away = self._given_away.difference(left) | gone
+        if gone and self._batches.has_graph:
+            self._batches.read_upstream(gone)
+        loader.write_taken()
+
     def _activate(self, ordinal: int, active: ActiveBatch, mark: CancelMark) -> None:
         """Have the tasks of a batch that was opened run."""
         batches = self._batches
         batches.activate(ordinal, active)
         if active.view.has_graph:
-            own = self._own_batches - self.passed_over
+            own = set(self._own_batches.names) - self.passed_over - self._given_away
             batches.read_upstream(set(active.view.waits) - own)
         if kept := self._uploads.send_kept(ordinal, active):
             self._completions.record(kept)
@@ -110,7 +127,8 @@ class Dispatcher:
         scheduler = self._batches.scheduler
         if self._batch_loader.unopened or not scheduler.is_empty:
             return self._is_stuck()
-        return not scheduler.under_way or not self._batches.has_rules
+        may_follow = self._batches.has_rules or self._own_batches.may_grow
+        return not scheduler.under_way or not may_follow
 
     def _is_stuck(self) -> bool:
         """Whether what is left waits for tasks that nobody will bring to an end."""

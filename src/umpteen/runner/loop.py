@@ -192,6 +192,7 @@ class Runner:
         is_asked = parts.signals.pop_look()
         if is_asked or now >= self._look_at_s:
             self._look_at_s = now + _LOOK_S
+            parts.dispatcher.take_given()
             heartbeat.look(batches.open)
             batches.reread_upstream()
         if marks := heartbeat.take_marks():

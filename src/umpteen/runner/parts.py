@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from umpteen.runner.active_batches import ActiveBatches
 from umpteen.runner.arguments import Options
+from umpteen.runner.batch_list import BatchList
 from umpteen.runner.batch_loader import BatchLoader
 from umpteen.runner.batch_start import Opener
 from umpteen.runner.cancellation import Cancellation
@@ -94,9 +95,10 @@ def build_parts(
     completions = Completions(
         batches, uploads, cancellation, recorder, lanes.kills, signals.stops, echo
     )
-    batch_loader = BatchLoader(opener, work.batches, folder, lanes, patience_s)
+    own_batches = BatchList(lease, work.batches)
+    batch_loader = BatchLoader(opener, own_batches, folder, lanes, patience_s)
     dispatcher = Dispatcher(
-        work.batches, batch_loader, batches, completions, cancellation, uploads, lanes
+        own_batches, batch_loader, batches, completions, cancellation, uploads, lanes
     )
     return RunnerParts(
         work, token, lease, signals, complaints, store, folder, lanes, recorder, heartbeat,

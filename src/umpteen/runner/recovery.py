@@ -24,9 +24,9 @@ from umpteen.store.layout import RecordsKey, closed_key, running_key
 from umpteen.store.records import Start, StartLine, list_starts, read_start
 from umpteen.system.host import Machine
 
-__all__ = ["Recovery"]
+__all__ = ["EARLIER_S", "Recovery"]
 
-_EARLIER_S, _POLL_S = 15.0, 0.5  # how long an earlier start elsewhere is waited for, and how often
+EARLIER_S, _POLL_S = 15.0, 0.5  # how long an earlier start elsewhere is waited for, and how often
 _KILLER_DEATHS = 3  # runners that one task has killed before it is not run again
 
 
@@ -37,6 +37,7 @@ class Recovery:
         self.store, self.here = store, here
         self.place = describe_place(here, identity.place)  # of the store, as a start tells it
         self.take_over = take_over  # an earlier start that lives on this machine is to end
+        self.waits_until_s = 0.0  # for earlier starts of all batches; 0: for each anew
 
     def read(self, batch: str, keys: Iterable[RecordsKey]) -> list[Start]:
         """What these starts of a batch recorded so far."""
@@ -74,7 +75,7 @@ class Recovery:
 
     def wait_for_earlier(self, batch: str, keys: Sequence[RecordsKey]) -> list[Start]:
         """The earlier starts, once they have ended or have had their time to."""
-        limit = time.monotonic() + _EARLIER_S
+        limit = self.waits_until_s or time.monotonic() + EARLIER_S
         while True:
             starts = self.read(batch, keys)
             if time.monotonic() >= limit or not any(map(self.may_live, starts)):

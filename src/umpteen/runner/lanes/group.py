@@ -13,6 +13,7 @@ import sys
 import time
 
 from umpteen.model.command import RUNNER_VARIABLE
+from umpteen.runner.batch_list import find_batch
 from umpteen.runner.batch_start import read_batch
 from umpteen.runner.lanes.lane import LaneSetup, run_lane
 from umpteen.runner.lanes.protocol import Message, Order, OrderKind, TaskKey, decode_message
@@ -62,7 +63,9 @@ def fork_lanes(
                 done=done,
                 control=control,
                 gpus=capacity.gpus,
-                read_batch=lambda ordinal: read_batch(folder, work.batches[ordinal]),
+                read_batch=lambda ordinal: read_batch(
+                    folder, find_batch(lease, work.batches, ordinal)
+                ),
             )
             _be_lane(setup)
         os.close(control)
