@@ -18,6 +18,8 @@ from tests.support.command import Umpteen
 from tests.support.dask import DaskCluster
 from tests.support.fake_slurm import FakeSlurm
 from tests.support.ftp import Ftp, FtpServer
+from tests.support.hosts import PROGRAMS as HOST_PROGRAMS
+from tests.support.hosts import Hosts, are_allowed
 from tests.support.memory import register_memory
 from tests.support.proxy import FaultProxy
 from tests.support.ray import RayCluster
@@ -225,6 +227,23 @@ def front(
         there = Ssh(dataclasses.replace(ssh.sftp, port=server.port, keys=server.folder))
         monkeypatch.setenv("UMPTEEN_SSH", there.environment["UMPTEEN_SSH"])
         yield there
+
+
+@pytest.fixture
+def hosts(
+    need: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Hosts]:
+    """`hosts.open("h1")` is a new host behind ssh, with processes and folders of its own."""
+    for program in HOST_PROGRAMS:
+        need(program)
+    if not are_allowed() and os.environ.get("CI") == "true":
+        pytest.fail("hosts behind ssh need root and namespaces")
+    if not are_allowed():
+        pytest.skip("needs root and namespaces, for hosts behind ssh")
+    with Hosts(tmp_path / "hosts") as hosts:
+        for name, value in hosts.environment.items():
+            monkeypatch.setenv(name, value)
+        yield hosts
 
 
 @pytest.fixture(scope="session")

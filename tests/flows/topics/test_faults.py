@@ -12,27 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.clock import build_clock
 from tests.support.command import Umpteen
 from tests.support.processes import find_runners
 from tests.support.store import list_records
 from tests.support.wait import wait_until
 from umpteen.system.host import read_machine
 from umpteen.system.locks import leases_folder
-
-# Says that it is an hour earlier from the moment on at which the file is there.
-_SHIFT = r"""
-#define _GNU_SOURCE
-#include <stdlib.h>
-#include <time.h>
-#include <unistd.h>
-#include <sys/syscall.h>
-int clock_gettime(clockid_t clock, struct timespec *now) {
-  int returned = syscall(SYS_clock_gettime, clock, now);
-  if (clock == CLOCK_REALTIME && access(getenv("CLOCK_SHIFT_FILE"), F_OK) == 0)
-    now->tv_sec -= 3600;
-  return returned;
-}
-"""
 
 
 def states(store: Path) -> list[str]:
@@ -64,13 +50,13 @@ def test_stopped_runner_goes_on_where_it_was(umpteen: Umpteen) -> None:
 def test_clock_set_back_by_an_hour_changes_no_duration(
     umpteen: Umpteen, need: Callable[[str], str], tmp_path: Path
 ) -> None:
-    (tmp_path / "shift.c").write_text(_SHIFT)
-    library = tmp_path / "shift.so"
-    subprocess.run(
-        [need("cc"), "-shared", "-fPIC", "-o", library, tmp_path / "shift.c"], check=True
-    )
-    is_back = tmp_path / "back"
-    environment = {"LD_PRELOAD": str(library), "CLOCK_SHIFT_FILE": str(is_back)}
+    library, is_back = tmp_path / "clock.so", tmp_path / "back"
+    build_clock(need("cc"), library)
+    environment = {
+        "LD_PRELOAD": str(library),
+        "CLOCK_SHIFT_S": "-3600",
+        "CLOCK_SHIFT_FILE": str(is_back),
+    }
     umpteen.write("job.txt", "until test -e go; do sleep 0.02; done\n" * 2 + "sleep 0.3\n" * 2)
     running = umpteen.start(
         "run", "job.txt", "--slots", "2", "--timeout", "50s", "--deadline", "10m", env=environment
