@@ -14,7 +14,7 @@ from umpteen.job.spec import Retry, TaskOptions
 
 NOT_OF_JOB = {
     "job", "name", "prefix", "tables", "rerun", "only", "verify", "dry_run", "detach", "quiet",
-    "as_json", "machine", "pull", "include",
+    "as_json", "machine", "include",
 }  # fmt: skip
 
 
@@ -37,7 +37,8 @@ def test_flags_of_the_command_line_are_those_that_are_built() -> None:
 def test_flags_are_fields_of_settings_and_of_task_options() -> None:
     of_job = set(JobFlags.__struct_fields__) - {"tasks", "are_arguments"}
     assert of_job <= set(Settings.__struct_fields__)
-    of_tasks = set(TaskFlags(retries=[], cpus=1, memory=1, gpus=1, output_limit=1).list_options())
+    every = TaskFlags(retries=[], cpus=1, memory=1, gpus=1, output_limit=1, needs=("a",))
+    of_tasks = set(every.list_options())
     assert of_tasks < set(TaskOptions.__struct_fields__)
 
 
@@ -73,6 +74,12 @@ def test_flags_for_tasks_hold_variables_and_rules() -> None:
 
 def test_flags_without_retries_differ_from_none_said() -> None:
     assert build(retries=0).tasks.list_options() == {"retries": []}
+
+
+def test_flags_name_each_need_once() -> None:
+    assert build(needs=("b", "a", "b")).tasks.list_options() == {"needs": ("a", "b")}
+    with pytest.raises(InputError, match="'a b' in 'needs' cannot be the name of a capability"):
+        build(needs=("a b",))
 
 
 @pytest.mark.parametrize("pair", ["A", "=1"])

@@ -56,6 +56,7 @@ FULL = TaskOptions(
     output_limit=100,
     priority=-1,
     slurm={"gres": "gpu:a100:1", "cpus-per-task": "4", "exclusive": ""},
+    needs=("g++", "openfoam-11"),
 )
 FULL_KEYS = {
     "after": "prep",
@@ -67,6 +68,7 @@ FULL_KEYS = {
     "expect": "results/model.pt",
     "output_limit": 100,
     "slurm": {"gres": "gpu:a100:1", "cpus_per_task": 4, "exclusive": True, "hold": False},
+    "needs": ["openfoam-11", "g++", "openfoam-11"],
 }
 
 
@@ -84,7 +86,7 @@ def test_terms_every_key_is_read_from_yaml(read: Read) -> None:
 @pytest.mark.parametrize(
     ("key", "own"),
     [("retries", 7), ("cpus", 7), ("memory", "7G"), ("gpus", 7), ("priority", 7), ("expect", "x"),
-     ("output_limit", "7K")],
+     ("output_limit", "7K"), ("needs", "[a, 7]")],
 )  # fmt: skip
 def test_terms_of_the_job_serve_tasks_without_their_own(
     read: Read, key: str, own: int | str
@@ -129,7 +131,8 @@ def test_terms_after_of_the_job_is_undone_by_an_empty_list(read: Read) -> None:
 
 @pytest.mark.parametrize(
     "line", ["retries: 0", "retries: []", "after: []", "expect: []", "gpus: 0",
-             "priority: 0", "output_limit: 0", "slurm: {}", "slurm: {hold: false}", "tags: a"],
+             "priority: 0", "output_limit: 0", "slurm: {}", "slurm: {hold: false}", "tags: a",
+             "needs: []"],
 )  # fmt: skip
 def test_terms_that_say_nothing_are_none(read: Read, line: str) -> None:
     assert read_terms(read, line) is None
@@ -156,13 +159,14 @@ def test_terms_of_the_run_file_serve_the_rows_of_a_table(read: Read, tmp_path: P
 
 def test_terms_flags_override_tasks(read: Read) -> None:
     once = [Retry(["timed_out"])]
-    text = "cpus: 3\ntasks: [{command: a, cpus: 2, retries: 5, priority: 1}, b]\n"
+    text = "cpus: 3\ntasks: [{command: a, cpus: 2, retries: 5, priority: 1, needs: a}, b]\n"
     flags: dict[str, Any] = {"retries": once, "cpus": 1, "memory": GB, "gpus": 2, "output_limit": 5}
+    flags["needs"] = ("b", "c")
     job = read(text, **flags)
-    terms = TaskOptions(retries=once, cpus=1, memory=GB, gpus=2, output_limit=5)
+    terms = TaskOptions(retries=once, cpus=1, memory=GB, gpus=2, output_limit=5, needs=("b", "c"))
     assert job.tasks[1].options == terms
     assert job.tasks[0].options == TaskOptions(
-        retries=once, cpus=1, memory=GB, gpus=2, output_limit=5, priority=1
+        retries=once, cpus=1, memory=GB, gpus=2, output_limit=5, priority=1, needs=("b", "c")
     )
     assert job.source_digest != read(text).source_digest
 
@@ -441,13 +445,35 @@ def test_size_of_any_whole_number_is_exact(
         ("slurm: {tme: 2h}", "task 't': the executor 'slurm' has no option 'tme'"),
         ("slurm: {time: soon}", "task 't': 'soon' of 'time' is no time that Slurm knows"),
         ("slurm: {array: 1-3}", "task 't': the executor 'slurm' sets 'array' itself"),
-        ("needs: a", "'needs' is not supported yet by this version in task 't'"),
+        ("needs: {a: b}", "'needs' must be a name or a list of names, not a mapping in task 't'"),
+        ("needs: [[a]]", "task 't': the names in 'needs' must be text or a number, not a list"),
+        ("needs: [a, '']", "task 't': 'needs' has an empty name"),
+        ("needs: 'a, b'", "task 't': 'a, b' in 'needs' cannot be the name of a capability"),
+        ("needs: -O2", "task 't': '-O2' in 'needs' cannot be the name of a capability"),
+        ("needs: [größe]", "task 't': 'größe' in 'needs' cannot be the name of a capability"),
+        ("needs: ['{x}']", "task 't': '{x}' in 'needs' cannot be the name of a capability"),
     ],
 )  # fmt: skip
 def test_weight_that_cannot_be_names_its_line(read: Read, line: str, problem: str) -> None:
     error = refuse(read, f"tasks:\n- name: t\n  command: a\n  {line}\n")
     assert error.message == f"job.yaml, line 4: {problem}"
     assert (error.line, error.field) == (4, line.partition(":")[0])
+
+
+def test_need_of_one_name_is_a_list_of_it(read: Read) -> None:
+    for line in ("needs: python3.12", "needs: [python3.12]"):
+        assert read_terms(read, line) == TaskOptions(needs=("python3.12",))
+    assert read('[{"command": "a", "needs": [3]}]', "job.json").tasks[0].options == TaskOptions(
+        needs=("3",)
+    )
+
+
+def test_name_of_a_need_has_at_most_a_hundred_characters(read: Read) -> None:
+    assert read_terms(read, f"needs: {'a' * 100}") == TaskOptions(needs=("a" * 100,))
+    error = refuse(read, f"tasks: [a]\nneeds: {'a' * 101}\n")
+    assert error.message.endswith("in 'needs' cannot be the name of a capability")
+    assert (error.line, error.field) == (2, "needs")
+    assert error.hint == "use letters, digits and '._+-', at most 100 and first a letter or digit"
 
 
 def test_memory_of_few_bytes_asks_for_a_unit(read: Read) -> None:

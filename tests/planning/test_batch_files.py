@@ -124,6 +124,21 @@ def test_batch_is_told_of_with_the_most_that_a_task_of_it_needs(store: Directory
     assert {tuple(new.waits) for new in made} == {()}
 
 
+def test_batch_is_told_of_with_all_capabilities_that_a_task_of_it_needs(
+    store: DirectoryStore,
+) -> None:
+    named = [("b", "c"), ("a", "b"), None, ()]
+    terms = [None if each is None else TaskOptions(needs=each) for each in named]
+    job = make_job(*(Task("x", f"t{n}", options=each) for n, each in enumerate(terms)))
+    plan = build_plan(job, read(store), set())
+    sizes = BatchSizes(range(4), [2, 2])
+    built = [
+        (new.capabilities, json.loads(content)["umpteen"]["extras"])
+        for new, content in build_batches(plan, "/store", "/here", 1, {}, 0.0, sizes)
+    ]
+    assert built == [(("a", "b", "c"), {}), ((), {})]  # the runner is not told
+
+
 def test_batch_is_told_of_with_what_all_its_tasks_need(store: DirectoryStore) -> None:
     job = make_job(*(Task("x", f"t{n}", options=TaskOptions(cpus=4)) for n in range(2)))
     ((new, _),) = build_batches(build_plan(job, read(store), set()), "/store", "/here", 1, {}, 0.0)

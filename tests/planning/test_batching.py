@@ -224,6 +224,15 @@ def test_cut_by_needs_of_memory_and_gpus() -> None:
     assert list_batches(cut_by_needs(make_plan(*tasks, batch_size=9))) == [[0], [1, 3], [2]]
 
 
+def test_cut_by_capabilities_which_each_batch_has() -> None:
+    named: list[tuple[str, ...]] = [("a", "b"), (), ("a",), ("a", "b")]
+    plan = make_plan(*[needing(1, needs=each) for each in named], batch_size=9)
+    found = cut_by_needs(plan)
+    assert list_batches(found) == [[0, 3], [1], [2]]
+    built = build_batches(plan, "/store", "/here", 1, {}, 0.0, found)
+    assert [new.capabilities for new, _ in built] == [("a", "b"), (), ("a",)]
+
+
 def test_cut_by_what_tasks_say_to_slurm_which_each_batch_has() -> None:
     said = [{"time": "5", "mem": "1G"}, None, {"mem": "1G", "time": "5"}, {"time": "9"}]
     plan = make_plan(*[needing(1, slurm=each) for each in said], batch_size=9)

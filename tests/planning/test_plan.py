@@ -286,6 +286,7 @@ def test_plan_of_a_hundred_thousand_done_in_two_hand_ins_is_fast(store: Director
         Task("x", "a", tags=["new"]),
         Task("x", "a", options=TaskOptions(retries=[Retry(["failed"])])),
         Task("x", "a", options=TaskOptions(cpus=2)),
+        Task("x", "a", options=TaskOptions(needs=("gpu",))),
         after("a", "b", outcome="failed"),
     ],
 )

@@ -64,6 +64,17 @@ def test_options_stay_where_the_same_executor_is_given_without_any(store: Direct
     assert moved.executor_options == {}
 
 
+def test_what_this_machine_has_stays_of_the_options_that_it_had(store: DirectoryStore) -> None:
+    history = read(store, executor="local")
+    store.create(options_key(1), b'{"detach": true, "capabilities": ["gpu"]}')
+    for detach in (True, False):
+        options = read_back_settings(history, detach=detach).executor_options
+        assert options == {"capabilities": ["gpu"], **({"detach": True} if detach else {})}
+    given = ExecutorChoice("local", {"capabilities": ["a"]})
+    settings = read_back_settings(history, detach=False, executor=given)
+    assert settings.executor_options == {"capabilities": ["a"]}
+
+
 def test_executor_that_somebody_else_may_have_written_is_refused(store: DirectoryStore) -> None:
     read(store, executor="dask")
     os.chmod(store.path(handed_key(1)), 0o666)

@@ -240,7 +240,10 @@ def test_batches_that_must_not_start_again_are_closed(store: MeddledStore) -> No
 
 
 def test_lost_batch_is_given_to_the_executor_as_it_is(store: MeddledStore) -> None:
-    terms = [TaskOptions(gpus=1, memory=5), TaskOptions(cpus=4), TaskOptions(memory=9), None, None]
+    terms = [
+        TaskOptions(gpus=1, memory=5, needs=("b",)), TaskOptions(cpus=4, needs=("a", "b")),
+        TaskOptions(memory=9), None, None,
+    ]  # fmt: skip
     tasks = [Task(f"echo {n}", options=each) for n, each in enumerate(terms)]
     job = make(store.address, *tasks)
     lines = [json.loads(msgspec.json.encode(task)) for task in tasks]
@@ -256,19 +259,22 @@ def test_lost_batch_is_given_to_the_executor_as_it_is(store: MeddledStore) -> No
     assert (store.read(batch_key("4")), store.read(tasks_key(2))) == (b"as it was", None)
     (request,) = KeepingExecutor.asked
     assert request.orders == [
-        BatchRequest("4", [], gpus=1, cpus=4, memory=5),
+        BatchRequest("4", [], gpus=1, cpus=4, memory=5, capabilities=("a", "b")),
         BatchRequest("5", [], gpus=0, cpus=0, memory=9),
         BatchRequest("6", []),
     ]
 
 
 def test_new_batches_have_what_their_tasks_need_and_have_behind_them(store: MeddledStore) -> None:
-    options = TaskOptions(gpus=1, cpus=2, memory=3)
+    options = TaskOptions(gpus=1, cpus=2, memory=3, needs=("a",))
     job = make(store.address, Task("x", "a", options=options), Task("x", "b"))
     plan, history = prepare(job, store)
     write(plan, history, {1: Past(4, "token")}, BatchSizes(range(2), [1, 1]))
     (request,) = KeepingExecutor.asked
-    assert request.orders == [BatchRequest("1", [], 1, 2, 3), BatchRequest("2", [])]
+    assert request.orders == [
+        BatchRequest("1", [], 1, 2, 3, {}, ("a",)),
+        BatchRequest("2", []),
+    ]
     assert read_json(store, batch_key("2"))["umpteen"]["attempts"] == {"0": [4, "token", [], 0.0]}
 
 

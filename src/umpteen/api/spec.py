@@ -51,6 +51,7 @@ class Task:
     cpus: int | None = None
     memory: str | int | None = None
     gpus: int | None = None
+    needs: str | Iterable[str] | None = None
     env: Mapping[str, Any] | None = None
     cwd: str | os.PathLike[str] | None = None
     tags: str | Iterable[str] | None = None

@@ -78,6 +78,7 @@ class BatchRequest(NamedTuple):
     cpus: int = 0
     memory: int = 0  # bytes
     options: Mapping[str, str] = {}  # what its tasks say to Slurm
+    capabilities: Sequence[str] = ()  # all that one of its tasks needs of its machine, by name
 
 
 class SubmitRequest(NamedTuple):
@@ -115,6 +116,7 @@ class TaskNeeds(NamedTuple):
     gpus: int = 0
     memory: int = 0  # bytes
     options: Mapping[str, str] = {}  # what it says to Slurm
+    capabilities: Sequence[str] = ()  # what its machine must have, by name
 
 
 NO_NEEDS = TaskNeeds()
@@ -124,10 +126,15 @@ class Lack(NamedTuple):
     """What a task needs and an executor has not anywhere."""
 
     number: int  # which of the tasks that were asked about
-    wanted: int
-    what: str  # "cpus", "gpus" or "MB of memory"
+    wanted: int  # how much; 0 where it is a capability
+    what: str  # "cpus", "gpus" or "MB of memory", or the name of the capability
     limit: str  # who has how much: "this machine has 2", "a worker of dask has at most 2"
     hint: str  # what the user can do
+
+    @property
+    def needed(self) -> str:
+        """`4 cpus`, or the name of a capability, as messages have it."""
+        return f"{self.wanted} {self.what}" if self.wanted else repr(self.what)
 
 
 class PreviewSection(NamedTuple):
@@ -219,6 +226,11 @@ class Executor(abc.ABC):
         """
         del tasks, slots
         return None
+
+    def hint_capabilities(self, names: Sequence[str]) -> str:
+        """What to do for tasks that need these, where `abilities.capabilities` is not so."""
+        del names
+        return "leave 'needs' out, or use an executor that knows what machines have: ssh"
 
     def why_waiting(self, handles: Sequence[str]) -> str:
         """Why nothing of this runs, in words; empty where that is not known, or something does.

@@ -12,17 +12,18 @@ import msgspec
 
 from umpteen.errors import SettingsError
 from umpteen.formats.syncs import parse_sync
-from umpteen.formats.task_options import GivenOptions
+from umpteen.formats.task_options import GivenOptions, parse_needs
 from umpteen.job.settings import Setting
 from umpteen.job.spec import Retry
+from umpteen.model.agent_messages import PULLS
 
-__all__ = ["JobFlags", "TaskFlags", "build_flags"]
+__all__ = ["PULLS", "JobFlags", "TaskFlags", "build_flags"]
 
+_SSH = "ssh"
 # What flags and arguments are called where the setting has another name.
 _SPELLED = {
     "address": "results",
     "deadline_s": "deadline",
-    "executor_options": "scheduler_address",
     "file_syncs": "sync",
     "grace_s": "grace",
 }
@@ -39,11 +40,12 @@ class TaskFlags(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     memory: int | None = None
     gpus: int | None = None
     output_limit: int | None = None
+    needs: tuple[str, ...] | None = None
 
     def list_options(self) -> GivenOptions:
         """Those of them that TaskOptions has, too."""
         given: GivenOptions = {}
-        for key in ("retries", "cpus", "memory", "gpus", "output_limit"):
+        for key in ("retries", "cpus", "memory", "gpus", "output_limit", "needs"):
             if (value := getattr(self, key)) is not None:
                 given[key] = value
         return given
@@ -78,6 +80,8 @@ class JobFlags(msgspec.Struct, frozen=True, kw_only=True):
     def _spell(self, key: str) -> str:
         if self.are_arguments:
             return "executor=" if key == "executor_options" else f"{_SPELLED.get(key, key)}="
+        if key == "executor_options":
+            key = next(iter(self.executor_options or ()))
         return "--" + _SPELLED.get(key, key).replace("_", "-")
 
 
@@ -88,6 +92,8 @@ def build_flags(  # noqa: PLR0913 -- one for each flag
     executor: str | None,
     batch_size: int | None,
     scheduler_address: str | None,
+    hosts: str | None,
+    pull: str | None,
     timeout: float | None,
     deadline: float | None,
     grace: float | None,
@@ -95,6 +101,7 @@ def build_flags(  # noqa: PLR0913 -- one for each flag
     cpus: int | None,
     memory: int | None,
     gpus: int | None,
+    needs: Sequence[str],
     output_limit: int | None,
     max_failures: int | None,
     fail_fast: bool | None,
@@ -105,14 +112,16 @@ def build_flags(  # noqa: PLR0913 -- one for each flag
 ) -> JobFlags:
     """The flags of `run` by their own names; durations are seconds and sizes bytes by now.
 
-    Raises InputError and SettingsError for the words of --sync and --env.
+    hosts: where the executor is ssh, which it is without another. pull: which outputs it brings.
+
+    Raises InputError and SettingsError for the words of --sync, --env and --needs.
     """
     file_syncs = [(folder.src, folder.dest) for folder in map(parse_sync, sync)]
     return JobFlags(
         slots=slots,
         address=results,
-        executor=executor,
-        executor_options=_name_scheduler(scheduler_address),
+        executor=executor or (_SSH if hosts else None),
+        executor_options=_list_options(scheduler_address, hosts, pull) or None,
         deadline_s=deadline,
         grace_s=grace,
         batch_size=batch_size,
@@ -129,12 +138,15 @@ def build_flags(  # noqa: PLR0913 -- one for each flag
             memory=memory,
             gpus=gpus,
             output_limit=output_limit,
+            needs=parse_needs(needs) if needs else None,
         ),
     )
 
 
-def _name_scheduler(address: str | None) -> dict[str, str] | None:
-    return {"scheduler_address": address} if address else None
+def _list_options(address: str | None, hosts: str | None, pull: str | None) -> dict[str, str]:
+    """Options of the executor, those that were given."""
+    given = {"scheduler_address": address, "hosts": hosts, "pull": pull}
+    return {name: value for name, value in given.items() if value}
 
 
 def _count_retries(times: int | None) -> list[Retry] | None:

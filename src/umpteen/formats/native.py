@@ -71,7 +71,7 @@ TASK_KEYS = tuple(field.name for field in msgspec.structs.fields(TaskEntry))
 JOB_KEYS = ("tasks", *(field.name for field in msgspec.structs.fields(_JobEntry)))
 
 # Refused with a message that says that a later version will have them.
-PLANNED_KEYS = frozenset(["needs", "results_lines"])
+PLANNED_KEYS = frozenset(["results_lines"])
 
 # What the value of a key must be, in the words of messages and of the reference pages.
 VALUE_WORDS = {
@@ -93,6 +93,7 @@ VALUE_WORDS = {
     "max_failures": "a whole number of at least 0",
     "memory": "a size such as 512M or 4G",
     "name": "a text",
+    "needs": "a name or a list of names",
     "nprocs": "a whole number of at least 1",
     "output_limit": "a size such as 512M or 4G",
     "priority": "a whole number",

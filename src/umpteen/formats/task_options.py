@@ -17,6 +17,7 @@ from umpteen.formats.placeholders import TextTemplate
 from umpteen.formats.values import value_text
 from umpteen.job.spec import Retry, TaskOptions
 from umpteen.model.dependencies import OUTCOMES
+from umpteen.model.names import is_capability
 from umpteen.units import (
     SIZE_WORDS,
     parse_memory,
@@ -34,6 +35,7 @@ __all__ = [
     "build_options",
     "merge_options",
     "parse_after",
+    "parse_needs",
     "parse_options",
     "parse_retries",
 ]
@@ -73,6 +75,7 @@ class TaskOptionsEntry(msgspec.Struct, forbid_unknown_fields=True, kw_only=True,
     expect: str | list[Any] | None = None
     output_limit: _Size = None
     slurm: dict[str, Any] | None = None
+    needs: str | list[Any] | None = None
 
 
 class GivenOptions(TypedDict, total=False):
@@ -88,6 +91,7 @@ class GivenOptions(TypedDict, total=False):
     priority: int
     template: int
     slurm: dict[str, str]
+    needs: tuple[str, ...]
 
 
 class _Rule(msgspec.Struct):
@@ -179,7 +183,7 @@ class TaskOptionsTemplate:
         )
 
 
-# --- after, expect ------------------------------------------------------------------------
+# --- after, expect, needs -----------------------------------------------------------------
 
 
 def parse_after(given: Any) -> list[tuple[str, str]]:
@@ -216,6 +220,18 @@ def _parse_expect(given: str | list[Any]) -> list[str]:
     if "" in paths:
         raise InputError("'expect' has an empty path", field="expect")
     return paths
+
+
+def parse_needs(given: str | Sequence[Any]) -> tuple[str, ...]:
+    """Names of capabilities, sorted and each once; raises InputError."""
+    items = [given] if isinstance(given, str) else given
+    names = {value_text(name, "the names in 'needs'", "needs") for name in items}
+    bad = next((name for name in sorted(names) if not is_capability(name)), None)
+    if bad is not None:
+        hint = "use letters, digits and '._+-', at most 100 and first a letter or digit"
+        message = f"{show_value(bad)} in 'needs' cannot be the name of a capability"
+        raise InputError(message if bad else "'needs' has an empty name", hint, field="needs")
+    return tuple(sorted(names))
 
 
 def _parse_output_limit(given: str | float) -> int | None:
@@ -350,4 +366,5 @@ _PARSERS: dict[str, Callable[[Any], Any]] = {
     "expect": _parse_expect,
     "output_limit": _parse_output_limit,
     "slurm": _parse_slurm,
+    "needs": parse_needs,
 }

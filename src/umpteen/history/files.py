@@ -26,7 +26,7 @@ from umpteen.model.forms import (
     truth,
     whole,
 )
-from umpteen.model.names import find_malformed_name
+from umpteen.model.names import find_malformed_name, is_capability
 from umpteen.store.base import Store
 from umpteen.store.job_files import JobFile, damaged, parse_job
 from umpteen.store.layout import JOB, OWN_FOLDER, handed_key, handles_key, options_key, tasks_key
@@ -279,6 +279,8 @@ def parse_task_lines(content: bytes) -> list[TaskLine]:
             whole(line.options.cpus or 0, what="'cpus'")
             whole(line.options.memory or 0, what="'memory'")
             whole(line.options.gpus, what="'gpus'")
+            if not all(map(is_capability, line.options.needs)):
+                raise FormError("'needs' has what is no name of a capability")
     return lines
 
 

@@ -75,7 +75,8 @@ def merge_settings(*layers: Mapping[str, Setting]) -> Settings:
     chosen = {key: Setting(value, "default") for key, value in DEFAULTS.items()}
     for given in layers:
         layer = dict(given)
-        if "executor" in layer:  # options are those of one executor
+        # Options are those of one executor.
+        if "executor" in layer and layer["executor"].value != chosen["executor"].value:
             chosen["executor_options"] = Setting({}, "default")
         if "address" in layer:  # and of one place
             chosen["results_options"] = Setting({}, "default")

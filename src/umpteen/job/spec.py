@@ -57,12 +57,14 @@ class TaskOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     template: int = 0
     # Options of sbatch, for Slurm alone; by long names, empty where one takes no value.
     slurm: dict[str, str] | None = None
+    # Capabilities that its machine must have: sorted, each once.
+    needs: tuple[str, ...] = ()
 
     @property
     def asked_for(self) -> Hashable:
         """What a place is asked for to run the task; equal for those that may share a batch."""
         slurm = tuple(sorted(self.slurm.items())) if self.slurm else ()
-        return (self.cpus or 1, self.memory or 0, self.gpus, slurm)
+        return (self.cpus or 1, self.memory or 0, self.gpus, self.needs, slurm)
 
     @property
     def concern_runner(self) -> bool:

@@ -1,6 +1,6 @@
-"""Task names: which cannot be, and the automatic ones.
+"""Task names: which cannot be, and the automatic ones; and names of capabilities.
 
-Takes names or parameters, gives what is wrong or a name. A name becomes a folder below the
+Takes names or parameters, gives what is wrong or a name. A task's name becomes a folder below the
 job's address; nothing here looks at a disk. Standard library alone.
 """
 
@@ -21,6 +21,7 @@ __all__ = [
     "encode_value",
     "find_bad_name",
     "find_malformed_name",
+    "is_capability",
 ]
 
 OWN_FOLDER = ".umpteen"  # of a job, beside the outputs of its tasks
@@ -34,6 +35,7 @@ _CHUNK = 20_000
 _CONTROL_BYTES = bytes(range(0x20)) + b"\x7f"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _ENCODED = re.compile(r"[\x00-\x1f\x7f/%]")
+_CAPABILITY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
 
 
 class NameProblem(enum.Enum):
@@ -206,3 +208,8 @@ def automatic_name(parameters: Mapping[str, str]) -> str:
         return name
     kept = data[:_KEPT_BYTES].decode(errors="ignore")
     return f"{kept}-{hashlib.blake2b(data, digest_size=6).hexdigest()}"
+
+
+def is_capability(name: str) -> bool:
+    """Whether it can be the name of something that a machine has, such as a program."""
+    return _CAPABILITY.fullmatch(name) is not None

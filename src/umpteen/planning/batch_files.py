@@ -24,7 +24,7 @@ from umpteen.model.reasons import write_after
 from umpteen.model.record import RecordLine
 from umpteen.model.states import FORMAT_VERSION, IS_FINAL, STATES
 from umpteen.planning.batching import BatchSizes, cut_evenly
-from umpteen.planning.needs import find_memory
+from umpteen.planning.needs import find_memory, list_capabilities
 from umpteen.planning.plan import Plan
 
 __all__ = [
@@ -62,12 +62,14 @@ class NewBatch(NamedTuple):
 
     handed: what the submission says of it. waits: the batches that it waits for. needs: the most
     that one of its tasks needs, of each of NEEDS in that order. slurm: what its tasks say to Slurm.
+    capabilities: all that one of its tasks needs of its machine.
     """
 
     handed: HandedBatch
     waits: Sequence[str]
     needs: Sequence[int]
     slurm: Mapping[str, str] = {}
+    capabilities: Sequence[str] = ()
 
 
 class EncodedRun(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
@@ -121,7 +123,8 @@ def build_batches(
         needs[_MEMORY] = max(needs[_MEMORY], *raised, 0)
         handed = HandedBatch(str(number), own["indices"])
         slurm = read_slurm(plan, indices)
-        yield NewBatch(handed, own.get("waits", ()), needs, slurm), encoded
+        capabilities = list_capabilities(plan.list_tasks(indices))
+        yield NewBatch(handed, own.get("waits", ()), needs, slurm, capabilities), encoded
 
 
 def read_slurm(plan: Plan, indices: Sequence[int]) -> Mapping[str, str]:

@@ -11,7 +11,7 @@ import msgspec
 from umpteen.job.spec import Task, TaskOptions
 from umpteen.model.retries import plan_retry
 
-__all__ = ["find_memory", "number_needs"]
+__all__ = ["find_memory", "list_capabilities", "number_needs"]
 
 _NONE = TaskOptions()
 
@@ -24,6 +24,12 @@ def number_needs(tasks: Sequence[Task]) -> Sequence[int] | None:
     asked = ((task.options or _NONE).asked_for for task in tasks)
     found = array("I", (numbers.setdefault(each, len(numbers)) for each in asked))
     return found if len(numbers) > 1 else None
+
+
+def list_capabilities(tasks: Sequence[Task]) -> tuple[str, ...]:
+    """All that one of these needs of its machine, sorted."""
+    named = (task.options.needs for task in tasks if task.options is not None)
+    return tuple(sorted({name for names in named for name in names}))
 
 
 def find_memory(options: TaskOptions | None, tries: Sequence[Mapping[str, Any]]) -> int:

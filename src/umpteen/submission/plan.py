@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from umpteen.errors import BackendError
 from umpteen.executors.base import NO_NEEDS, Executor, TaskNeeds
-from umpteen.executors.feasibility import read_needs, refuse_impossible
+from umpteen.executors.feasibility import read_needs, refuse_impossible, refuse_lacking
 from umpteen.history.history import History
 from umpteen.job.spec import Job, Task
 from umpteen.model.record import Record, RecordLine
@@ -29,7 +29,7 @@ __all__ = [
     "plan_submission",
     "preview",
     "read_tried",
-    "refuse_what_is_too_wide",
+    "refuse_what_cannot_run",
 ]
 
 Tried = Sequence[tuple[str, Record]]  # attempts, oldest first, each with its runner's token
@@ -72,7 +72,7 @@ def preview(job: Job, history: History, scope: Scope) -> Plan:
     living = open_liveness(job.settings).list_living(history)
     plan = plan_submission(job, history, living, scope)
     with contextlib.suppress(BackendError):
-        refuse_what_is_too_wide(plan, open_executor_of(job.settings))
+        refuse_what_cannot_run(plan, history, open_executor_of(job.settings))
     return plan
 
 
@@ -91,11 +91,15 @@ def plan_submission(job: Job, history: History, living: set[str], scope: Scope) 
             return plan
 
 
-def refuse_what_is_too_wide(plan: Plan, executor: Executor) -> None:
-    """Raises InputError where a task that is to run needs more cores than a worker has."""
+def refuse_what_cannot_run(plan: Plan, history: History, executor: Executor) -> None:
+    """Raises InputError where a task that is to run needs what no machine there has."""
+    slots = plan.job.settings.slots
+    again = [i for name in plan.again for i in history.unfinished(history.batches[name])]
+    for indices in (plan.to_run, again):  # those of a lost batch, as it may go elsewhere now
+        refuse_lacking(executor, zip(indices, plan.list_tasks(indices), strict=True), slots)
     if executor.abilities.is_engine:  # this machine was looked at when the job was read
         tasks = ((index, plan.by_index(index)) for index in plan.to_run)
-        refuse_impossible(executor, tasks, plan.job.settings.slots)
+        refuse_impossible(executor, tasks, slots)
 
 
 def read_tried(plan: Plan, history: History) -> Mapping[int, Tried]:
@@ -155,15 +159,19 @@ def choose_sizes(plan: Plan, executor: Executor, tried: Mapping[int, Tried]) -> 
     seconds = {i: record.seconds for i, record in newest.items() if record.exit_code is not None}
     most, start_up_s = abilities.batches_most, abilities.start_up_s
     found = cut_for_engine(
-        plan, workers, most, seconds, start_up_s, by_needs=abilities.asks_by_batch
-    )
+        plan, workers, most, seconds, start_up_s,
+        by_needs=abilities.asks_by_batch or abilities.capabilities,
+    )  # fmt: skip
     return found._replace(workers=workers)
 
 
 def _find_least(tasks: Sequence[Task]) -> TaskNeeds:
-    """The least of each that one of the tasks needs, and what the first says to Slurm."""
+    """The least of each that one of the tasks needs, the capabilities that all of them need, and
+    what the first says to Slurm.
+    """
     if not tasks or any(task.options is None for task in tasks):
         return NO_NEEDS
     needs = [read_needs(task.options) for task in tasks if task.options is not None]
     cpus, gpus, memory = (min(map(operator.itemgetter(n), needs)) for n in range(3))
-    return TaskNeeds(cpus, gpus, memory, needs[0].options)
+    shared = set(needs[0].capabilities).intersection(*(each.capabilities for each in needs))
+    return TaskNeeds(cpus, gpus, memory, needs[0].options, tuple(sorted(shared)))

@@ -84,7 +84,9 @@ def read_back_settings(
     if runs_here(given.get("executor", DEFAULT)):
         # A batch file's job may not say, and an older version took any number.
         given["slots"] = min(given.get("slots") or usable_cores(), SLOTS_MOST)
-        given["executor_options"] = {"detach": True} if detach else {}
+        options = given.get("executor_options") or {}
+        kept = {key: options[key] for key in options if key == "capabilities"}
+        given["executor_options"] = {**kept, "detach": True} if detach else kept
         given["submitted_from"] = _find_folder(history.store, given.get("submitted_from") or "")
     return msgspec.convert({**DEFAULTS, **given}, Settings)
 

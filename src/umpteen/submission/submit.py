@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from umpteen.executors.base import Executor, OnProgress, ignore_progress
+from umpteen.executors.feasibility import refuse_lacking
 from umpteen.history.history import History
 from umpteen.job.settings import Settings
 from umpteen.job.spec import Job
@@ -19,7 +20,7 @@ from umpteen.submission.plan import (
     list_past,
     plan_submission,
     read_tried,
-    refuse_what_is_too_wide,
+    refuse_what_cannot_run,
 )
 from umpteen.submission.read_back import (
     read_history,
@@ -77,6 +78,8 @@ def submit_new(job: Job, scope: Scope, on_progress: OnProgress = ignore_progress
     """
     history = read_history(job)  # refuses what cannot be before anything is written
     executor = open_executor_of(job.settings)
+    if not history.job and scope.is_whole:  # all of it is to run
+        refuse_lacking(executor, enumerate(job.tasks), job.settings.slots)
     with job_created(history, job):
         with history.store.patient():
             job = put_syncs(history.store, job, is_far=executor.abilities.is_engine)
@@ -132,7 +135,7 @@ def _hand_over(
     if plan.is_empty:
         return []
     refuse_left_out(history, plan.job.settings)
-    refuse_what_is_too_wide(plan, executor)
+    refuse_what_cannot_run(plan, history, executor)
     tried = read_tried(plan, history)
     sizes = choose_sizes(plan, executor, tried)
     return submit_plan(plan, history, executor, list_past(history, tried), lock, sizes, on_progress)

@@ -37,7 +37,7 @@ from umpteen.planning.batch_files import (
     read_slurm,
 )
 from umpteen.planning.batching import BatchSizes
-from umpteen.planning.needs import find_memory
+from umpteen.planning.needs import find_memory, list_capabilities
 from umpteen.planning.plan import Plan, build_settings
 from umpteen.store.address import OPTIONS_VARIABLE, is_remote, read_options
 from umpteen.store.base import Content, Store
@@ -116,7 +116,13 @@ def list_again(plan: Plan, history: History) -> list[NewBatch]:
     lost = [history.batches[name] for name in plan.again]
     unfinished = map(history.unfinished, lost)  # of its others some may be gone from the job
     return [
-        NewBatch(handed, (), _list_needs(plan, history, indices), read_slurm(plan, indices))
+        NewBatch(
+            handed,
+            (),
+            _list_needs(plan, history, indices),
+            read_slurm(plan, indices),
+            list_capabilities(plan.list_tasks(indices)),
+        )
         for handed, indices in zip(again, unfinished, strict=True)
     ]
 
@@ -138,6 +144,7 @@ def build_request(
             [b for b in new.waits if b in own or b in earlier],
             **dict(zip(NEEDS, new.needs, strict=True)),
             options=new.slurm,
+            capabilities=new.capabilities,
         )
         for new in made
     ]

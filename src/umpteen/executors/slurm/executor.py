@@ -169,6 +169,10 @@ class SlurmExecutor(Executor):
                 return lack
         return None
 
+    def hint_capabilities(self, names: Sequence[str]) -> str:
+        """Nodes have features, which administrators name."""
+        return f"write slurm: {{constraint: {'&'.join(names)}}} in its place, by features of nodes"
+
     def why_waiting(self, handles: Sequence[str]) -> str:
         """The scheduler's reason for what waits."""
         lines: list[QueueLine] = []
