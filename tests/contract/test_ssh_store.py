@@ -262,7 +262,7 @@ def test_answer_that_cannot_be_one_ends_the_connection(
     destination = openssh.Destination("there", ssh.sftp.user, str(ssh.sftp.port))
     with answering(ssh, _ANSWER.replace("ANSWER", answer)):
         connection = openssh.HostConnection(destination)
-        with pytest.raises(openssh.HostError, match="was lost"):
+        with pytest.raises(openssh.NonsenseError, match="answers what cannot be"):
             connection.ask("measure", path="/").result(30)
         assert connection.is_lost
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from umpteen.model.names import automatic_name, find_bad_name
+from umpteen.model.names import automatic_name, find_bad_name, is_capability
 
 
 @pytest.mark.parametrize(
@@ -110,3 +110,13 @@ def test_find_bad_name_agrees_for_one_and_for_many(names: list[str]) -> None:
     if alone:
         assert bad is not None
         assert bad.position == alone[0]
+
+
+@pytest.mark.parametrize("name", ["a", "3", "openfoam-11", "g++", "python3.12", "A_b", "a" * 100])
+def test_capability_may_have_this_name(name: str) -> None:
+    assert is_capability(name)
+
+
+@pytest.mark.parametrize("name", ["", "-a", ".a", "a b", "a\n", "a/b", "ä", "a" * 101])
+def test_capability_may_not_have_this_name(name: str) -> None:
+    assert not is_capability(name)

@@ -13,9 +13,9 @@ from umpteen.system.openssh import (
     Destination,
     HostError,
     Login,
-    build_command,
     parse_destination,
 )
+from umpteen.system.ssh_command import build_command
 from umpteen.system.ssh_failures import explain_failure
 
 

@@ -1,13 +1,15 @@
 """What runs on a host behind ssh: it does there what it is asked for over its stdin and stdout.
 
 Its text is sent to `python3` at each connection, so that a host needs nothing of ours; so it
-imports nothing of ours. A message is a line of JSON, and behind it as
-many bytes as its `size` says. `HostConnection` is the other side.
+imports nothing of ours. What more it is to do comes in a zip file, which `load` takes calls from.
+A message is a line of JSON, and behind it as many bytes as its `size` says. `HostConnection` is
+the other side.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import signal
@@ -164,23 +166,54 @@ def run(body: bytes, words: list[str], environment: dict[str, str | None], limit
             "said": said.decode("utf-8", "replace")}  # fmt: skip
 
 
-CALLS = {
+def find_own(body: bytes, above: str, name: str) -> list[Any]:
+    """The folder of this user's own, for what umpteen needs there, and whether a file is in it.
+
+    above: where it is; empty: as `system.locks` has it. From now on processes find it there, too.
+    """
+    del body
+    above = os.path.expanduser(above or os.environ.get("UMPTEEN_LEASES") or "/var/tmp")
+    own = f"umpteen-{os.getuid()}"
+    folder = above if os.path.basename(above.rstrip("/")) == own else os.path.join(above, own)
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    found = os.lstat(folder)
+    if found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode):
+        raise PermissionError(13, f"{folder} is not yours", folder)
+    os.environ["UMPTEEN_LEASES"] = folder
+    return [folder, os.path.exists(f"{folder}/{name}")]
+
+
+def load(body: bytes, path: str, module: str) -> None:
+    """Take further calls from a module of a zip file."""
+    del body
+    if path not in sys.path:
+        sys.path.append(path)
+    CALLS.update(importlib.import_module(module).CALLS)
+
+
+CALLS: dict[str, Any] = {
     call.__name__: call
     for call in (
         write_part, give_name, measure, read, list_folder, walk, remove, remove_folder, move, run,
+        find_own, load,
     )
 }  # fmt: skip
 
 
 def answer(request: Request, body: bytes, lock: threading.Lock) -> None:
-    """Do what a message asks for, and send what came of it."""
+    """Do what a message asks for, and send what came of it: a value, bytes, or both."""
+    found: Any
     content = b""
     try:
         found = CALLS[request["call"]](body, **request["given"])
-        told: dict[str, Any] = {"found": None if isinstance(found, bytes) else found}
-        content = found if isinstance(found, bytes) else b""
+        if isinstance(found, bytes):
+            found, content = None, found
+        elif isinstance(found, tuple):
+            found, content = found
+        told: dict[str, Any] = {"found": found}
     except OSError as error:
-        told = {"errno": error.errno or 5, "reason": os.strerror(error.errno or 5)}
+        reason = error.strerror or os.strerror(error.errno or 5)
+        told = {"errno": error.errno or 5, "reason": reason}
     except Exception as error:
         told = {"errno": 22, "reason": f"{type(error).__name__}: {error}"}
     told.update(id=request["id"], size=len(content))
@@ -197,7 +230,7 @@ def send(told: Mapping[str, Any], content: bytes = b"") -> None:
 
 def main() -> None:
     """Answer until there is nobody who asks."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, lambda *_: None)  # not ignored, as what is run here would be, too
     source, lock = sys.stdin.buffer, threading.Lock()
     sys.stdout.buffer.write(f"\n{SIGN} ".encode())
     send({"home": os.path.expanduser("~"), "version": list(sys.version_info[:2])})

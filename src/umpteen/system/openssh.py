@@ -14,7 +14,6 @@ import itertools
 import json
 import os
 import pkgutil
-import re
 import shlex
 import subprocess
 import tempfile
@@ -23,9 +22,20 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import IO, Any, NamedTuple, Optional
 
-from umpteen.model.variables import RUNNER, SSH
-from umpteen.system.host_agent import PART_BYTES, SIGN
-from umpteen.system.ssh_failures import HostError, explain_failure
+from umpteen.model.forms import FormError
+from umpteen.model.variables import RUNNER
+from umpteen.system.host_agent import SIGN
+from umpteen.system.ssh_answers import Told, parse_answer, read_line
+from umpteen.system.ssh_command import (
+    ANY_LOGIN,
+    CONNECT_S,
+    Destination,
+    Login,
+    ask_nothing,
+    build_command,
+    parse_destination,
+)
+from umpteen.system.ssh_failures import HostError, NonsenseError, explain_failure
 
 __all__ = [
     "Answer",
@@ -33,70 +43,29 @@ __all__ = [
     "HostConnection",
     "HostError",
     "Login",
+    "NonsenseError",
     "ask_nothing",
     "connect",
     "parse_destination",
 ]
 
-_CONNECT_S, _SILENT_S, _ALIVES = 15, 45, 3  # where the user's config says nothing
 _LOGIN_S = 120.0  # for a second factor
 _HELLO_S = 60.0  # that a login shell takes on a busy machine
-_PERSIST_S = 600
 _END_S = 5.0  # from its last word to its end
 _SAID_BYTES = 8000
 _BANNER_BYTES = 1 << 20
-_BODY_BYTES = 2 * PART_BYTES
-# What a shell would read in a ProxyCommand of the user's config, and what no program can be given.
-_NEVER = r"\s\x00-\x1f\x7f\ud800-\udfff\"'`$;&<>|(){}"
-_DESTINATION = re.compile(
-    rf"(?:(?P<user>[^@/{_NEVER}]+)@)?"
-    rf"(?P<host>\[[0-9A-Fa-f:.%]+\]|[^@:/\[\]\\{_NEVER}]+)(?::(?P<port>[0-9]{{1,5}}))?"
-)
+_LONG_CALLS = frozenset({"walk", "list_folder", "run"})  # all of a store, or of Slurm's queue
+_WATCH_S = 1.0
+_SEND_S = 120.0  # for one message to be taken
+_SAID_MOST = 1 << 23  # bytes on stderr: a host that says more would fill the disk here
+# Nothing of the folder that it begins in comes before the standard library.
 _AGENT = (
-    "exec bash -lc 'exec python3 -c "
-    '"import sys; r = sys.stdin.buffer; exec(r.read(int(r.readline())))"\''
+    "exec {python} -c "
+    '"import sys; sys.path[:] = filter(None, sys.path); r = sys.stdin.buffer; '
+    'exec(r.read(int(r.readline())))"'
 )
-
-
-class Destination(NamedTuple):
-    """Where ssh is to go, as the user wrote it; what is empty the config says."""
-
-    host: str
-    user: str = ""
-    port: str = ""
-
-    def __str__(self) -> str:
-        return (f"{self.user}@" if self.user else "") + self.name
-
-    @property
-    def name(self) -> str:
-        """Without who logs in."""
-        return self.host + (f":{self.port}" if self.port else "")
-
-    def arguments(self) -> list[str]:
-        """For the command line of ssh, at its end."""
-        port = ["-p", self.port] if self.port else []
-        user = ["-l", self.user] if self.user else []
-        return [*port, *user, "--", self.host.strip("[]")]
-
-
-def parse_destination(text: str) -> Destination | None:
-    """`[user@]host[:port]`; None where it is none, as with what ssh would take for an option."""
-    found = _DESTINATION.fullmatch(text)
-    if not found or found["host"].startswith("-") or (found["user"] or "").startswith("-"):
-        return None
-    return Destination(found["host"], found["user"] or "", found["port"] or "")
-
-
-class Login(NamedTuple):
-    """What the results' options say of a login; what is empty the user's config says."""
-
-    identity_file: str = ""  # path of a private key
-    connect_s: float = 0
-    silent_s: float = 0  # without an answer, and the connection is lost
-
-
-_ANY_LOGIN = Login()
+# With the variables that a login has there; $0 is what follows.
+_LOGIN = 'exec sh -c \'command -v bash >/dev/null 2>&1 && exec bash -lc "$0"; exec sh -lc "$0"\' '
 
 
 class Answer(NamedTuple):
@@ -109,18 +78,25 @@ class Answer(NamedTuple):
 class HostConnection:
     """A login, and an agent there. May be used by several threads."""
 
-    def __init__(self, destination: Destination, login: Login = _ANY_LOGIN) -> None:
+    def __init__(self, destination: Destination, login: Login = ANY_LOGIN) -> None:
         """Log in. Raises HostError."""
         self.destination = destination
         self._said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 -- as long as we
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
         self._waiting: dict[int, concurrent.futures.Future[Answer]] = {}
+        self._long: set[int] = set()  # of these, whose answers may be long
+        self._sending_s = 0.0  # since when somebody sends; 0: nobody does
         self._lost: HostError | None = None
         self.heard_s = time.monotonic()  # when the last answer came
-        command = build_command(destination, login)
-        self._log_in(command)
-        self._process = self._start([*command, "-T", *destination.arguments(), _AGENT])
+        try:
+            command = build_command(destination, login)
+            self._log_in(command)
+        except BaseException:
+            self._said.close()
+            raise
+        agent = _LOGIN + shlex.quote(_AGENT.format(python=shlex.quote(login.python)))
+        self._process = self._start([*command, "-T", *destination.arguments(), agent])
         text = pkgutil.get_data("umpteen.system", "host_agent.py") or b""
         with contextlib.suppress(BrokenPipeError):  # the first line, which never comes, says why
             self._send(b"%d\n" % len(text) + text)
@@ -144,11 +120,14 @@ class HostConnection:
                 raise self._lost
             number = next(self._numbers)
             self._waiting[number] = answer
+            if call in _LONG_CALLS:
+                self._long.add(number)
             request = {"id": number, "call": call, "given": given, "size": len(body)}
             try:
                 self._send(json.dumps(request).encode() + b"\n" + body)
             except OSError:
                 del self._waiting[number]
+                self._long.discard(number)
                 raise self._note_loss() from None
             except BaseException:  # half a message: the next would be taken for its end
                 self._note_loss()
@@ -177,7 +156,7 @@ class HostConnection:
             self.drop()
             raise _say_silent(self.destination) from None
         except (KeyError, TypeError, ValueError, OverflowError):
-            raise HostError(f"{self.destination} answers what cannot be") from None
+            raise NonsenseError(str(self.destination)) from None
 
     def drop(self) -> None:
         """End it, so that who asks next gets another."""
@@ -195,32 +174,55 @@ class HostConnection:
     def _log_in(self, command: Sequence[str]) -> None:
         """With what ssh may ask for at the terminal; once, where processes share it."""
         target = self.destination.arguments()
-        if self._call([*command, "-O", "check", *target], _CONNECT_S) == 0:
+        if self._call([*command, "-O", "check", *target], CONNECT_S) == 0:
             self._forget_said()  # that there is one
             return
         code = self._call([*command, "-T", *target, "exit 0"], _LOGIN_S)
         if code:
-            with self._said:
-                raise self._explain(code)
+            raise self._explain(code)
 
     def _call(self, command: Sequence[str], limit_s: float) -> int:
         self._forget_said()
         try:
-            return subprocess.run(
+            process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self._said,
-                timeout=limit_s, check=False, env=_environment(),
-            ).returncode  # fmt: skip
+                env=_environment(),
+            )  # fmt: skip
         except FileNotFoundError:
             raise HostError(f"there is no {command[0]} here", "install OpenSSH") from None
+        self._watch(process)
+        try:
+            return process.wait(limit_s)
         except subprocess.TimeoutExpired:
             raise self._explain(124) from None
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
 
     def _start(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
         """In a session of its own, as Ctrl-C is for us."""
-        return subprocess.Popen(
+        process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said,
             start_new_session=True, env=_environment(),
         )  # fmt: skip
+        self._watch(process)
+        return process
+
+    def _watch(self, process: subprocess.Popen[bytes]) -> None:
+        """Kill it where it says far too much on its stderr, or takes no message."""
+
+        def watch() -> None:
+            with contextlib.suppress(ValueError):  # it has ended, and the file is closed
+                while process.poll() is None:
+                    since_s = self._sending_s
+                    is_stuck = since_s and time.monotonic() - since_s > _SEND_S
+                    if is_stuck or os.fstat(self._said.fileno()).st_size > _SAID_MOST:
+                        process.kill()
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        process.wait(_WATCH_S)
+
+        threading.Thread(target=watch, name="umpteen-ssh-watch", daemon=True).start()
 
     def _forget_said(self) -> None:
         self._said.seek(0)
@@ -236,8 +238,12 @@ class HostConnection:
 
     def _send(self, content: bytes) -> None:
         pipe = self._pipe(self._process.stdin)
-        pipe.write(content)
-        pipe.flush()
+        self._sending_s = time.monotonic()
+        try:
+            pipe.write(content)
+            pipe.flush()
+        finally:
+            self._sending_s = 0.0
 
     def _pipe(self, pipe: Optional[IO[bytes]]) -> IO[bytes]:  # noqa: UP045 -- Python 3.9
         assert pipe is not None
@@ -265,7 +271,7 @@ class HostConnection:
             else:
                 with contextlib.suppress(subprocess.TimeoutExpired):  # it has its own exit code
                     self._process.wait(_END_S)
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             pass
         finally:
             timer.cancel()
@@ -279,20 +285,21 @@ class HostConnection:
 
     def _read_answers(self) -> None:
         source = self._pipe(self._process.stdout)
+        nonsense: Optional[HostError] = None  # noqa: UP045 -- Python 3.9
         try:
-            while line := source.readline(_BODY_BYTES * 64):
-                told = json.loads(line)
-                size = int(told["size"])
-                if not 0 <= size <= _BODY_BYTES:
-                    break
-                content = source.read(size)
-                if len(content) < size:
+            while line := read_line(source, lambda: bool(self._long)):
+                told = parse_answer(line)
+                content = source.read(told.size)
+                if len(content) < told.size:
                     break
                 self._take(told, content)
-        except Exception:  # whatever a host sends: who waits is told that nothing more comes
+        except OSError:
             pass
+        except Exception as error:  # whatever a host sends: who waits is told so
+            nonsense = NonsenseError(str(self.destination), str(error))
         self._process.kill()  # first, as somebody who sends may have the lock
         with self._lock:
+            self._lost = self._lost or nonsense
             lost = self._note_loss()
             waiting, self._waiting = self._waiting, {}
             self._end()
@@ -300,18 +307,19 @@ class HostConnection:
             if answer.set_running_or_notify_cancel():
                 answer.set_exception(lost)
 
-    def _take(self, told: Mapping[str, Any], content: bytes) -> None:
-        self.heard_s = time.monotonic()
-        number = int(told["id"])
-        failure = OSError(int(told["errno"]), str(told.get("reason"))) if "errno" in told else None
+    def _take(self, told: Told, content: bytes) -> None:
         with self._lock:
-            answer = self._waiting.pop(number, None)
-        if answer is None or not answer.set_running_or_notify_cancel():
+            answer = self._waiting.pop(told.number, None)
+            self._long.discard(told.number)
+        if answer is None:
+            raise FormError("an answer to what was not asked")
+        self.heard_s = time.monotonic()
+        if not answer.set_running_or_notify_cancel():
             return
-        if failure:
-            answer.set_exception(failure)
+        if told.failure:
+            answer.set_exception(told.failure)
         else:
-            answer.set_result(Answer(told.get("found"), content))
+            answer.set_result(Answer(told.found, content))
 
     def _end(self) -> None:
         self._process.kill()
@@ -345,40 +353,6 @@ def _say_silent(destination: Destination) -> HostError:
     )  # fmt: skip
 
 
-def build_command(destination: Destination, login: Login = _ANY_LOGIN) -> list[str]:
-    """How ssh is called: as the user's config has it, and where it is silent, as we need it.
-
-    Raises HostError where ssh is not there, or does not take the config.
-    """
-    command = shlex.split(os.environ.get(SSH) or "ssh")
-    if _asks_nothing:
-        command += ["-o", "BatchMode=yes"]
-    if login.identity_file:
-        command += ["-i", os.path.expanduser(login.identity_file)]
-    said = _read_config([*command, "-G", *destination.arguments()], str(destination))
-    if login.connect_s or said.get("connecttimeout", "none") in ("none", "0"):
-        command += ["-o", f"ConnectTimeout={_in_seconds(login.connect_s or _CONNECT_S)}"]
-    if login.silent_s or said.get("serveraliveinterval", "0") == "0":
-        alive_s = (login.silent_s or _SILENT_S) / _ALIVES
-        command += ["-o", f"ServerAliveInterval={_in_seconds(alive_s)}"]
-        command += ["-o", f"ServerAliveCountMax={_ALIVES}"]
-    if said.get("controlpath", "none") == "none" and (folder := _find_sockets()):
-        command += ["-o", "ControlMaster=auto", "-o", f"ControlPath={folder}/%C"]
-        command += ["-o", f"ControlPersist={_PERSIST_S}"]
-    elif said.get("controlmaster", "false") != "false" and said.get("controlpersist") == "no":
-        command += ["-o", f"ControlPersist={_PERSIST_S}"]  # else it ends with the login itself
-    return command
-
-
-_asks_nothing = False
-
-
-def ask_nothing() -> None:
-    """From now on log in only where that needs no word at the terminal."""
-    global _asks_nothing
-    _asks_nothing = True
-
-
 def _environment() -> dict[str, str]:
     """As ours, but marked as no runner's: a runner ends all that is marked as below it at its end.
 
@@ -387,43 +361,11 @@ def _environment() -> dict[str, str]:
     return {**os.environ, RUNNER: "ssh"}
 
 
-def _in_seconds(seconds: float) -> int:
-    return max(1, round(seconds))
-
-
-def _read_config(command: Sequence[str], host: str) -> dict[str, str]:
-    try:
-        done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_CONNECT_S, check=False
-        )
-    except FileNotFoundError:
-        raise HostError(f"there is no {command[0]} here", "install OpenSSH") from None
-    except subprocess.TimeoutExpired:
-        return {}
-    if done.returncode:
-        raise explain_failure(host, done.returncode, done.stderr.decode(errors="replace"))
-    lines = done.stdout.decode(errors="replace").splitlines()
-    return {key: value for key, _, value in (line.partition(" ") for line in lines)}
-
-
-def _find_sockets() -> str:
-    """A folder of this user's alone for the sockets of logins; empty where none can be made."""
-    # Not below TMPDIR, which may be long: the path of a socket has at most about a hundred bytes.
-    folder = f"/tmp/umpteen-ssh-{os.getuid()}"
-    try:
-        os.makedirs(folder, 0o700, exist_ok=True)
-        found = os.lstat(folder)
-    except OSError:
-        return ""
-    is_ours = found.st_uid == os.getuid() and (found.st_mode & 0o170777) == 0o040700
-    return folder if is_ours else ""
-
-
 _connections: dict[Destination, HostConnection] = {}
 _connecting: dict[Destination, threading.Lock] = {}  # one each: a host may be silent for long
 
 
-def connect(destination: Destination, login: Login = _ANY_LOGIN) -> HostConnection:
+def connect(destination: Destination, login: Login = ANY_LOGIN) -> HostConnection:
     """The connection of this process to a host; a new one where there is none, or it was lost.
 
     Raises HostError.

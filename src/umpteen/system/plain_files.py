@@ -156,8 +156,12 @@ def _build_refusal(mode: int, place: str) -> NotPlainError:
     return NotPlainError(code, f"it is {describe_kind(mode)}, and no file", place)
 
 
-def walk_below(top: str, folder: str) -> list[Found]:
-    """All below a folder that is no folder itself, in no order; nothing where it is not there."""
+def walk_below(top: str, folder: str, *, is_patient: bool = False) -> list[Found]:
+    """All below a folder that is no folder itself, in no order; nothing where it is not there.
+
+    is_patient: folders that may not be read are passed over. Else that raises PermissionError.
+    """
+    passed_over = (FileNotFoundError, NotADirectoryError, *[PermissionError] * is_patient)
     found: list[Found] = []
     waiting = [""]
     while waiting:
@@ -165,7 +169,7 @@ def walk_below(top: str, folder: str) -> list[Found]:
         # Each from the top again: folders may be deeper than files can be open, or calls nested.
         path = f"{folder}/{prefix}".strip("/")
         with (
-            contextlib.suppress(FileNotFoundError, NotADirectoryError),
+            contextlib.suppress(*passed_over),
             folder_below(top, path) as at,
         ):
             waiting += _look_into(at, prefix, found)
