@@ -16,21 +16,22 @@ from tests.support.store import list_records
 from tests.support.wait import wait_until
 from umpteen.errors import SettingsError
 from umpteen.executors.base import BatchRequest, BatchState, Executor, SubmitRequest
-from umpteen.executors.local import LocalExecutor, LocalRunner
+from umpteen.executors.local import LocalExecutor
+from umpteen.executors.own_process import OwnProcess
 from umpteen.executors.ray.connection import DRIVERS
 from umpteen.executors.registry import open_executor
 from umpteen.formats import read_job
 from umpteen.formats.flags import JobFlags
 from umpteen.planning.batch_files import build_batches
 from umpteen.store.address import open_store
-from umpteen.store.identity import Identity
+from umpteen.store.identity import identify
 from umpteen.store.layout import CANCEL, batch_key
 from umpteen.submission.job_folder import create_job
 from umpteen.submission.settings import resolve_settings
 from umpteen.verbs.run import plan_run
 
 # The name that a user gives; options of those that need some are below.
-EXECUTORS = ["local", "dask", "ray", "slurm", "slurm_fake"]
+EXECUTORS = ["local", "dask", "ray", "slurm", "slurm_fake", "ssh"]
 
 # Handles of a place that does not answer here.
 FOREIGN = {
@@ -38,6 +39,7 @@ FOREIGN = {
     "dask": "tcp://127.0.0.1:1 000000000000/1",
     "ray": "127.0.0.1:1 000000000000/1",
     "slurm": "another-cluster/1/0/000000000000",
+    "ssh": "h1,h2 another-machine/boot/" + "0" * 12,
 }
 
 Open = Callable[[], Executor]
@@ -61,6 +63,10 @@ def open_one(request: pytest.FixtureRequest) -> Iterator[Open]:
         options["scheduler_address"] = request.getfixturevalue("dask_cluster").address
     if request.param == "ray":
         options["address"] = request.getfixturevalue("ray_cluster").address
+    if request.param == "ssh":
+        hosts = request.getfixturevalue("hosts")
+        folder = str(request.getfixturevalue("tmp_path"))  # that commands are begun in
+        options["hosts"] = [hosts.open(name, sees=folder).name for name in ("h1", "h2")]
     if request.param in ("slurm", "slurm_fake"):
         request.getfixturevalue(request.param)
 
@@ -75,7 +81,7 @@ def open_one(request: pytest.FixtureRequest) -> Iterator[Open]:
     for executor in opened:
         runs = executor.own_runs
         runs.stop(at_once=True)
-        if isinstance(runs, LocalRunner):
+        if isinstance(runs, OwnProcess):
             runs.process.wait(timeout=20)
         executor.close()
 
@@ -106,7 +112,7 @@ def make_load(executor: Executor, address: str, *batches: str) -> SubmitRequest:
     """These batches of a store; three may run at once."""
     slots = 0 if executor.abilities.is_engine else 3
     return SubmitRequest(
-        Identity(address),
+        identify(open_store(address)),
         [BatchRequest(batch) for batch in batches],
         slots,
         mark=os.urandom(6).hex(),

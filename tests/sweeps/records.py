@@ -19,9 +19,9 @@ _RECORD_BYTES = 220
 
 
 def read_record_lines(store: Path) -> dict[Path, list[bytes]]:
-    """The whole lines of every records file, as they are."""
+    """The whole lines of every records file, as they are, but for those that are blank."""
     return {
-        path: path.read_bytes().split(b"\n")[:-1]
+        path: [line for line in path.read_bytes().split(b"\n")[:-1] if line.strip()]
         for path in sorted(store.glob(".umpteen/records/*/*.jsonl"))
     }
 

@@ -207,7 +207,12 @@ def pull_options(verb: _Verb) -> _Verb:
     include = "Of what --pull copies, only such files; may be repeated."
     for option in (
         click.option("--include", multiple=True, metavar="GLOB", help=include),
-        click.option("--pull", metavar="DEST", help="Copy what tasks left to DEST at the end."),
+        click.option(
+            "--pull",
+            metavar="DEST",
+            help="Copy what tasks left to DEST at the end; with hosts none, logs or all: what they "
+            "bring to the results.",
+        ),
     ):
         verb = option(verb)
     return verb

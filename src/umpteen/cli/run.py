@@ -24,7 +24,7 @@ from umpteen.cli.options import (
 )
 from umpteen.errors import SettingsError
 from umpteen.formats import read_job
-from umpteen.formats.flags import build_flags
+from umpteen.formats.flags import PULLS, build_flags
 from umpteen.job.spec import Job
 from umpteen.planning.choosing import RERUN_CHOICES
 from umpteen.query.job_view import JobView
@@ -53,6 +53,7 @@ Examples:
   umpteen run run.yaml tasks.yaml --name my-job
   umpteen run 'python sim.py --lr {lr} --seed {seed}' lr=0.1,0.01 seed=1..50
   umpteen run 'python sim.py {lr}' --from params.csv --timeout 15m
+  umpteen run tasks.yaml --hosts lab1,me@lab2:2222
   ls *.png | sed 's/.*/convert & &.jpg/' | umpteen run - --name thumbnails""",
 )
 @click.argument("job", nargs=-1, required=True, metavar="JOB...", shell_complete=complete_file)
@@ -63,7 +64,8 @@ Examples:
 )
 @click.option("--results", metavar="ADDRESS", help="Where outputs go; {name} is the job's name.")
 @click.option("--slots", "--nprocs", type=WholeNumber(min=1), help="Tasks at once.")
-@click.option("--executor", help="Where tasks run: local, dask, ray, slurm, or an import path.")
+@click.option("--executor", help="Where tasks run: local, dask, ray, slurm, ssh, an import path.")
+@click.option("--hosts", metavar="A,USER@B:PORT", help="Machines behind ssh that tasks run on.")
 @click.option("--machine", metavar="NAME", help="Of umpteen config: run in its Slurm.")
 @click.option("--batch-size", type=WholeNumber(min=1), help="Tasks that a cluster gets at once.")
 @click.option("--scheduler-address", metavar="ADDRESS", help="Of a cluster: tcp://HOST:8786.")
@@ -74,6 +76,7 @@ Examples:
 @click.option("--cpus", type=WholeNumber(min=1), help="Cores that each task needs.")
 @click.option("--memory", callback=read_memory, help="That each task needs: 512M, 4G.")
 @click.option("--gpus", type=WholeNumber(min=0), help="GPUs that each task needs.")
+@click.option("--needs", multiple=True, metavar="NAME", help="What each task's machine must have.")
 @click.option("--output-limit", callback=read_size, help="Of stdout and stderr of a task: 100M.")
 @click.option("--max-failures", type=WholeNumber(min=0), help="Start nothing after so many.")
 @click.option("--fail-fast", is_flag=True, default=None, help="End all at the first failure.")
@@ -122,10 +125,13 @@ def run_command(
     """
     began_s = time.monotonic()
     refuse_loose("--only", only, job)
+    kind = pull if pull in PULLS else None
+    pull = None if kind else pull
     check_pull(pull, include)
     if pull and detach:
         raise SettingsError("--pull is at the end", "umpteen collect NAME --pull DEST waits for it")
     place = _find_machine(machine) if machine else None
+    flags["pull"] = kind
     read = _read(job, tables, flags, _choose_name(name, prefix), place, is_detached=detach)
     chosen = None if only is None else choose_where(only, read)
     if dry_run:

@@ -41,8 +41,9 @@ _OURS = {
     "dask": "umpteen.executors.dask.executor:DaskExecutor",
     "ray": "umpteen.executors.ray.executor:RayExecutor",
     "slurm": "umpteen.executors.slurm.executor:SlurmExecutor",
+    "ssh": "umpteen.executors.ssh.executor:SshExecutor",
 }
-_LATER = ("ssh", "pool", "saturn")
+_LATER = ("pool", "saturn")
 _SHORT_NAME = re.compile(r"[\w-]+")
 _PATH_SIGN = re.compile(r"[.:]")
 
@@ -136,7 +137,7 @@ def _find_class(name: str) -> type[Executor]:
     if name in _LATER:
         raise SettingsError(
             f"the executor {name!r} is not supported yet by this version",
-            "use 'local', 'dask', 'ray' or 'slurm'",
+            "use 'local', 'dask', 'ray', 'slurm' or 'ssh'",
         )
     path = _OURS.get(name, name)
     module, colon, attribute = path.partition(":")

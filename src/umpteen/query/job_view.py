@@ -209,6 +209,11 @@ class JobView:
 
         return pull(self.history, destination, include, exclude, force=force)
 
+    def runs_here(self, index: int) -> bool:
+        """Whether a runner of this machine has a task, or had it last."""
+        batch = self.history.find_batch(index)
+        return batch is None or runs_here(batch.executor)
+
     def follow_output(self, index: int, name: str) -> LiveReader:
         """Reads `stdout` or `stderr` of a task while it runs where its files are not to be seen."""
         from umpteen.query.live import LiveReader

@@ -33,8 +33,10 @@ __all__ = [
     "batch_key",
     "closed_key",
     "follow_key",
+    "given_key",
     "handed_key",
     "handles_key",
+    "hosts_key",
     "live_folder",
     "log_key",
     "logs_folder",
@@ -229,6 +231,16 @@ def submitter_key(mark: str) -> str:
 def log_key(mark: str, batch: str) -> str:
     """What the runner of a batch said."""
     return f"{logs_folder(mark)}/{batch}.log"
+
+
+def hosts_key() -> str:
+    """The word by which hosts behind ssh know their copies of the job."""
+    return ".umpteen/hosts.json"
+
+
+def given_key() -> str:
+    """Which of these hosts was given which batches."""
+    return ".umpteen/given.json"
 
 
 def synced_key(digest: str) -> str:

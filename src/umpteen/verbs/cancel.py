@@ -129,7 +129,8 @@ def _wake_runners(handle: JobHandle, living: set[str], *, is_whole: bool) -> Non
     tasks, too, and sees the mark when it does.
     """
     history = handle.history
-    batches = map(history.batches.__getitem__, living)
+    # Also those that seem lost: a machine that is not reached may still be at them.
+    batches = history.list_open() if is_whole else map(history.batches.__getitem__, living)
     executors = handle.liveness.executors
     for name, handles in list_handles(history, batches, executors.given).items():
         executor = executors.open_any(name)

@@ -175,6 +175,23 @@ def _follow_near(
     write: Callable[[bytes], None],
     on_wait: Callable[[], None],
 ) -> Followed:
+    """Where it runs on hosts that keep its files, they are asked to show what it prints."""
+    reader = log.job.follow_output(log.index, file)
+    if not log.job.runs_here(log.index):
+        reader.begin()
+    try:
+        return _read_while_it_runs(log, outputs, file, write, on_wait)
+    finally:
+        reader.end()
+
+
+def _read_while_it_runs(
+    log: TaskLog,
+    outputs: Outputs,
+    file: str,
+    write: Callable[[bytes], None],
+    on_wait: Callable[[], None],
+) -> Followed:
     path = f"{outputs.address}/{file}"
     if not os.path.exists(path) and not log.job.has_ended(log.index):
         on_wait()

@@ -90,14 +90,22 @@ FILES = {
         "results: sfpt://lab/{name}\ntasks: [{command: a}]",
         ["sfpt://", "'sftp'"],
     ),
-    "executor of later": ("job.yaml", "executor: ssh\ntasks: [{command: a}]", ["'ssh'", "yet"]),
+    "executor of later": ("job.yaml", "executor: pool\ntasks: [{command: a}]", ["'pool'", "yet"]),
+    "hosts that are none": (
+        "job.yaml",
+        "executor: {ssh: {hosts: [a, '-oProxyCommand=x']}}\ntasks: [{command: a}]",
+        ["'-oProxyCommand=x'", "no host"],
+    ),
     "unknown executor": ("job.yaml", "executor: locla\ntasks: [{command: a}]", ["'local'"]),
     "unknown option of local": (
         "job.yaml",
         "executor: {local: {slots: 4}}\ntasks: [{command: a}]",
         ["no option 'slots'"],
     ),
-    "key of later": ("job.yaml", "tasks:\n- {command: a, needs: b}", ["line 2", "'needs'", "yet"]),
+    "key of later": (
+        "job.yaml", "tasks:\n- {command: a, results_lines: b}", ["line 2", "'results_lines'", "yet"]
+    ),
+    "no capability": ("job.yaml", "needs: b c\ntasks: [a]", ["line 1", "'needs'", "'b c'"]),
     "script in place of a list": ("job.txt", "#!/bin/sh\necho a\n", ["script", "'sh job.txt'"]),
     "program in place of a list": ("sim.py", "import os\n", ["script", "'python3 sim.py'"]),
     "Makefile, which may be YAML": ("Makefile", "all:\n\techo a\n", ["make -f Makefile"]),

@@ -40,6 +40,21 @@ def printed(umpteen: Umpteen, text: str) -> list[str]:
     return done.stdout.splitlines()
 
 
+def test_python_task_needs_what_its_machine_has(umpteen: Umpteen) -> None:
+    text = """
+local = {"local": {"capabilities": ["gpu"]}}
+print(run(Job("job", [Task("true", needs={"gpu"})], executor=local), progress=False).ok)
+try:
+    run(Task("true", needs="gpu"))
+except Exception as error:
+    print(type(error).__name__, error.message)
+"""
+    assert printed(umpteen, text) == [
+        "True",
+        "InputError task '0' needs 'gpu'; the executor 'local' does not know what machines have",
+    ]
+
+
 def test_python_run_gives_every_task(umpteen: Umpteen) -> None:
     lines = printed(
         umpteen,

@@ -41,7 +41,7 @@ WAITS = "touch began.{n}; until [ -e go ]; do sleep 0.05; done; echo {n}"
 # A runner that waits less long for an earlier start elsewhere.
 SHORT_OF_TIME = """
 import sys, umpteen.runner.recovery
-umpteen.runner.recovery._EARLIER_S = 1.0
+umpteen.runner.recovery.EARLIER_S = 1.0
 from umpteen.runner.main import main
 sys.exit(main())
 """

@@ -228,8 +228,12 @@ def test_retry_is_alone_though_another_runner_makes_it(umpteen: Umpteen) -> None
 
 def test_retry_that_waits_is_shown_as_waiting(umpteen: Umpteen) -> None:
     watcher = start_and_fail(umpteen)
-    status = json.loads(umpteen("status", "job", "--json").stdout)
-    assert (status["counts"]["failed"], status["counts"]["waiting"]) == (0, 1)
+
+    def count() -> tuple[int, int]:
+        counts = json.loads(umpteen("status", "job", "--json").stdout)["counts"]
+        return counts["failed"], counts["waiting"]
+
+    wait_until(lambda: count() == (0, 1))  # what runs is shown within a second or two
     interrupt(umpteen, watcher, "kill")
 
 
