@@ -18,7 +18,14 @@ from hypothesis import HealthCheck, given, settings
 from tests.support.trees import Link, Program, put_tree, see_tree, trees
 from tests.support.wait import wait_until
 from umpteen.errors import StoreError
-from umpteen.runner.synced import copy_into, link_at, mark_used, remove_unused, unpack_once
+from umpteen.runner.synced import (
+    copy_into,
+    link_at,
+    list_unused,
+    mark_used,
+    remove_unused,
+    unpack_once,
+)
 from umpteen.submission.archive import measure, pack
 
 SMALL = {
@@ -285,6 +292,19 @@ def test_remove_unused_removes_what_no_start_used(small: Archive, synced: Path) 
     os.utime(synced / small.digest / "listing", (1, 1))
     assert remove_unused(3600) == 1
     assert os.listdir(synced) == []
+
+
+@pytest.mark.usefixtures("synced")
+def test_list_unused_has_what_would_be_removed_with_its_size(small: Archive) -> None:
+    assert list_unused(0) == {}
+    folder = Path(unpack_once(small.digest, small.fetch)).parent
+    size = sum(path.lstat().st_size for path in folder.rglob("*") if not path.is_dir())
+    links = [path for path in folder.rglob("*") if path.is_symlink() and path.is_dir()]
+    size += sum(path.lstat().st_size for path in links)
+    assert list_unused(3600) == {}
+    assert list_unused(float("-inf")) == {small.digest: size}
+    assert remove_unused(float("-inf")) == 1
+    assert list_unused(float("-inf")) == {}
 
 
 def test_remove_unused_removes_torn_and_spoilt_ones(small: Archive, synced: Path) -> None:

@@ -58,6 +58,7 @@ VERBS = {
     "submit": ("bundles", "Submit the jobs of a bundle to Slurm."),
     "initialize": ("bundles", "Make a bundle with no jobs yet."),
     "config": ("machines", "Describe the machines that work goes to."),
+    "hosts": ("machines", "Show hosts behind ssh, and remove what old jobs left there."),
     "completion": ("shell", "Print what makes a shell complete verbs, flags and names."),
 }
 # What other tools call them.

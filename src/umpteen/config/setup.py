@@ -8,7 +8,8 @@ import subprocess
 
 from umpteen.config.machines import Machine
 from umpteen.errors import BackendError
-from umpteen.system.openssh import HostError, Login, build_command, parse_destination
+from umpteen.system.openssh import HostError, Login, parse_destination
+from umpteen.system.ssh_command import build_command
 
 __all__ = ["FOLDERS", "build_export", "set_up"]
 

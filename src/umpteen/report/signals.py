@@ -19,9 +19,10 @@ _SHOW_S, _FIRST_SHOW_S = 5.0, 3.0
 class Waiting:
     """Shows on stderr what a verb waits for, before there is a job to look at."""
 
-    def __init__(self, stop: Stops, *, is_shown: bool) -> None:
+    # first_s: seconds until something is shown for the first time.
+    def __init__(self, stop: Stops, *, is_shown: bool, first_s: float = _FIRST_SHOW_S) -> None:
         self._stop, self._is_shown = stop, is_shown
-        self._shown_s = time.monotonic() + _FIRST_SHOW_S - _SHOW_S
+        self._shown_s = time.monotonic() + first_s - _SHOW_S
 
     def tell(self, text: str) -> None:
         """Show it now and then. Raises KeyboardInterrupt once the user asked to stop."""

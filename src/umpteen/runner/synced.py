@@ -31,8 +31,17 @@ from umpteen.errors import StoreError
 from umpteen.model.archive import CHUNK, DIGEST_BYTES, stays_inside
 from umpteen.runner.lease import SYNCED
 from umpteen.system.locks import leases_folder, local_lock, lock_file
+from umpteen.system.plain_files import walk_below
 
-__all__ = ["copy_into", "link_at", "mark_used", "remove_unused", "synced_folder", "unpack_once"]
+__all__ = [
+    "copy_into",
+    "link_at",
+    "list_unused",
+    "mark_used",
+    "remove_unused",
+    "synced_folder",
+    "unpack_once",
+]
 
 _DIGEST = re.compile(f"[0-9a-f]{{{2 * DIGEST_BYTES}}}")
 _CONTENT, _LISTING = "content", "listing"
@@ -78,6 +87,17 @@ def mark_used(content: str) -> None:
     """Say that a folder of `unpack_once` is in use, so that `remove_unused` leaves it."""
     with contextlib.suppress(OSError):
         os.utime(_listing_path(content))
+
+
+def list_unused(older_than_s: float) -> dict[str, int]:
+    """The folders that `remove_unused` would remove, and their bytes."""
+    root = os.path.join(leases_folder(), SYNCED)
+    found: dict[str, int] = {}
+    for name in sorted(os.listdir(root)) if os.path.isdir(root) else []:
+        folder = os.path.join(root, name)
+        if _DIGEST.match(name) and os.path.isdir(folder) and _age_s(folder) >= older_than_s:
+            found[name] = sum(file.size for file in walk_below(root, name))
+    return found
 
 
 def remove_unused(older_than_s: float, root: str | None = None) -> int:
