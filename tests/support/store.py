@@ -66,7 +66,8 @@ def put_start(store: Store, batch: str, lines: list[dict[str, Any]], start: int 
 
 
 def put_batch(store: Store, batch: str, indices: str, names: list[str]) -> None:
-    """The file of a batch, with no more than what names its tasks."""
+    """The file of a batch, with no more than it must have."""
     runs = [{"cmd": "true", "remote_output_path": f"{store.address}/{name}"} for name in names]
-    content = {"runs": runs, "umpteen": {"names": names, "indices": indices}}
+    own = {"version": 1, "job": "job", "batch": batch, "indices": indices, "names": names}
+    content = {"nprocs": 1, "remote_output_path": store.address, "runs": runs, "umpteen": own}
     store.create(batch_key(batch), build_line(content))
