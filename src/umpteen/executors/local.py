@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from umpteen.errors import BackendError, SettingsError
+from umpteen.errors import SettingsError
 from umpteen.executors.base import (
     Abilities,
     BatchState,
@@ -18,13 +16,17 @@ from umpteen.executors.base import (
     TaskNeeds,
     ignore_progress,
 )
-from umpteen.executors.own_process import OwnProcess, poll_handle, wake_handles
+from umpteen.executors.own_process import (
+    OwnProcess,
+    poll_handles,
+    start_process,
+    wake_handles,
+)
 from umpteen.executors.own_runs import OwnRuns
 from umpteen.model.names import is_capability
-from umpteen.runner.launch import build_leased_command, start_leased
+from umpteen.runner.launch import build_leased_command
 from umpteen.runner.lease import Lease
 from umpteen.system.resources import in_mb, list_lacks, read_capacity
-from umpteen.system.spawn import explain_shortage
 
 __all__ = ["LocalExecutor"]
 
@@ -66,11 +68,7 @@ class LocalExecutor(Executor):
 
     def poll(self, handles: Sequence[str]) -> dict[str, BatchState]:
         """By the leases of this machine; UNKNOWN for other machines."""
-        polled = {handle: poll_handle(handle) for handle in set(handles)}
-        if isinstance(self.own_runs, OwnProcess) and self.own_runs.handle in polled:
-            lives = self.own_runs.is_alive  # its lease goes a moment before it does
-            polled[self.own_runs.handle] = BatchState.RUNNING if lives else BatchState.ENDED
-        return polled
+        return poll_handles(handles, self.own_runs)
 
     def wake(self, handles: Sequence[str]) -> None:
         """Have the runners of the handles look for the mark now, not within seconds."""
@@ -109,16 +107,15 @@ class _NoRunner(OwnRuns):
 
 def _start(request: SubmitRequest, *, is_attached: bool) -> OwnProcess:
     """A new runner for these batches. Raises BackendError."""
-    token = os.urandom(6).hex()
-    lease = Lease.create(token, request.store, request.slots)
     watched = ["--watch-fd=0"] if is_attached else []
-    command = build_leased_command(lease, request.store, request.batches, request.slots, *watched)
-    stdin = subprocess.PIPE if is_attached else subprocess.DEVNULL
-    try:
-        return OwnProcess(token, start_leased(lease, command, request.environment, stdin))
-    except OSError as error:
-        refused = BackendError(f"cannot start a runner: {error.strerror}")
-        raise (explain_shortage(error) or refused) from error
+
+    def build_command(lease: Lease) -> list[str]:
+        return build_leased_command(lease, request.store, request.batches, request.slots, *watched)
+
+    return start_process(
+        request.store, request.slots, build_command, request.environment,
+        has_stdin=is_attached, what="a runner",
+    )  # fmt: skip
 
 
 def _parse_capabilities(given: Any) -> Sequence[str]:

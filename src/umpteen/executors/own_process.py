@@ -11,16 +11,27 @@ import re
 import select
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import IO
 
+from umpteen.errors import BackendError
 from umpteen.executors.base import BatchState
 from umpteen.executors.own_runs import ExitStatus, OwnRuns
-from umpteen.runner.launch import Leased
-from umpteen.runner.lease import find_runner, is_alive
+from umpteen.runner.launch import Leased, start_leased
+from umpteen.runner.lease import Lease, find_runner, is_alive
+from umpteen.store.identity import Identity
 from umpteen.system.host import read_machine
+from umpteen.system.spawn import explain_shortage
 
-__all__ = ["OwnProcess", "build_handle", "parse_handle", "poll_handle", "wake_handles"]
+__all__ = [
+    "OwnProcess",
+    "build_handle",
+    "parse_handle",
+    "poll_handle",
+    "poll_handles",
+    "start_process",
+    "wake_handles",
+]
 
 
 _HANDLE = re.compile(r"([^\0]*)/([^/\0]*)/([0-9a-f]{1,64})")
@@ -52,6 +63,15 @@ def poll_handle(handle: str) -> BatchState:
     return BatchState.RUNNING if lives else BatchState.ENDED
 
 
+def poll_handles(handles: Iterable[str], own: OwnRuns) -> dict[str, BatchState]:
+    """The same of several. own: the runs of this process, of which it knows more."""
+    polled = {handle: poll_handle(handle) for handle in set(handles)}
+    if isinstance(own, OwnProcess) and own.handle in polled:
+        lives = own.is_alive  # its lease goes a moment before it does
+        polled[own.handle] = BatchState.RUNNING if lives else BatchState.ENDED
+    return polled
+
+
 def wake_handles(handles: Sequence[str]) -> None:
     """Have the processes of these handles look for what is new now, not within seconds."""
     for handle in set(handles):
@@ -72,6 +92,13 @@ class OwnProcess(OwnRuns):
 
     def __del__(self) -> None:
         self.close()
+
+    def hand_over(self, content: bytes) -> None:
+        """Write all that it is told to its stdin, and let it go on without us."""
+        pipe, self.process.stdin, self.is_attached = self.process.stdin, None, False
+        assert pipe is not None
+        with contextlib.suppress(BrokenPipeError), pipe:  # it says itself what is wrong
+            pipe.write(content)
 
     @property
     def is_alive(self) -> bool:
@@ -121,3 +148,26 @@ class OwnProcess(OwnRuns):
             if file:
                 with contextlib.suppress(OSError):
                     file.close()
+
+
+def start_process(
+    store: Identity,
+    slots: int,
+    build_command: Callable[[Lease], Sequence[str]],
+    environment: Mapping[str, str],
+    *,
+    has_stdin: bool,
+    what: str,
+) -> OwnProcess:
+    """Start a process with a lease of its own. what: it is, as an error calls it.
+
+    environment: what it finds beside ours. Raises BackendError.
+    """
+    token = os.urandom(6).hex()
+    lease = Lease.create(token, store, slots)
+    stdin = subprocess.PIPE if has_stdin else subprocess.DEVNULL
+    try:
+        return OwnProcess(token, start_leased(lease, build_command(lease), environment, stdin))
+    except OSError as error:
+        refused = BackendError(f"cannot start {what}: {error.strerror}")
+        raise (explain_shortage(error) or refused) from error

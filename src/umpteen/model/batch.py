@@ -387,3 +387,7 @@ class BatchView:
     def output(self, position: int) -> str:
         """The address of the folder of a task's outputs."""
         return self.runs[position]["remote_output_path"]
+
+    def map_outputs(self) -> dict[int, str]:
+        """The same of all tasks, by their indices."""
+        return dict(zip(self.indices, map(self.output, range(len(self.runs)))))

@@ -1,4 +1,4 @@
-"""On a host behind ssh: starts runners, says what they have recorded, and gives their files.
+"""On a host behind ssh: says what it has, puts files of jobs there, starts runners and wakes them.
 
 `system/host_agent.py`, which runs there while somebody is connected, takes these calls from the
 zip file that is put there. Runners are detached: they go on when the connection ends, and the next
@@ -166,7 +166,7 @@ def give(body: bytes, token: str, number: int, batches: list[str]) -> Mapping[st
     with contextlib.suppress(FileNotFoundError):  # it has just ended
         give_batches(lease, GivenBatches(number, batches))
     limit_s = time.monotonic() + _TAKEN_S
-    _signal(token, signal.SIGUSR1)
+    _wake(token)
     while lease.lives() and read_taken(lease).number < number and time.monotonic() < limit_s:
         time.sleep(_TAKEN_POLL_S)
     return _report(token)._asdict()
@@ -176,20 +176,13 @@ def wake(body: bytes, tokens: list[str]) -> None:
     """Have runners look at the marks of their job now."""
     del body
     for token in tokens:
-        _signal(token, signal.SIGUSR1)
+        _wake(token)
 
 
-def stop(body: bytes, tokens: list[str]) -> None:
-    """Have runners end their tasks kindly, and themselves."""
-    del body
-    for token in tokens:
-        _signal(token, signal.SIGTERM)
-
-
-def _signal(token: str, number: int) -> None:
+def _wake(token: str) -> None:
     if pid := find_runner(token):
         with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, number)
+            os.kill(pid, signal.SIGUSR1)
 
 
 def list_runners(body: bytes, folder: str, store_id: str) -> list[Mapping[str, object]]:
@@ -236,7 +229,7 @@ def bring_news(body: bytes, **asked: Any) -> tuple[Mapping[str, object], bytes]:
 CALLS: dict[str, Any] = {
     call.__name__: call
     for call in (
-        probe, find_store, put, has, start, give, wake, stop, list_runners, bring_news, drop,
+        probe, find_store, put, has, start, give, wake, list_runners, bring_news, drop,
         forget, *INVENTORY_CALLS,
     )
 }  # fmt: skip

@@ -169,8 +169,7 @@ def _find_outputs(store: Store, batch: str, record: Record) -> str | None:
     """The folder of a task's files, below that of its job; None where it is elsewhere."""
     key = (store.address, batch)
     if key not in _outputs:
-        view = read_batch(store, batch)
-        _outputs[key] = dict(zip(view.indices, map(view.output, range(len(view.runs)))))
+        _outputs[key] = read_batch(store, batch).map_outputs()
         while len(_outputs) > _MOST_BATCHES:
             _outputs.popitem(last=False)
     if record.task not in _outputs[key]:

@@ -71,7 +71,6 @@ class Board:
         self._batches = {order.name: _Batch(order, order.tasks) for order in orders}
         self.hosts = {host.name: HostStatus(host) for host in hosts}
         self._done_elsewhere: set[str] = set()
-        self.changed = threading.Condition(self._lock)
 
     # --- what is left -----------------------------------------------------------------------------
 
@@ -125,7 +124,6 @@ class Board:
 
     def _end(self, batch: _Batch) -> None:
         batch.is_done, batch.host, batch.is_open, batch.taker = True, "", False, ""
-        self.changed.notify_all()
 
     def give_up(self, names: Iterable[str]) -> None:
         """Have those of these that no host has be given to none: the job was cancelled."""
@@ -149,7 +147,6 @@ class Board:
             status = self.hosts[name]
             status.state, status.slots, status.has, status.reason = "up", slots, has, ""
             status.heard_s = time.monotonic()
-            self.changed.notify_all()
 
     def host_is_down(self, name: str, reason: str) -> None:
         """A host is not reached. What it has it keeps for a while: its runner goes on."""
@@ -157,7 +154,6 @@ class Board:
             status = self.hosts[name]
             if status.state != "out":
                 status.state, status.reason = "down", reason
-            self.changed.notify_all()
 
     def host_is_out(self, name: str, reason: str) -> None:
         """A host gets nothing more: what it has goes to others."""
@@ -231,7 +227,6 @@ class Board:
 
     def _release(self, batch: _Batch) -> None:
         batch.host, batch.is_open, batch.taker = "", False, ""
-        self.changed.notify_all()
 
     def list_given(self) -> dict[str, list[str]]:
         """The batches that each host may have, or have begun with."""
@@ -280,12 +275,10 @@ class Board:
             for host, placed in given.items():
                 for each in placed:
                     self._batches[each.batch].host = host
-                self.changed.notify_all()
             is_settled = not any(batch.taker for batch in self._batches.values())
             if is_settled and not given and (move := choose_move(self._list_loads())):
                 for name in move.batches:
                     self._batches[name].taker = move.taker
-                self.changed.notify_all()
 
     def _is_gathered(self) -> bool:
         """Whether every host has been tried, or has had its time."""
@@ -308,11 +301,12 @@ class Board:
         """Whether a batch is with nobody, and what it is after is done."""
         if batch.is_done or batch.host:
             return False
-        after = map(self._batches.get, batch.order.after)
-        return all(
-            name in self._done_elsewhere if each is None else each.is_done
-            for name, each in zip(batch.order.after, after, strict=True)
-        )
+        return all(map(self._is_done, batch.order.after))
+
+    def _is_done(self, name: str) -> bool:
+        """Whether a batch is done, of ours or of others."""
+        own = self._batches.get(name)
+        return own.is_done if own else name in self._done_elsewhere
 
     def _place(self, batch: _Batch) -> Placed:
         order = batch.order

@@ -9,8 +9,6 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import json
-import os
-import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -28,9 +26,10 @@ from umpteen.executors.base import (
     ignore_progress,
 )
 from umpteen.executors.own_process import (
-    OwnProcess,
     parse_handle,
     poll_handle,
+    poll_handles,
+    start_process,
     wake_handles,
 )
 from umpteen.executors.ssh.head import HOSTS_FILE, HeadRequest, read_word
@@ -39,14 +38,14 @@ from umpteen.executors.ssh.job_files import send_mark
 from umpteen.executors.ssh.remote_agent import RemoteAgent
 from umpteen.model.agent_messages import Probe
 from umpteen.model.variables import RESULTS_OPTIONS
-from umpteen.runner.launch import build_python_command, start_leased
+from umpteen.runner.launch import build_python_command
 from umpteen.runner.lease import Lease, find_folder
 from umpteen.store.address import open_store
 from umpteen.store.directory import DirectoryStore
 from umpteen.store.identity import Identity, identify
 from umpteen.store.job_files import read_batch_file
 from umpteen.system.openssh import HostError
-from umpteen.system.spawn import explain_shortage
+from umpteen.system.resources import in_mb
 
 __all__ = ["SshExecutor"]
 
@@ -87,19 +86,10 @@ class SshExecutor(Executor):
         """Log in everywhere, with what ssh may ask for at the terminal; then start the head."""
         self.check()
         self._reach_all(on_progress)
-        token = os.urandom(6).hex()
-        lease = Lease.create(token, request.store, slots=1)
-        command = [*build_python_command("umpteen.executors.ssh.head"), str(lease.lock)]
-        try:
-            started = start_leased(lease, command, {}, stdin=subprocess.PIPE)
-        except OSError as error:
-            refused = BackendError(f"cannot start the head: {error.strerror}")
-            raise (explain_shortage(error) or refused) from error
-        pipe, started.process.stdin = started.process.stdin, None
-        assert pipe is not None
-        with contextlib.suppress(BrokenPipeError), pipe:  # it says itself what is wrong
-            pipe.write(json.dumps(self._build_request(request)).encode())
-        head = self.own_runs = OwnProcess(token, started)
+        head = self.own_runs = start_process(
+            request.store, 1, _build_command, {}, has_stdin=True, what="the head"
+        )
+        head.hand_over(json.dumps(self._build_request(request)).encode())
         names = ",".join(host.name for host in self.own.hosts)
         return dict.fromkeys(request.batches, f"{names} {head.handle}")
 
@@ -149,13 +139,9 @@ class SshExecutor(Executor):
 
     def poll(self, handles: Sequence[str]) -> dict[str, BatchState]:
         """By the leases of this machine, which say whether heads live."""
-        polled = {handle: poll_handle(_find_head(handle)) for handle in set(handles)}
-        if isinstance(self.own_runs, OwnProcess):
-            lives = self.own_runs.is_alive  # its lease goes a moment before it does
-            for handle in polled:
-                if _find_head(handle) == self.own_runs.handle:
-                    polled[handle] = BatchState.RUNNING if lives else BatchState.ENDED
-        return polled
+        heads = {handle: _find_head(handle) for handle in handles}
+        polled = poll_handles(heads.values(), self.own_runs)
+        return {handle: polled[head] for handle, head in heads.items()}
 
     def wake(self, handles: Sequence[str]) -> None:
         """Have heads look at the mark now, and bring it to the hosts."""
@@ -224,6 +210,10 @@ class SshExecutor(Executor):
         return f"waiting for hosts: {'; '.join(reasons[:_MOST_SHOWN])}{more}"
 
 
+def _build_command(lease: Lease) -> list[str]:
+    return [*build_python_command("umpteen.executors.ssh.head"), str(lease.lock)]
+
+
 def _tell_hosts(hosts: Sequence[Host], address: str) -> None:
     """Have the runners of a job on some hosts look at the cancel mark."""
     store = open_store(address)
@@ -249,13 +239,11 @@ def _find_lack(number: int, needs: TaskNeeds, probes: Sequence[Probe | None]) ->
     """What none of some hosts has enough of; nothing where one of them was not reached."""
     if any(probe is None for probe in probes):
         return None
-    kinds = (("cpus", 0), ("gpus", 0), ("memory", 20))
-    for what, bits in kinds:
-        most = max(getattr(probe, what) for probe in probes) >> bits
-        wanted = -(-getattr(needs, what) >> bits)
+    for what, unit in (("cpus", ""), ("gpus", ""), ("memory", "M")):
+        has = max(getattr(probe, what) for probe in probes)
+        wanted, most, shown = in_mb((getattr(needs, what), has, what))
         if wanted > most:
-            shown = "MB of memory" if bits else what
-            hint = f"name a host with more, or write --{what} {most}{'M' if bits else ''}"
+            hint = f"name a host with more, or write --{what} {most}{unit}"
             return Lack(number, wanted, shown, f"a host has at most {most}", hint)
     return None
 

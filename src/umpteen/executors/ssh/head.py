@@ -31,8 +31,8 @@ from umpteen.store.address import is_remote, open_store
 from umpteen.store.base import Store
 from umpteen.store.directory import DirectoryStore
 from umpteen.store.identity import Identity, describe_place, is_another, tell_loss
-from umpteen.store.job_files import is_closed, read_cancel_mark
-from umpteen.store.layout import CANCEL, FOLLOW, given_key, hosts_key
+from umpteen.store.job_files import read_cancel_mark
+from umpteen.store.layout import FOLLOW, closed_key, given_key, hosts_key
 from umpteen.system.host import read_machine
 from umpteen.system.locks import local_lock
 from umpteen.system.openssh import ask_nothing
@@ -44,6 +44,7 @@ HOSTS_FILE = "hosts.json"  # in its lease: how each host is
 _TICK_S = 0.2
 _DIGITS = 10  # that the index of a task may have
 _LOOK_S, _SYNC_S, _SHOW_S = 1.0, 5.0, 1.0
+_CLOSED_FAR_S = 30.0  # between two looks for closed batches in a store that is no folder
 _CANCELLED_PATIENCE_S = 15.0  # for hosts that are not reached, where the job was cancelled
 _CONNECTING_MOST = 10
 _END_S = 10.0  # for the threads of hosts to clear up
@@ -113,7 +114,7 @@ class Head:
             told["environment"],
         )  # fmt: skip
         self._workers = [HostWorker(host, work, self._shared) for host in options.hosts]
-        self._look_at_s = self._show_at_s = 0.0
+        self._look_at_s = self._show_at_s = self._closed_at_s = 0.0
         self._sync_at_s = time.monotonic() + _SYNC_S
         self._cancelled_s = 0.0  # when that was seen
         self._shown = ""
@@ -148,19 +149,28 @@ class Head:
         if lost := tell_loss(self._identity.address, self._identity.place):
             raise StoreError(lost, path=self._identity.address)
         with contextlib.suppress(StoreError):
-            mark, content = read_cancel_mark(self._store), self._store.read(CANCEL) or b""
-            names = self._board.list_open()
-            if content and any(mark.has_batch(name) for name in names):
+            mark = self._shared.cancel = read_cancel_mark(self._store)
+            cancelled = [name for name in self._board.list_open() if mark.has_batch(name)]
+            if cancelled:
                 self._cancelled_s = self._cancelled_s or time.monotonic()
-                self._board.give_up([name for name in names if mark.has_batch(name)])
-            self._shared.cancel = content
-            self._board.end([name for name in names if is_closed(self._store, name)])
+                self._board.give_up(cancelled)
+            self._end_closed()
         for name in self._board.list_awaited():
             with contextlib.suppress(StoreError):
                 if BatchProgress(self._store, name).left == 0:
                     self._board.note_done_elsewhere(name)
         if self._cancelled_s and time.monotonic() - self._cancelled_s > _CANCELLED_PATIENCE_S:
             self._board.forget_unreached()
+
+    def _end_closed(self) -> None:
+        """End the batches that were closed: each is a request where the store is far."""
+        now = time.monotonic()
+        if now < self._closed_at_s:
+            return
+        self._closed_at_s = now + (_LOOK_S if self._home else _CLOSED_FAR_S)
+        names = self._board.list_open()
+        found = self._store.read_many([(closed_key(name), 0, 0) for name in names])
+        self._board.end(n for n, mark in zip(names, found, strict=True) if mark is not None)
 
     def _list_followed(self) -> Iterator[int]:
         """The tasks of which somebody reads what they print."""

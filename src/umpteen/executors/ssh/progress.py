@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from umpteen.model.agent_messages import RecordsPart
-from umpteen.model.batch import BatchView
 from umpteen.model.forms import FormError
 from umpteen.model.record import Record, parse_record
 from umpteen.runner.batch_start import read_batch
@@ -37,7 +36,7 @@ class BatchProgress:
 
     def __init__(self, store: Store, batch: str) -> None:
         self.batch, self.view, self._store = batch, read_batch(store, batch), store
-        self._outputs = _map_outputs(self.view)
+        self._outputs = self.view.map_outputs()
         self.lock = threading.RLock()  # of whoever adds to it
         self.has_end = False  # a runner has said that nothing of it is left
         self.finals: set[int] = set()  # indices
@@ -124,10 +123,6 @@ class BatchProgress:
             self._store.move(f"{folder}/{name}", f"{aside}/{name}")
             self._store.move(f"{source}/{name}", f"{folder}/{name}")
         remove_empty(self._store.address, source)
-
-
-def _map_outputs(view: BatchView) -> dict[int, str]:
-    return dict(zip(view.indices, map(view.output, range(len(view.runs))), strict=True))
 
 
 def _split_lines(lines: bytes) -> list[bytes]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import concurrent.futures
+import io
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from umpteen.executors.ssh.hosts import Host
 from umpteen.executors.zipapp import build_compiled_zipapp
@@ -68,22 +69,13 @@ class RemoteAgent:
             raise self._say_nonsense(error) from error
         path = f"{folder}/{name}"
         if not is_there:
-            new = f"{path}.{os.urandom(4).hex()}.new"
-            for start in range(0, len(packed.content), PART_BYTES):
-                part = packed.content[start : start + PART_BYTES]
-                self._ask("write_part", part, path=new, is_first=not start, is_private=True)
-            self._ask("give_name", path=new, target=path, is_new=False)
+            self._send_whole(io.BytesIO(packed.content), path)
         self._ask("load", path=path, module=_MODULE)
         return folder
 
     def close(self) -> None:
         """Have the agent end."""
         self._connection.close()
-
-    @property
-    def is_lost(self) -> bool:
-        """Whether another has to be opened."""
-        return self._connection.is_lost
 
     # --- the host and the job's files -----------------------------------------------------------
 
@@ -129,13 +121,15 @@ class RemoteAgent:
 
     def send_file(self, folder: str, key: str, path: str) -> None:
         """Put a file of ours there, in parts."""
-        target = f"{folder}/{key}"
-        new = f"{target}.{os.urandom(4).hex()}.new"
         with open(path, "rb") as source:
-            is_first = True
-            while (part := source.read(PART_BYTES)) or is_first:
-                self._ask("write_part", part, path=new, is_first=is_first, is_private=True)
-                is_first = False
+            self._send_whole(source, f"{folder}/{key}")
+
+    def _send_whole(self, source: BinaryIO, target: str) -> None:
+        new = f"{target}.{os.urandom(4).hex()}.new"
+        is_first = True
+        while (part := source.read(PART_BYTES)) or is_first:
+            self._ask("write_part", part, path=new, is_first=is_first, is_private=True)
+            is_first = False
         self._ask("give_name", path=new, target=target, is_new=False)
 
     def fetch_file(self, source: str, size: int, path: str) -> None:
@@ -203,10 +197,6 @@ class RemoteAgent:
     def wake(self, runners: Sequence[str]) -> None:
         """Have them look at marks now."""
         self._ask("wake", tokens=list(runners))
-
-    def stop(self, runners: Sequence[str]) -> None:
-        """Have them end their tasks, and themselves."""
-        self._ask("stop", tokens=list(runners))
 
     def list_runners(self, folder: str, store: Identity) -> list[RunnerReport]:
         """Those of a job that live there."""

@@ -32,7 +32,7 @@ from umpteen.model.complaint import find_complaint, find_last_word
 from umpteen.model.forms import FormError
 from umpteen.runner.lease import list_living
 from umpteen.store.identity import Identity
-from umpteen.store.job_files import is_closed
+from umpteen.store.job_files import CancelMark, is_closed
 from umpteen.store.layout import closed_key, records_folder
 from umpteen.system.openssh import HostError, NonsenseError
 
@@ -79,7 +79,7 @@ class Shared:
         self.board, self.shared, self.gate = board, shared, gate
         self._home = home
         self.is_stopping = threading.Event()
-        self.cancel = b""  # the newest mark
+        self.cancel = CancelMark(0, {})  # the newest
         self.followed: frozenset[int] = frozenset()  # tasks that somebody follows
         self.safe: dict[str, int] = {}  # by records file, how much of it is on the disk here
 
@@ -88,9 +88,6 @@ class Shared:
         """Where what hosts keep is brought."""
         assert self._home is not None
         return self._home
-
-    def note(self, host: str, outcomes: Sequence[HostRecord]) -> None:
-        """Learn what came of tasks on a host."""
 
 
 @dataclass
@@ -111,8 +108,6 @@ class HostWorker(threading.Thread):
     def __init__(self, host: Host, work: Work, shared: Shared) -> None:
         super().__init__(name=f"umpteen-{host.name}", daemon=True)
         self._host, self._work, self._shared, self._board = host, work, shared, shared.board
-        self.probe: Probe | None = None
-        self._deaths = 0
         self._tries = 0  # to reach it, without success since
         self._was_reached = False
         self._tries_at_end = 0  # to reach it once all is done
@@ -177,11 +172,11 @@ class HostWorker(threading.Thread):
 
     def _open(self, agent: RemoteAgent) -> _Session:
         work = self._work
-        self.probe = agent.probe()
+        probe = agent.probe()
         place = agent.find_store(work.addresses, work.store, work.word, work.environment)
         if not place.address:
             raise SettingsError(f"it does not see the results at {work.addresses[0]}")
-        return _Session(agent, place, self.probe, work, self._shared)
+        return _Session(agent, place, probe, work, self._shared)
 
 
 class _Session:
@@ -199,7 +194,7 @@ class _Session:
         self._known: set[str] = set()  # batches whose offsets were read
         self._running: dict[str, int] = {}
         self._runners: dict[str, _Runner] = {}  # by token, the newest last
-        self._sent_mark = b""
+        self._sent_mark = CancelMark(0, {})
         self._dropped: dict[str, int] = {}
         self._shown: dict[str, int] = {}  # by file of a followed task, how much of it is here
         self._drop_at_s = 0.0
@@ -319,7 +314,6 @@ class _Session:
             self._offsets[part.name] = part.offset + len(part.lines)
             self._has_progress |= bool(outcomes)
             self.has_records |= bool(outcomes)
-            self._shared.note(self._name, outcomes)
         if not self._place.is_shared:
             self._shared.home.show_running(news, list(self._running), self._name)
             self._running = news.stamps
